@@ -1,0 +1,15 @@
+"""The one exception that a user is meant to read."""
+
+from __future__ import annotations
+
+
+class QvlaError(Exception):
+    """Bad input, told so that its reader can mend it.
+
+    key: what was wrong (an option, a manifest key, a topic, a file); value: what was found; expected: what would
+    have been right; fix: the command or the edit that puts it right.
+    """
+
+    def __init__(self, key: str, value: object, expected: str, fix: str) -> None:
+        self.key, self.value, self.expected, self.fix = key, value, expected, fix
+        super().__init__(f"{key}: got {value}; expected {expected}. Fix: {fix}")
