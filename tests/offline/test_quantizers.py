@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qvla_offline.quantizers import (
+    CODE_LIMITS,
+    QuantizationScheme,
+    quantize_layer,
+    quantize_rows,
+    reconstruct_rows,
+    released_rtn,
+)
+from qvla_ros.errors import QvlaError
+
+VECTORS = json.loads((Path(__file__).parents[1] / "data" / "qvla_vectors.json").read_text())["row_quant"]
+
+
+def student_rows(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
+    generator = np.random.default_rng(seed)
+    return torch.from_numpy(generator.standard_t(4, (rows, columns)).astype(np.float32))
+
+
+weights = st.builds(
+    lambda rows, columns, seed, exponent: student_rows(rows, columns, seed) * 10.0**exponent,
+    st.integers(1, 5),
+    st.integers(1, 150),
+    st.integers(0, 10_000),
+    st.floats(-4, 3),
+)
+schemes = st.builds(
+    QuantizationScheme, st.sampled_from([16, 64]), st.booleans(), st.sampled_from(["float16", "float32"])
+)
+
+
+@pytest.mark.parametrize("bits", [0, 2, 3, 4, 8, 16])
+def test_released_rounding_matches_the_reference_in_float32(bits):
+    row = torch.tensor([VECTORS["row"]])
+    expected = torch.tensor([VECTORS["proxy_fp32"][str(bits)]])
+    assert torch.equal(released_rtn(row, bits), expected)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_released_injection_matches_the_reference_in_bfloat16(bits):
+    row = torch.tensor([VECTORS["row"]], dtype=torch.bfloat16)
+    expected = torch.tensor([VECTORS["inject_bf16"][str(bits)]])
+    assert torch.equal(released_rtn(row, bits, floor=1e-8).float(), expected)
+
+
+def test_released_rounding_refuses_one_bit():
+    with pytest.raises(QvlaError, match="bits"):
+        released_rtn(torch.ones(1, 4), 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(weights, st.sampled_from([2, 4, 8]), schemes)
+def test_codes_stay_in_range_and_scales_are_positive_and_finite(weight, bits, scheme):
+    rows = quantize_rows(weight, bits, scheme)
+    low, high = CODE_LIMITS[bits]
+    assert rows.codes.min() >= low and rows.codes.max() <= high
+    assert rows.scales.shape == (weight.shape[0], scheme.scales_per_row(weight.shape[1], bits))
+    assert torch.isfinite(rows.scales).all() and (rows.scales > 0).all()
+    assert bits != 2 or (rows.codes % 2 != 0).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(weights, st.sampled_from([2, 4, 8]), schemes)
+def test_every_code_is_the_nearest_one_for_its_stored_scale(weight, bits, scheme):
+    rows = quantize_rows(weight, bits, scheme)
+    low, high = CODE_LIMITS[bits]
+    grid = torch.arange(low, high + 1, 2 if bits == 2 else 1).float()
+    scales = rows.scales.float().repeat_interleave(rows.inputs_per_scale, 1)[:, : weight.shape[1]]
+    nearest = (weight.unsqueeze(-1) - grid * scales.unsqueeze(-1)).abs().amin(dim=-1)
+    reached = (weight - rows.dequantize()).abs()
+    assert torch.allclose(reached, nearest, rtol=1e-4, atol=1e-6 * float(weight.abs().max()))
+
+
+@settings(max_examples=30, deadline=None)
+@given(weights, st.sampled_from([2, 4, 8]), st.sampled_from([16, 64]))
+def test_clip_search_never_raises_the_error_of_a_group(weight, bits, group_size):
+    searched = reconstruct_rows(weight, bits, QuantizationScheme(group_size, clip_search=True))
+    plain = reconstruct_rows(weight, bits, QuantizationScheme(group_size, clip_search=False))
+    for start in range(0, weight.shape[1], weight.shape[1] if bits == 8 else group_size):
+        part = slice(start, start + (weight.shape[1] if bits == 8 else group_size))
+        errors = [(q[:, part] - weight[:, part]).square().sum(1) for q in (searched, plain)]
+        assert (errors[0] <= errors[1] * (1 + 1e-5) + 1e-30).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(100, 400))
+def test_error_of_a_row_falls_as_its_bits_rise(seed, columns):
+    weight = student_rows(8, columns, seed)
+    errors = [
+        (reconstruct_rows(weight, bits, QuantizationScheme()) - weight).square().mean(dim=1)
+        for bits in (0, 2, 4, 8, 16)
+    ]
+    for coarse, fine in zip(errors, errors[1:]):
+        assert (fine < coarse).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(weights, st.sampled_from([4, 8]))
+def test_quantizing_what_was_dequantized_changes_nothing_without_clipping(weight, bits):
+    scheme = QuantizationScheme(clip_search=False, scale_dtype="float32")
+    once = quantize_rows(weight, bits, scheme).dequantize()
+    twice = quantize_rows(once, bits, scheme).dequantize()
+    assert torch.allclose(once, twice, rtol=1e-5, atol=1e-7 * float(weight.abs().max()))
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_zero_rows_come_back_as_zero(bits):
+    back = reconstruct_rows(torch.zeros(3, 100), bits, QuantizationScheme())
+    assert back.abs().max() <= 2**-24
+
+
+def test_two_bits_on_normal_weights_reach_the_error_that_the_half_offset_grid_allows():
+    weight = torch.from_numpy(np.random.default_rng(0).standard_normal((64, 4096)).astype(np.float32))
+    error = {
+        b: float((reconstruct_rows(weight, b, QuantizationScheme(128)) - weight).square().mean()) for b in (2, 4, 8)
+    }
+    assert error[2] < 0.12 and error[4] < 0.0105 and error[8] < 8e-5
+
+
+def test_layer_with_mixed_bits_puts_every_row_back_in_its_place():
+    weight = student_rows(7, 90)
+    bits = np.array([16, 0, 2, 4, 8, 4, 0], dtype=np.uint8)
+    layer = quantize_layer(weight, bits, QuantizationScheme(16))
+    back = layer.dequantize()
+    for row, width in enumerate(bits):
+        alone = reconstruct_rows(weight[row : row + 1], int(width), QuantizationScheme(16))
+        assert torch.equal(back[row : row + 1], alone)
+
+
+def test_costs_count_codes_scales_and_the_container_of_two_bit_codes():
+    scheme = QuantizationScheme(64)
+    assert [scheme.row_bits(130, b) for b in (0, 2, 4, 8, 16)] == [0, 260 + 48, 520 + 48, 1040 + 16, 2080]
+    assert scheme.row_bits(130, 2, "stored") == 520 + 48
+    assert QuantizationScheme(64, two_bit_storage="int2").row_bits(130, 2, "stored") == 260 + 48
+    layer = quantize_layer(student_rows(3, 130), [2, 8, 0], scheme)
+    assert layer.nominal_bits() == 260 + 48 + 1040 + 16
+    assert layer.stored_bytes() == (520 + 48 + 1040 + 16) / 8
+    stored = sum(c.scales.numel() * c.scales.element_size() for c in layer.codes.values())
+    assert stored == (48 + 16) / 8
+
+
+def test_wrong_gate_length_unknown_bits_broken_weights_and_bad_schemes_are_refused():
+    weight = student_rows(3, 20)
+    with pytest.raises(QvlaError, match="row_bits"):
+        quantize_layer(weight, [4, 4], QuantizationScheme())
+    with pytest.raises(QvlaError, match="row_bits"):
+        quantize_layer(weight, [4, 4, 5], QuantizationScheme())
+    with pytest.raises(QvlaError, match="NaN"):
+        quantize_rows(torch.tensor([[1.0, float("nan")]]), 4, QuantizationScheme())
+    with pytest.raises(QvlaError, match="16-bit rows"):
+        quantize_layer(weight * 1e6, [16, 16, 16], QuantizationScheme())
+    for bad in ({"group_size": 48}, {"scale_dtype": "bfloat16"}, {"two_bit_storage": "int3"}):
+        with pytest.raises(QvlaError, match="scheme"):
+            QuantizationScheme(**bad)
