@@ -1,0 +1,189 @@
+"""From what a robot senses to what the policy graph reads, bit for bit as the model was trained and evaluated (numpy).
+
+The image chain is that of OpenVLA-OFT's LIBERO evaluation: rotate by 180 degrees, JPEG round trip, antialiased
+Lanczos-3 resize, centre crop resized back bilinearly, normalise. There TensorFlow does it; here the same numbers come
+without it (tests/qvla_ros/test_preprocess.py holds TensorFlow's results). All images are uint8 [H, W, 3], RGB.
+"""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qvla_ros.errors import QvlaError
+
+if TYPE_CHECKING:
+    from qvla_ros.bundle import CameraSpec, PromptSpec
+
+Image = NDArray[np.uint8]
+
+# The released normalisation divides by (high - low + this), so that a constant dimension does not divide by zero.
+RANGE_EPSILON = 1e-8
+
+
+def rotate_180(image: Image) -> Image:
+    """Turn the image upside down and left to right (a view): LIBERO's cameras are mounted that way round."""
+    return image[::-1, ::-1]
+
+
+def jpeg_round_trip(image: Image, quality: int) -> Image:
+    """JPEG encode (4:2:0) and decode, equal to tf.io.encode_jpeg and tf.io.decode_jpeg.
+
+    Pillow's encoder quantises as TensorFlow's does; only the fast integer DCT with fancy upsampling decodes as it does,
+    and Pillow cannot choose it, so simplejpeg decodes.
+    """
+    import simplejpeg
+    from PIL import Image as PillowImage
+
+    buffer = io.BytesIO()
+    PillowImage.fromarray(np.ascontiguousarray(image)).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    return simplejpeg.decode_jpeg(buffer.getvalue(), colorspace="RGB", fastdct=True, fastupsample=False)
+
+
+def lanczos3_resize(image: Image, size: int) -> Image:
+    """Resize to [S, S, 3] with antialiased Lanczos-3, as tf.image.resize(method="lanczos3", antialias=True).
+
+    Rows first, then columns, in float32; then rounded half to even and clipped.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    rows = _filter_first_axis(image.reshape(height, -1).astype(np.float32), *_lanczos3_taps(height, size))
+    columns_first = np.ascontiguousarray(rows.reshape(size, width, 3).swapaxes(0, 1)).reshape(width, -1)
+    resized = _filter_first_axis(columns_first, *_lanczos3_taps(width, size)).reshape(size, size, 3).swapaxes(0, 1)
+    return np.clip(np.rint(resized), 0, 255).astype(np.uint8)
+
+
+def _filter_first_axis(
+    values: NDArray[np.float32], index: NDArray, weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Weighted sums of rows of `values` [N, M]; index, weights: [taps, out], added up in ascending source order."""
+    total = values[index[0]] * weights[0][:, None]
+    for tap_index, tap_weight in zip(index[1:], weights[1:], strict=True):
+        total += values[tap_index] * tap_weight[:, None]
+    return total
+
+
+@lru_cache(maxsize=64)
+def _lanczos3_taps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Source indices and weights, both [taps, target], of a 1-D resize; missing taps have weight zero."""
+    inverse_scale = np.float32(1.0) / np.float32(target / source)
+    kernel_scale = np.maximum(inverse_scale, np.float32(1.0))
+    centre = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * inverse_scale
+    first = np.maximum(np.ceil(centre - 3 * kernel_scale - np.float32(0.5)), 0).astype(np.int64)
+    last = np.minimum(np.floor(centre + 3 * kernel_scale - np.float32(0.5)), source - 1).astype(np.int64)
+    index = first + np.arange((last - first).max() + 1)[:, None]
+    distance = np.abs((index.astype(np.float32) + np.float32(0.5) - centre) * (np.float32(1.0) / kernel_scale))
+    weights = np.where(index <= last, _lanczos3(distance), np.float32(0.0))
+    total = np.zeros(target, np.float32)
+    for tap in weights:  # in order, as the reference sums: np.sum pairs
+        total += tap
+    return np.minimum(index, source - 1), weights * (np.float32(1.0) / total)
+
+
+def _lanczos3(distance: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The kernel 3 sin(pi x) sin(pi x / 3) / (pi x)^2 for x >= 0; 1 near zero, 0 beyond 3. Float32, in this order."""
+    pi, radius = np.float32(np.pi), np.float32(3.0)
+    x = np.maximum(distance, np.float32(1e-3))
+    value = radius * _sin(pi * x) * _sin(pi * x / radius) / (pi * pi * x * x)
+    return np.where(distance <= 1e-3, np.float32(1.0), np.where(distance > radius, np.float32(0.0), value))
+
+
+def _sin(angle: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The sine rounded to float32; numpy's own float32 sine is up to a few units in the last place off."""
+    return np.sin(angle.astype(np.float64)).astype(np.float32)
+
+
+def center_crop(image: Image, area: float) -> Image:
+    """Crop the centre `area` (fraction of the pixels) and resize back bilinearly, equal to tf.image.crop_and_resize.
+
+    Interpolates on pixels / 255 in float32, columns then rows; back to uint8 by truncating value * 255.5.
+    """
+    height, width = image.shape[:2]
+    top, bottom, row_fraction = _crop_samples(height, area)
+    left, right, column_fraction = _crop_samples(width, area)
+    scaled = image.astype(np.float32) * np.float32(1 / 255)
+    row_fraction, column_fraction = row_fraction[:, None, None], column_fraction[None, :, None]
+    upper, lower = scaled[top], scaled[bottom]
+    upper = upper[:, left] + (upper[:, right] - upper[:, left]) * column_fraction
+    lower = lower[:, left] + (lower[:, right] - lower[:, left]) * column_fraction
+    blended = upper + (lower - upper) * row_fraction
+    return (np.clip(blended, 0, 1) * np.float32(255.5)).astype(np.uint8)
+
+
+@lru_cache(maxsize=64)
+def _crop_samples(length: int, area: float) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """For each output pixel along one axis: the two source pixels and the fraction of the way to the second."""
+    side = np.sqrt(np.float32(area))
+    start = (np.float32(1.0) - side) / np.float32(2.0)
+    end = start + side
+    step = (end - start) * np.float32(length - 1) / np.float32(length - 1)
+    position = start * np.float32(length - 1) + np.arange(length, dtype=np.float32) * step
+    low = np.floor(position)
+    high = np.minimum(np.ceil(position), length - 1)
+    return low.astype(np.int64), high.astype(np.int64), position - low
+
+
+def normalize(image: Image, mean: ArrayLike, std: ArrayLike) -> NDArray[np.float32]:
+    """(image / 255 - mean) / std per channel, float32 [3, H, W]."""
+    scaled = image.astype(np.float32) / np.float32(255)
+    return ((scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)).transpose(2, 0, 1)
+
+
+def resized_image(camera: CameraSpec, image: Image) -> Image:
+    """The chain up to normalisation: uint8 [S, S, 3]. This is what the policy looks at: show it, store it."""
+    if image.dtype != np.uint8 or image.shape != (camera.height, camera.width, 3):
+        raise QvlaError(
+            f"image of camera {camera.name!r}",
+            f"{image.dtype} {list(image.shape)}",
+            f"uint8 [{camera.height}, {camera.width}, 3]",
+            "publish the camera at the size that the bundle names, or export a bundle for this camera",
+        )
+    if camera.rotate_180:
+        image = rotate_180(image)
+    if camera.jpeg_quality is not None:
+        image = jpeg_round_trip(image, camera.jpeg_quality)
+    image = lanczos3_resize(image, camera.input_size)
+    return image if camera.center_crop_area is None else center_crop(image, camera.center_crop_area)
+
+
+def image_tensor(camera: CameraSpec, image: Image) -> NDArray[np.float32]:
+    """Camera image uint8 [height, width, 3] -> float32 [C, S, S]; C = 3 per normalisation, in the order of the spec."""
+    small = resized_image(camera, image)
+    return np.concatenate([normalize(small, mean, std) for mean, std in camera.normalizations])
+
+
+def prompt_text(prompt: PromptSpec, instruction: str) -> str:
+    """The prompt of one instruction; surrounding white space of the instruction is not part of the task."""
+    instruction = instruction.strip()
+    if not instruction:
+        raise QvlaError(
+            "instruction", repr(instruction), "a sentence that names the task", "publish one on `instruction`"
+        )
+    return prompt.template.replace("{instruction}", instruction.lower() if prompt.lowercase else instruction)
+
+
+def prompt_ids(prompt: PromptSpec, tokenizer: Any, instruction: str) -> NDArray[np.int64]:
+    """Token ids int64 [1, L]: BOS first, `append_token_id` last (added unless it is there already).
+
+    tokenizer: a tokenizers.Tokenizer, or anything whose encode(text).ids adds the special tokens.
+    """
+    ids = list(tokenizer.encode(prompt_text(prompt, instruction)).ids)
+    if prompt.append_token_id is not None and ids[-1:] != [prompt.append_token_id]:
+        ids.append(prompt.append_token_id)
+    return np.array([ids], dtype=np.int64)
+
+
+def normalize_proprioception(
+    values: ArrayLike, low: ArrayLike, high: ArrayLike, mask: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """clip(2 (x - low) / (high - low + 1e-8) - 1, -1, 1) where `mask` (absent: all), else clip(x, -1, 1)."""
+    values, low, high = (np.asarray(array, np.float64) for array in (values, low, high))
+    normalized = 2.0 * (values - low) / (high - low + RANGE_EPSILON) - 1.0
+    if mask is not None:
+        normalized = np.where(np.asarray(mask, bool), normalized, values)
+    return np.clip(normalized, -1.0, 1.0)
