@@ -1,8 +1,8 @@
 """Weights to codes and scales, one bit-width per output channel: what fake-quant and export both read.
 
-Two quantizers live here. `released_rtn` is the rounding of the published QVLA scripts, kept for comparison. `quantize_rows`
-and `quantize_layer` are the ones that are exported: scales found by clip search and rounded to their stored type before
-any code is computed, so that the numbers evaluated are the numbers written.
+Two quantizers live here. `released_rtn` is the rounding of the published QVLA scripts, kept for comparison.
+`quantize_rows` and `quantize_layer` are the ones that are exported: scales found by clip search and rounded to their
+stored type before any code is computed, so that the numbers evaluated are the numbers written.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _CHUNK_WEIGHTS = 1 << 20  # the clip search walks the rows in pieces of about th
 class QuantizationScheme:
     """How a row of a given bit-width is stored.
 
-    group_size: inputs that share a scale at 2 and 4 bits (a power of two, 16 to 256, as the engines want it); 8-bit rows
-    have one scale, because TensorRT has no blocked INT8. scale_dtype: stored type of the scales. two_bit_storage: 'int4'
-    keeps 2-bit codes in an INT4 container (every engine reads it), 'int2' packs them.
+    group_size: inputs that share a scale at 2 and 4 bits (a power of two, 16 to 256, as the engines want it); 8-bit
+    rows have one scale, because TensorRT has no blocked INT8. scale_dtype: stored type of the scales. two_bit_storage:
+    'int4' keeps 2-bit codes in an INT4 container (every engine reads it), 'int2' packs them.
     """
 
     group_size: int = 64
@@ -115,8 +115,9 @@ class QuantizedLayer:
 def quantize_rows(weight: Tensor, bits: int, scheme: QuantizationScheme) -> RowCodes:
     """Codes and scales of every row of `weight` [R, C] at 2, 4 or 8 bits.
 
-    Each scale minimises its group's squared error over a grid of clip ratios (`scheme.clip_search`; otherwise the largest
-    magnitude is kept). Scales are rounded to their stored type first. An all-zero group gets the smallest positive scale.
+    Each scale minimises its group's squared error over a grid of clip ratios (`scheme.clip_search`; otherwise the
+    largest magnitude is kept). Scales are rounded to their stored type first. An all-zero group gets the smallest
+    positive scale.
     """
     if bits not in CODE_LIMITS:
         raise QvlaError("bits", bits, f"one of {list(CODE_LIMITS)}", "0 and 16 bits have no codes: use quantize_layer")
@@ -180,9 +181,9 @@ def reconstruct_rows(weight: Tensor, bits: int, scheme: QuantizationScheme) -> T
 def released_rtn(weight: Tensor, bits: int, floor: float = 1e-6) -> Tensor:
     """Round-to-nearest of the released QVLA scripts, per row, in the dtype of `weight` [R, C].
 
-    Their sensitivity script calls it on float32 with floor 1e-6; their injection script on the checkpoint's own dtype with
-    floor 1e-8 (in bfloat16 about an eighth of the codes differ). The scale is max|w| / (2^(bits-1) - 1), so 2 bits give the
-    three values -m, 0 and m. One bit would divide by zero there, and is refused here.
+    Their sensitivity script calls it on float32 with floor 1e-6; their injection script on the checkpoint's own dtype
+    with floor 1e-8 (in bfloat16 about an eighth of the codes differ). The scale is max|w| / (2^(bits-1) - 1), so 2 bits
+    give the three values -m, 0 and m. One bit would divide by zero there, and is refused here.
     """
     if bits >= 16:
         return weight

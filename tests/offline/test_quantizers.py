@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from qvla_offline.quantizers import (
     reconstruct_rows,
     released_rtn,
 )
+
 from qvla_ros.errors import QvlaError
 
 VECTORS = json.loads((Path(__file__).parents[1] / "data" / "qvla_vectors.json").read_text())["row_quant"]
@@ -62,9 +64,11 @@ def test_released_rounding_refuses_one_bit():
 def test_codes_stay_in_range_and_scales_are_positive_and_finite(weight, bits, scheme):
     rows = quantize_rows(weight, bits, scheme)
     low, high = CODE_LIMITS[bits]
-    assert rows.codes.min() >= low and rows.codes.max() <= high
+    assert rows.codes.min() >= low
+    assert rows.codes.max() <= high
     assert rows.scales.shape == (weight.shape[0], scheme.scales_per_row(weight.shape[1], bits))
-    assert torch.isfinite(rows.scales).all() and (rows.scales > 0).all()
+    assert torch.isfinite(rows.scales).all()
+    assert (rows.scales > 0).all()
     assert bits != 2 or (rows.codes % 2 != 0).all()
 
 
@@ -99,7 +103,7 @@ def test_error_of_a_row_falls_as_its_bits_rise(seed, columns):
         (reconstruct_rows(weight, bits, QuantizationScheme()) - weight).square().mean(dim=1)
         for bits in (0, 2, 4, 8, 16)
     ]
-    for coarse, fine in zip(errors, errors[1:]):
+    for coarse, fine in itertools.pairwise(errors):
         assert (fine < coarse).all()
 
 
@@ -123,7 +127,9 @@ def test_two_bits_on_normal_weights_reach_the_error_that_the_half_offset_grid_al
     error = {
         b: float((reconstruct_rows(weight, b, QuantizationScheme(128)) - weight).square().mean()) for b in (2, 4, 8)
     }
-    assert error[2] < 0.12 and error[4] < 0.0105 and error[8] < 8e-5
+    assert error[2] < 0.12
+    assert error[4] < 0.0105
+    assert error[8] < 8e-5
 
 
 def test_layer_with_mixed_bits_puts_every_row_back_in_its_place():

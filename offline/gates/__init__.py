@@ -1,0 +1,20 @@
+"""One bit-width per output channel: choosing them under a budget, and their file."""
+
+from __future__ import annotations
+
+from qvla_offline.gates.files import Gates, match_layers, read_gates, uniform, write_gates
+from qvla_offline.gates.optimal import Allocation, bits_per_weight, choice_costs, optimal
+from qvla_offline.gates.released import released_greedy
+
+__all__ = [
+    "Allocation",
+    "Gates",
+    "bits_per_weight",
+    "choice_costs",
+    "match_layers",
+    "optimal",
+    "read_gates",
+    "released_greedy",
+    "uniform",
+    "write_gates",
+]

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qvla_offline.gates import (
+    Gates,
+    bits_per_weight,
+    optimal,
+    read_gates,
+    released_greedy,
+    uniform,
+    write_gates,
+)
+from qvla_offline.gates.optimal import allocate
+from qvla_offline.quantizers import QuantizationScheme
+
+from qvla_ros.errors import QvlaError
+
+VECTORS = json.loads((Path(__file__).parents[1] / "data" / "qvla_vectors.json").read_text())["greedy"]
+BITS = (0, 2, 4, 8, 16)
+SCHEME = QuantizationScheme(16)
+PROXIES = {
+    name: {int(bits): np.array(score, dtype=np.float32) for bits, score in VECTORS["proxies"][name].items()}
+    for name in VECTORS["layer_order"]
+}
+
+
+@pytest.mark.parametrize("case", list(VECTORS["results"]))
+def test_released_greedy_matches_the_reference(case):
+    bits, target = case.removeprefix("bits=").split(" target=")
+    found = released_greedy(PROXIES, json.loads(bits), float(target))
+    expected = VECTORS["results"][case]
+    assert {name: row.tolist() for name, row in found.items()} == expected["assign"]
+    assert np.concatenate(list(found.values())).mean() == expected["avg"]
+
+
+def random_scores(seed: int, layers: int, rows: int) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Scores that fall with the bits, as sensitivities do, over layers of different widths."""
+    generator = np.random.default_rng(seed)
+    scores, columns = {}, {}
+    for index in range(layers):
+        steps = generator.exponential(1.0, (len(BITS) - 1, rows)) ** 3
+        scores[f"layer{index}"] = np.concatenate([np.cumsum(steps[::-1], axis=0)[::-1], np.zeros((1, rows))])
+        columns[f"layer{index}"] = int(generator.integers(8, 200))
+    return scores, columns
+
+
+def total_score(scores, layers) -> float:
+    position = {bits: index for index, bits in enumerate(BITS)}
+    return sum(scores[n][position[int(b)], c] for n, row in layers.items() for c, b in enumerate(row))
+
+
+instances = st.tuples(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 8))
+
+
+@settings(max_examples=60, deadline=None)
+@given(instances, st.floats(2.5, 15.5))
+def test_optimal_keeps_within_the_budget_and_reports_what_it_reached(instance, budget):
+    scores, columns = random_scores(*instance)
+    found = optimal(scores, columns, BITS, budget, SCHEME)
+    assert found.reached_bits_per_weight <= budget + 1e-9
+    assert found.reached_bits_per_weight == pytest.approx(bits_per_weight(found.layers, columns, SCHEME))
+    assert found.total == pytest.approx(total_score(scores, found.layers))
+    assert found.bound <= found.total
+
+
+@settings(max_examples=60, deadline=None)
+@given(instances, st.floats(1.0, 16.0))
+def test_no_released_allocation_beats_the_bound_at_its_own_cost(instance, target):
+    scores, columns = random_scores(*instance)
+    proxies = {name: dict(zip(BITS, score, strict=True)) for name, score in scores.items()}
+    released = released_greedy(proxies, BITS, target)
+    spent = bits_per_weight(released, columns, SCHEME)
+    found = optimal(scores, columns, BITS, spent, SCHEME)
+    assert found.bound <= total_score(scores, released) * (1 + 1e-9) + 1e-12
+
+
+def test_optimal_beats_released_greedy_on_many_channels_at_equal_cost():
+    scores, columns = random_scores(1, 20, 200)
+    proxies = {name: dict(zip(BITS, score, strict=True)) for name, score in scores.items()}
+    released = released_greedy(proxies, BITS, 4.0)
+    found = optimal(scores, columns, BITS, bits_per_weight(released, columns, SCHEME), SCHEME)
+    assert found.total < total_score(scores, released)
+    assert found.gap < 1e-3
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 5),
+    st.lists(st.integers(0, 30), min_size=3, max_size=3),
+    st.integers(0, 120),
+    st.booleans(),
+)
+def test_allocation_is_within_one_channel_of_brute_force(seed, channels, steps, budget, with_ties):
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(0, 4, (channels, 4)).astype(float) if with_ties else generator.random((channels, 4))
+    prices = np.broadcast_to(np.cumsum([0, *steps]), (channels, 4))
+    choice, total, bound = allocate(scores, prices, budget)
+    assert np.take_along_axis(prices, choice[:, None], 1).sum() <= budget
+    best = min(
+        sum(scores[c, k] for c, k in enumerate(pick))
+        for pick in itertools.product(range(4), repeat=channels)
+        if sum(prices[0, k] for k in pick) <= budget
+    )
+    widest_edge = (scores.max(axis=1) - scores.min(axis=1)).max()
+    assert bound <= best + 1e-9
+    assert best <= total + 1e-9
+    assert total <= best + widest_edge + 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(instances, st.floats(2.5, 15.0), st.floats(0.0, 3.0))
+def test_more_budget_never_raises_the_sensitivity(instance, budget, more):
+    scores, columns = random_scores(*instance)
+    small = optimal(scores, columns, BITS, budget, SCHEME)
+    large = optimal(scores, columns, BITS, budget + more, SCHEME)
+    assert large.total <= small.total * (1 + 1e-12) + 1e-12
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([4.0, 2.0, 7.5, 0.0]))
+def test_released_greedy_breaks_ties_by_the_time_of_the_push(seed, target):
+    """Scores out of {0, 1, 2} tie all the time; the oracle is a heap over (cost, push number) and nothing else."""
+    generator = np.random.default_rng(seed)
+    scores = {bits: generator.integers(0, 3, 6).astype(float) for bits in BITS[:-1]}
+    split = {"a": {b: s[:4] for b, s in scores.items()}, "b": {b: s[4:] for b, s in scores.items()}}
+    found = released_greedy(split, BITS, target)
+    current, counter = [16] * 6, itertools.count()
+    heap = [(scores[8][c] / 8, next(counter), c, 8) for c in range(6)]
+    heapq.heapify(heap)
+    while heap and sum(current) / 6 > target:
+        _, _, channel, lower = heapq.heappop(heap)
+        current[channel] = lower
+        if lower:
+            below = BITS[BITS.index(lower) - 1]
+            heapq.heappush(heap, (scores[below][channel] / (lower - below), next(counter), channel, below))
+    assert np.concatenate([found["a"], found["b"]]).tolist() == current
+
+
+def test_stored_cost_never_buys_two_bits_when_four_cost_the_same():
+    scores, columns = random_scores(3, 3, 50)
+    nominal = optimal(scores, columns, BITS, 4.0, SCHEME, cost="nominal")
+    stored = optimal(scores, columns, BITS, 4.0, SCHEME, cost="stored")
+    assert any((row == 2).any() for row in nominal.layers.values())
+    assert not any((row == 2).any() for row in stored.layers.values())
+    assert bits_per_weight(stored.layers, columns, SCHEME, "stored") <= 4.0
+
+
+def test_budget_below_the_cheapest_gates_and_broken_scores_are_refused():
+    scores, columns = random_scores(0, 2, 4)
+    with pytest.raises(QvlaError, match="target_avg_bits"):
+        optimal({n: s[1:] for n, s in scores.items()}, columns, BITS[1:], 1.0, SCHEME)
+    scores["layer1"][0, 0] = np.nan
+    with pytest.raises(QvlaError, match="layer1"):
+        optimal(scores, columns, BITS, 8.0, SCHEME)
+
+
+ROWS = {"language_model.model.layers.0.mlp.up_proj": 3, "vision_backbone.featurizer.blocks.0.attn.qkv": 2}
+GATES = Gates({name: np.array([4] * rows, dtype=np.uint8) for name, rows in ROWS.items()}, "test", {"asked": 4.0})
+
+
+def test_gates_survive_their_own_file(tmp_path):
+    write_gates(tmp_path / "gates.json", GATES)
+    back = read_gates(tmp_path / "gates.json", ROWS)
+    assert back.method == "test"
+    assert back.budget == {"asked": 4.0}
+    assert {n: row.tolist() for n, row in back.layers.items()} == {n: row.tolist() for n, row in GATES.layers.items()}
+
+
+def test_released_layouts_are_read(tmp_path):
+    flat = {name: row.tolist() for name, row in GATES.layers.items()}
+    short = {name.split(".", 1)[1]: row for name, row in flat.items()}
+    for index, document in enumerate((flat, short, {"proxy_pt": "p.pt", "bits": [4], "assign": flat, "stats": {}})):
+        path = tmp_path / f"{index}.json"
+        path.write_text(json.dumps(document))
+        assert list(read_gates(path, ROWS).layers) == list(ROWS)
+    torch.save({name: torch.tensor(row) for name, row in flat.items()}, tmp_path / "gates.pt")
+    assert read_gates(tmp_path / "gates.pt", ROWS).layers[next(iter(ROWS))].tolist() == [4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"language_model.model.layers.0.mlp.up_proj": [4, 4]}, "up_proj"),
+        ({"language_model.model.layers.0.mlp.up_proj": [4, 4, 5]}, "up_proj"),
+        ({"language_model.model.layers.0.mlp.up_proj": "444"}, "up_proj"),
+        ({"language_model.model.layers.9.mlp.up_proj": [4]}, "layers.9"),
+        ({"vision_backbone.featurizer.blocks.0.attn.qkv": None}, "attn.qkv"),
+    ],
+)
+def test_wrong_gates_are_refused_naming_the_layer(tmp_path, change, named):
+    document = {name: row.tolist() for name, row in GATES.layers.items()} | change
+    (tmp_path / "gates.json").write_text(json.dumps(document))
+    with pytest.raises(QvlaError, match=named):
+        read_gates(tmp_path / "gates.json", ROWS)
+
+
+def test_missing_layer_missing_file_and_wrong_schema_are_refused(tmp_path):
+    name = next(iter(ROWS))
+    (tmp_path / "part.json").write_text(json.dumps({name: [4, 4, 4]}))
+    with pytest.raises(QvlaError, match=r"attn\.qkv"):
+        read_gates(tmp_path / "part.json", ROWS)
+    with pytest.raises(QvlaError, match="gates_path"):
+        read_gates(tmp_path / "absent.json")
+    (tmp_path / "new.json").write_text(json.dumps({"schema_version": 99, "layers": {}}))
+    with pytest.raises(QvlaError, match="schema_version"):
+        read_gates(tmp_path / "new.json")
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(QvlaError, match="gates_path"):
+        read_gates(tmp_path / "broken.json")
+
+
+def test_uniform_gates_cover_every_layer():
+    assert uniform(ROWS, 8).histogram() == {8: 5}
+    with pytest.raises(QvlaError, match="bit-widths"):
+        uniform(ROWS, 5)
