@@ -1,0 +1,185 @@
+"""What config.json says, with the defaults that its readers apply.
+
+Sources: `configuration_prismatic.py` of OpenVLA (backbone table, defaults), timm's registry (ViT shapes) and the class
+defaults of transformers' LlamaConfig, from which a real `text_config` stores only the differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from qvla_ros.errors import QvlaError
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """One ViT, as timm names its parts. Lengths are in pixels, widths in channels."""
+
+    timm_id: str
+    image_size: int
+    patch_size: int
+    embed_dim: int
+    depth: int
+    num_heads: int
+    mlp_hidden: int
+    class_token: bool
+    reg_tokens: int
+    layer_scale: bool
+    attention_pool: bool
+    layer_norm_eps: float = 1e-6
+
+    @property
+    def num_patches(self) -> int:
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        return int(self.class_token) + self.reg_tokens
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The Llama decoder; the defaults are transformers' own (note rms_norm_eps 1e-6, not Llama-2's 1e-5)."""
+
+    vocab_size: int = 32000
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    num_key_value_heads: int = 32
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    pad_token_id: int = 32000
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+
+@dataclass(frozen=True)
+class OFTConfig:
+    """What OpenVLA-OFT adds. The defaults are its LIBERO constants; released checkpoints do not store them."""
+
+    chunk_length: int = 8
+    action_dim: int = 7
+    proprio_dim: int = 8
+    num_images: int = 2
+    normalization: str = "q99"
+
+    @property
+    def num_placeholders(self) -> int:
+        return self.chunk_length * self.action_dim
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """A whole policy: ViTs in the order of their normalised image channels, decoder, action decoding."""
+
+    vision_backbone_id: str
+    image_resize_strategy: str
+    vision: tuple[VisionConfig, ...]
+    text: TextConfig
+    oft: OFTConfig
+    n_action_bins: int = 256
+    pad_to_multiple_of: int = 64
+
+    @property
+    def vision_width(self) -> int:
+        """Channels of one patch after the ViTs are concatenated."""
+        return sum(vit.embed_dim for vit in self.vision)
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of one image."""
+        return self.vision[0].num_patches
+
+
+def _dinov2(size: int) -> VisionConfig:
+    return VisionConfig(
+        "vit_large_patch14_reg4_dinov2.lvd142m", size, 14, 1024, 24, 16, 4096, True, 4, True, attention_pool=False
+    )
+
+
+def _siglip(size: int) -> VisionConfig:
+    return VisionConfig(
+        f"vit_so400m_patch14_siglip_{size}", size, 14, 1152, 27, 16, 4304, False, 0, False, attention_pool=True
+    )
+
+
+BACKBONES: dict[str, tuple[VisionConfig, ...]] = {
+    "dinosiglip-vit-so-224px": (_dinov2(224), _siglip(224)),
+    "dinosiglip-vit-so-384px": (_dinov2(384), _siglip(384)),
+    "siglip-vit-so400m": (_siglip(224),),
+    "siglip-vit-so400m-384px": (_siglip(384),),
+    "dinov2-vit-l": (_dinov2(224),),
+}
+
+
+def parse_config(data: Mapping[str, Any]) -> PolicyConfig:
+    """Read the JSON object of a config.json. Raises QvlaError on what this project cannot run."""
+    backbone_id = data.get("vision_backbone_id", "siglip-vit-so400m")
+    model_type = data.get("text_config", {}).get("model_type", "llama")
+    if model_type != "llama":
+        raise QvlaError("config.json: text_config.model_type", model_type, "llama", "use a Llama-based checkpoint")
+    heads = data.get("text_config", {}).get("num_attention_heads", TextConfig.num_attention_heads)
+    text = _build(TextConfig, {"num_key_value_heads": heads, **data.get("text_config", {})})
+    return PolicyConfig(
+        vision_backbone_id=backbone_id,
+        image_resize_strategy=data.get("image_resize_strategy", "letterbox"),
+        vision=_parse_vision(backbone_id, data),
+        text=text,
+        oft=_build(OFTConfig, data.get("oft", {})),
+        n_action_bins=data.get("n_action_bins", 256),
+        pad_to_multiple_of=data.get("pad_to_multiple_of", 64),
+    )
+
+
+def _parse_vision(backbone_id: str, data: Mapping[str, Any]) -> tuple[VisionConfig, ...]:
+    if "vision_configs" in data:  # small checkpoints of this project spell their ViTs out
+        return tuple(_build(VisionConfig, entry) for entry in data["vision_configs"])
+    if backbone_id not in BACKBONES:
+        raise QvlaError(
+            "config.json: vision_backbone_id",
+            backbone_id,
+            f"one of {', '.join(BACKBONES)}",
+            "use a checkpoint with such a backbone, or spell its ViTs out under vision_configs",
+        )
+    table = BACKBONES[backbone_id]
+    sizes = data.get("image_sizes", [vit.image_size for vit in table])
+    return tuple(replace(vit, image_size=size) for vit, size in zip(table, sizes, strict=True))
+
+
+def _build(kind: type, entry: Mapping[str, Any]) -> Any:
+    """The dataclass from the keys it knows; a missing key without a default is an error that names it."""
+    known = {field.name: entry[field.name] for field in fields(kind) if entry.get(field.name) is not None}
+    try:
+        return kind(**known)
+    except TypeError as error:
+        raise QvlaError(f"config.json: {kind.__name__}", sorted(entry), str(error), "add the missing keys") from error
+
+
+def config_json(config: PolicyConfig) -> dict[str, Any]:
+    """The JSON object that `parse_config` reads back to an equal config, with the keys of a real one around it."""
+    fused = len(config.vision) > 1
+    return {
+        "architectures": ["OpenVLAForActionPrediction"],
+        "model_type": "openvla",
+        "arch_specifier": "no-align+fused-gelu-mlp" if fused else "no-align+gelu-mlp",
+        "vision_backbone_id": config.vision_backbone_id,
+        "llm_backbone_id": "llama2-7b-pure",
+        "use_fused_vision_backbone": fused,
+        "image_resize_strategy": config.image_resize_strategy,
+        "image_sizes": [vit.image_size for vit in config.vision],
+        "timm_model_ids": [vit.timm_id for vit in config.vision],
+        "timm_override_act_layers": [None] * len(config.vision),
+        "n_action_bins": config.n_action_bins,
+        "pad_to_multiple_of": config.pad_to_multiple_of,
+        "pad_token_id": config.text.pad_token_id,
+        "text_config": {"model_type": "llama", **asdict(config.text)},
+        "vision_configs": [asdict(vit) for vit in config.vision],
+        "oft": asdict(config.oft),
+        "output_projector_states": False,
+        "torch_dtype": "float16",
+    }

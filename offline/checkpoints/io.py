@@ -1,0 +1,263 @@
+"""Read and write checkpoint directories in the layout that OpenVLA-OFT publishes.
+
+config.json, model*.safetensors (one file or shards with an index), tokenizer.json, preprocessor_config.json,
+dataset_statistics.json, and per component `<name>--<step>_checkpoint.pt`: a plain state dict whose keys begin with
+`module.`, as DistributedDataParallel saves them. Nothing is unpickled but tensors, and no code of a checkpoint is run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from qvla_offline.checkpoints.config import PolicyConfig, config_json, parse_config
+from qvla_offline.checkpoints.model import OpenVLAOFT
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from qvla_ros.atomic import atomic_directory
+from qvla_ros.bundle import PromptSpec
+from qvla_ros.errors import QvlaError
+from qvla_ros.strict_json import read_json
+
+FAMILY = "openvla-oft"
+COMPONENTS = ("action_head", "proprio_projector")
+COMPLETE = "download the checkpoint again, or name another directory with --pretrained_checkpoint"
+PROMPT_TEMPLATE = "In: What action should the robot take to {instruction}?\nOut:"
+# ImageNet's and SigLIP's statistics, rounded to bfloat16 as OpenVLA's converter left them in preprocessor_config.json.
+IMAGENET = ((0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375))
+SYMMETRIC = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+Normalization = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded policy and all that is needed to feed it.
+
+    statistics: {"action": {...}, "proprio": {...}} of `unnorm_key`; normalizations: (mean, std) per vision backbone,
+    in the order of the channels of `pixel_values`; model: in eval mode, float32 unless asked otherwise.
+    """
+
+    path: Path
+    family: str
+    config: PolicyConfig
+    model: OpenVLAOFT
+    tokenizer: Tokenizer
+    prompt: PromptSpec
+    statistics: dict[str, Any]
+    unnorm_key: str
+    normalizations: tuple[Normalization, ...]
+    step: int | None
+
+
+def load_checkpoint(
+    path: str | Path, unnorm_key: str | None = None, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> Checkpoint:
+    """Load an OpenVLA-OFT directory (L1 head). `unnorm_key` may be omitted when it holds one dataset's statistics.
+
+    Raises QvlaError naming the file or key for anything missing, corrupt, of another shape or ambiguous.
+    """
+    directory = Path(path)
+    if not directory.is_dir():
+        raise QvlaError("checkpoint", directory, "a directory in the OpenVLA-OFT layout", "check the path")
+    config = parse_config(read_json(directory / "config.json", COMPLETE))
+    key, statistics = _choose_statistics(directory, unnorm_key)
+    tokenizer = _load_tokenizer(directory / "tokenizer.json")
+
+    components = {name: _component_file(directory, name) for name in COMPONENTS}
+    tensors = _load_weights(directory)
+    for name, file in components.items():
+        tensors.update({f"{name}.{entry}": tensor for entry, tensor in _load_component(file).items()})
+    with torch.device("meta"):
+        model = OpenVLAOFT(config)
+    _assign(model, {name: tensor.to(device=device, dtype=dtype) for name, tensor in tensors.items()}, directory)
+    return Checkpoint(
+        path=directory,
+        family=FAMILY,
+        config=config,
+        model=model.eval().requires_grad_(False),
+        tokenizer=tokenizer,
+        prompt=PromptSpec(PROMPT_TEMPLATE, lowercase=True, append_token_id=tokenizer.token_to_id("▁")),
+        statistics=statistics,
+        unnorm_key=key,
+        normalizations=_normalizations(directory, len(config.vision)),
+        step=_step(components["action_head"]),
+    )
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: OpenVLAOFT,
+    tokenizer: Tokenizer,
+    dataset_statistics: Mapping[str, Any],
+    step: int | str,
+    normalizations: tuple[Normalization, ...] = (IMAGENET, SYMMETRIC),
+    dtype: torch.dtype = torch.float16,
+    extra_files: Mapping[str, Path] | None = None,
+) -> None:
+    """Write a whole checkpoint directory, or nothing. dataset_statistics: {dataset key: {"action": ..., ...}}."""
+    config = model.config
+    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_directory(path) as directory:
+        main = {name: tensor for name, tensor in state.items() if not name.startswith(COMPONENTS)}
+        (directory / "model.safetensors").write_bytes(save(main, metadata={"format": "pt"}))
+        for component in COMPONENTS:
+            prefix = f"{component}."
+            part = {
+                f"module.{name.removeprefix(prefix)}": tensor.clone()
+                for name, tensor in state.items()
+                if name.startswith(prefix)
+            }
+            torch.save(part, directory / f"{component}--{step}_checkpoint.pt")
+        tokenizer.save(str(directory / "tokenizer.json"))
+        for name, content in _json_files(config, normalizations[: len(config.vision)]).items():
+            _write_json(directory / name, content)
+        _write_json(directory / "dataset_statistics.json", dataset_statistics)
+        for name, source in (extra_files or {}).items():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (directory / name).write_bytes(source.read_bytes())
+
+
+def _json_files(config: PolicyConfig, normalizations: tuple[Normalization, ...]) -> dict[str, Any]:
+    sizes = [vit.image_size for vit in config.vision]
+    specials = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<PAD>"}
+    pad_id = config.text.pad_token_id
+    return {
+        "config.json": config_json(config),
+        "generation_config.json": {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": pad_id},
+        "special_tokens_map.json": specials,
+        "tokenizer_config.json": {
+            **specials,
+            "tokenizer_class": "LlamaTokenizer",
+            "padding_side": "right",
+            "model_max_length": 2048,
+            "add_bos_token": True,
+        },
+        "preprocessor_config.json": {
+            "image_processor_type": "PrismaticImageProcessor",
+            "use_fused_vision_backbone": len(sizes) > 1,
+            "image_resize_strategy": config.image_resize_strategy,
+            "input_sizes": [[3, size, size] for size in sizes],
+            "interpolations": ["bicubic"] * len(sizes),
+            "means": [list(mean) for mean, _ in normalizations],
+            "stds": [list(std) for _, std in normalizations],
+            "tvf_resize_params": [{"size": [size, size], "interpolation": 3, "antialias": True} for size in sizes],
+            "tvf_crop_params": [{"output_size": [size, size]} for size in sizes],
+            "tvf_normalize_params": [
+                {"mean": list(mean), "std": list(std), "inplace": False} for mean, std in normalizations
+            ],
+            "tvf_do_letterbox": False,
+            "tvf_letterbox_fill": None,
+        },
+    }
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _choose_statistics(directory: Path, unnorm_key: str | None) -> tuple[str, dict[str, Any]]:
+    """The statistics of one dataset; a LIBERO suite's name also finds `<suite>_no_noops`."""
+    file = directory / "dataset_statistics.json"
+    everything = read_json(file, COMPLETE)
+    keys = ", ".join(sorted(everything))
+    if unnorm_key is None:
+        if len(everything) != 1:
+            raise QvlaError("unnorm_key", "none", f"one of {keys}", "say which dataset with --unnorm_key")
+        unnorm_key = next(iter(everything))
+    found = next((key for key in (unnorm_key, f"{unnorm_key}_no_noops") if key in everything), None)
+    if found is None:
+        raise QvlaError("unnorm_key", unnorm_key, f"one of {keys}", "say which dataset with --unnorm_key")
+    for part in ("action", "proprio"):
+        if part not in everything[found]:
+            raise QvlaError(f"{file}: {found}.{part}", "nothing", "mean, std, min, max, q01, q99", COMPLETE)
+    return found, everything[found]
+
+
+def _load_tokenizer(file: Path) -> Tokenizer:
+    if not file.is_file():
+        raise QvlaError(str(file), "no such file", "the tokenizer of the checkpoint", COMPLETE)
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises bare Exception for anything it cannot parse
+        raise QvlaError(str(file), error, "a tokenizers JSON file", COMPLETE) from error
+    if tokenizer.token_to_id("▁") is None:
+        raise QvlaError(str(file), "no token '▁'", "a Llama tokenizer, whose lone '▁' ends the prompt", COMPLETE)
+    return tokenizer
+
+
+def _load_weights(directory: Path) -> dict[str, Tensor]:
+    index = directory / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if index.is_file():
+        names = sorted(set(read_json(index, COMPLETE)["weight_map"].values()))
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        file = directory / name
+        if not file.is_file():
+            raise QvlaError(str(file), "no such file", "weights in safetensors", COMPLETE)
+        try:
+            tensors.update(load_file(file))
+        except SafetensorError as error:
+            raise QvlaError(str(file), error, "an intact safetensors file", COMPLETE) from error
+    return tensors
+
+
+def _component_file(directory: Path, component: str) -> Path:
+    """The one file named after the component; upstream's rule: its name holds the component and "checkpoint"."""
+    found = sorted(file for file in directory.iterdir() if component in file.name and "checkpoint" in file.name)
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "no such file"
+        expected = f"exactly one {component}--<step>_checkpoint.pt"
+        raise QvlaError(f"{directory}/{component}--*_checkpoint.pt", names, expected, COMPLETE)
+    return found[0]
+
+
+def _load_component(file: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes end the restricted unpickler in any of a dozen exception types
+        raise QvlaError(str(file), type(error).__name__, "a plain state dict of tensors", COMPLETE) from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise QvlaError(str(file), type(state).__name__, "a plain state dict of tensors", COMPLETE)
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _assign(model: OpenVLAOFT, tensors: dict[str, Tensor], directory: Path) -> None:
+    """Put the tensors in place of the model's empty ones; every name and shape must agree."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name, shape in expected.items():
+        found = tuple(tensors[name].shape) if name in tensors else "nothing"
+        if found != shape:
+            raise QvlaError(f"{directory}: {name}", found, f"a tensor of shape {shape}, after config.json", COMPLETE)
+    unknown = sorted(set(tensors) - set(expected))
+    if unknown:
+        raise QvlaError(f"{directory}: {unknown[0]}", "a tensor", "only tensors of an OpenVLA-OFT model", COMPLETE)
+    model.load_state_dict(tensors, assign=True)
+
+
+def _normalizations(directory: Path, num_backbones: int) -> tuple[Normalization, ...]:
+    """(mean, std) per backbone; the stored `tvf_normalize_params` win over `means` and `stds`, as upstream."""
+    file = directory / "preprocessor_config.json"
+    data = read_json(file, COMPLETE)
+    if "tvf_normalize_params" in data:
+        pairs = [(entry["mean"], entry["std"]) for entry in data["tvf_normalize_params"]]
+    else:
+        pairs = list(zip(data.get("means", []), data.get("stds", []), strict=True))
+    if len(pairs) != num_backbones:
+        expected = f"{num_backbones} entries, one per vision backbone"
+        raise QvlaError(f"{file}: tvf_normalize_params", f"{len(pairs)} entries", expected, COMPLETE)
+    return tuple((tuple(mean), tuple(std)) for mean, std in pairs)
+
+
+def _step(file: Path) -> int | None:
+    """The training step in a component's file name, or None for `latest`."""
+    text = file.name.partition("--")[2].partition("_")[0]
+    return int(text) if text.isdigit() else None

@@ -1,0 +1,130 @@
+"""Checkpoint directories: what is written is read back, and what is broken is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from qvla_offline.checkpoints.io import load_checkpoint
+from qvla_offline.checkpoints.random_checkpoint import random_model, write_random_checkpoint
+from safetensors.torch import load_file, save_file
+
+from qvla_ros.errors import QvlaError
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny", seed=5)
+
+
+@pytest.fixture
+def copy(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "copy"))
+
+
+def test_loading_gives_back_the_float16_weights_and_the_facts(written: Path) -> None:
+    checkpoint = load_checkpoint(written)
+    original = random_model("tiny", seed=5)
+    for name, tensor in checkpoint.model.state_dict().items():
+        assert torch.equal(tensor, original.state_dict()[name].half().float()), name
+    assert checkpoint.config == original.config
+    assert checkpoint.unnorm_key == "libero_object_no_noops"
+    assert checkpoint.prompt.append_token_id == checkpoint.tokenizer.token_to_id("▁")
+    assert checkpoint.normalizations[0][0] == (0.484375, 0.455078125, 0.40625)
+    assert checkpoint.step == 1000
+    assert not checkpoint.model.training
+    assert checkpoint.statistics["action"]["mask"] == [True] * 6 + [False]
+
+
+def test_directory_has_the_files_of_a_real_one(written: Path) -> None:
+    assert {file.name for file in written.iterdir()} == {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "preprocessor_config.json",
+        "dataset_statistics.json",
+        "action_head--1000_checkpoint.pt",
+        "proprio_projector--1000_checkpoint.pt",
+    }
+    head = torch.load(written / "action_head--1000_checkpoint.pt", weights_only=True)
+    assert "module.model.mlp_resnet_blocks.0.ffn.1.weight" in head
+
+
+def test_shards_with_an_index_are_read(copy: Path) -> None:
+    tensors = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    names = sorted(tensors)
+    weight_map = {name: f"model-{1 + index % 2:05d}-of-00002.safetensors" for index, name in enumerate(names)}
+    for shard in set(weight_map.values()):
+        save_file({name: tensors[name] for name in names if weight_map[name] == shard}, copy / shard)
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    model = load_checkpoint(copy).model
+    assert torch.equal(model.projector.fc1.weight, tensors["projector.fc1.weight"].float())
+
+
+def test_suite_name_finds_its_no_noops_statistics(written: Path) -> None:
+    assert load_checkpoint(written, unnorm_key="libero_object").unnorm_key == "libero_object_no_noops"
+
+
+def two_datasets(path: Path) -> None:
+    file = path / "dataset_statistics.json"
+    data = json.loads(file.read_text())
+    file.write_text(json.dumps({**data, "another": data["libero_object_no_noops"]}))
+
+
+def wrong_shape(path: Path) -> None:
+    file = path / "model.safetensors"
+    tensors = load_file(file)
+    tensors["projector.fc3.bias"] = torch.zeros(3)
+    save_file(tensors, file)
+
+
+def edit_config(path: Path, **changes: object) -> None:
+    file = path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda path: (path / "config.json").unlink(), "config.json"),
+        (lambda path: (path / "model.safetensors").unlink(), "model.safetensors"),
+        (lambda path: (path / "model.safetensors").write_bytes(b"\x10" + b"\0" * 30), "model.safetensors"),
+        (lambda path: (path / "tokenizer.json").write_text("{}"), "tokenizer.json"),
+        (lambda path: (path / "action_head--1000_checkpoint.pt").unlink(), "action_head--"),
+        (lambda path: (path / "action_head--1000_checkpoint.pt").write_bytes(b"junk"), "action_head--1000"),
+        (lambda path: (path / "proprio_projector--7_checkpoint.pt").touch(), "proprio_projector--"),
+        (two_datasets, "unnorm_key"),
+        (wrong_shape, "projector.fc3.bias"),
+        (lambda path: edit_config(path, text_config={"model_type": "phi"}), "text_config.model_type"),
+        (lambda path: edit_config(path, vision_configs=[{"timm_id": "x"}]), "VisionConfig"),
+    ],
+)
+def test_a_broken_directory_is_refused_by_name(copy: Path, damage: Callable[[Path], object], named: str) -> None:
+    damage(copy)
+    with pytest.raises(QvlaError) as caught:
+        load_checkpoint(copy)
+    assert named in caught.value.key
+
+
+def test_unknown_dataset_key_lists_the_known_ones(written: Path) -> None:
+    with pytest.raises(QvlaError, match="libero_object_no_noops"):
+        load_checkpoint(written, unnorm_key="bridge")
+
+
+def test_components_are_never_unpickled(copy: Path, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str, str]]:
+            return open, (str(tmp_path / "trapped"), "w")
+
+    torch.save({"module.model.fc1.weight": Trap()}, copy / "action_head--1000_checkpoint.pt")
+    with pytest.raises(QvlaError):
+        load_checkpoint(copy)
+    assert not (tmp_path / "trapped").exists()
