@@ -1,6 +1,6 @@
 # Lets CMake use the ROS 2 wheels of a Python environment as if they were a ROS install. Injected, never included:
 #   cmake -DCMAKE_PROJECT_INCLUDE=<this file> ...        (pip builds: CMAKE_PROJECT_TOP_LEVEL_INCLUDES)
-# On a machine with a real ROS install it is not needed and finds nothing to do.
+# On a machine with a real ROS install it is not needed.
 
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
 execute_process(
@@ -12,17 +12,24 @@ if(_ros_wheels_missing EQUAL 0)
   set(ENV{AMENT_PREFIX_PATH} "${_ros_wheels_prefix}")
 endif()
 
-# The wheels' exported targets name the Python headers of the machine that built them (/opt/python/...), which CMake
-# refuses as non-existent. The headers are found by find_package(Python3) anyway, so the dead entries are dropped, after
-# the project has imported its targets.
-function(_qvla_drop_foreign_python_headers)
-  get_property(_targets DIRECTORY PROPERTY IMPORTED_TARGETS)
-  foreach(_target IN LISTS _targets)
+# Both repairs wait until the project has its targets.
+function(_qvla_repair_include_directories)
+  # The wheels' exported targets name the Python headers of the machine that built them (/opt/python/...), which CMake
+  # refuses as non-existent. find_package(Python3) finds the headers anyway, so the dead entries are dropped.
+  get_property(_imported DIRECTORY PROPERTY IMPORTED_TARGETS)
+  foreach(_target IN LISTS _imported)
     get_target_property(_includes ${_target} INTERFACE_INCLUDE_DIRECTORIES)
     if(_includes AND _includes MATCHES "/opt/python/")
       list(FILTER _includes EXCLUDE REGEX "^/opt/python/")
       set_target_properties(${_target} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${_includes}")
     endif()
   endforeach()
+  # rosidl exports NumPy's headers by absolute path; CMake refuses that when the environment lies in the source tree
+  # (.venv). They matter to this build only.
+  if(TARGET ${PROJECT_NAME}__rosidl_generator_py)
+    get_target_property(_includes ${PROJECT_NAME}__rosidl_generator_py INTERFACE_INCLUDE_DIRECTORIES)
+    list(TRANSFORM _includes REPLACE "^(/.*)$" "$<BUILD_INTERFACE:\\1>")
+    set_target_properties(${PROJECT_NAME}__rosidl_generator_py PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${_includes}")
+  endif()
 endfunction()
-cmake_language(DEFER CALL _qvla_drop_foreign_python_headers)
+cmake_language(DEFER CALL _qvla_repair_include_directories)

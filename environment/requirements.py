@@ -1,7 +1,7 @@
 """Print the requirements that pyproject.toml names, one a line, for pip to install without building the project.
 
-    python requirements/from_pyproject.py build offline libero test > needed.txt
-    pip install --constraint requirements/constraints.txt --requirement needed.txt
+    python environment/requirements.py build offline libero test > needed.txt
+    pip install --constraint environment/constraints.txt --requirement needed.txt
 
 `build` stands for the build system's own; every other word is an extra. The robot's dependencies always come along.
 """
@@ -18,7 +18,7 @@ else:
 
 
 def requirements(groups: list[str]) -> list[str]:
-    """The robot's dependencies and those of `groups`, as pyproject.toml writes them, in its order and without repeats."""
+    """The robot's dependencies and those of `groups`, as pyproject.toml writes them, in its order, once each."""
     text = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
     pyproject = tomllib.loads(text)
     extras = pyproject["project"]["optional-dependencies"]

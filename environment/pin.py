@@ -1,4 +1,4 @@
-"""Write requirements/constraints.txt from the environment this runs in: every version that pip installed, exactly.
+"""Write environment/constraints.txt from the environment this runs in: every version that pip installed, exactly.
 
 Run by `make pin` after a deliberate upgrade. ROS interface packages also register themselves under their plain names,
 which no index knows; only what pip installed counts.

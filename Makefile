@@ -1,0 +1,64 @@
+# make setup   an environment in .venv with everything in it; nothing to do when it is up to date
+# make demo    quantize the bundled policy, let it drive a simulated arm through ROS 2, write out/demo/report.html
+# make test    lint and tests
+# make clean   remove what was built, keep .venv;  make pin  freeze the versions of .venv after a deliberate upgrade
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint clean pin
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+GROUPS_WANTED := build offline libero test colcon
+export MUJOCO_GL ?= egl
+
+help:
+	@sed -n 's/^# \(make\)/\1/p' Makefile
+
+setup: $(STAMPS)/system $(STAMPS)/messages $(STAMPS)/checkout
+
+$(STAMPS)/system: environment/system_packages.sh
+	@environment/system_packages.sh $(PYTHON)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)) and \
+	  "Python is %d.%d; the simulator needs 3.10 or 3.11. Fix: make setup PYTHON=python3.11" % sys.version_info[:2])'
+	@[ -x $(BIN)/python ] || { echo "Creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/packages: environment/constraints.txt pyproject.toml environment/requirements.py | $(STAMPS)/system
+	@echo "Installing the pinned packages (3.4 GB with torch and LIBERO; the first time takes minutes)"
+	@$(BIN)/python environment/requirements.py $(GROUPS_WANTED) > $(STAMPS)/requirements.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint environment/constraints.txt \
+	  --requirement $(STAMPS)/requirements.txt
+	@touch $@
+
+$(STAMPS)/messages: $(wildcard msg/*.msg) CMakeLists.txt cmake/pypi_ros_wheels.cmake package.xml $(STAMPS)/packages
+	@echo "Building the ROS messages into $(VENV)"
+	@export PATH="$(CURDIR)/$(BIN):$$PATH" AMENT_PREFIX_PATH="$(CURDIR)/$(VENV)"; mkdir -p build; \
+	{ cmake -G Ninja -S . -B build/messages -DCMAKE_INSTALL_PREFIX="$(CURDIR)/$(VENV)" -DBUILD_TESTING=OFF \
+	    -DQVLA_PYTHON_INSTALL=none -DCMAKE_PROJECT_INCLUDE="$(CURDIR)/cmake/pypi_ros_wheels.cmake" && \
+	  cmake --build build/messages --target install; } > build/messages.log 2>&1 || { cat build/messages.log; exit 1; }
+	@touch $@
+
+$(STAMPS)/checkout: environment/develop.py $(STAMPS)/packages
+	@$(BIN)/python environment/develop.py
+	@touch $@
+
+demo: setup
+	@$(BIN)/qvla demo --out out/demo
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+test: lint
+	@$(BIN)/python -m pytest
+
+clean:
+	rm -rf build install log out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f $(STAMPS)/messages
+
+pin: setup
+	@$(BIN)/python environment/pin.py

@@ -1,0 +1,1 @@
+"""The `qvla` command: one module a verb."""

@@ -1,0 +1,135 @@
+"""`qvla VERB`: finds the verb's module, gives it its arguments, and turns its errors into what a person can act on.
+
+A verb is a module with `HELP: str`, `add_arguments(parser)` and `run(args) -> int`. Only the verb that was asked for is
+imported, so that `qvla --help` answers at once and a robot without torch still has its own verbs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from qvla_ros.errors import QvlaError
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+
+
+class Verb(NamedTuple):
+    """Where a verb lives and what it does in one line (here and not in its module, which may need torch to import)."""
+
+    module: str
+    summary: str
+
+
+WORKSTATION = {
+    "quantize": Verb("qvla_offline.cli.quantize", "one recipe YAML: checkpoint to sensitivities, gates and bundle"),
+    "sensitivity": Verb("qvla_offline.cli.sensitivity", "how much each output channel at each bit-width hurts"),
+    "gates": Verb("qvla_offline.cli.gates", "a bit budget becomes one bit-width per output channel"),
+    "fakequant": Verb("qvla_offline.cli.fakequant", "a checkpoint with the quantization error in its weights"),
+    "export": Verb("qvla_offline.cli.export", "checkpoint and gates become the bundle a robot runs"),
+    "build": Verb("qvla_offline.cli.build", "the bundle's graph becomes a TensorRT plan"),
+    "audit": Verb("qvla_offline.cli.audit", "bytes and precision of every layer of a graph or plan"),
+    "demonstrations": Verb("qvla_offline.cli.demonstrations", "record a scripted expert in LIBERO"),
+    "train_reference": Verb("qvla_offline.cli.train_reference", "train the small policy that is bundled"),
+    "random_checkpoint": Verb("qvla_offline.cli.random_checkpoint", "a small untrained checkpoint in the real layout"),
+}
+ROBOT = {
+    "inspect": Verb("qvla_ros.cli.inspect", "what a bundle holds and whether it is intact"),
+    "eval": Verb("qvla_ros.cli.eval", "paired LIBERO episodes through ROS 2: success, latency, size"),
+    "demo": Verb("qvla_ros.cli.demo", "quantize the bundled policy, run it, write a report"),
+}
+VERBS = WORKSTATION | ROBOT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `qvla argv`; return the exit status: the verb's own, 2 for bad input, 130 for Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"qvla {package_version()}")
+        return 0
+    try:
+        return run_verb(arguments[0].replace("-", "_"), arguments[1:])
+    except QvlaError as error:
+        print_error(error)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def run_verb(name: str, arguments: Sequence[str]) -> int:
+    """Import the verb's module, parse `arguments` with it, run it, return its exit status."""
+    if name not in VERBS:
+        raise QvlaError("verb", name, f"one of {', '.join(VERBS)}", "run `qvla --help`")
+    module = _import_verb(name)
+    parser = argparse.ArgumentParser(
+        prog=f"qvla {name}", description=module.HELP, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    module.add_arguments(parser)
+    return int(module.run(parser.parse_args(underscored(arguments))) or 0)
+
+
+def underscored(arguments: Sequence[str]) -> list[str]:
+    """`--calib-jsonl x` as `--calib_jsonl x`: option names only, values and what follows a bare `--` untouched."""
+    result: list[str] = []
+    for position, argument in enumerate(arguments):
+        if argument == "--":
+            return result + list(arguments[position:])
+        if argument.startswith("--"):
+            option, equals, value = argument.partition("=")
+            argument = "--" + option[2:].replace("-", "_") + equals + value
+        result.append(argument)
+    return result
+
+
+def overview() -> str:
+    """The text of `qvla --help`: verbs by the machine they run on."""
+    lines = ["usage: qvla VERB [options]        (qvla VERB --help tells a verb's options)", ""]
+    for title, verbs in (("workstation (torch)", WORKSTATION), ("robot (numpy, one engine, ROS 2)", ROBOT)):
+        lines.append(f"{title}:")
+        lines += [f"  {name:<19}{verb.summary}" for name, verb in verbs.items()]
+        lines.append("")
+    return "\n".join([*lines, "options:", f"  {'--version':<19}print the version"])
+
+
+def package_version() -> str:
+    """Version of this package, e.g. "0.1.0"."""
+    from qvla_ros import __version__
+
+    return __version__
+
+
+def print_error(error: QvlaError) -> None:
+    """Show a QvlaError on standard error: what was wrong, what was found, what was expected, what mends it."""
+    from rich.console import Console
+    from rich.text import Text
+
+    rows = (("got", error.value), ("expected", error.expected), ("fix", error.fix))
+    text = Text.assemble(("error: ", "bold red"), (str(error.key), "bold red"))
+    for label, value in rows:
+        text.append(f"\n  {label + ':':<10}", style="red").append(str(value))
+    Console(stderr=True, soft_wrap=True, highlight=False).print(text)
+
+
+def _import_verb(name: str):
+    try:
+        return importlib.import_module(VERBS[name].module)
+    except ModuleNotFoundError as error:
+        extra = "offline" if name in WORKSTATION else "libero"
+        raise QvlaError(
+            f"qvla {name}",
+            f"no Python module {error.name!r}",
+            f"the packages that {name} needs",
+            f"pip install 'qvla-ros[{extra}]' (from a checkout: make setup)",
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
