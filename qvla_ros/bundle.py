@@ -204,7 +204,7 @@ def load_bundle(directory: str | os.PathLike[str], verify_hashes: bool = True) -
     if version != SCHEMA_VERSION:
         fix = "export the bundle with the qvla release that runs here, or install the release that exported it"
         raise QvlaError(f"{root / MANIFEST_NAME}: schema_version", version, str(SCHEMA_VERSION), fix)
-    files = parse(dict[str, str], content.get("files"), f"{MANIFEST_NAME}.files")
+    files = _parse_files(content.get("files"))
     body = {key: value for key, value in content.items() if key not in ("schema_version", "files", "bundle_id")}
     manifest = parse(Manifest, body, MANIFEST_NAME)
     identity = _identity({key: value for key, value in content.items() if key != "bundle_id"})
@@ -229,11 +229,18 @@ def _identity(content: Mapping[str, object]) -> str:
     return hashlib.sha256(canonical_json(content)).hexdigest()[:16]
 
 
-def _check_files(root: Path, files: Mapping[str, str], verify_hashes: bool) -> None:
+def _parse_files(value: object) -> dict[str, str]:
+    key = f"{MANIFEST_NAME}.files"
+    files = parse(dict[str, str], value, key)
     for name in REQUIRED_FILES:
-        _require(name in files, f"{MANIFEST_NAME}.files", f"no {name}", "the hash of " + ", ".join(REQUIRED_FILES))
+        _require(name in files, key, f"no {name}", "the hashes of " + ", ".join(REQUIRED_FILES))
+    for name in files:  # a fixed list also keeps paths out of the bundle
+        _require(name in KNOWN_FILES, key, name, "only " + ", ".join(KNOWN_FILES))
+    return files
+
+
+def _check_files(root: Path, files: Mapping[str, str], verify_hashes: bool) -> None:
     for name, expected in files.items():
-        _require(name in KNOWN_FILES, f"{MANIFEST_NAME}.files", name, "only " + ", ".join(KNOWN_FILES))
         fix = "copy the bundle again, whole; if it was never whole, export it again"
         if not (root / name).is_file():
             raise QvlaError(f"bundle file {root / name}", "no such file", f"a file with SHA-256 {expected}", fix)

@@ -1,0 +1,108 @@
+"""A policy: observation in, un-normalised and limited action chunk out. Knows nothing of ROS; one caller at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qvla_ros.actions import robot_actions
+from qvla_ros.bundle import Bundle, load_bundle
+from qvla_ros.engines import Engine, load_engine
+from qvla_ros.errors import QvlaError
+from qvla_ros.observation import Observation
+from qvla_ros.preprocess import image_tensor, normalize_proprioception, prompt_ids
+from qvla_ros.safety import action_limits, clip_to_limits, require_finite
+
+WARM_UP_RUNS = 2  # the first run of an engine allocates and tunes; the second shows that it is over
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """actions: float64 [K, A] in the bundle's units, finite and within limits. latency_ms: stage -> milliseconds,
+    on the monotonic clock. clipped: how many entries of each column the limits changed, int [A].
+    """
+
+    actions: NDArray[np.float64]
+    latency_ms: Mapping[str, float]
+    clipped: NDArray[np.int64]
+
+
+class Policy:
+    """The bundle's preprocessing and conventions around an engine that runs its graph."""
+
+    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+        self.bundle, self.engine = bundle, engine
+        self._tokenizer = _load_tokenizer(bundle.directory / "tokenizer.json")
+        self._low, self._high = action_limits(bundle)
+        self._prompt: tuple[str, NDArray[np.int64]] | None = None
+
+    def graph_inputs(self, observation: Observation) -> dict[str, NDArray]:
+        """The arrays of the policy graph (docs/architecture.md). QvlaError names the input that does not fit."""
+        images = [image_tensor(camera, observation.images[camera.name]) for camera in self.bundle.cameras]
+        inputs: dict[str, NDArray] = {"pixel_values": np.concatenate(images)[None]}
+        inputs["input_ids"] = self._prompt_ids(observation.instruction)
+        if self.bundle.proprioception is not None:
+            require_finite(observation.proprioception, "proprioception")
+            statistics = self.bundle.statistics["proprio"]
+            normalized = normalize_proprioception(
+                observation.proprioception, statistics.low, statistics.high, statistics.mask
+            )
+            inputs["proprio"] = normalized.astype(np.float32)[None]
+        return inputs
+
+    def infer(self, observation: Observation) -> Prediction:
+        """Run the policy once. QvlaError on an input that does not fit and on an output that is not finite."""
+        started = time.perf_counter()
+        inputs = self.graph_inputs(observation)
+        prepared = time.perf_counter()
+        normalized = self.engine.run(inputs)["actions"]
+        inferred = time.perf_counter()
+        spec = self.bundle.actions
+        expected = (1, spec.chunk_length, len(spec.names))
+        if normalized.shape != expected:
+            fix = "export the bundle again: its graph and its manifest disagree"
+            raise QvlaError("policy graph output `actions`", list(normalized.shape), str(list(expected)), fix)
+        actions = robot_actions(normalized[0], spec, self.bundle.statistics["action"])
+        require_finite(actions, "actions")
+        actions, clipped = clip_to_limits(actions, self._low, self._high)
+        stages = (prepared - started, inferred - prepared, time.perf_counter() - inferred)
+        names = ("preprocess", "inference", "postprocess")
+        return Prediction(actions, {name: 1e3 * s for name, s in zip(names, stages, strict=True)}, clipped)
+
+    def warm_up(self) -> None:
+        """Run on grey images and the training data's middle, and forget the result: the first runs are slow."""
+        images = {c.name: np.full((c.height, c.width, 3), 128, np.uint8) for c in self.bundle.cameras}
+        proprio = self.bundle.statistics.get("proprio")
+        middle = np.zeros(0) if proprio is None else 0.5 * (proprio.low + proprio.high)
+        for _ in range(WARM_UP_RUNS):
+            self.engine.run(self.graph_inputs(Observation(images, middle, "warm up", 0, {})))
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def _prompt_ids(self, instruction: str) -> NDArray[np.int64]:
+        if self._prompt is None or self._prompt[0] != instruction:
+            self._prompt = instruction, prompt_ids(self.bundle.prompt, self._tokenizer, instruction)
+        return self._prompt[1]
+
+
+def load_policy(bundle_dir: str | Path, backend: str, **options: object) -> Policy:
+    """Verify the bundle and load its graph into `backend`, one of qvla_ros.engines.BACKENDS. Else QvlaError."""
+    bundle = load_bundle(bundle_dir)
+    return Policy(bundle, load_engine(bundle, backend, **options))
+
+
+def _load_tokenizer(path: Path):
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises Exception itself
+        raise QvlaError(
+            str(path), error, "a tokenizer.json that `tokenizers` reads", "export the bundle again"
+        ) from None

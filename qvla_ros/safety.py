@@ -1,0 +1,50 @@
+"""Limits on what is commanded: pure functions on chunks, float64 [K, A]. Software limits, not a certified function."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qvla_ros.bundle import Bundle
+from qvla_ros.errors import QvlaError
+
+Actions = NDArray[np.float64]
+
+
+def action_limits(bundle: Bundle) -> tuple[Actions, Actions]:
+    """(low, high), each [A], in the actions' units: the bundle's limits, or else the range of the training data."""
+    spec = bundle.actions
+    if spec.limits is not None:
+        low, high = np.array(spec.limits, np.float64).T
+        return low, high
+    low, high = bundle.statistics["action"].min.copy(), bundle.statistics["action"].max.copy()
+    if spec.gripper_index is not None:
+        low[spec.gripper_index], high[spec.gripper_index] = 0.0, 1.0
+    return low, high
+
+
+def require_finite(actions: Actions, what: str) -> None:
+    """QvlaError, naming the first culprit, unless every number is finite: a chunk is dropped whole, never in part."""
+    if not np.isfinite(actions).all():
+        where = np.argwhere(~np.isfinite(actions))[0].tolist()
+        fix = "do not run this bundle: check its graph with `qvla eval` and export it again"
+        raise QvlaError(what, f"{actions[tuple(where)]} at {where}", "finite numbers only", fix)
+
+
+def clip_to_limits(actions: Actions, low: Actions, high: Actions) -> tuple[Actions, NDArray[np.int64]]:
+    """(clipped actions, how many entries of each column were changed [A])."""
+    clipped = np.clip(actions, low, high)
+    return clipped, np.count_nonzero(clipped != actions, axis=0)
+
+
+def limit_steps(actions: Actions, previous: Actions, max_step: Actions) -> tuple[Actions, NDArray[np.int64]]:
+    """Bound the change from one action to the next, the first against `previous` [A]; max_step [A], inf for no bound.
+
+    Returns (limited actions, how many entries of each column were changed [A]). Each bound applies to the limited
+    sequence, so that a jump is walked in steps of max_step.
+    """
+    limited = np.empty_like(actions)
+    for index, action in enumerate(actions):
+        limited[index] = np.clip(action, previous - max_step, previous + max_step)
+        previous = limited[index]
+    return limited, np.count_nonzero(limited != actions, axis=0)

@@ -1,0 +1,27 @@
+"""What LIBERO's arm gives and takes, by name: for the bridge, which is the arm, and for who exports a policy."""
+
+from __future__ import annotations
+
+CONTROL_PERIOD_S = 0.05
+
+CAMERA_NAMES = ("agentview", "wrist")
+JOINT_NAMES = tuple(f"joint{i}" for i in range(1, 8))  # radians
+FINGER_NAMES = ("finger_joint1", "finger_joint2")  # metres; one positive, the other negative
+# robosuite reports the end effector in its world frame; the released data and policies use it as it is.
+POSE_FRAME = "world"
+
+# The 8 numbers of the released state vector, as qvla_ros.observation.proprioception_vector knows them.
+PROPRIOCEPTION_NAMES = (
+    *("eef_x", "eef_y", "eef_z", "eef_axis_angle_x", "eef_axis_angle_y", "eef_axis_angle_z"),
+    *FINGER_NAMES,
+)
+
+# OSC_POSE: deltas along the axes of the world frame, one controller unit = 0.05 m or 0.5 rad; then the gripper.
+ACTION_KIND = "delta_end_effector_pose"
+ACTION_NAMES = (
+    *("delta_x", "delta_y", "delta_z", "delta_axis_angle_x", "delta_axis_angle_y", "delta_axis_angle_z"),
+    "gripper",
+)
+ACTION_UNITS = ("controller_unit",) * 6 + ("opening_fraction",)
+ACTION_LIMITS = ((-1.0, 1.0),) * 6 + ((0.0, 1.0),)
+GRIPPER_INDEX = 6

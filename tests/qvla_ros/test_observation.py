@@ -1,0 +1,111 @@
+"""A policy acts on samples that are fresh and belong together, or it is told which stream is to blame."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qvla_ros.errors import QvlaError
+from qvla_ros.observation import Samples, Synchronizer, Waiting, proprioception_vector
+
+MS = 1_000_000
+
+
+def _synchronizer() -> Synchronizer:
+    return Synchronizer(["camera", "joints"], max_spread_s=0.02, max_age_s=0.5)
+
+
+def test_it_waits_for_every_stream_and_names_the_missing_one() -> None:
+    synchronizer = _synchronizer()
+    synchronizer.put("camera", 0, "image")
+    assert synchronizer.collect(0) == Waiting("nothing received yet on joints")
+
+
+def test_a_complete_set_is_handed_out_once() -> None:
+    synchronizer = _synchronizer()
+    synchronizer.put("camera", 5 * MS, "image")
+    synchronizer.put("joints", 0, "state")
+    assert synchronizer.collect(6 * MS) == Samples(
+        {"camera": "image", "joints": "state"}, {"camera": 5 * MS, "joints": 0}
+    )
+    assert synchronizer.collect(7 * MS) is None
+
+
+def test_a_new_image_is_not_paired_with_the_last_joint_state() -> None:
+    synchronizer = _synchronizer()
+    synchronizer.put("camera", 0, "image 0")
+    synchronizer.put("joints", 0, "state 0")
+    assert isinstance(synchronizer.collect(0), Samples)
+    synchronizer.put("camera", 10 * MS, "image 1")
+    assert synchronizer.collect(10 * MS) is None
+    synchronizer.put("joints", 10 * MS, "state 1")
+    assert synchronizer.collect(10 * MS).values == {"camera": "image 1", "joints": "state 1"}
+
+
+def test_a_stale_stream_is_named_with_its_age_and_the_limit() -> None:
+    synchronizer = _synchronizer()
+    synchronizer.put("camera", 0, "image")
+    synchronizer.put("joints", 0, "state")
+    reason = synchronizer.collect(700 * MS).reason
+    assert "stale" in reason
+    assert "0.700 s" in reason
+    assert "0.5 s" in reason
+
+
+def test_streams_too_far_apart_are_named() -> None:
+    synchronizer = _synchronizer()
+    synchronizer.put("camera", 100 * MS, "image")
+    synchronizer.put("joints", 0, "state")
+    assert synchronizer.collect(100 * MS).reason.startswith("joints lags camera by 0.100 s")
+
+
+def test_stamps_from_the_future_point_at_the_clocks() -> None:
+    synchronizer = _synchronizer()
+    for stream in ("camera", "joints"):
+        synchronizer.put(stream, 900 * MS, stream)
+    assert "synchronise the clocks" in synchronizer.collect(0).reason
+
+
+def test_a_clock_that_jumps_back_forgets_what_came_before() -> None:
+    synchronizer = _synchronizer()
+    for stream in ("camera", "joints"):
+        synchronizer.put(stream, 900 * MS, stream)
+    assert isinstance(synchronizer.collect(900 * MS), Samples)
+    assert synchronizer.collect(10 * MS) == Waiting("nothing received yet on camera, joints")
+    for stream in ("camera", "joints"):
+        synchronizer.put(stream, 20 * MS, stream)
+    assert isinstance(synchronizer.collect(20 * MS), Samples)
+
+
+def test_a_discarded_stream_counts_as_missing() -> None:
+    synchronizer = _synchronizer()
+    for stream in ("camera", "joints"):
+        synchronizer.put(stream, 0, stream)
+    synchronizer.discard("camera")
+    assert synchronizer.collect(0) == Waiting("nothing received yet on camera")
+
+
+@given(st.lists(st.tuples(st.sampled_from(["camera", "joints"]), st.integers(0, 50), st.integers(0, 100)), max_size=60))
+def test_every_set_is_complete_fresh_close_together_and_newer_than_the_last(events: list) -> None:
+    synchronizer, now, last_oldest = _synchronizer(), 10**9, -1
+    for stream, gap_ms, age_ms in events:
+        now += gap_ms * MS
+        synchronizer.put(stream, now - age_ms * MS, stream)
+        samples = synchronizer.collect(now)
+        if isinstance(samples, Samples):
+            stamps = samples.stamps_ns.values()
+            assert samples.values == {"camera": "camera", "joints": "joints"}
+            assert max(stamps) - min(stamps) <= 20 * MS
+            assert now - min(stamps) <= 500 * MS
+            assert min(stamps) > last_oldest
+            last_oldest = min(stamps)
+
+
+def test_proprioception_is_matched_by_name_and_refuses_to_invent_a_joint() -> None:
+    names = ("eef_z", "finger", "eef_axis_angle_x")
+    values = proprioception_vector(names, {"elbow": 9.0, "finger": 0.04}, [1, 2, 3], [1, 0, 0, 0])
+    np.testing.assert_allclose(values, [3, 0.04, np.pi])
+    with pytest.raises(QvlaError, match=r"joint_states: got names \['elbow'\]; expected also \['finger'\]"):
+        proprioception_vector(names, {"elbow": 9.0}, [1, 2, 3], [1, 0, 0, 0])

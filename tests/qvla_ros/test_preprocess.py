@@ -1,0 +1,141 @@
+"""The inputs of the policy graph equal, bit for bit, what TensorFlow and the reference processor computed."""
+
+from __future__ import annotations
+
+import hashlib
+from ast import literal_eval
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from qvla_ros.bundle import CameraSpec, PromptSpec
+from qvla_ros.errors import QvlaError
+from qvla_ros.preprocess import (
+    _lanczos3_taps,
+    center_crop,
+    image_tensor,
+    jpeg_round_trip,
+    lanczos3_resize,
+    normalize,
+    normalize_proprioception,
+    prompt_ids,
+    prompt_text,
+    rotate_180,
+)
+
+OPENVLA_PROMPT = "In: What action should the robot take to {instruction}?\nOut:"
+DINO_BF16 = ((0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375))
+SIGLIP = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def _source_image(name: str) -> np.ndarray:
+    """The images that `image_defs` of the vectors describes."""
+    y, x = np.mgrid[:256, :256]
+    if name == "grad":
+        return np.stack([x, y, (3 * x + 5 * y) % 256], axis=-1).astype(np.uint8)
+    cells = np.random.RandomState(0).randint(0, 256, (16, 16, 3)).astype(np.uint8)
+    return np.kron(cells, np.ones((16, 16, 1), np.uint8))
+
+
+def _ramp_224() -> np.ndarray:
+    y, x = np.mgrid[:224, :224]
+    return np.stack([y, x, (x + y) // 2], axis=-1).astype(np.uint8)
+
+
+def _sha256(image: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["grad", "blocks"])
+def test_the_image_chain_equals_tensorflow_at_every_stage(vectors: dict, name: str) -> None:
+    expected = vectors["images"][name]
+    image = _source_image(name)
+    assert _sha256(image) == expected["source_sha256"]
+    decoded = jpeg_round_trip(rotate_180(image), 95)
+    assert _sha256(decoded) == expected["rot180_jpeg_decoded_sha256"]
+    resized = lanczos3_resize(decoded, 224)
+    assert {key: resized[literal_eval(key)].tolist() for key in expected["pixels_lanczos"]} == expected[
+        "pixels_lanczos"
+    ]
+    assert _sha256(resized) == expected["rot180_jpeg_lanczos224_sha256"]
+    cropped = center_crop(resized, 0.9)
+    assert {key: cropped[literal_eval(key)].tolist() for key in expected["pixels_crop"]} == expected["pixels_crop"]
+    assert _sha256(cropped) == expected["then_center_crop_sha256"]
+
+
+def test_the_centre_crop_of_a_ramp_equals_tensorflow(vectors: dict) -> None:
+    assert _sha256(center_crop(_ramp_224(), 0.9)) == vectors["images"]["crop224"]["out_sha256"]
+
+
+def test_lanczos_weights_equal_tensorflow(vectors: dict) -> None:
+    index, weights = _lanczos3_taps(256, 224)
+    for output, expected in vectors["images"]["lanczos3_256_to_224"].items():
+        column, count = int(output), len(expected["w"])
+        assert index[0, column] == expected["start"]
+        assert weights[:count, column].tolist() == expected["w"]
+        assert not weights[count:, column].any()
+
+
+def test_normalised_pixels_equal_the_reference_processor(vectors: dict) -> None:
+    camera = CameraSpec("agentview", 224, 224, False, None, 224, None, (DINO_BF16, SIGLIP))
+    tensor = image_tensor(camera, _ramp_224())
+    assert tensor.shape == (6, 224, 224)
+    assert tensor.dtype == np.float32
+    for key, expected in vectors["normalised_pixels"]["(y,x)->6 values fp32"].items():
+        y, x = literal_eval(key)
+        np.testing.assert_allclose(tensor[:, y, x], expected, rtol=0, atol=2.5e-7)  # one unit in the last place
+
+
+def test_the_chain_runs_in_the_released_order() -> None:
+    camera = CameraSpec("agentview", 256, 256, True, 95, 112, 0.9, (SIGLIP,))
+    image = _source_image("blocks")
+    expected = center_crop(lanczos3_resize(jpeg_round_trip(rotate_180(image), 95), 112), 0.9)
+    np.testing.assert_array_equal(image_tensor(camera, image), normalize(expected, *SIGLIP))
+
+
+def test_an_image_of_another_size_is_refused_with_both_sizes() -> None:
+    camera = CameraSpec("wrist", 256, 256, False, None, 112, None, (SIGLIP,))
+    with pytest.raises(QvlaError, match=r"wrist.*\[480, 640, 3\].*\[256, 256, 3\]"):
+        image_tensor(camera, np.zeros((480, 640, 3), np.uint8))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 255), st.integers(8, 80), st.integers(8, 80), st.integers(4, 64))
+def test_a_flat_image_stays_flat(value: int, height: int, width: int, size: int) -> None:
+    resized = lanczos3_resize(np.full((height, width, 3), value, np.uint8), size)
+    assert (resized == value).all()
+    assert (np.abs(center_crop(resized, 0.9).astype(int) - value) <= 1).all()
+
+
+def test_prompts_are_the_reference_token_sequences(vectors: dict) -> None:
+    tokenizer = SimpleNamespace(encode=lambda text: SimpleNamespace(ids=vectors["prompts"][text]))
+    spec = PromptSpec(OPENVLA_PROMPT, lowercase=True, append_token_id=29871)
+    ids = prompt_ids(spec, tokenizer, " Close the Drawer ")
+    assert ids.dtype == np.int64
+    assert ids.tolist() == [vectors["prompts"][OPENVLA_PROMPT.replace("{instruction}", "close the drawer")] + [29871]]
+
+
+def test_the_appended_token_is_not_doubled() -> None:
+    tokenizer = SimpleNamespace(encode=lambda text: SimpleNamespace(ids=[1, 512, 29871]))
+    assert prompt_ids(PromptSpec(OPENVLA_PROMPT, True, 29871), tokenizer, "x").tolist() == [[1, 512, 29871]]
+
+
+def test_an_empty_instruction_is_refused() -> None:
+    with pytest.raises(QvlaError, match="instruction"):
+        prompt_text(PromptSpec(OPENVLA_PROMPT, True, None), "  ")
+
+
+def test_proprioception_equals_the_reference(vectors: dict) -> None:
+    case = vectors["proprio_norm"]
+    assert normalize_proprioception(case["x"], case["low"], case["high"]).tolist() == case["y"]
+
+
+@given(hnp.arrays(np.float64, 4, elements=st.floats(-1e6, 1e6)))
+def test_proprioception_never_leaves_the_unit_range(values: np.ndarray) -> None:
+    low, high = np.array([-1.0, 0.0, 2.0, 5.0]), np.array([1.0, 0.5, 2.0, 9.0])
+    normalized = normalize_proprioception(values, low, high, [True, True, True, False])
+    assert (np.abs(normalized) <= 1).all()
