@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -258,18 +258,19 @@ def _load_statistics(path: Path, manifest: Manifest) -> dict[str, Statistics]:
 
 
 def _parse_statistics(content: object, key: str, length: int, normalization: str) -> Statistics:
-    entry = content.get(key) if isinstance(content, dict) else None
-    _require(
-        isinstance(entry, dict), f"statistics.json.{key}", type(entry).__name__, "an object with q01, q99, min, max"
-    )
+    found = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(found, dict):
+        expected = "an object with q01, q99, min and max"
+        raise QvlaError(f"statistics.json.{key}", type(found).__name__, expected, FIX_MANIFEST)
+    entry = found
 
-    def vector(name: str, kind: type = float) -> NDArray:
-        values = parse(tuple[kind, ...], entry.get(name), f"statistics.json.{key}.{name}")
+    def vector(name: str, kind: Any = tuple[float, ...]) -> NDArray:
+        values = parse(kind, entry.get(name), f"statistics.json.{key}.{name}")
         _require(len(values) == length, f"statistics.json.{key}.{name}", f"{len(values)} numbers", f"{length} numbers")
         return np.array(values)
 
     low, high = ("q01", "q99") if normalization == "q99" else ("min", "max")
-    mask = vector("mask", bool) if entry.get("mask") is not None else np.ones(length, bool)
+    mask = vector("mask", tuple[bool, ...]) if entry.get("mask") is not None else np.ones(length, bool)
     result = Statistics(vector(low), vector(high), vector("min"), vector("max"), mask)
     ordered = bool(np.all(result.low <= result.high) and np.all(result.min <= result.max))
     _require(ordered, f"statistics.json.{key}", "a low above its high", f"{low} <= {high} and min <= max everywhere")
