@@ -1,0 +1,93 @@
+"""ONNX Runtime: the engine of machines without a TensorRT plan, and the one that CI runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from qvla_ros.engines.signature import TensorSpec, check_inputs
+from qvla_ros.errors import QvlaError
+
+if TYPE_CHECKING:
+    from qvla_ros.bundle import Bundle
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+WEIGHTS = ("unpacked", "packed_exact", "packed_int8")
+_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
+
+
+class OnnxRuntimeEngine:
+    """One session on `policy.onnx`.
+
+    weights: what becomes of the low-bit weights in memory. "unpacked": float32 at load, exact, the speed and the memory
+    of a float32 policy. "packed_exact": they stay packed and are unpacked in each call, exact and slow. "packed_int8":
+    they stay packed and each block of activations is rounded to int8 (relative error near 5e-3): small memory.
+    threads: of one operator; None lets ONNX Runtime take the cores.
+    """
+
+    def __init__(
+        self, bundle: Bundle, provider: str = "cpu", threads: int | None = None, weights: str = "unpacked"
+    ) -> None:
+        if provider not in PROVIDERS:
+            raise QvlaError("provider", repr(provider), f"one of {list(PROVIDERS)}", "use provider: cpu")
+        if weights not in WEIGHTS:
+            raise QvlaError("weights", repr(weights), f"one of {list(WEIGHTS)}", f"use weights: {WEIGHTS[0]}")
+        if threads is not None and (not isinstance(threads, int) or threads < 1):
+            raise QvlaError("threads", threads, "a whole number from 1 on, or none", "leave it out to use every core")
+        wanted = PROVIDERS[provider]
+        if wanted not in onnxruntime.get_available_providers():
+            available = ", ".join(onnxruntime.get_available_providers())
+            raise QvlaError(
+                "provider", f"{provider} (here: {available})", wanted, "pip install onnxruntime-gpu, or use cpu"
+            )
+        path = bundle.directory / "policy.onnx"
+        try:
+            self._session = onnxruntime.InferenceSession(
+                path, _session_options(threads, weights), providers=[wanted], enable_fallback=False
+            )
+        except Exception as error:  # the pybind errors of ONNX Runtime share no narrower base
+            raise QvlaError(str(path), error, "a graph that ONNX Runtime loads", "export the bundle again") from error
+        if self._session.get_providers()[0] != wanted:  # a provider whose libraries are missing only logs a warning
+            running = self._session.get_providers()[0]
+            raise QvlaError("provider", running, wanted, "install the CUDA and cuDNN libraries it needs, or use cpu")
+        self.name = f"onnxruntime {onnxruntime.__version__} {provider} {weights}"
+        self._specs = [_spec(node) for node in self._session.get_inputs()]
+
+    def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+        """Run once; inputs and outputs by name."""
+        check_inputs(self._specs, inputs)
+        names = [node.name for node in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+
+    def close(self) -> None:
+        """Free the session; `run` may not follow."""
+        del self._session
+
+
+def load(
+    bundle: Bundle, provider: str = "cpu", threads: int | None = None, weights: str = "unpacked"
+) -> OnnxRuntimeEngine:
+    """See OnnxRuntimeEngine for the options."""
+    return OnnxRuntimeEngine(bundle, provider=provider, threads=threads, weights=weights)
+
+
+def _session_options(threads: int | None, weights: str) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if weights == "unpacked":  # DequantizeLinear then folds into a constant
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    else:  # it fuses with MatMul into a packed kernel, whose accuracy level says what the activations become
+        level = "1" if weights == "packed_exact" else "4"
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", level)
+    return options
+
+
+def _spec(node: onnxruntime.NodeArg) -> TensorSpec:
+    shape = tuple(size if isinstance(size, int) else None for size in node.shape)
+    return TensorSpec(node.name, np.dtype(_DTYPES[node.type]), shape)
