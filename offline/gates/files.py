@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 from qvla_offline.quantizers import BIT_WIDTHS
+from qvla_offline.torch_file import load_pt
 
 from qvla_ros.atomic import atomic_file
 from qvla_ros.errors import QvlaError
+from qvla_ros.strict_json import read_json
 
 SCHEMA_VERSION = 1
 _OPTIONAL_PREFIXES = ("language_model.", "vision_backbone.")
@@ -121,15 +123,10 @@ def _aliases(name: str) -> Iterable[str]:
 
 
 def _read_document(path: Path) -> dict[str, Any]:
-    try:
-        if path.suffix == ".pt":
-            import torch
-
-            document = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            document = json.loads(path.read_text())
-    except (ValueError, RuntimeError, OSError, EOFError) as error:
-        raise QvlaError("gates_path", f"{path}: {error}", "JSON, or a .pt file of tensors", "make it again") from error
+    if path.suffix == ".pt":
+        document = load_pt(path, "a .pt file of tensors", "make it again")
+    else:
+        document = read_json(path, "make one with `qvla gates`")
     if not isinstance(document, dict):
         raise QvlaError("gates_path", path, "an object {layer: [bits]}", "make one with `qvla gates`")
     return document

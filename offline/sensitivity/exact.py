@@ -1,0 +1,121 @@
+"""The action sensitivity measured instead of estimated: quantize one channel, run the policy, compare the actions.
+
+One forward pass a channel and bit-width, so it checks the first-order estimate on a sample of channels, and replaces it
+where that matters most (the paper measures its top-ranked channels so).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from qvla_offline.progress import track
+from qvla_offline.quantizers import QuantizationScheme, reconstruct_rows
+from qvla_offline.sensitivity.hessian import flat_weight
+from torch import Tensor, nn
+
+Choice = tuple[str, int, int]  # module, channel, bits
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """First-order scores against measured ones, over `count` channels. ratio: sum measured / sum estimated."""
+
+    count: int
+    rank_correlation: float
+    ratio: float
+    by_bits: dict[int, tuple[int, float, float]]
+
+    def table(self) -> str:
+        """One line per bit-width, then all together: channels, rank correlation, ratio."""
+        lines = [f"{b:>4} {n:>8} {rank:>17.4f} {ratio:>21.4f}" for b, (n, rank, ratio) in self.by_bits.items()]
+        whole = f" all {self.count:>8} {self.rank_correlation:>17.4f} {self.ratio:>21.4f}"
+        return "\n".join(["bits channels  rank correlation  measured / estimated", *lines, whole])
+
+
+@torch.no_grad()
+def measured_scores(
+    actions: Callable[[Any], Tensor],
+    targets: Mapping[str, nn.Module],
+    samples: Sequence[Any],
+    choices: Sequence[Choice],
+    scheme: QuantizationScheme,
+) -> np.ndarray:
+    """float64 [len(choices)]: mean over samples of ||A(w + dw) - A(w)||^2 for each (module, channel, bits).
+
+    A sample may be a batch: actions [B, K, A] count as B samples. Weights are put back even when interrupted.
+    """
+    reference = [actions(sample).double() for sample in samples]
+    count = sum(len(rows) for rows in reference)
+    scores = np.zeros(len(choices))
+    for index, (name, channel, bits) in enumerate(track(choices, "exact", total=len(choices))):
+        row = flat_weight(targets[name])[channel : channel + 1]
+        kept = row.clone()
+        try:
+            row.copy_(reconstruct_rows(kept.float(), bits, scheme))
+            for sample, before in zip(samples, reference, strict=True):
+                scores[index] += float((actions(sample).double() - before).square().sum()) / count
+        finally:
+            row.copy_(kept)
+    return scores
+
+
+def stratified_choices(scores: Mapping[str, np.ndarray], bits: Sequence[int], count: int, seed: int) -> list[Choice]:
+    """`count` (module, channel, bits), spread over bit-widths and, within one, over equal ranges of estimated rank."""
+    generator = np.random.default_rng(seed)
+    names = np.concatenate([np.full(score.shape[1], index) for index, score in enumerate(scores.values())])
+    channels = np.concatenate([np.arange(score.shape[1]) for score in scores.values()])
+    modules = list(scores)
+    choices: list[Choice] = []
+    for position, width in enumerate(bits):
+        wanted = count // len(bits) + (position < count % len(bits))
+        ranking = np.argsort(np.concatenate([score[position] for score in scores.values()]), kind="stable")
+        for stratum in np.array_split(ranking, min(wanted, len(ranking))) if wanted else []:
+            pick = generator.choice(stratum)
+            choices.append((modules[names[pick]], int(channels[pick]), int(width)))
+    return choices
+
+
+def agreement(choices: Sequence[Choice], estimated: np.ndarray, measured: np.ndarray) -> Agreement:
+    """Spearman's rank correlation and the ratio of sums, over all choices and per bit-width."""
+    widths = np.array([bits for _, _, bits in choices])
+    by_bits = {}
+    for bits in sorted(set(widths.tolist())):
+        of = widths == bits
+        by_bits[bits] = (int(of.sum()), spearman(estimated[of], measured[of]), _ratio(estimated[of], measured[of]))
+    return Agreement(len(choices), spearman(estimated, measured), _ratio(estimated, measured), by_bits)
+
+
+def look_up(scores: Mapping[str, np.ndarray], bits: Sequence[int], choices: Sequence[Choice]) -> np.ndarray:
+    """float64 [len(choices)]: the estimated score of each choice."""
+    position = {width: index for index, width in enumerate(bits)}
+    return np.array([scores[name][position[width], channel] for name, channel, width in choices], dtype=np.float64)
+
+
+def top_channels(scores: Mapping[str, np.ndarray], bits: Sequence[int], count: int) -> list[Choice]:
+    """Every bit-width of the `count` channels with the largest mean estimate over the bit-widths."""
+    means = [score.mean(axis=0) for score in scores.values()]
+    names = np.concatenate([np.full(mean.size, index) for index, mean in enumerate(means)])
+    channels = np.concatenate([np.arange(mean.size) for mean in means])
+    modules = list(scores)
+    top = np.argsort(-np.concatenate(means), kind="stable")[:count]
+    return [(modules[names[c]], int(channels[c]), int(width)) for c in top for width in bits]
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Rank correlation with ties at their mean rank; NaN when one side does not vary."""
+    ranks = []
+    for values in (first, second):
+        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[inverse])
+    if min(np.ptp(rank) for rank in ranks) == 0:
+        return float("nan")
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def _ratio(estimated: np.ndarray, measured: np.ndarray) -> float:
+    total = float(estimated.sum())
+    return float(measured.sum()) / total if total > 0 else float("nan")
