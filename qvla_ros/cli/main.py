@@ -10,6 +10,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import NamedTuple
 
 from qvla_ros.errors import QvlaError
@@ -69,9 +70,7 @@ def run_verb(name: str, arguments: Sequence[str]) -> int:
     if name not in VERBS:
         raise QvlaError("verb", name, f"one of {', '.join(VERBS)}", "run `qvla --help`")
     module = _import_verb(name)
-    parser = argparse.ArgumentParser(
-        prog=f"qvla {name}", description=module.HELP, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog=f"qvla {name}", description=module.HELP, formatter_class=_HelpFormatter)
     module.add_arguments(parser)
     return int(module.run(parser.parse_args(underscored(arguments))) or 0)
 
@@ -118,7 +117,17 @@ def print_error(error: QvlaError) -> None:
     Console(stderr=True, soft_wrap=True, highlight=False).print(text)
 
 
-def _import_verb(name: str):
+class _HelpFormatter(argparse.HelpFormatter):
+    """Adds an option's default to its help, unless the help tells it or there is none worth telling."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default is None or action.default is False or action.default is argparse.SUPPRESS
+        if silent or "default" in (action.help or ""):
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
+def _import_verb(name: str) -> ModuleType:
     try:
         return importlib.import_module(VERBS[name].module)
     except ModuleNotFoundError as error:

@@ -1,0 +1,121 @@
+"""`qvla eval`: run bundles side by side in LIBERO, through ROS 2, and print how they compare."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from qvla_ros.errors import QvlaError
+from qvla_ros.evaluation.runner import Plan
+
+HELP = "run bundles in LIBERO from the same initial states, one policy node a bundle, and print a paired table"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options; those of the released evaluation script keep their names."""
+    parser.add_argument(
+        "--bundle",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="a bundle and the name it gets in the table; repeat it to compare",
+    )
+    parser.add_argument("--pretrained_checkpoint", type=Path, help="instead of bundles: export this checkpoint ...")
+    parser.add_argument("--gates_path", type=Path, help="... as it is and with these gates, and compare the two")
+    parser.add_argument("--task_suite_name", default="libero_object", help="LIBERO suite")
+    parser.add_argument("--task_ids", default="0,1,2", help="comma-separated tasks of the suite")
+    parser.add_argument("--num_trials_per_task", type=int, default=20, help="episodes of each policy a task")
+    parser.add_argument("--init_state_offset", type=int, default=0, help="first official initial state")
+    parser.add_argument("--seed", type=int, default=0, help="fixes what the initial states leave open")
+    parser.add_argument("--backend", default="onnxruntime", help="engine of the policy nodes")
+    parser.add_argument("--no_video", action="store_true", help="record no video")
+    parser.add_argument(
+        "--out", "--local_log_dir", dest="out", type=Path, default=Path("out/eval"), help="where results.json goes"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, print the table, write results.json into `--out`."""
+    with bundles_of(args) as bundles:
+        plan = Plan(
+            bundles=bundles,
+            task_suite_name=args.task_suite_name,
+            task_ids=parse_task_ids(args.task_ids),
+            num_trials_per_task=args.num_trials_per_task,
+            init_state_offset=args.init_state_offset,
+            backend=args.backend,
+            seed=args.seed,
+            video=not args.no_video,
+        )
+        evaluate(plan, args.out)
+    return 0
+
+
+def evaluate(plan: Plan, out_dir: Path) -> None:
+    """Run `plan`, print its table, write out_dir/results.json, out_dir/video and out_dir/log."""
+    from qvla_ros.bundle import load_bundle
+    from qvla_ros.evaluation import runner
+    from qvla_ros.evaluation.display import EpisodeDisplay
+    from qvla_ros.evaluation.results import write_results
+    from qvla_ros.evaluation.table import print_table
+
+    loaded = {name: load_bundle(directory) for name, directory in plan.bundles.items()}
+    with EpisodeDisplay(plan.episode_count) as display:
+        episodes = runner.run(plan, out_dir, display)
+    print_table(episodes, loaded)
+    write_results(out_dir / "results.json", plan, loaded, episodes)
+    print(f"Every episode: {out_dir / 'results.json'}")
+
+
+@contextmanager
+def bundles_of(args: argparse.Namespace) -> Iterator[dict[str, Path]]:
+    """The bundles that --bundle names, or those exported from --pretrained_checkpoint, kept as long as the block."""
+    if bool(args.bundle) == bool(args.pretrained_checkpoint):
+        fix = "name either bundles (--bundle NAME=DIR) or a checkpoint (--pretrained_checkpoint D --gates_path G)"
+        raise QvlaError("bundle", args.bundle or "none", "either bundles or a checkpoint", fix)
+    if args.bundle:
+        yield parse_bundles(args.bundle)
+        return
+    with tempfile.TemporaryDirectory(prefix="qvla_eval_") as folder:
+        bundles = {"float": Path(folder) / "float"}
+        export = ["export", "--pretrained_checkpoint", str(args.pretrained_checkpoint)]
+        run_qvla([*export, "--out_dir", str(bundles["float"])])
+        if args.gates_path:
+            bundles["quantized"] = Path(folder) / "quantized"
+            run_qvla([*export, "--gates_path", str(args.gates_path), "--out_dir", str(bundles["quantized"])])
+        yield bundles
+
+
+def parse_bundles(pairs: Sequence[str]) -> dict[str, Path]:
+    """{"quantized": Path("out/quantized")} from ["quantized=out/quantized"]."""
+    bundles: dict[str, Path] = {}
+    for text in pairs:
+        name, equals, directory = text.partition("=")
+        if not (name and equals and directory) or name in bundles:
+            raise QvlaError("bundle", text, "NAME=DIR, each name once", "for example --bundle quantized=out/quantized")
+        bundles[name] = Path(directory)
+    return bundles
+
+
+def parse_task_ids(text: str) -> tuple[int, ...]:
+    """(0, 2) from "0,2"."""
+    try:
+        ids = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        ids = ()
+    if not ids or len(set(ids)) != len(ids) or min(ids) < 0:
+        raise QvlaError("task_ids", text, "distinct task numbers, comma-separated", "for example --task_ids 0,1,2")
+    return ids
+
+
+def run_qvla(arguments: Sequence[str]) -> None:
+    """Run another verb in a process of its own: torch leaves with it, and the robot side never imports it."""
+    status = subprocess.run([sys.executable, "-m", "qvla_ros.cli.main", *arguments]).returncode
+    if status != 0:
+        fix = "mend what it says above"
+        raise QvlaError(f"qvla {arguments[0]}", f"exit status {status}", "0", fix)

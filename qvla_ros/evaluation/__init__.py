@@ -1,0 +1,1 @@
+"""Paired closed-loop evaluation: start the nodes, collect episodes, count, compare, and write the report."""

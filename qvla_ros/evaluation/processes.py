@@ -1,0 +1,131 @@
+"""Child processes that never outlive their parent: the nodes of an evaluation, in a ROS graph of their own."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from qvla_ros.errors import QvlaError
+from qvla_ros.resources import share_path
+
+# Domain 0 is everyone's default; above 101 the ports may collide with the ephemeral range of Linux.
+PRIVATE_DOMAINS = range(1, 102)
+# How long a child may take after each signal. SIGINT lets a node stop the arm and shut its context down.
+SIGNALS_AND_PATIENCE_S = ((signal.SIGINT, 6.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0))
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Child:
+    """A running process. log: the file that holds what it wrote (standard error only, when stdout is a pipe)."""
+
+    name: str
+    process: subprocess.Popen[str]
+    log: Path
+
+    def last_words(self, lines: int = 8) -> str:
+        """The end of the log, for an error message."""
+        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        kept = [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+        return "\n".join(kept) or "(it wrote nothing)"
+
+
+def start(
+    name: str, arguments: Sequence[str], environment: Mapping[str, str], log_dir: Path, pipe_stdout: bool = False
+) -> Child:
+    """Start `python arguments...` in its own session, so that Ctrl-C reaches the parent alone, which then ends it.
+
+    The kernel sends it SIGTERM should the parent die without doing so.
+    """
+    log = log_dir / f"{name}.log"
+    with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if pipe_stdout else file,
+            stderr=file,
+            text=True,
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+    return Child(name, process, log)
+
+
+@contextmanager
+def stopped_at_the_end(children: list[Child]) -> Iterator[list[Child]]:
+    """Whatever happens in the block, each of `children` (it may grow) has ended when the block is left.
+
+    SIGTERM to this process counts as Ctrl-C, so that a supervisor's stop cleans up too.
+    """
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield children
+    finally:
+        stop(children)
+        signal.signal(signal.SIGTERM, previous)
+
+
+def stop(children: Sequence[Child]) -> None:
+    """SIGINT to all that run, then SIGTERM, then SIGKILL, each only to those that the one before did not end."""
+    for number, patience_s in SIGNALS_AND_PATIENCE_S:
+        running = [child.process for child in children if child.process.poll() is None]
+        for process in running:
+            with suppress(ProcessLookupError):
+                process.send_signal(number)
+        deadline = time.monotonic() + patience_s
+        for process in running:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+
+
+@contextmanager
+def private_ros_environment(log_dir: Path) -> Iterator[dict[str, str]]:
+    """Environment variables for nodes that shall hear each other and nobody else on this machine or network."""
+    with _private_domain() as domain:
+        yield {
+            **os.environ,
+            "ROS_DOMAIN_ID": str(domain),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "ROS_LOG_DIR": str(log_dir),
+            "FASTDDS_DEFAULT_PROFILES_FILE": str(share_path("config/fastdds.xml")),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+
+@contextmanager
+def _private_domain() -> Iterator[int]:
+    """A ROS domain that no other evaluation of this machine uses, held by a lock that ends with the process."""
+    folder = Path(tempfile.gettempdir()) / "qvla_ros_domains"
+    folder.mkdir(mode=0o777, exist_ok=True)
+    start_at = os.getpid() % len(PRIVATE_DOMAINS)  # two that start together try different ones first
+    for offset in range(len(PRIVATE_DOMAINS)):
+        domain = PRIVATE_DOMAINS[(start_at + offset) % len(PRIVATE_DOMAINS)]
+        with (folder / f"{domain}.lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            yield domain
+            return
+    raise QvlaError("ROS_DOMAIN_ID", "101 evaluations running", "a free domain", "wait for one of them to end")
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,35 @@
+"""results.json: every episode of an evaluation and what it was measured with, for the report and for later reading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from qvla_ros.atomic import atomic_file
+from qvla_ros.bundle import Bundle
+from qvla_ros.evaluation.episodes import Episode
+from qvla_ros.evaluation.runner import Plan
+from qvla_ros.evaluation.table import HEADERS, pairing_lines, table_rows
+from qvla_ros.evaluation.versions import versions
+
+SCHEMA_VERSION = 1
+
+
+def write_results(path: Path, plan: Plan, bundles: Mapping[str, Bundle], episodes: Sequence[Episode]) -> None:
+    """Write the plan, the bundles' identities, the table as printed, all episodes and all versions."""
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "plan": {**asdict(plan), "bundles": {name: str(directory) for name, directory in plan.bundles.items()}},
+        "bundles": {
+            name: {"bundle_id": bundle.bundle_id, "quantization": asdict(bundle.quantization)}
+            for name, bundle in bundles.items()
+        },
+        "table": [dict(zip(HEADERS, row, strict=True)) for row in table_rows(episodes, bundles)],
+        "pairs": pairing_lines(episodes, list(bundles)),
+        "episodes": [asdict(episode) for episode in episodes],
+        "versions": versions(),
+    }
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")

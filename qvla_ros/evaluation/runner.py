@@ -1,0 +1,173 @@
+"""Run an evaluation: one policy process a bundle, one LIBERO bridge process, and everything the bridge says."""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from qvla_ros.errors import QvlaError
+from qvla_ros.evaluation.episodes import Episode, parse_episode
+from qvla_ros.evaluation.processes import Child, private_ros_environment, start, stop, stopped_at_the_end
+
+# A bridge that loses a policy says so itself, in words of the episode; it is given this long to do it.
+BRIDGE_LAST_WORD_S = 20.0
+POLL_S = 0.2
+
+Event = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to evaluate. bundles: name (a ROS name, it becomes the namespace) -> bundle directory.
+
+    Episodes run from the official initial states init_state_offset .. init_state_offset + num_trials_per_task - 1 of
+    each task, for every policy in turn. video: record the first episode of each policy.
+    """
+
+    bundles: Mapping[str, Path]
+    task_suite_name: str
+    task_ids: tuple[int, ...]
+    num_trials_per_task: int
+    init_state_offset: int
+    backend: str
+    seed: int
+    video: bool
+
+    def __post_init__(self) -> None:
+        for name in self.bundles:
+            if not (name.isascii() and name.isidentifier() and name[0] != "_"):
+                fix = "write --bundle NAME=DIR with letters, digits and _"
+                raise QvlaError("bundle name", name, "a name that can be a ROS namespace, e.g. quantized", fix)
+        if not self.bundles:
+            raise QvlaError("bundle", "none", "at least one bundle", "add --bundle NAME=DIR")
+        if self.num_trials_per_task < 1:
+            raise QvlaError("num_trials_per_task", self.num_trials_per_task, "1 or more", "ask for more trials")
+
+    @property
+    def episode_count(self) -> int:
+        return len(self.bundles) * len(self.task_ids) * self.num_trials_per_task
+
+
+def run(plan: Plan, out_dir: Path, on_event: Callable[[Event], None]) -> list[Episode]:
+    """Start the nodes, pass every event of the bridge to `on_event`, return the episodes once the bridge has ended.
+
+    Logs go to out_dir/log. QvlaError when a policy or the bridge ends early, with the reason it gave. The children have
+    ended when this returns or raises.
+    """
+    log_dir = out_dir / "log"
+    log_dir.mkdir(parents=True, exist_ok=True)
+    children: list[Child] = []
+    with private_ros_environment(log_dir) as environment, stopped_at_the_end(children):
+        for name, directory in plan.bundles.items():
+            children.append(start(f"policy_{name}", policy_arguments(plan, name, directory), environment, log_dir))
+        bridge = start("bridge", bridge_arguments(plan, out_dir), environment, log_dir, pipe_stdout=True)
+        policies = children.copy()
+        children.append(bridge)
+        episodes = []
+        for event in _events(bridge, policies):
+            on_event(event)
+            if event["event"] == "episode":
+                episodes.append(parse_episode(event))
+        stop(policies)
+    if len(episodes) != plan.episode_count:
+        raise _ended_early(bridge, f"ended after {len(episodes)} of {plan.episode_count} episodes")
+    return episodes
+
+
+def policy_arguments(plan: Plan, name: str, directory: Path) -> list[str]:
+    """Arguments of the Python that runs one policy node, in the namespace /name."""
+    parameters = {"bundle": str(directory.resolve()), "backend": plan.backend, "autostart": True}
+    return ["-m", "qvla_ros.nodes.policy", *ros_arguments(parameters), "--remap", f"__ns:=/{name}"]
+
+
+def bridge_arguments(plan: Plan, out_dir: Path) -> list[str]:
+    """Arguments of the Python that runs the LIBERO bridge for all policies of the plan."""
+    parameters = {
+        "policies": list(plan.bundles),
+        "task_suite_name": plan.task_suite_name,
+        "task_ids": list(plan.task_ids),
+        "num_trials_per_task": plan.num_trials_per_task,
+        "init_state_offset": plan.init_state_offset,
+        "seed": plan.seed,
+        "video_dir": str((out_dir / "video").resolve()) if plan.video else "",
+    }
+    return ["-m", "qvla_ros.nodes.libero_bridge", *ros_arguments(parameters)]
+
+
+def ros_arguments(parameters: Mapping[str, object]) -> list[str]:
+    """`--ros-args -p name:=value ...`; values as YAML, which JSON is."""
+    arguments = ["--ros-args"]
+    for name, value in parameters.items():
+        arguments += ["-p", f"{name}:={json.dumps(value)}"]
+    return arguments
+
+
+def _events(bridge: Child, policies: list[Child]) -> Iterator[Event]:
+    """The bridge's lines until it ends. QvlaError as soon as something has failed and the bridge has said why."""
+    assert bridge.process.stdout is not None
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_read_lines, args=(bridge.process.stdout, lines), daemon=True).start()
+    bridge_deadline: float | None = None
+    dead: Child | None = None
+    while True:
+        try:
+            line = lines.get(timeout=POLL_S)
+        except queue.Empty:
+            if dead is None:
+                dead = next((child for child in policies if child.process.poll() is not None), None)
+                bridge_deadline = time.monotonic() + BRIDGE_LAST_WORD_S
+            elif bridge_deadline is not None and time.monotonic() > bridge_deadline:
+                raise _ended_early(dead, f"exited with status {dead.process.returncode}") from None
+            continue
+        if line is None:
+            break
+        event = _parse(line)
+        if event is None:
+            continue
+        if event["event"] == "error":
+            raise _failure(bridge, policies, str(event.get("reason", "no reason given")))
+        yield event
+    status = bridge.process.wait()
+    if status != 0:
+        raise _failure(bridge, policies, f"exited with status {status}")
+
+
+def _read_lines(stream: TextIO, lines: queue.Queue[str | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def _parse(line: str) -> Event | None:
+    """The event in a line; None for a line that is none (a library that prints), which is passed on to stderr."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    if isinstance(event, dict) and "event" in event:
+        return event
+    print(line.rstrip(), file=sys.stderr)
+    return None
+
+
+def _failure(bridge: Child, policies: list[Child], reason: str) -> QvlaError:
+    """A dead policy is the cause and the bridge's words the effect; without one the bridge itself failed."""
+    time.sleep(POLL_S)  # a policy that is going down may take a moment to be gone
+    dead = next((child for child in policies if child.process.poll() is not None), None)
+    if dead is None:
+        return _ended_early(bridge, reason)
+    return _ended_early(dead, f"exited with status {dead.process.returncode}; bridge: {reason}")
+
+
+def _ended_early(child: Child, what: str) -> QvlaError:
+    words = child.last_words().replace("\n", "\n            ")
+    return QvlaError(
+        f"process {child.name}", f"{what}\n            {words}", "it runs until the last episode", f"see {child.log}"
+    )

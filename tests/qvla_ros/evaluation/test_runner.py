@@ -1,0 +1,160 @@
+"""Children always end, and their reason reaches whoever started them. Small scripts stand in for the nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from qvla_ros.errors import QvlaError
+from qvla_ros.evaluation import runner
+from qvla_ros.evaluation.processes import private_ros_environment, start, stop, stopped_at_the_end
+
+STUBBORN = (
+    "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]; print('up', flush=True); time.sleep(99)"
+)
+EPISODE = {
+    "event": "episode",
+    "policy": "float",
+    "task_id": 0,
+    "instruction": "pick",
+    "init_state": 0,
+    "success": True,
+    "steps": 80,
+    "duration_s": 6.0,
+    "inference_ms": [10.0],
+    "stamp_to_command_ms": [20.0],
+    "jerk_m_s3": 0.5,
+    "video": None,
+}
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> runner.Plan:
+    return runner.Plan(
+        bundles={"float": tmp_path},
+        task_suite_name="libero_object",
+        task_ids=(0,),
+        num_trials_per_task=1,
+        init_state_offset=0,
+        backend="onnxruntime",
+        seed=0,
+        video=False,
+    )
+
+
+@pytest.fixture
+def run_with(monkeypatch: pytest.MonkeyPatch, plan: runner.Plan, tmp_path: Path):
+    """Run the plan with two scripts instead of the nodes; returns episodes and the policy's process id."""
+
+    def run(policy: str, bridge: str) -> list:
+        pid_file = tmp_path / "pid"
+        policy = f"import os; open({str(pid_file)!r}, 'w').write(str(os.getpid()))\n" + textwrap.dedent(policy)
+        monkeypatch.setattr(runner, "policy_arguments", lambda *_: ["-c", policy])
+        monkeypatch.setattr(runner, "bridge_arguments", lambda *_: ["-c", textwrap.dedent(bridge)])
+        monkeypatch.setattr(runner, "BRIDGE_LAST_WORD_S", 1.0)
+        try:
+            return runner.run(plan, tmp_path, lambda event: None)
+        finally:
+            if pid_file.exists():
+                assert not is_running(int(pid_file.read_text()))
+
+    return run
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_episodes_come_back_and_the_policy_is_stopped(run_with) -> None:
+    episodes = run_with(
+        "import time; time.sleep(99)", f"print('a library says hello'); print({json.dumps(json.dumps(EPISODE))})"
+    )
+    assert [episode.success for episode in episodes] == [True]
+
+
+def test_too_few_episodes_are_an_error_even_if_the_bridge_is_content(run_with) -> None:
+    with pytest.raises(QvlaError, match="after 0 of 1 episodes"):
+        run_with("import time; time.sleep(99)", "pass")
+
+
+def test_the_bridge_tells_why_it_failed(run_with) -> None:
+    error = json.dumps({"event": "error", "reason": "no image arrived"})
+    with pytest.raises(QvlaError, match="no image arrived"):
+        run_with("import time; time.sleep(99)", f"import sys; print({error!r}); sys.exit(3)")
+
+
+def test_a_dead_policy_is_named_with_its_last_words_and_the_bridge_s_reason(run_with) -> None:
+    error = json.dumps({"event": "error", "reason": "policy float vanished"})
+    with pytest.raises(QvlaError) as caught:
+        run_with("import sys; sys.exit('the bundle is damaged')", f"import time; time.sleep(1); print({error!r})")
+    assert "policy_float" in caught.value.key
+    assert "the bundle is damaged" in str(caught.value)
+    assert "policy float vanished" in str(caught.value)
+
+
+def test_a_dead_policy_ends_the_run_even_if_the_bridge_does_not_notice(run_with) -> None:
+    with pytest.raises(QvlaError, match="exited with status 7"):
+        run_with("import sys; sys.exit(7)", "import time; time.sleep(99)")
+
+
+def test_a_child_that_ignores_signals_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    patience = ((signal.SIGINT, 0.2), (signal.SIGTERM, 0.2), (signal.SIGKILL, 5.0))
+    monkeypatch.setattr("qvla_ros.evaluation.processes.SIGNALS_AND_PATIENCE_S", patience)
+    child = start("stubborn", ["-c", STUBBORN], os.environ, tmp_path, pipe_stdout=True)
+    assert child.process.stdout is not None
+    assert child.process.stdout.readline() == "up\n"
+    stop([child])
+    assert child.process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_children_end_with_their_parent_whatever_ends_it(tmp_path: Path, number: signal.Signals) -> None:
+    parent_code = f"""
+import os, pathlib, time
+from qvla_ros.evaluation.processes import start, stopped_at_the_end
+children = []
+with stopped_at_the_end(children):
+    children.append(start("child", ["-c", "import time; time.sleep(99)"], os.environ, pathlib.Path({str(tmp_path)!r})))
+    print(children[0].process.pid, flush=True)
+    time.sleep(99)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", parent_code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert parent.stdout is not None
+    child_pid = int(parent.stdout.readline())
+    parent.send_signal(number)
+    parent.wait(20)
+    deadline = time.monotonic() + 10
+    while is_running(child_pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(child_pid)
+
+
+def test_two_evaluations_get_two_ros_domains(tmp_path: Path) -> None:
+    with private_ros_environment(tmp_path) as first, private_ros_environment(tmp_path) as second:
+        assert first["ROS_DOMAIN_ID"] != second["ROS_DOMAIN_ID"]
+        assert first["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+        assert Path(first["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
+
+
+@pytest.mark.parametrize("name", ["has space", "1st", "_hidden", "a/b", ""])
+def test_a_bundle_name_that_cannot_be_a_namespace_is_refused(plan: runner.Plan, name: str) -> None:
+    with pytest.raises(QvlaError, match="bundle name"):
+        runner.Plan(**{**vars(plan), "bundles": {name: Path(".")}})
+
+
+def test_parameters_are_written_as_yaml() -> None:
+    assert runner.ros_arguments({"tasks": [0, 1], "video": "", "fast": True, "names": ["a"]}) == [
+        *("--ros-args", "-p", "tasks:=[0, 1]", "-p", 'video:=""', "-p", "fast:=true", "-p", 'names:=["a"]')
+    ]
