@@ -15,7 +15,7 @@ import pytest
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation import runner
-from qvla_ros.evaluation.processes import private_ros_environment, start, stop, stopped_at_the_end
+from qvla_ros.evaluation.processes import private_ros_environment, start, stop
 
 STUBBORN = (
     "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]; print('up', flush=True); time.sleep(99)"
