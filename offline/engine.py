@@ -30,8 +30,8 @@ def build_plan(
     """Build the plan of one bundle and write it, with its sidecar, under `engines/`; returns its path.
 
     flavour: "rtx" or "tensorrt"; None takes the one installed, TensorRT-RTX first. compute_capability: for RTX, a comma
-    list such as "86,89", or None for a plan that runs on any GPU it knows from 8.0 on; for TensorRT, None or that of the
-    GPU here. QvlaError for whatever the parser or the builder refuses, with all that it said.
+    list such as "86,89", or None for a plan that runs on any GPU it knows from 8.0 on; for TensorRT, None or that of
+    the GPU here. QvlaError for whatever the parser or the builder refuses, with all that it said.
     """
     bundle = load_bundle(bundle_dir)
     name, trt = import_flavour(flavour)

@@ -40,6 +40,7 @@ class GraphBuilder:
         self._data = data_path.open("wb")
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, TensorProto] = {}
+        self.stored_bytes: dict[str, int] = {}  # of every tensor and constant, by name
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._scope: list[str] = []
@@ -101,7 +102,7 @@ class GraphBuilder:
             proto.data_location = TensorProto.EXTERNAL
             for key, value in (("location", self._data_path.name), ("offset", offset), ("length", len(raw))):
                 proto.external_data.add(key=key, value=str(value))
-        self._initializers[name] = proto
+        self._initializers[name], self.stored_bytes[name] = proto, len(raw)
         return name
 
     def constant(

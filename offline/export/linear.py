@@ -56,7 +56,7 @@ def _multiply(graph: GraphBuilder, x: str, name: str, group: RowGroup, inputs: i
 
 
 def _restore_half_offset(graph: GraphBuilder, x: str, y: str, scale: str, group: RowGroup) -> str:
-    """From x @ (stored * scale) to x @ ((2 * stored + 1) * scale): the ones give each block's sum of x times its scale."""
+    """From x @ (stored * scale) to x @ ((2 * stored + 1) * scale); the ones give each block's sum of x by its scale."""
     x = graph.op("Reshape", x, graph.constant([0, 0, group.scales.shape[0], group.block]))
     sums = graph.op("ReduceSum", x, graph.constant([-1]), keepdims=0)
     return graph.op("Add", graph.op("Add", y, y), graph.op("MatMul", sums, scale))

@@ -29,8 +29,8 @@ class RowGroup:
     """One matrix of the graph: rows of a layer that share a container, transposed for `x @ weight`.
 
     container: one of CONTAINERS. rows: int64 [n] output channels, in the order of the matrix's columns.
-    weight: [C', n'] float16, int8, or ml_dtypes int4 / int2; C' >= C inputs, the surplus of which are to be fed zeros;
-    n' >= n, the surplus columns are never read. scales: None for float16; [n'] for int8; [C' / block, n'] below, float32.
+    weight: [C', n'] float16, int8, or ml_dtypes int4 / int2; surplus inputs (C' >= C) are to be fed zeros, surplus
+    columns (n' >= n) are never read. scales: None for float16; [n'] for int8; [C' / block, n'] below, float32.
     block: inputs per scale along axis 0.
     """
 
@@ -64,22 +64,36 @@ def row_groups(layer: QuantizedLayer) -> list[RowGroup]:
 def _blocked(container: str, rows: np.ndarray, codes: np.ndarray, scales: np.ndarray, group_size: int) -> RowGroup:
     """Codes and scales of an INT4 or INT2 group, shaped as TensorRT reads it right and keeps it packed.
 
-    Measured with TensorRT-RTX 1.7: blocks must be whole (it takes inputs / scales for the block size, so a ragged last block
-    is refused or, worse, misread), so zero inputs are added; a weight with an odd number of columns, or with one block for
-    all inputs, is unpacked, so a zero column is added, and a lone block is told as several with the same scale.
+    Measured with TensorRT-RTX 1.7: it takes inputs / scales for the block size, so that a ragged last block is refused
+    or, worse, misread: zero inputs make it whole. It unpacks a weight with an odd number of columns, or with one block
+    for all inputs: a zero column is added, and a lone block is told as several with the same scale.
     """
     inputs, columns = codes.shape
-    block = group_size
-    while block >= inputs and block > SMALLEST_BLOCK:
-        block //= 2
-    blocks = -(-inputs // block)
+    block, blocks = block_layout(inputs, group_size)
     stored = codes if container == "int4" else (codes - 1) // 2
     stored = np.pad(stored, ((0, blocks * block - inputs), (0, columns % 2)))
     scales = np.repeat(scales, group_size // block, axis=0)[:blocks]
     scales = np.pad(scales, ((0, 0), (0, columns % 2)), constant_values=1.0)
-    return RowGroup(
-        container, rows, stored.astype(ml_dtypes.int4 if container == "int4" else ml_dtypes.int2), scales, block
-    )
+    return RowGroup(container, rows, stored.astype(getattr(ml_dtypes, container)), scales, block)
+
+
+def block_layout(inputs: int, group_size: int) -> tuple[int, int]:
+    """(inputs per scale, scales per row) of an INT4 or INT2 matrix: two blocks or more where 16 inputs allow."""
+    block = group_size
+    while block >= inputs and block > SMALLEST_BLOCK:
+        block //= 2
+    return block, -(-inputs // block)
+
+
+def group_bytes(container: str, rows: int, inputs: int, group_size: int, scale_bytes: int) -> int:
+    """Bytes of a group of `rows` as the graph stores it, scales and padding included."""
+    if container == "float16":
+        return 2 * rows * inputs
+    if container == "int8":
+        return rows * (inputs + scale_bytes)
+    block, blocks = block_layout(inputs, group_size)
+    columns = rows + rows % 2
+    return -(-blocks * block * columns * FULL_BITS[container] // 8) + blocks * columns * scale_bytes
 
 
 def promote_to_tile(row_bits: np.ndarray, row_error: np.ndarray, tile: int, scheme: QuantizationScheme) -> np.ndarray:

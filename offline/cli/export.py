@@ -1,0 +1,56 @@
+"""`qvla export`: checkpoint and gates become the bundle that a robot runs."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "write the bundle of a checkpoint: one ONNX graph with the bit-widths of the gates, and what the robot needs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pretrained_checkpoint", required=True, help="directory in the OpenVLA-OFT layout")
+    parser.add_argument("--gates_path", help="bits per output channel; left out: float16 everywhere")
+    parser.add_argument("--out_dir", required=True, help="directory of the bundle; replaced if it exists")
+    parser.add_argument(
+        "--group_size", type=int, help="inputs that share a scale at 2 and 4 bits (default: the gates' own)"
+    )
+    parser.add_argument("--two_bit_storage", choices=("int4", "int2"), help="int2: ONNX Runtime only (default: int4)")
+    parser.add_argument("--compute_dtype", default="float32", help="of activations; float16 for TensorRT")
+    parser.add_argument("--tile", type=int, default=8, help="row groups are promoted to multiples of this")
+    parser.add_argument("--robot_path", help="YAML like config/robots/libero.yaml (default: LIBERO's arm)")
+    parser.add_argument("--unnorm_key", help="dataset whose statistics to take (default: the only one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from qvla_offline.export.bundle import export_bundle
+    from qvla_offline.export.robot import LIBERO, read_robot
+    from qvla_offline.gates import read_gates
+    from qvla_offline.quantizers import QuantizationScheme
+    from rich.console import Console
+
+    from qvla_ros.bundle import load_bundle
+
+    gates = None if args.gates_path is None else read_gates(args.gates_path)
+    asked = {"group_size": args.group_size, "two_bit_storage": args.two_bit_storage}
+    priced = asdict(QuantizationScheme()) if gates is None else {**asdict(QuantizationScheme()), **gates.scheme}
+    scheme = QuantizationScheme(**{**priced, **{key: value for key, value in asked.items() if value is not None}})
+    with Console(stderr=True).status("reading the checkpoint") as status:
+        path = export_bundle(
+            args.pretrained_checkpoint,
+            gates,
+            args.out_dir,
+            scheme=scheme,
+            compute_dtype=args.compute_dtype,
+            tile=args.tile,
+            robot=LIBERO if args.robot_path is None else read_robot(args.robot_path),
+            unnorm_key=args.unnorm_key,
+            progress=lambda layer: status.update(f"writing {layer}"),
+        )
+    sizes = load_bundle(path, verify_hashes=False).quantization
+    print(
+        f"wrote {path}: {sizes.weight_bytes / 1e6:.2f} MB of weights (float16: {sizes.float16_weight_bytes / 1e6:.2f} MB),"
+        f" {sizes.nominal_bits_per_weight:.2f} bits per weight asked, {sizes.stored_bits_per_weight:.2f} stored"
+    )
+    return 0

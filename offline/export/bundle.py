@@ -1,0 +1,133 @@
+"""Checkpoint and gates in, bundle out: the graph, the manifest, and what a robot needs beside them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import onnx
+from qvla_offline.checkpoints.io import Checkpoint, load_checkpoint
+from qvla_offline.checkpoints.targets import quantization_targets
+from qvla_offline.export.graph import GraphBuilder
+from qvla_offline.export.linear import opset_for
+from qvla_offline.export.policy import emit_policy
+from qvla_offline.export.robot import LIBERO, RobotDescription
+from qvla_offline.export.weights import Weights
+from qvla_offline.gates import Gates, match_layers, read_gates, write_gates
+from qvla_offline.quantizers import QuantizationScheme
+
+from qvla_ros.bundle import (
+    ActionSpec,
+    CameraSpec,
+    Manifest,
+    ProprioceptionSpec,
+    QuantizationSummary,
+    save_bundle,
+    sha256_of,
+)
+from qvla_ros.errors import QvlaError
+
+COMPUTE_DTYPES = ("float32", "float16")
+
+
+def export_bundle(
+    checkpoint_path: str | Path,
+    gates: Gates | str | Path | None,
+    out_dir: str | Path,
+    scheme: QuantizationScheme | None = None,
+    compute_dtype: str = "float32",
+    tile: int = 8,
+    robot: RobotDescription = LIBERO,
+    unnorm_key: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Path:
+    """Write the bundle of a checkpoint directory to `out_dir`, whole or not at all; returns its path.
+
+    gates: bits per output channel (object or file), None for float16 everywhere. scheme: None takes the one that the
+    gates were priced with. compute_dtype: of activations and scales, "float32" or "float16". tile: row groups are
+    filled up to multiples of it by promoting rows; the bundle's gates.json holds the bits after that. progress: called
+    with the name of each linear layer as it is written.
+    """
+    if compute_dtype not in COMPUTE_DTYPES:
+        raise QvlaError("compute_dtype", compute_dtype, f"one of {list(COMPUTE_DTYPES)}", "use float32")
+    if tile < 1:
+        raise QvlaError("tile", tile, "a number of rows from 1 on", "use 8; 1 promotes no row")
+    checkpoint = load_checkpoint(checkpoint_path, unnorm_key)
+    rows = {name: module.weight.shape[0] for name, module in quantization_targets(checkpoint.model).items()}
+    if isinstance(gates, (str, Path)):
+        gates = read_gates(gates)
+    gates = None if gates is None else match_layers(gates, rows)
+    if scheme is None:
+        scheme = QuantizationScheme(**gates.scheme) if gates is not None else QuantizationScheme()
+    asked = gates.layers if gates is not None else {name: [16] * count for name, count in rows.items()}
+    weights = Weights(checkpoint.model.state_dict(), asked, scheme, tile, progress=progress)
+
+    out = Path(out_dir)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+        parts = Path(scratch)
+        files = {name: parts / name for name in ("policy.onnx", "policy.onnx.data", "statistics.json")}
+        files["tokenizer.json"] = checkpoint.path / "tokenizer.json"
+        with GraphBuilder(files["policy.onnx.data"], compute_dtype, opset_for(scheme.two_bit_storage)) as graph:
+            emit_policy(graph, weights, checkpoint.config)
+            onnx.save(graph.model(), files["policy.onnx"])
+        onnx.checker.check_model(files["policy.onnx"])
+        files["statistics.json"].write_text(json.dumps(checkpoint.statistics, indent=1) + "\n", encoding="utf-8")
+        if gates is not None:
+            files["gates.json"] = parts / "gates.json"
+            write_gates(
+                files["gates.json"], replace(gates, layers={**gates.layers, **weights.bits}, scheme=asdict(scheme))
+            )
+        summary = _summary(gates, weights, graph.stored_bytes, files.get("gates.json"))
+        save_bundle(out, _manifest(checkpoint, robot, summary), files)
+    return out
+
+
+def _summary(
+    gates: Gates | None, weights: Weights, stored_bytes: dict[str, int], gates_file: Path | None
+) -> QuantizationSummary:
+    """Sizes as they are in the graph; bits per weight count the quantization targets that the graph executes."""
+    targets = sum(size for name, size in stored_bytes.items() if name.partition(".weight.")[0] in weights.bits)
+    return QuantizationSummary(
+        method="none" if gates is None else gates.method,
+        gates_sha256=None if gates_file is None else sha256_of(gates_file),
+        nominal_bits_per_weight=round(weights.nominal_bits / weights.target_weights, 4),
+        stored_bits_per_weight=round(8 * targets / weights.target_weights, 4),
+        weight_bytes=sum(stored_bytes.values()),
+        float16_weight_bytes=2 * weights.parameters,
+        group_size=None if gates is None else weights.scheme.group_size,
+    )
+
+
+def _manifest(checkpoint: Checkpoint, robot: RobotDescription, summary: QuantizationSummary) -> Manifest:
+    config, oft = checkpoint.config, checkpoint.config.oft
+    expected = (
+        ("cameras", len(robot.cameras), oft.num_images),
+        ("proprioception", len(robot.proprioception), oft.proprio_dim),
+        ("actions.names", len(robot.actions.names), oft.action_dim),
+    )
+    for key, found, wanted in expected:
+        if found != wanted:
+            fix = "describe the robot that the policy was trained on with --robot_path"
+            raise QvlaError(f"robot {key}", f"{found} entries", f"{wanted}, as the checkpoint's config.json has", fix)
+    cameras = tuple(
+        CameraSpec(
+            **asdict(camera),
+            jpeg_quality=robot.jpeg_quality,
+            input_size=config.vision[0].image_size,
+            center_crop_area=robot.center_crop_area,
+            normalizations=checkpoint.normalizations,
+        )
+        for camera in robot.cameras
+    )
+    return Manifest(
+        family=checkpoint.family,
+        cameras=cameras,
+        proprioception=ProprioceptionSpec(robot.proprioception, oft.normalization),
+        prompt=checkpoint.prompt,
+        actions=ActionSpec(**asdict(robot.actions), chunk_length=oft.chunk_length, normalization=oft.normalization),
+        quantization=summary,
+    )
