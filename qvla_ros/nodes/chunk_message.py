@@ -1,0 +1,68 @@
+"""qvla/ActionChunk: written by the policy node, checked and read by whoever drives a robot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
+from qvla.msg import ActionChunk
+from rclpy.time import Time as RclpyTime
+
+from qvla_ros.bundle import Bundle
+from qvla_ros.errors import QvlaError
+
+
+def stamp_ns(stamp: Time) -> int:
+    """builtin_interfaces/Time as nanoseconds."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def stamp_message(nanoseconds: int) -> Time:
+    """Nanoseconds as builtin_interfaces/Time."""
+    return RclpyTime(nanoseconds=nanoseconds).to_msg()
+
+
+def chunk_message(
+    bundle: Bundle, actions: NDArray[np.float64], instruction: str, observation_ns: int, armed: bool
+) -> ActionChunk:
+    """The message for un-normalised actions [K, A]; latencies are still to be filled in (see `set_latencies`)."""
+    spec = bundle.actions
+    message = ActionChunk()
+    message.header.stamp = stamp_message(observation_ns)
+    message.header.frame_id = spec.frame
+    message.bundle_id, message.instruction, message.armed = bundle.bundle_id, instruction, armed
+    message.kind, message.names, message.units = spec.kind, list(spec.names), list(spec.units)
+    message.step_dt, message.horizon = spec.control_period_s, len(actions)
+    message.data = actions.ravel().tolist()
+    return message
+
+
+def set_latencies(message: ActionChunk, latency_ms: Mapping[str, float]) -> None:
+    message.latency_names = list(latency_ms)
+    message.latency_ms = [float(value) for value in latency_ms.values()]
+
+
+def chunk_actions(message: ActionChunk, topic: str, kind: str, names: Sequence[str]) -> NDArray[np.float64]:
+    """The actions [K, A] of a chunk that a robot of this `kind` with these action `names` may execute.
+
+    QvlaError on anything else: wrong kind, names, period, size, or a number that is not finite.
+    """
+    fix = "run a bundle that was exported for this robot"
+    checks = (
+        ("kind", message.kind, kind),
+        ("names", list(message.names), list(names)),
+        ("units", len(message.units), len(names)),
+        ("data", len(message.data), int(message.horizon) * len(names)),
+    )
+    for field, found, expected in checks:
+        if found != expected:
+            raise QvlaError(f"{field} of the chunk on {topic}", found, str(expected), fix)
+    if message.horizon < 1 or not 0 < message.step_dt < float("inf"):
+        found = f"horizon {message.horizon}, step_dt {message.step_dt}"
+        raise QvlaError(f"chunk on {topic}", found, "at least one action and a period above 0 s", fix)
+    actions = np.array(message.data, np.float64).reshape(message.horizon, len(names))
+    if not np.isfinite(actions).all():
+        raise QvlaError(f"data of the chunk on {topic}", "a number that is not finite", "finite numbers", fix)
+    return actions

@@ -1,0 +1,83 @@
+"""Node parameters from a table: name, default, meaning and range, declared and checked the same way everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from qvla_ros.errors import QvlaError
+
+_MAX_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One parameter; its type is the default's. minimum, maximum: inclusive, of a number. choices: of a string.
+
+    dynamic: may be set while the node runs; the others are fixed at the start. An empty list default has type string[]
+    unless `kind` says otherwise.
+    """
+
+    name: str
+    default: Any
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    dynamic: bool = False
+    kind: Parameter.Type | None = None
+
+
+def seconds(name: str, default: float, description: str, minimum: float = 0.0) -> ParameterSpec:
+    """A duration in seconds."""
+    return ParameterSpec(name, default, description, minimum, _MAX_SECONDS)
+
+
+def declare_parameters(node: Node, specs: Sequence[ParameterSpec]) -> dict[str, Any]:
+    """Declare all, return name -> value. QvlaError on a value of the wrong type, out of range or not a choice."""
+    values: dict[str, Any] = {}
+    for spec in specs:
+        kind = spec.kind or Parameter.Type.from_parameter_value(spec.default)
+        try:
+            node.declare_parameter(spec.name, Parameter(spec.name, kind, spec.default).value, _descriptor(spec, kind))
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+            given = node._parameter_overrides.get(spec.name)
+            found = repr(given.value) if given is not None else str(error)
+            raise QvlaError(f"parameter {spec.name}", found, _expected(spec, kind), _fix(spec)) from None
+        values[spec.name] = node.get_parameter(spec.name).value
+        if spec.choices and values[spec.name] not in spec.choices:
+            raise QvlaError(f"parameter {spec.name}", repr(values[spec.name]), _expected(spec, kind), _fix(spec))
+    return values
+
+
+def _descriptor(spec: ParameterSpec, kind: Parameter.Type) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(
+        name=spec.name, type=kind.value, description=spec.description, read_only=not spec.dynamic
+    )
+    if spec.choices:
+        descriptor.additional_constraints = "one of " + ", ".join(spec.choices)
+    if spec.minimum is not None and spec.maximum is not None:
+        if kind == Parameter.Type.INTEGER:
+            limits = IntegerRange(from_value=int(spec.minimum), to_value=int(spec.maximum), step=0)
+            descriptor.integer_range = [limits]
+        else:
+            limits = FloatingPointRange(from_value=float(spec.minimum), to_value=float(spec.maximum), step=0.0)
+            descriptor.floating_point_range = [limits]
+    return descriptor
+
+
+def _expected(spec: ParameterSpec, kind: Parameter.Type) -> str:
+    if spec.choices:
+        return "one of " + ", ".join(spec.choices)
+    span = "" if spec.minimum is None else f" from {spec.minimum:g} to {spec.maximum:g}"
+    return kind.name.lower().replace("_", " ") + span + f" ({spec.description})"
+
+
+def _fix(spec: ParameterSpec) -> str:
+    return f"-p {spec.name}:=VALUE, or correct the parameter file"

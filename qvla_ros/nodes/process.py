@@ -1,0 +1,64 @@
+"""How every node starts, spins and ends as a process: one way to handle signals, bad input and exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from qvla_ros.errors import QvlaError
+
+EXIT_BAD_INPUT = 2
+SPIN_PERIOD_S = 0.1  # how long a signal may wait
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived. Not an Exception, so that no handler of errors swallows it."""
+
+    def __init__(self, signal_number: int) -> None:
+        self.signal_number = signal_number
+        super().__init__(signal.Signals(signal_number).name)
+
+
+def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+    raise Interrupted(signal_number)
+
+
+def run_node(main: Callable[[], int], args: list[str] | None = None) -> int:
+    """rclpy.init, `main()`, shutdown. Returns main's exit code, 2 for a QvlaError, 128 + n for a signal n.
+
+    rclpy's own handlers would shut the context down at once; a node that stops must still be able to say so.
+    """
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        return main()
+    except QvlaError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return EXIT_BAD_INPUT
+    except Interrupted as interruption:
+        return 128 + interruption.signal_number
+    finally:
+        rclpy.try_shutdown()
+
+
+def spin(node: Node) -> None:
+    """Serve callbacks until a signal arrives; then returns, with signals ignored so that the end can be orderly."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while True:
+            executor.spin_once(timeout_sec=SPIN_PERIOD_S)
+    except Interrupted as interruption:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        node.get_logger().info(f"{interruption}: stopping")
+    finally:
+        executor.remove_node(node)

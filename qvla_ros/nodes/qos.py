@@ -1,0 +1,24 @@
+"""The quality of service of every topic, in one place; `qos_overrides.<topic>...` parameters change one."""
+
+from __future__ import annotations
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+
+def _profile(reliability: ReliabilityPolicy, durability: DurabilityPolicy) -> QoSProfile:
+    # Depth 1 everywhere: an older image, command or state is worth nothing once there is a newer one.
+    return QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=reliability, durability=durability)
+
+
+# Best effort, as sensor drivers publish (a reliable subscriber would not match them).
+SENSOR = _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE)
+# A command must arrive, but never late to someone who was not there.
+COMMAND = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE)
+# The last instruction and the last status are also for who comes later.
+LATCHED = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def overridable() -> QoSOverridingOptions:
+    """Lets a launch file change history, depth and reliability of a topic."""
+    return QoSOverridingOptions.with_default_policies()
