@@ -34,8 +34,8 @@ class LayerAudit:
     """One linear layer of the graph.
 
     bits: {bit-width: rows} asked, empty without gates; promised_bytes: what those rows take, scales and padding
-    included, None without gates. graph_bytes: {precision: bytes}, scales counted with the weight they belong to. plan_bytes:
-    {plan: {precision: bytes of weights found}}, precision NOT_FOUND for those that are nowhere in the plan.
+    included, None without gates. graph_bytes: {precision: bytes}, scales counted with the weight they belong to.
+    plan_bytes: {plan: {precision: bytes of weights found}}, precision NOT_FOUND for those that are nowhere in the plan.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Audit:
 
     absent: gated layers of which the graph holds no weight (never executed, or of 0 bits). unnamed: matrices of the
     graph that no layer's name leads to. other_bytes: of all initializers that are no layer's weight. plans: {plan:
-    bytes}. stale: plans built from another graph, not looked into. unpacked: low-bit weights that a plan holds as floats.
+    bytes}. stale: plans built from another graph, not looked into. unpacked: low-bit weights that plans hold as floats.
     """
 
     layers: list[LayerAudit]

@@ -26,27 +26,28 @@ def run(args: argparse.Namespace) -> int:
     _print_totals(audit)
     for complaint in audit.complaints:
         print(f"BROKEN PROMISE {complaint}")
-    verdict = "is larger than its gates promise" if audit.complaints else "holds what its gates promise"
-    print(
-        f"verdict: the bundle {verdict}"
-        if any(layer.bits for layer in audit.layers)
-        else "verdict: no gates, nothing promised"
-    )
-    return 1 if audit.complaints else 0
+    if audit.complaints:
+        print("verdict: the bundle is larger than its gates promise")
+        return 1
+    gated = any(layer.bits for layer in audit.layers)
+    print("verdict: the bundle holds what its gates promise" if gated else "verdict: no gates, so nothing was promised")
+    return 0
 
 
 def _print_layers(audit: Audit) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("layer", "rows by bits asked", "bytes promised", "bytes in graph", *audit.plans)
+    table = Table(box=None, header_style="bold")
+    for title in ("layer", "rows by bits asked", "bytes promised", "bytes in graph", *audit.plans):
+        table.add_column(title, no_wrap=True)
     for layer in audit.layers:
         bits = "  ".join(f"{b}:{n}" for b, n in layer.bits.items()) or "-"
         promised = "-" if layer.promised_bytes is None else f"{layer.promised_bytes:,}"
         plans = [_sizes(layer.plan_bytes[plan]) for plan in audit.plans]
         table.add_row(layer.name, bits, promised, _sizes(layer.graph_bytes), *plans)
-    console = Console()
-    console.width = max(console.width, 160)  # names are long; a cut name is of no use
+    console = Console(highlight=False, width=1000)  # a table wider than the terminal beats one with names cut short
+    console.width = console.measure(table).maximum
     console.print(table)
 
 
@@ -60,12 +61,10 @@ def _print_totals(audit: Audit) -> None:
         found: Counter[str] = Counter()
         for layer in audit.layers:
             found.update(layer.plan_bytes[plan])
-        print(
-            f"plan {plan}: {size:,} bytes, of which weights: {_sizes(found)}; the rest is kernels and what was not found"
-        )
+        print(f"plan {plan}: {size:,} bytes; weights found in it: {_sizes(found)}; the rest is kernels and the like")
         if "not found" in found:
             print(
-                "  what was not found lies in a layout of the builder's own; only a GPU's engine inspector could tell its type"
+                "  not found: in a layout of the builder's own; to tell its type takes the engine inspector, on a GPU"
             )
         if found["float32"] and "float32" not in graph:
             print("  float16 weights are float32 in it: export with --compute_dtype float16 to keep them small")
@@ -73,9 +72,7 @@ def _print_totals(audit: Audit) -> None:
         print(f"plan {plan}: built from another graph, not looked into; run `qvla build` again")
     if audit.absent:
         shown = ", ".join(audit.absent[:3])
-        print(
-            f"gated but without a weight in the graph (never executed, or all rows of 0 bits): {len(audit.absent)}: {shown} ..."
-        )
+        print(f"gated but without a weight in the graph, never executed or of 0 bits: {len(audit.absent)}: {shown} ...")
 
 
 def _sizes(sizes: dict[str, int]) -> str:

@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
             progress=lambda layer: status.update(f"writing {layer}"),
         )
     sizes = load_bundle(path, verify_hashes=False).quantization
-    print(
-        f"wrote {path}: {sizes.weight_bytes / 1e6:.2f} MB of weights (float16: {sizes.float16_weight_bytes / 1e6:.2f} MB),"
-        f" {sizes.nominal_bits_per_weight:.2f} bits per weight asked, {sizes.stored_bits_per_weight:.2f} stored"
-    )
+    megabytes = sizes.weight_bytes / 1e6, sizes.float16_weight_bytes / 1e6
+    bits = sizes.nominal_bits_per_weight, sizes.stored_bits_per_weight
+    print("wrote {}: {:.2f} MB of weights (float16: {:.2f} MB)".format(path, *megabytes))
+    print("bits per weight with scales: {:.2f} asked, {:.2f} stored".format(*bits))
     return 0
