@@ -216,7 +216,7 @@ class PolicyNode(LifecycleNode):
         now_s = time.monotonic()
         if only_news and news == self._last_status and now_s - self._last_status_s < STATUS_PERIOD_S:
             return
-        if news != self._last_status and state == PolicyStatus.WAITING:
+        if state == PolicyStatus.WAITING and (state, news[2]) != self._last_status[::2]:
             self.get_logger().warning(reason)
         self._last_status, self._last_status_s = news, now_s
         message = PolicyStatus(state=state, reason=reason, armed=self._armed, last_inference_ms=self._last_inference_ms)
