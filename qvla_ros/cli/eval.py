@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pretrained_checkpoint", type=Path, help="instead of bundles: export this checkpoint ...")
     parser.add_argument("--gates_path", type=Path, help="... as it is and with these gates, and compare the two")
-    parser.add_argument("--task_suite_name", default="libero_object", help="LIBERO suite")
+    parser.add_argument(
+        "--task_suite_name", default="libero_object", help="LIBERO suite; fake: no physics, to try the wiring"
+    )
     parser.add_argument("--task_ids", default="0,1,2", help="comma-separated tasks of the suite")
     parser.add_argument("--num_trials_per_task", type=int, default=20, help="episodes of each policy a task")
     parser.add_argument("--init_state_offset", type=int, default=0, help="first official initial state")
@@ -35,7 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="onnxruntime", help="engine of the policy nodes")
     parser.add_argument("--no_video", action="store_true", help="record no video")
     parser.add_argument(
-        "--out", "--local_log_dir", dest="out", type=Path, default=Path("out/eval"), help="where results.json goes"
+        "--out",
+        "--local_log_dir",
+        dest="out",
+        type=Path,
+        default=Path("out/eval"),
+        help="results.json, videos, logs; interrupted, it goes on from here",
     )
 
 

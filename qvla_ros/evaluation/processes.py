@@ -35,11 +35,10 @@ class Child:
     process: subprocess.Popen[str]
     log: Path
 
-    def last_words(self, lines: int = 8) -> str:
-        """The end of the log, for an error message."""
+    def last_words(self, lines: int = 8) -> list[str]:
+        """The last lines of the log that say something, for an error message."""
         text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
-        kept = [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
-        return "\n".join(kept) or "(it wrote nothing)"
+        return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:] or ["(it wrote nothing)"]
 
 
 def start(

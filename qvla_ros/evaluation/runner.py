@@ -28,7 +28,8 @@ class Plan:
     """What to evaluate. bundles: name (a ROS name, it becomes the namespace) -> bundle directory.
 
     Episodes run from the official initial states init_state_offset .. init_state_offset + num_trials_per_task - 1 of
-    each task, for every policy in turn. video: record the first episode of each policy.
+    each task, for every policy in turn. video: record the first episode of each policy. The suite "fake" has no
+    physics: it tries the wiring.
     """
 
     bundles: Mapping[str, Path]
@@ -58,8 +59,9 @@ class Plan:
 def run(plan: Plan, out_dir: Path, on_event: Callable[[Event], None]) -> list[Episode]:
     """Start the nodes, pass every event of the bridge to `on_event`, return the episodes once the bridge has ended.
 
-    Logs go to out_dir/log. QvlaError when a policy or the bridge ends early, with the reason it gave. The children have
-    ended when this returns or raises.
+    Logs go to out_dir/log, finished episodes to out_dir/episodes.jsonl: running it again goes on after the last one.
+    QvlaError when a policy or the bridge ends early, with the reason it gave. The children have ended when this returns
+    or raises.
     """
     log_dir = out_dir / "log"
     log_dir.mkdir(parents=True, exist_ok=True)
@@ -96,6 +98,8 @@ def bridge_arguments(plan: Plan, out_dir: Path) -> list[str]:
         "num_trials_per_task": plan.num_trials_per_task,
         "init_state_offset": plan.init_state_offset,
         "seed": plan.seed,
+        "simulator": "fake" if plan.task_suite_name == "fake" else "libero",
+        "output_dir": str(out_dir.resolve()),
         "video_dir": str((out_dir / "video").resolve()) if plan.video else "",
     }
     return ["-m", "qvla_ros.nodes.libero_bridge", *ros_arguments(parameters)]
@@ -124,7 +128,7 @@ def _events(bridge: Child, policies: list[Child]) -> Iterator[Event]:
                 dead = next((child for child in policies if child.process.poll() is not None), None)
                 bridge_deadline = time.monotonic() + BRIDGE_LAST_WORD_S
             elif bridge_deadline is not None and time.monotonic() > bridge_deadline:
-                raise _ended_early(dead, f"exited with status {dead.process.returncode}") from None
+                raise _died(dead) from None
             continue
         if line is None:
             break
@@ -134,9 +138,8 @@ def _events(bridge: Child, policies: list[Child]) -> Iterator[Event]:
         if event["event"] == "error":
             raise _failure(bridge, policies, str(event.get("reason", "no reason given")))
         yield event
-    status = bridge.process.wait()
-    if status != 0:
-        raise _failure(bridge, policies, f"exited with status {status}")
+    if bridge.process.wait() != 0:
+        raise _died(bridge)
 
 
 def _read_lines(stream: TextIO, lines: queue.Queue[str | None]) -> None:
@@ -161,13 +164,14 @@ def _failure(bridge: Child, policies: list[Child], reason: str) -> QvlaError:
     """A dead policy is the cause and the bridge's words the effect; without one the bridge itself failed."""
     time.sleep(POLL_S)  # a policy that is going down may take a moment to be gone
     dead = next((child for child in policies if child.process.poll() is not None), None)
-    if dead is None:
-        return _ended_early(bridge, reason)
-    return _ended_early(dead, f"exited with status {dead.process.returncode}; bridge: {reason}")
+    return _ended_early(bridge, reason) if dead is None else _died(dead, f"bridge: {reason}")
 
 
-def _ended_early(child: Child, what: str) -> QvlaError:
-    words = child.last_words().replace("\n", "\n            ")
-    return QvlaError(
-        f"process {child.name}", f"{what}\n            {words}", "it runs until the last episode", f"see {child.log}"
-    )
+def _died(child: Child, consequence: str = "") -> QvlaError:
+    """The child ended by itself: its status, what it wrote last, and what came of it."""
+    lines = [f"exited with status {child.process.returncode}", *child.last_words(), consequence]
+    return _ended_early(child, "\n            ".join(filter(None, lines)))
+
+
+def _ended_early(child: Child, reason: str) -> QvlaError:
+    return QvlaError(f"process {child.name}", reason, "it runs until the last episode", f"see {child.log}")
