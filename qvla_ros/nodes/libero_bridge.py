@@ -15,9 +15,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -25,20 +25,18 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from qvla_ros.actions import libero_action
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.episode_log import EpisodeLog
 from qvla_ros.nodes.parameters import ParameterSpec, declare_parameters, seconds
 from qvla_ros.nodes.policy_link import PolicyLink, PolicyLost
 from qvla_ros.nodes.process import Interrupted, run_node
-from qvla_ros.simulation.libero import HOLD_ACTION, LiberoObservation, LiberoTask
+from qvla_ros.simulation.libero import LiberoObservation, LiberoTask
 from qvla_ros.simulation.motion import rms_jerk_m_s3
+from qvla_ros.simulation.rollout import Hold, Rollout, Task, execute, hold_still
 from qvla_ros.simulation.specification import CONTROL_PERIOD_S
 from qvla_ros.simulation.video import side_by_side, write_video
 
 EXIT_POLICY_LOST = 3
-HOLD_STEPS = 10  # half a second: long enough to come to rest and to measure that it did
-METRES_PER_UNIT = 0.05
 MAX_COUNT = 10**6
 
 PARAMETERS = (
@@ -58,30 +56,13 @@ PARAMETERS = (
 )
 
 
-class Task(Protocol):
-    """What the bridge needs of a simulated task: LiberoTask and FakeTask."""
-
-    instruction: str
-    max_steps: int
-
-    @property
-    def init_state_count(self) -> int: ...
-    def reset(self, init_state: int | None, seed: int = 0) -> LiberoObservation: ...
-    def step(self, action: np.ndarray, render: bool) -> tuple[LiberoObservation, bool]: ...
-    def close(self) -> None: ...
-
-
 @dataclass
-class Rollout:
-    """What happened in one episode so far. commanded_m: the end effector's position plus the commanded delta."""
+class Record:
+    """One number a chunk, and the frames that the policy read while it is filmed."""
 
-    success: bool = False
-    steps: int = 0
     inference_ms: list[float] = field(default_factory=list)
     stamp_to_command_ms: list[float] = field(default_factory=list)
-    commanded_m: list[np.ndarray] = field(default_factory=list)
     frames: list[np.ndarray] = field(default_factory=list)
-    last_action: np.ndarray = field(default_factory=lambda: np.array(HOLD_ACTION))
 
 
 class LiberoBridge:
@@ -96,6 +77,7 @@ class LiberoBridge:
         self._links = [PolicyLink(node, name, self._executor.spin_once) for name in self.settings["policies"]]
         self._log = EpisodeLog(Path(self.settings["output_dir"]) if self.settings["output_dir"] else None)
         self._filmed: dict[str, str] = {}
+        self._hold: Hold | None = None
 
     def run(self) -> int:
         """0 when every episode has run, 3 when a policy was lost."""
@@ -116,7 +98,7 @@ class LiberoBridge:
                 finally:
                     task.close()
         except PolicyLost as reason:
-            emit("error", reason=str(reason))
+            emit("error", reason=str(reason), hold=None if self._hold is None else asdict(self._hold))
             return EXIT_POLICY_LOST
         emit("end")
         return 0
@@ -153,17 +135,18 @@ class LiberoBridge:
             emit("episode", **{**finished, "resumed": True})
             return
         started_s = time.monotonic()
-        rollout = Rollout()
+        rollout, record = Rollout(), Record()
         observation = task.reset(init_state, self.settings["seed"])
         link.tell(task.instruction)
         try:
             link.arm(True)
             while not rollout.success and rollout.steps < task.max_steps:
-                observation = self._execute_one_chunk(task, link, rollout, observation)
+                observation = self._one_chunk(task, link, rollout, record, observation)
                 emit("step", policy=link.namespace, step=rollout.steps)
             link.arm(False)
         except PolicyLost as lost:
-            raise PolicyLost(f"{lost} {hold_still(task, rollout)}") from None
+            self._hold = hold_still(task, rollout)
+            raise PolicyLost(f"{lost} {self._hold}") from None
         episode = {
             **key,
             "instruction": task.instruction,
@@ -171,56 +154,38 @@ class LiberoBridge:
             "reason": "success" if rollout.success else "step limit",
             "steps": rollout.steps,
             "duration_s": time.monotonic() - started_s,
-            "inference_ms": rollout.inference_ms,
-            "stamp_to_command_ms": rollout.stamp_to_command_ms,
+            "inference_ms": record.inference_ms,
+            "stamp_to_command_ms": record.stamp_to_command_ms,
             "jerk_m_s3": rms_jerk_m_s3(rollout.commanded_m, CONTROL_PERIOD_S),
             "engine": link.status.engine if link.status else "",
-            "video": self._film(link.namespace, task_id, init_state, rollout),
+            "video": self._film(link.namespace, task_id, init_state, rollout, record.frames),
         }
-        record = without_nan(episode)
-        self._log.append(record)
-        emit("episode", **record)
+        finished = without_nan(episode)
+        self._log.append(finished)
+        emit("episode", **finished)
 
-    def _execute_one_chunk(
-        self, task: Task, link: PolicyLink, rollout: Rollout, observation: LiberoObservation
+    def _one_chunk(
+        self, task: Task, link: PolicyLink, rollout: Rollout, record: Record, observation: LiberoObservation
     ) -> LiberoObservation:
         if self.settings["video_dir"] and link.namespace not in self._filmed:
-            rollout.frames.append(side_by_side(observation.images))
+            record.frames.append(side_by_side(observation.images))
         answer = link.request(observation, task.instruction, self.settings["response_timeout_s"])
-        actions = answer.actions[: task.max_steps - rollout.steps]
         command_ns = self.node.get_clock().now().nanoseconds
-        rollout.inference_ms.append(answer.inference_ms)
-        rollout.stamp_to_command_ms.append((command_ns - answer.published_ns) * 1e-6)
-        for index, action in enumerate(actions):
-            rollout.last_action = libero_action(action)
-            rollout.commanded_m.append(observation.eef_position_m + METRES_PER_UNIT * rollout.last_action[:3])
-            observation, rollout.success = task.step(rollout.last_action, render=index == len(actions) - 1)
-            rollout.steps += 1
-            if rollout.success:
-                break
-        return observation
+        record.inference_ms.append(answer.inference_ms)
+        record.stamp_to_command_ms.append((command_ns - answer.published_ns) * 1e-6)
+        return execute(task, rollout, observation, answer.actions)
 
-    def _film(self, policy: str, task_id: int, init_state: int, rollout: Rollout) -> str | None:
+    def _film(
+        self, policy: str, task_id: int, init_state: int, rollout: Rollout, frames: list[np.ndarray]
+    ) -> str | None:
         """Write the frames that the policy read; the path, or None when this policy has its film already."""
-        if not rollout.frames:
+        if not frames:
             return None
         path = Path(self.settings["video_dir"]) / f"{policy}_task{task_id}_init{init_state}.mp4"
-        frames_per_second = len(rollout.frames) / (rollout.steps * CONTROL_PERIOD_S)  # plays in simulated time
-        write_video(path, rollout.frames, frames_per_second)
+        frames_per_second = len(frames) / (rollout.steps * CONTROL_PERIOD_S)  # plays in simulated time
+        write_video(path, frames, frames_per_second)
         self._filmed[policy] = str(path)
         return str(path)
-
-
-def hold_still(task: Task, rollout: Rollout) -> str:
-    """Command zero deltas and the gripper as it was; one sentence on how far the arm still moved."""
-    action = np.array([0.0] * 6 + [rollout.last_action[6]])
-    positions = [task.step(action, render=False)[0].eef_position_m for _ in range(HOLD_STEPS)]
-    whole_mm = 1e3 * float(np.linalg.norm(positions[-1] - positions[0]))
-    last_mm = 1e3 * float(np.linalg.norm(positions[-1] - positions[-2]))
-    return (
-        f"The arm is held still: it moved {whole_mm:.1f} mm in the first {HOLD_STEPS * CONTROL_PERIOD_S:g} s, "
-        f"{last_mm:.2f} mm in the last {CONTROL_PERIOD_S:g} s of it; the gripper stays as it was."
-    )
 
 
 def emit(event: str, **fields: Any) -> None:

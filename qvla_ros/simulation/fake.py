@@ -10,12 +10,11 @@ import numpy as np
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.simulation.libero import LiberoObservation
-from qvla_ros.simulation.specification import CAMERA_NAMES, CONTROL_PERIOD_S
+from qvla_ros.simulation.specification import CAMERA_NAMES, CONTROL_PERIOD_S, METRES_PER_UNIT
 
 SUITE = "fake"
 MAX_STEPS = 40
 INIT_STATE_COUNT = 50
-METRES_PER_UNIT = 0.05
 GOAL_DISTANCE_M = 0.1
 START_M = np.array([0.0, 0.0, 0.5])
 

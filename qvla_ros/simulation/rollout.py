@@ -1,0 +1,80 @@
+"""One episode on a simulated arm: executing chunks, and holding still when none comes. Knows nothing of ROS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from qvla_ros.actions import Actions, libero_action
+from qvla_ros.simulation.libero import HOLD_ACTION, LiberoObservation
+from qvla_ros.simulation.specification import CONTROL_PERIOD_S, METRES_PER_UNIT
+
+# At rest: less than 0.2 mm a control period (4 mm/s), five times running. From full speed LIBERO's soft controller
+# takes about two seconds to get there.
+REST_STEP_M, REST_STEPS, HOLD_MAX_STEPS = 2e-4, 5, 100
+
+
+class Task(Protocol):
+    """What a rollout needs of a simulated task: LiberoTask and FakeTask."""
+
+    instruction: str
+    max_steps: int
+
+    @property
+    def init_state_count(self) -> int: ...
+    def reset(self, init_state: int | None, seed: int = 0) -> LiberoObservation: ...
+    def step(self, action: np.ndarray, render: bool) -> tuple[LiberoObservation, bool]: ...
+    def close(self) -> None: ...
+
+
+@dataclass
+class Rollout:
+    """What happened so far. commanded_m: per step, the end effector's position plus the commanded delta, [3]."""
+
+    success: bool = False
+    steps: int = 0
+    commanded_m: list[np.ndarray] = field(default_factory=list)
+    last_action: np.ndarray = field(default_factory=lambda: np.array(HOLD_ACTION))
+
+
+@dataclass(frozen=True)
+class Hold:
+    """How the arm came to rest after its last command."""
+
+    at_rest: bool
+    duration_s: float
+    moved_m: float
+
+    def __str__(self) -> str:
+        end = "came to rest" if self.at_rest else "was still moving"
+        return (
+            f"The arm is held still: without further commands it {end} after {self.duration_s:.2f} s and "
+            f"{1e3 * self.moved_m:.1f} mm; the gripper stays as it was."
+        )
+
+
+def execute(task: Task, rollout: Rollout, observation: LiberoObservation, actions: Actions) -> LiberoObservation:
+    """Execute a chunk [K, 7] (opening fractions) until it, the episode or the step limit ends; draw only its end."""
+    actions = actions[: task.max_steps - rollout.steps]
+    for index, action in enumerate(actions):
+        rollout.last_action = libero_action(action)
+        rollout.commanded_m.append(observation.eef_position_m + METRES_PER_UNIT * rollout.last_action[:3])
+        observation, rollout.success = task.step(rollout.last_action, render=index == len(actions) - 1)
+        rollout.steps += 1
+        if rollout.success:
+            break
+    return observation
+
+
+def hold_still(task: Task, rollout: Rollout) -> Hold:
+    """Command zero deltas and the gripper as it was, until the arm rests or HOLD_MAX_STEPS are over."""
+    action = np.array([0.0] * 6 + [rollout.last_action[6]])
+    positions = [task.step(action, render=False)[0].eef_position_m]
+    resting = 0
+    while resting < REST_STEPS and len(positions) < HOLD_MAX_STEPS:
+        positions.append(task.step(action, render=False)[0].eef_position_m)
+        resting = resting + 1 if np.linalg.norm(positions[-1] - positions[-2]) < REST_STEP_M else 0
+    moved_m = float(np.linalg.norm(positions[-1] - positions[0]))
+    return Hold(resting == REST_STEPS, len(positions) * CONTROL_PERIOD_S, moved_m)

@@ -1,0 +1,193 @@
+"""Real processes over real DDS: each test has a ROS domain of its own on this machine only."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.srv import ChangeState
+from qvla.msg import ActionChunk, PolicyStatus
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
+from std_srvs.srv import SetBool
+
+from qvla_ros.evaluation.processes import private_ros_environment
+from qvla_ros.nodes import qos
+from qvla_ros.simulation.specification import CAMERA_NAMES, FINGER_NAMES
+
+PATIENCE_S = 30.0  # for what takes a fraction of a second on an idle machine
+CAMERA_SIZE = 32
+POSITION_M = (0.1, -0.2, 0.3)
+FINGERS_M = (0.75, -0.5)
+
+
+@pytest.fixture
+def ros_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """Environment of a private ROS graph, for child processes and for this one."""
+    with private_ros_environment(tmp_path) as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield environment
+
+
+class Process:
+    """A node in a process of its own; `stderr` and `lines` are what it has written so far."""
+
+    def __init__(self, module: str, parameters: dict[str, Any], namespace: str, directory: Path) -> None:
+        arguments = [sys.executable, "-m", module, "--ros-args"]
+        for name, value in parameters.items():
+            arguments += ["-p", f"{name}:={json.dumps(value)}"]
+        if namespace:
+            arguments += ["-r", f"__ns:=/{namespace}"]
+        stem = directory / f"{module.rsplit('.', 1)[-1]}_{namespace}_{time.monotonic_ns()}"
+        self._out, self._err = stem.with_suffix(".out"), stem.with_suffix(".err")
+        with self._out.open("w") as out, self._err.open("w") as err:
+            self.popen = subprocess.Popen(arguments, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=os.environ)
+
+    @property
+    def stderr(self) -> str:
+        return self._err.read_text()
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        lines = self._out.read_text().split("\n")[:-1]  # what follows the last newline is not whole yet
+        return [json.loads(line) for line in lines]
+
+    def wait(self) -> int:
+        return self.popen.wait(PATIENCE_S)
+
+    def wait_for_event(self, event: str) -> dict[str, Any]:
+        def found() -> dict[str, Any] | None:
+            assert self.popen.poll() is None, self.stderr
+            return next((item for item in self.events if item["event"] == event), None)
+
+        return wait_for(found, lambda: f"event {event}; {self.stderr}")
+
+
+def wait_for(condition: Callable[[], Any], what: Callable[[], str], step: Callable[[], None] | None = None) -> Any:
+    """What `condition` gives once it is true; fails after PATIENCE_S, naming `what`."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"waited {PATIENCE_S} s for {what()}"
+        step() if step is not None else time.sleep(0.02)
+    return result
+
+
+@pytest.fixture
+def start(ros_environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """start(module, parameters, namespace="x") -> Process in this test's graph; killed at the end."""
+    processes: list[Process] = []
+
+    def run(module: str, parameters: dict[str, Any], namespace: str = "") -> Process:
+        processes.append(Process(f"qvla_ros.nodes.{module}", parameters, namespace, tmp_path))
+        return processes[-1]
+
+    yield run
+    for process in processes:
+        process.popen.kill()
+        process.popen.wait()
+
+
+class Robot:
+    """Publishes observations to the policy node in namespace /x and keeps what comes back."""
+
+    def __init__(self) -> None:
+        self.node = rclpy.create_node("robot")
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        publisher = self.node.create_publisher
+        self.images = {name: publisher(Image, f"/x/camera/{name}/image_raw", qos.SENSOR) for name in CAMERA_NAMES}
+        self.joints = publisher(JointState, "/x/joint_states", qos.SENSOR)
+        self.pose = publisher(PoseStamped, "/x/ee_pose", qos.SENSOR)
+        self.instruction = publisher(String, "/x/instruction", qos.LATCHED)
+        self.chunks: list[ActionChunk] = []
+        self.statuses: list[PolicyStatus] = []
+        self.node.create_subscription(ActionChunk, "/x/policy/action_chunk", self.chunks.append, qos.COMMAND)
+        self.node.create_subscription(PolicyStatus, "/x/policy/status", self.statuses.append, qos.LATCHED)
+        self._arm = self.node.create_client(SetBool, "/x/policy/arm")
+        self._change_state = self.node.create_client(ChangeState, "/x/policy/change_state")
+
+    def spin(self, seconds: float = 0.02) -> None:
+        self._executor.spin_once(timeout_sec=seconds)
+
+    def wait(self, condition: Callable[[], Any], what: str) -> Any:
+        return wait_for(condition, lambda: f"{what}; statuses {[s.reason for s in self.statuses]}", self.spin)
+
+    def wait_until_active(self) -> None:
+        publishers = (*self.images.values(), self.joints, self.pose, self.instruction)
+        self.wait(lambda: all(p.get_subscription_count() > 0 for p in publishers), "subscriptions")
+
+    def wait_for_reason(self, *words: str) -> PolicyStatus:
+        def found() -> PolicyStatus | None:
+            return next((s for s in self.statuses if all(word in s.reason for word in words)), None)
+
+        return self.wait(found, f"a status with {words}")
+
+    def tell(self, instruction: str) -> None:
+        self.instruction.publish(String(data=instruction))
+
+    def publish(self, encoding: str = "rgb8", joints: tuple[str, ...] = FINGER_NAMES, cameras: int = 2) -> Any:
+        """One observation under one stamp, which is returned."""
+        stamp = self.node.get_clock().now().to_msg()
+        state = JointState(name=list(joints), position=list(FINGERS_M[: len(joints)]))
+        pose = PoseStamped()
+        pose.pose.position.x, pose.pose.position.y, pose.pose.position.z = POSITION_M
+        image = Image(height=CAMERA_SIZE, width=CAMERA_SIZE, encoding=encoding, step=3 * CAMERA_SIZE)
+        image.data = np.zeros(3 * CAMERA_SIZE**2, np.uint8).tobytes()
+        for message in (state, pose, image):
+            message.header.stamp = stamp
+        self.joints.publish(state)
+        self.pose.publish(pose)
+        for publisher in list(self.images.values())[:cameras]:
+            publisher.publish(image)
+        return stamp
+
+    def ask(self, **options: Any) -> ActionChunk:
+        """Publish observations until a chunk answers one of them; that chunk."""
+        stamps: list[Any] = []
+        self.chunks.clear()
+
+        def answered() -> ActionChunk | None:
+            return next((chunk for chunk in self.chunks if chunk.header.stamp in stamps), None)
+
+        def publish_again() -> None:
+            stamps.append(self.publish(**options))
+            end = time.monotonic() + 0.5  # best effort: an image may get lost
+            while not answered() and time.monotonic() < end:
+                self.spin()
+
+        return wait_for(answered, lambda: f"a chunk; {[s.reason for s in self.statuses]}", publish_again)
+
+    def call(self, client: Any, request: Any) -> Any:
+        self.wait(client.service_is_ready, client.srv_name)
+        future = client.call_async(request)
+        self.wait(future.done, client.srv_name)
+        return future.result()
+
+    def arm(self, armed: bool) -> Any:
+        return self.call(self._arm, SetBool.Request(data=armed))
+
+    def change_state(self, transition: int) -> bool:
+        request = ChangeState.Request()
+        request.transition.id = transition
+        return self.call(self._change_state, request).success
+
+
+@pytest.fixture
+def robot(ros_environment: dict[str, str]) -> Iterator[Robot]:
+    rclpy.init(domain_id=int(ros_environment["ROS_DOMAIN_ID"]))
+    robot = Robot()
+    yield robot
+    robot.node.destroy_node()
+    rclpy.try_shutdown()
