@@ -1,0 +1,138 @@
+"""The whole graph against the torch policy that carries the same rounded weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from qvla_offline.checkpoints.config import PolicyConfig
+from qvla_offline.checkpoints.model import OpenVLAOFT, PolicyInputs
+from qvla_offline.checkpoints.random_checkpoint import randomize
+from qvla_offline.checkpoints.targets import quantization_targets
+from qvla_offline.export.graph import GraphBuilder
+from qvla_offline.export.linear import opset_for
+from qvla_offline.export.policy import emit_policy
+from qvla_offline.export.weights import Weights
+from qvla_offline.quantizers import QuantizationScheme, quantize_layer
+
+TOLERANCE = 1e-4  # float32 sums in another order; actions are of order 1
+
+
+def random_gates(model: OpenVLAOFT, seed: int) -> dict[str, np.ndarray]:
+    """Every bit-width in every layer, most often 4."""
+    rng = np.random.default_rng(seed)
+    shares = [0.08, 0.2, 0.45, 0.2, 0.07]
+    targets = quantization_targets(model)
+    return {name: rng.choice([0, 2, 4, 8, 16], len(module.weight), p=shares) for name, module in targets.items()}
+
+
+def write_policy(
+    path: Path, model: OpenVLAOFT, gates: Mapping[str, np.ndarray], scheme: QuantizationScheme, compute: str = "float32"
+) -> Weights:
+    """The policy's graph at `path`; returns what was taken from the checkpoint."""
+    weights = Weights(model.state_dict(), gates, scheme)
+    with GraphBuilder(path.with_suffix(".onnx.data"), compute, opset_for(scheme.two_bit_storage)) as graph:
+        emit_policy(graph, weights, model.config)
+        onnx.save(graph.model(), path)
+    onnx.checker.check_model(path, full_check=True)
+    return weights
+
+
+@torch.no_grad()
+def rounded_model(model: OpenVLAOFT, weights: Weights) -> OpenVLAOFT:
+    """A copy whose gated layers went through the quantizer and whose other matrices through float16."""
+    copy = OpenVLAOFT(model.config)
+    copy.load_state_dict(model.state_dict())
+    for name, module in copy.named_modules():
+        weight = getattr(module, "weight", None)
+        if weight is None or weight.ndim < 2:
+            continue
+        if name in weights.bits:
+            layer = quantize_layer(weight.flatten(1), weights.bits[name], weights.scheme)
+            weight.copy_(layer.dequantize().view_as(weight))
+        else:
+            weight.copy_(weight.half().float())
+    return copy.eval().requires_grad_(False)
+
+
+def random_inputs(config: PolicyConfig, seed: int, prompt_tokens: int) -> dict[str, np.ndarray]:
+    """Inputs of the policy graph."""
+    rng = np.random.default_rng(seed)
+    size, channels = config.vision[0].image_size, 3 * len(config.vision) * config.oft.num_images
+    return {
+        "pixel_values": rng.standard_normal((1, channels, size, size), dtype=np.float32),
+        "input_ids": rng.integers(3, config.text.vocab_size, (1, prompt_tokens)),
+        "proprio": rng.uniform(-1, 1, (1, config.oft.proprio_dim)).astype(np.float32),
+    }
+
+
+def torch_actions(model: OpenVLAOFT, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """[1, K, A], float32."""
+    return model(PolicyInputs(**{name: torch.from_numpy(array) for name, array in inputs.items()})).numpy()
+
+
+def check_parity(path: Path, run_graph, model: OpenVLAOFT, gates, scheme=None, prompts=(19,)) -> None:
+    weights = write_policy(path, model, gates, scheme or QuantizationScheme())
+    rounded = rounded_model(model, weights)
+    for length in prompts:
+        inputs = random_inputs(model.config, seed=length, prompt_tokens=length)
+        expected = torch_actions(rounded, inputs)
+        actions = run_graph(path, inputs)["actions"]
+        assert (actions.shape, actions.dtype) == (expected.shape, np.float32)
+        assert np.abs(expected).max() > 0.05  # else agreement would mean nothing
+        np.testing.assert_allclose(actions, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_gates_agree_with_the_rounded_policy(tmp_path: Path, run_graph, model: OpenVLAOFT, seed: int) -> None:
+    check_parity(tmp_path / "policy.onnx", run_graph, model, random_gates(model, seed), prompts=(2, 19, 60))
+
+
+def test_packed_two_bit_storage_agrees(tmp_path: Path, run_graph, model: OpenVLAOFT) -> None:
+    scheme = QuantizationScheme(group_size=32, two_bit_storage="int2")
+    check_parity(tmp_path / "policy.onnx", run_graph, model, random_gates(model, 7), scheme)
+
+
+def test_whole_layers_of_0_and_of_16_bits_agree(tmp_path: Path, run_graph, model: OpenVLAOFT) -> None:
+    gates = {name: np.full(len(module.weight), 16) for name, module in quantization_targets(model).items()}
+    for name in gates:
+        if ".0.mlp." in name or name.endswith(("0.attn.qkv", "1.self_attn.v_proj")):
+            gates[name] = np.zeros_like(gates[name])
+    check_parity(tmp_path / "policy.onnx", run_graph, model, gates)
+
+
+@torch.no_grad()
+def changed_model(config: PolicyConfig) -> OpenVLAOFT:
+    model = OpenVLAOFT(config)
+    randomize(model, torch.Generator().manual_seed(3))
+    return model.eval().requires_grad_(False)
+
+
+def test_shared_key_heads_agree(tmp_path: Path, run_graph, model: OpenVLAOFT) -> None:
+    grouped = changed_model(replace(model.config, text=replace(model.config.text, num_key_value_heads=2)))
+    check_parity(tmp_path / "policy.onnx", run_graph, grouped, random_gates(grouped, 1))
+
+
+def test_a_single_backbone_and_a_single_image_agree(tmp_path: Path, run_graph, model: OpenVLAOFT) -> None:
+    config = replace(model.config, vision=model.config.vision[1:], oft=replace(model.config.oft, num_images=1))
+    single = changed_model(config)
+    check_parity(tmp_path / "policy.onnx", run_graph, single, random_gates(single, 1))
+
+
+def test_float16_compute_stays_near_the_rounded_policy(tmp_path: Path, run_graph, model: OpenVLAOFT) -> None:
+    weights = write_policy(tmp_path / "policy.onnx", model, random_gates(model, 0), QuantizationScheme(), "float16")
+    inputs = random_inputs(model.config, 0, 19)
+    actions = run_graph(tmp_path / "policy.onnx", inputs)["actions"]
+    np.testing.assert_allclose(actions, torch_actions(rounded_model(model, weights), inputs), atol=1e-2)
+
+
+def test_what_a_policy_never_executes_is_not_in_the_graph(tmp_path: Path, model: OpenVLAOFT) -> None:
+    weights = write_policy(tmp_path / "policy.onnx", model, random_gates(model, 0), QuantizationScheme())
+    left_out = set(quantization_targets(model)) - set(weights.bits)
+    assert {name.split(".")[2] for name in left_out} == {"blocks", "attn_pool"}
+    assert len(left_out) == 13  # the last block of two ViTs, four layers each, and five of the pooling head
