@@ -1,0 +1,73 @@
+"""A policy and the LIBERO arm: `ros2 launch qvla libero.launch.py bundle:=/path/to/bundle task_ids:='[0, 1]'`.
+
+The bridge prints one JSON line an episode; the launch ends with it. `qvla eval` compares several policies.
+"""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, Shutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+POLICY = "policy_under_test"  # the namespace in which bridge and policy meet
+
+
+def share(*parts: str) -> PathJoinSubstitution:
+    return PathJoinSubstitution([FindPackageShare("qvla"), *parts])
+
+
+def generate_launch_description() -> LaunchDescription:
+    arguments = [
+        DeclareLaunchArgument("bundle", description="Directory of the policy bundle (`qvla quantize` makes it)"),
+        DeclareLaunchArgument(
+            "backend",
+            default_value="onnxruntime",
+            choices=["onnxruntime", "tensorrt", "zero", "sine", "replay"],
+            description="What runs the policy's graph",
+        ),
+        DeclareLaunchArgument(
+            "params_file",
+            default_value=share("config", "libero.yaml"),
+            description="YAML with the parameters of both nodes",
+        ),
+        DeclareLaunchArgument(
+            "task_suite_name",
+            default_value="libero_object",
+            choices=["libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90"],
+            description="LIBERO suite",
+        ),
+        DeclareLaunchArgument("task_ids", default_value="[0]", description="Tasks of the suite, a YAML list"),
+        DeclareLaunchArgument("num_trials_per_task", default_value="1", description="Episodes of each task"),
+        DeclareLaunchArgument("output_dir", default_value="", description="Where episodes.jsonl goes; empty: nowhere"),
+        DeclareLaunchArgument("video_dir", default_value="", description="Where a video goes; empty: nowhere"),
+    ]
+    policy = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(share("launch", "policy.launch.py")),
+        launch_arguments={
+            "bundle": LaunchConfiguration("bundle"),
+            "namespace": POLICY,
+            "backend": LaunchConfiguration("backend"),
+            "params_file": LaunchConfiguration("params_file"),
+        }.items(),
+    )
+    bridge = Node(
+        package="qvla",
+        executable="libero_bridge",
+        name="libero_bridge",
+        output="screen",
+        parameters=[
+            LaunchConfiguration("params_file"),
+            {
+                "policies": [POLICY],
+                "task_suite_name": LaunchConfiguration("task_suite_name"),
+                "task_ids": LaunchConfiguration("task_ids"),  # read as YAML: a list of integers
+                "num_trials_per_task": LaunchConfiguration("num_trials_per_task"),
+                "output_dir": ParameterValue(LaunchConfiguration("output_dir"), value_type=str),
+                "video_dir": ParameterValue(LaunchConfiguration("video_dir"), value_type=str),
+            },
+        ],
+        on_exit=Shutdown(reason="the bridge has ended"),
+    )
+    return LaunchDescription([*arguments, policy, bridge])
