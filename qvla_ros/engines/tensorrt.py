@@ -48,7 +48,7 @@ class TensorRTEngine:
         self._outputs = [self._spec(n) for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.OUTPUT]
         self._longest = {spec.name: self._engine.get_tensor_profile_shape(spec.name, 0) for spec in self._inputs}
         self._allocate()
-        self.name = f"tensorrt-{flavour} {trt.__version__} sm{self._gpu.compute_capability}"
+        self.name = f"{trt.__name__} {trt.__version__} sm{self._gpu.compute_capability}"
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
         """Run once and wait; inputs and outputs by name."""

@@ -1,0 +1,97 @@
+"""Engines are chosen by name, refuse what they do not know, and never stand in for one another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from qvla_ros.bundle import load_bundle
+from qvla_ros.engines import BACKENDS, load_engine
+from qvla_ros.engines.signature import TensorSpec, check_inputs
+from qvla_ros.errors import QvlaError
+
+INPUTS = {
+    "pixel_values": np.zeros((1, 6, 16, 16), np.float32),
+    "input_ids": np.ones((1, 5), np.int64),
+    "proprio": np.linspace(-1, 1, 8, dtype=np.float32)[None],
+}
+
+
+def test_an_unknown_backend_is_answered_with_the_list(bundle_dir: Path) -> None:
+    with pytest.raises(QvlaError, match=r"'openvino'.*" + ", ".join(BACKENDS)):
+        load_engine(load_bundle(bundle_dir), "openvino")
+
+
+@pytest.mark.parametrize("weights", ["unpacked", "packed_exact", "packed_int8"])
+def test_onnx_runtime_runs_the_graph_and_says_how(bundle_dir: Path, weights: str) -> None:
+    engine = load_engine(load_bundle(bundle_dir), "onnxruntime", threads=1, weights=weights)
+    actions = engine.run(INPUTS)["actions"]
+    np.testing.assert_array_equal(actions, np.broadcast_to(INPUTS["proprio"][:, None, :7], (1, 4, 7)))
+    assert engine.name == f"onnxruntime {onnxruntime.__version__} cpu {weights}"
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"provider": "rocm"}, "provider"),
+        ({"weights": "int3"}, "weights"),
+        ({"threads": 0}, "threads"),
+        ({"thread": 2}, "options of backend onnxruntime"),
+    ],
+)
+def test_bad_options_are_named(bundle_dir: Path, options: dict, key: str) -> None:
+    with pytest.raises(QvlaError, match=key):
+        load_engine(load_bundle(bundle_dir), "onnxruntime", **options)
+
+
+def test_a_missing_gpu_is_an_error_and_not_a_cpu_session(bundle_dir: Path, monkeypatch) -> None:
+    bundle = load_bundle(bundle_dir)
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        with pytest.raises(QvlaError, match=r"provider: got cuda .*CUDAExecutionProvider"):
+            load_engine(bundle, "onnxruntime", provider="cuda")
+
+    class FallenBack:
+        """What ONNX Runtime gives when the provider is compiled in but its libraries do not load: a CPU session."""
+
+        def __init__(self, *arguments: object, **options: object) -> None: ...
+
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", FallenBack)
+    with pytest.raises(QvlaError, match="provider: got CPUExecutionProvider; expected CUDAExecutionProvider"):
+        load_engine(bundle, "onnxruntime", provider="cuda")
+
+
+def test_a_damaged_graph_is_refused(bundle_dir: Path, make_bundle, tmp_path: Path) -> None:
+    bundle = load_bundle(make_bundle(tmp_path / "bundle"))
+    (bundle.directory / "policy.onnx").write_bytes(b"not a graph")
+    with pytest.raises(QvlaError, match=r"policy\.onnx.*export the bundle again"):
+        load_engine(bundle, "onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"proprio": None}, "engine inputs"),
+        ({"wrist": np.zeros(1)}, "engine inputs"),
+        ({"proprio": np.zeros((1, 8))}, r"proprio: got float64 \[1, 8\]; expected float32 \[1, 8\]"),
+        ({"proprio": np.zeros((1, 7), np.float32)}, r"proprio: got float32 \[1, 7\]"),
+        ({"input_ids": np.zeros((1, 0), np.int64)}, r"input_ids: got int64 \[1, 0\]; expected int64 \[1, \*\]"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named(changed: dict, said: str) -> None:
+    specs = [
+        TensorSpec("pixel_values", np.dtype(np.float32), (1, 6, 16, 16)),
+        TensorSpec("input_ids", np.dtype(np.int64), (1, None)),
+        TensorSpec("proprio", np.dtype(np.float32), (1, 8)),
+    ]
+    check_inputs(specs, INPUTS)
+    inputs = {name: array for name, array in {**INPUTS, **changed}.items() if array is not None}
+    with pytest.raises(QvlaError, match=said):
+        check_inputs(specs, inputs)
