@@ -26,7 +26,7 @@ from qvla_ros.evaluation.processes import private_ros_environment
 from qvla_ros.nodes import qos
 from qvla_ros.simulation.specification import CAMERA_NAMES, FINGER_NAMES
 
-PATIENCE_S = 30.0  # for what takes a fraction of a second on an idle machine
+PATIENCE_S = 120.0  # for what takes a second or two on an idle machine
 CAMERA_SIZE = 32
 POSITION_M = (0.1, -0.2, 0.3)
 FINGERS_M = (0.75, -0.5)

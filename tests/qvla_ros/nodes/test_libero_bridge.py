@@ -1,0 +1,163 @@
+"""The bridge with policy nodes, each in a process of its own. `simulator: fake` has no physics; one test has LIBERO."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LONG = 1_000_000  # steps: an episode that ends only by what the test does
+
+
+@pytest.fixture
+def policy(start: Callable, bundle_dir: Path) -> Callable:
+    """policy(namespace, backend) starts a policy node with the tiny bundle."""
+    return lambda namespace, backend: start("policy", {"bundle": str(bundle_dir), "backend": backend}, namespace)
+
+
+@pytest.fixture
+def bridge(start: Callable) -> Callable:
+    """bridge(policies, **parameters) starts the bridge on the fake simulator."""
+
+    def run(policies: list[str], **parameters: Any) -> Any:
+        fake = {"simulator": "fake", "task_suite_name": "fake", "camera_size": 32}
+        return start("libero_bridge", {"policies": policies, **fake, **parameters})
+
+    return run
+
+
+def _of_kind(events: list[dict], kind: str) -> list[dict]:
+    return [event for event in events if event["event"] == kind]
+
+
+def test_policies_take_turns_from_the_same_initial_states(policy: Callable, bridge: Callable, tmp_path: Path) -> None:
+    for name, backend in (("moving", "sine"), ("resting", "zero")):
+        policy(name, backend)
+    videos = tmp_path / "video"
+    process = bridge(["moving", "resting"], num_trials_per_task=2, init_state_offset=3, video_dir=str(videos))
+    assert process.wait() == 0, process.stderr
+    events = process.events
+    assert events[0] == {"event": "start", "policies": ["moving", "resting"], "episodes": 4}
+    assert events[-1] == {"event": "end"}
+    episodes = _of_kind(events, "episode")
+    assert [(e["init_state"], e["policy"]) for e in episodes] == [
+        (3, "moving"),
+        (3, "resting"),
+        (4, "moving"),
+        (4, "resting"),
+    ]
+    # A point that sways leaves its start; one that is told to stay never does.
+    assert [e["success"] for e in episodes] == [True, False, True, False]
+    resting = episodes[1]
+    assert resting["steps"] == 40
+    assert len(resting["inference_ms"]) == len(resting["stamp_to_command_ms"]) == 10
+    assert all(ms > 0 for ms in resting["stamp_to_command_ms"])
+    assert resting["jerk_m_s3"] < 1e-3
+    assert resting["engine"] == "fake (zero): looks at nothing"
+    for name in ("moving", "resting"):
+        assert (videos / f"{name}_task0_init3.mp4").read_bytes()[4:8] == b"ftyp"
+    assert sorted(path.name for path in videos.iterdir()) == ["moving_task0_init3.mp4", "resting_task0_init3.mp4"]
+
+
+def test_finished_episodes_are_not_run_again(policy: Callable, bridge: Callable, tmp_path: Path) -> None:
+    policy("moving", "sine")
+    first = bridge(["moving"], output_dir=str(tmp_path / "out"))
+    assert first.wait() == 0, first.stderr
+    second = bridge(["moving"], output_dir=str(tmp_path / "out"), num_trials_per_task=2)
+    assert second.wait() == 0, second.stderr
+    before, again, new = (_of_kind(first.events, "episode") + _of_kind(second.events, "episode"))[:3]
+    assert again == {**before, "resumed": True}
+    assert "resumed" not in new
+    lines = (tmp_path / "out" / "episodes.jsonl").read_text().splitlines()
+    assert [json.loads(line)["init_state"] for line in lines] == [0, 1]
+
+
+def test_a_killed_policy_leaves_the_arm_still_and_the_reason_on_record(
+    policy: Callable, bridge: Callable, tmp_path: Path
+) -> None:
+    victim = policy("victim", "zero")
+    process = bridge(["victim"], max_steps=LONG, output_dir=str(tmp_path / "out"))
+    process.wait_for_event("step")
+    victim.popen.kill()
+    assert process.wait() == 3
+    error = process.events[-1]
+    assert error["event"] == "error"
+    assert "/victim/policy/action_chunk" in error["reason"]
+    assert "python -m qvla_ros.nodes.policy" in error["reason"]
+    assert "held still" in error["reason"]
+    assert error["hold"]["at_rest"]
+    assert not (tmp_path / "out" / "episodes.jsonl").exists()
+
+
+def test_a_policy_that_hangs_is_late(policy: Callable, bridge: Callable) -> None:
+    victim = policy("victim", "zero")
+    process = bridge(["victim"], max_steps=LONG, response_timeout_s=1.0)
+    process.wait_for_event("step")
+    victim.popen.send_signal(signal.SIGSTOP)
+    assert process.wait() == 3
+    assert "no chunk for this observation within 1." in process.events[-1]["reason"]
+    assert "its last status: RUNNING" in process.events[-1]["reason"]
+
+
+def test_an_absent_policy_is_named_with_the_command_that_starts_it(bridge: Callable) -> None:
+    process = bridge(["absent"], startup_timeout_s=1.0)
+    assert process.wait() == 3
+    reason = process.events[-1]["reason"]
+    assert "'absent' (/absent/policy/action_chunk): not ready within 1." in reason
+    assert "its node is not there" in reason
+    assert "-p bundle:=DIR -r __ns:=/absent" in reason
+
+
+def test_a_disarmed_chunk_is_not_executed(policy: Callable, bridge: Callable, robot: Any) -> None:
+    policy("x", "zero")
+    process = bridge(["x"], max_steps=LONG)
+    process.wait_for_event("step")
+    assert robot.arm(False).success
+    assert process.wait() == 3
+    assert "disarmed" in process.events[-1]["reason"]
+
+
+def test_a_policy_for_other_cameras_is_told_apart(policy: Callable, bridge: Callable) -> None:
+    policy("x", "zero")
+    process = bridge(["x"], camera_size=64, response_timeout_s=2.0)
+    assert process.wait() == 3
+    assert "image size on /x/camera/agentview/image_raw: got 64x64" in process.events[-1]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"policies": ["a", "a"]}, "parameter policies"),
+        ({"simulator": "gazebo"}, "one of libero, fake"),
+        ({"num_trials_per_task": 0}, "parameter num_trials_per_task: got 0"),
+    ],
+)
+def test_a_wrong_parameter_ends_with_exit_code_2(bridge: Callable, parameters: dict, message: str) -> None:
+    process = bridge(**{"policies": ["x"], **parameters})
+    assert process.wait() == 2
+    assert message in process.stderr
+    assert message in process.events[-1]["reason"]
+
+
+def test_initial_states_that_do_not_exist_are_refused(policy: Callable, bridge: Callable) -> None:
+    policy("x", "zero")
+    process = bridge(["x"], init_state_offset=49, num_trials_per_task=2)
+    assert process.wait() == 2
+    assert "initial states below 50" in process.events[-1]["reason"]
+
+
+@pytest.mark.simulation
+def test_liberos_arm_comes_to_rest_when_its_policy_is_killed(policy: Callable, start: Callable) -> None:
+    victim = policy("victim", "sine")
+    parameters = {"policies": ["victim"], "camera_size": 32, "task_suite_name": "libero_object", "max_steps": LONG}
+    process = start("libero_bridge", parameters)
+    process.wait_for_event("step")
+    victim.popen.kill()
+    assert process.wait() == 3, process.stderr
+    error = process.events[-1]
+    assert error["hold"]["at_rest"], error
+    assert error["hold"]["duration_s"] < 5

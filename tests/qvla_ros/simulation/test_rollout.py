@@ -1,0 +1,60 @@
+"""Chunks are executed to their end and no further, and an arm without a policy comes to rest (fake simulation)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qvla_ros.simulation.fake import FakeTask
+from qvla_ros.simulation.motion import rms_jerk_m_s3
+from qvla_ros.simulation.rollout import Rollout, execute, hold_still
+
+
+def _chunk(length: int, dx: float, opening: float = 1.0) -> np.ndarray:
+    return np.tile([0.0, 0.0, dx, 0.0, 0.0, 0.0, opening], (length, 1))
+
+
+def test_a_chunk_stops_at_success_and_draws_only_its_end() -> None:
+    task, rollout = FakeTask("fake", 0, 16), Rollout()
+    observation = execute(task, rollout, task.reset(0), _chunk(3, 0.1))
+    assert set(observation.images) == {"agentview", "wrist"}
+    assert (rollout.steps, rollout.success) == (3, False)
+    observation = execute(task, rollout, observation, _chunk(8, 1.0))
+    assert (rollout.steps, rollout.success) == (5, True)
+
+
+def test_a_chunk_stops_at_the_step_limit() -> None:
+    task, rollout = FakeTask("fake", 0, 16, max_steps=5), Rollout()
+    execute(task, rollout, task.reset(0), _chunk(8, 0.01))
+    assert rollout.steps == 5
+
+
+def test_holding_still_keeps_the_gripper_as_it_was() -> None:
+    for opening in (0.0, 1.0):
+        task, rollout = FakeTask("fake", 0, 16), Rollout()
+        execute(task, rollout, task.reset(0), _chunk(2, 0.5, opening))
+        before = task.step(np.array([0.0] * 6 + [rollout.last_action[6]]), render=False)[0]
+        hold = hold_still(task, rollout)
+        after = task.step(np.array([0.0] * 6 + [rollout.last_action[6]]), render=False)[0]
+        assert hold.at_rest
+        assert hold.moved_m == 0
+        np.testing.assert_array_equal(after.gripper_positions_m, before.gripper_positions_m)
+
+
+def test_an_arm_that_does_not_stop_is_reported_as_moving() -> None:
+    class Drifting(FakeTask):
+        def step(self, action, render):
+            return super().step(action + np.eye(7)[0] * 0.1, render)
+
+    task = Drifting("fake", 0, 16)
+    task.reset(0)
+    hold = hold_still(task, Rollout())
+    assert not hold.at_rest
+    assert "was still moving" in str(hold)
+
+
+def test_the_jerk_of_a_cubic_is_its_third_derivative() -> None:
+    t = np.arange(20) * 0.05
+    positions = np.stack([2 * t**3, t**2, np.ones_like(t)], axis=1)
+    assert rms_jerk_m_s3(positions, 0.05) == pytest.approx(12.0)
+    assert rms_jerk_m_s3(positions[:3], 0.05) is None
