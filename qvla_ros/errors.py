@@ -13,3 +13,7 @@ class QvlaError(Exception):
     def __init__(self, key: str, value: object, expected: str, fix: str) -> None:
         self.key, self.value, self.expected, self.fix = key, value, expected, fix
         super().__init__(f"{key}: got {value}; expected {expected}. Fix: {fix}")
+
+    def __reduce__(self) -> tuple[type[QvlaError], tuple[str, object, str, str]]:
+        """As four arguments again on the other side of a process pool; an exception would send its message alone."""
+        return QvlaError, (self.key, str(self.value), self.expected, self.fix)

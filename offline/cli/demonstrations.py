@@ -11,6 +11,7 @@ from pathlib import Path
 
 from qvla_offline.reference.demonstrations import episode_path, record_episode, write_episode
 from qvla_offline.reference.expert import PickPlaceExpert
+
 from qvla_ros.errors import QvlaError
 from qvla_ros.simulation.libero import LiberoTask
 

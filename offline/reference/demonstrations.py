@@ -12,7 +12,8 @@ One episode is one file, `<out>/<suite>/task_<id>/episode_<index>.npz` (numpy, n
     image_steps            int32   [N]     the steps t that have images
     <camera>_jpeg          uint8   [B]     N JPEG files (quality 95, 4:2:0), one after another, not rotated
     <camera>_jpeg_offsets  int64   [N + 1] where each of them starts; cameras: agentview, wrist
-    instruction, suite, task_id, episode, seed, attempt, success_step
+    label_chunks           float32 [N, 8, 7], only if a learner drove (see dagger): the expert's next actions from there
+    instruction, suite, task_id, episode, seed, attempt, success_step (-1: the task was not done)
 
 Actions are those of the simulator: six OSC_POSE deltas in [-1, 1], gripper -1 open, +1 close. Images exist only where
 no push falls into the next `CHUNK_LENGTH` steps and as many labels follow, so every image is a training sample.
@@ -25,6 +26,7 @@ held for some steps (noise injection: Laskey et al. 2017, DART).
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +34,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-
 from qvla_offline.reference.expert import CLOSE, OPEN, PickPlaceExpert, hand_rotation, step_towards
 from qvla_offline.reference.privileged import PickPlaceState, PrivilegedScene
+
 from qvla_ros.atomic import atomic_file
 from qvla_ros.errors import QvlaError
 from qvla_ros.simulation.libero import ACTION_SIZE, LiberoObservation, LiberoTask
@@ -78,6 +80,7 @@ class Episode:
     image_steps: np.ndarray  # [N]
     jpegs: dict[str, list[bytes]]  # camera -> N files
     facts: dict[str, Any]
+    label_chunks: np.ndarray | None = None  # [N, K, 7] if somebody else than the expert drove
 
     def __len__(self) -> int:
         return len(self.series["label_actions"])
@@ -88,6 +91,8 @@ class Episode:
 
     def action_chunk(self, index: int, length: int = CHUNK_LENGTH) -> np.ndarray:
         """The labels from the step of image `index` on, float32 [length, 7]."""
+        if self.label_chunks is not None:
+            return self.label_chunks[index, :length]
         step = int(self.image_steps[index])
         return self.series["label_actions"][step : step + length]
 
@@ -108,7 +113,7 @@ def record_episode(
     rng = np.random.default_rng(seed)
     scene = PrivilegedScene(task)
     task.reset(None, seed=int(rng.integers(2**31)))
-    observation = _random_start(task, scene, rng, disturbances)
+    observation = random_start(task, scene, rng, disturbances)
     noise = rng.uniform(0.0, disturbances.largest_noise) * np.array([1.0] * 3 + [0.2] * 3 + [0.0])
     pushes = _scheduled_pushes(rng, disturbances)
     push_start, push_end = next(pushes)
@@ -126,7 +131,7 @@ def record_episode(
             push = _draw_push(rng, label, disturbances)
         is_push = push_start <= step < push_end
         action = push if is_push else np.clip(label + noise * rng.standard_normal(ACTION_SIZE), -1.0, 1.0)
-        rows.append(_row(observation, state, label, action, is_push))
+        rows.append(series_row(observation, state, label, action, is_push))
         if observation.images:
             frames[step] = observation.images
         step += 1
@@ -137,22 +142,33 @@ def record_episode(
         if success and success_step is None:
             success_step = step
             push_start, push_end = task.max_steps, task.max_steps
-    facts = dict(instruction=task.instruction, suite=task.suite, task_id=task.task_index, success_step=success_step)
     usable = [t for t in sorted(frames) if t + CHUNK_LENGTH <= step]
     usable = [t for t in usable if not any(row["is_push"] for row in rows[t : t + CHUNK_LENGTH])]
+    return assemble_episode(task, rows, {t: frames[t] for t in usable}, success_step)
+
+
+def assemble_episode(
+    task: LiberoTask,
+    rows: list[dict[str, Any]],
+    frames: dict[int, dict[str, np.ndarray]],
+    success_step: int,
+    label_chunks: np.ndarray | None = None,
+) -> Episode:
+    """Stack the rows of `series_row` and compress the frames (step -> camera -> uint8 [H, W, 3])."""
     return Episode(
         series={name: np.stack([row[name] for row in rows]) for name in _SERIES},
-        image_steps=np.array(usable, dtype=np.int32),
-        jpegs={camera: [encode_jpeg(frames[t][camera]) for t in usable] for camera in CAMERAS},
-        facts=facts,
+        image_steps=np.array(list(frames), dtype=np.int32),
+        jpegs={camera: [encode_jpeg(images[camera]) for images in frames.values()] for camera in CAMERAS},
+        facts=dict(instruction=task.instruction, suite=task.suite, task_id=task.task_index, success_step=success_step),
+        label_chunks=label_chunks,
     )
 
 
-def _random_start(
+def random_start(
     task: LiberoTask, scene: PrivilegedScene, rng: np.random.Generator, disturbances: Disturbances
 ) -> LiberoObservation:
     """Drive the hand, unrecorded, to where the episode is to start; returns a rendered observation."""
-    state = scene.start()
+    state = scene.state()
     center, top = state.object_center_m, float(state.object_points_m[:, 2].max())
     if rng.random() < disturbances.start_near_object:
         target = np.append(center[:2] + rng.uniform(-0.06, 0.06, 2), top + rng.uniform(0.03, 0.15))
@@ -196,9 +212,10 @@ def _draw_push(rng: np.random.Generator, label: np.ndarray, disturbances: Distur
     return push
 
 
-def _row(
+def series_row(
     observation: LiberoObservation, state: PickPlaceState, label: np.ndarray, action: np.ndarray, is_push: bool
 ) -> dict[str, Any]:
+    """One step of the series of an Episode, by name."""
     values = {
         "label_actions": label,
         "executed_actions": action,
@@ -227,6 +244,8 @@ def episode_path(out: Path, suite: str, task_id: int, episode: int) -> Path:
 def write_episode(path: Path, episode: Episode) -> None:
     """Write one episode, whole or not at all."""
     arrays: dict[str, Any] = dict(episode.series, image_steps=episode.image_steps)
+    if episode.label_chunks is not None:
+        arrays["label_chunks"] = episode.label_chunks
     for camera, files in episode.jpegs.items():
         arrays[f"{camera}_jpeg"] = np.frombuffer(b"".join(files), dtype=np.uint8)
         arrays[f"{camera}_jpeg_offsets"] = np.cumsum([0, *map(len, files)], dtype=np.int64)
@@ -243,12 +262,13 @@ def read_episode(path: Path) -> Episode:
         jpegs = {}
         for camera in CAMERAS:
             data, offsets = arrays[f"{camera}_jpeg"].tobytes(), arrays[f"{camera}_jpeg_offsets"]
-            jpegs[camera] = [data[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+            jpegs[camera] = [data[a:b] for a, b in itertools.pairwise(offsets)]
         return Episode(
             series={name: arrays[name] for name in _SERIES},
             image_steps=arrays["image_steps"],
             jpegs=jpegs,
             facts={name: arrays[name].item() for name in _FACTS if name in arrays},
+            label_chunks=arrays.get("label_chunks"),
         )
     except (OSError, ValueError, KeyError) as error:
         raise QvlaError(

@@ -14,8 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-
-from qvla_offline.reference.privileged import PickPlaceState
+from qvla_offline.reference.privileged import WRIST_TURNS_RAD, PickPlaceState, grasp_widths
 
 POSITION_UNIT_M, ROTATION_UNIT_RAD = 0.05, 0.5  # one unit of an OSC_POSE action
 OPEN, CLOSE = -1.0, 1.0
@@ -85,10 +84,8 @@ class PickPlaceExpert:
         if in_place:
             return self._move(state, np.append(center[:2], grasp_z), CLOSE, yaw)
         hover_z = top + self.hover_m
-        off = np.clip((distance - self.centred_m) / (self.off_centre_m - self.centred_m), 0.0, 1.0)
-        off = max(
-            off, np.clip((turned - 0.05) / 0.15, 0.0, 1.0), np.clip((0.072 - state.finger_opening_m) / 0.01, 0.0, 1.0)
-        )
+        off_centre = (distance - self.centred_m) / (self.off_centre_m - self.centred_m)
+        off = np.clip(max(off_centre, (turned - 0.05) / 0.15, (0.072 - state.finger_opening_m) / 0.01), 0.0, 1.0)
         funnel_z = grasp_z + off * (hover_z - grasp_z)
         # Low beside the object (after a push, or with an empty hand): rise before moving sideways into it.
         beside = np.clip((funnel_z - 0.01 - height) / 0.03, 0.0, 1.0) if distance > self.centred_m else 0.0
@@ -96,11 +93,9 @@ class PickPlaceExpert:
 
     def _grasp_yaw(self, state: PickPlaceState) -> float:
         """The smallest turn of the wrist, radians, at which the object fits between the fingers."""
-        yaws = np.deg2rad([0, 10, -10, 20, -20, 30, -30, 45, -45, 60, -60, 75, -75, 90])
-        across = np.stack([-np.sin(yaws), np.cos(yaws)], axis=-1) @ state.object_points_m[:, :2].T
-        widths = np.ptp(across, axis=-1)
+        widths = grasp_widths(state.object_points_m)
         fits = np.flatnonzero(widths < self.widest_grasp_m)
-        return float(yaws[fits[0] if len(fits) else widths.argmin()])
+        return float(WRIST_TURNS_RAD[fits[0] if len(fits) else widths.argmin()])
 
     def _move(self, state: PickPlaceState, target_m: np.ndarray, gripper: float, yaw_rad: float = 0.0) -> np.ndarray:
         return step_towards(state, target_m, gripper, hand_rotation(yaw_rad), gain=self.gain)
@@ -109,7 +104,7 @@ class PickPlaceExpert:
 def step_towards(
     state: PickPlaceState, target_m: np.ndarray, gripper: float, target_rotation: np.ndarray, gain: float = 1.2
 ) -> np.ndarray:
-    """A proportional action, float64 [7], towards a pose of the hand; clipped so that the path seen from above stays straight."""
+    """A proportional action, float64 [7], towards a pose of the hand; seen from above, the path is straight."""
     delta = gain * (target_m - state.eef_position_m) / POSITION_UNIT_M
     delta[:2] /= max(1.0, float(np.abs(delta[:2]).max()))
     delta[2] = np.clip(delta[2], -1.0, 1.0)  # on its own: rising comes first, whatever the way to go

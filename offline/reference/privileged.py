@@ -1,7 +1,7 @@
-"""What the expert may see and a policy may not: where the object and its goal really are.
+"""What the expert may see and a policy may not: where the object and its container really are.
 
-`PrivilegedScene` reads it from a single-goal pick-and-place task of LIBERO (`In(object, container)` or
-`On(object, plate)`). Everything is in metres in the simulator's world frame; collision geometry, not looks, decides.
+`PrivilegedScene` reads it from a pick-and-place task of LIBERO with one goal, `In(object, container)`. Everything is
+in metres in the simulator's world frame; collision geometry, not looks, decides.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import numpy as np
 from qvla_ros.errors import QvlaError
 from qvla_ros.simulation.libero import LiberoTask
 
+WIDEST_OBJECT_M = 0.074  # of the 0.08 m between the open fingers
+WRIST_TURNS_RAD = np.deg2rad([0, 10, -10, 20, -20, 30, -30, 45, -45, 60, -60, 75, -75, 90])  # smallest first
 _MESH = 7  # mujoco.mjtGeom.mjGEOM_MESH
 
 
@@ -21,16 +23,14 @@ class PickPlaceState:
     """One instant of a pick-and-place task. Positions in metres, world frame."""
 
     eef_position_m: np.ndarray  # [3], between the finger pads
-    eef_rotation: (
-        np.ndarray
-    )  # [3, 3], columns: the grip site's x (along which the fingers move), y and z (the approach)
+    eef_rotation: np.ndarray  # [3, 3], the grip site's axes as columns: the fingers move along x, z points ahead
     finger_opening_m: float  # distance between the finger pads, 0 to 0.08
     object_points_m: np.ndarray  # [N, 3], vertices of the object's collision geometry
     object_touches_fingers: bool  # both pads touch it
     goal_center_m: np.ndarray  # [2], middle of the container seen from above
     goal_half_extent_m: np.ndarray  # [2]
     goal_top_m: float  # height of the container's rim
-    floor_m: float  # height of what the object stood on at the start of the episode
+    floor_m: float  # height of what the container stands on
 
     @property
     def object_center_m(self) -> np.ndarray:
@@ -39,15 +39,13 @@ class PickPlaceState:
 
 
 class PrivilegedScene:
-    """Reads a PickPlaceState from a running task. Make one a task, and call `start` after each reset."""
+    """Reads a PickPlaceState from a running task. Keeps nothing between calls, so one serves all episodes of a task."""
 
     def __init__(self, task: LiberoTask) -> None:
         goals = task.environment.parsed_problem["goal_state"]
-        if len(goals) != 1 or goals[0][0] not in ("in", "on"):
-            expected = "a task with one goal, In or On (libero_object, libero_spatial)"
-            raise QvlaError(
-                "task_id", task.instruction, expected, "choose another task: the expert only picks and places"
-            )
+        if len(goals) != 1 or goals[0][0] != "in":
+            expected = "a task with one goal, In(object, container), as in libero_object"
+            raise QvlaError("task_id", task.instruction, expected, "choose another task: the expert picks and places")
         self._environment = task.environment
         model = self._environment.sim.model
         _, object_name, goal_name = goals[0]
@@ -57,12 +55,10 @@ class PrivilegedScene:
         self._object = _collision_vertices(model, self._environment.obj_body_id[object_name])
         self._goal = _collision_vertices(model, self._environment.obj_body_id[container])
         self._site = self._environment.robots[0].eef_site_id
-        self._floor_m = 0.0
-
-    def start(self) -> PickPlaceState:
-        """Remember what the object stands on; returns the first state."""
-        self._floor_m = float(self._world_points(self._object)[:, 2].min())
-        return self.state()
+        width = grasp_widths(self._world_points(self._object)).min()
+        if width > WIDEST_OBJECT_M:
+            expected = f"an object at most {WIDEST_OBJECT_M} m wide somewhere: it is grasped across, not by its rim"
+            raise QvlaError("task_id", f"{object_name}, {width:.3f} m wide", expected, "choose a task of libero_object")
 
     def state(self) -> PickPlaceState:
         """The state at this instant (not delayed, unlike observations)."""
@@ -79,12 +75,18 @@ class PrivilegedScene:
             goal_center_m=(low[:2] + high[:2]) / 2,
             goal_half_extent_m=(high[:2] - low[:2]) / 2,
             goal_top_m=float(high[2]),
-            floor_m=self._floor_m,
+            floor_m=float(low[2]),
         )
 
     def _world_points(self, vertices: list[tuple[int, np.ndarray]]) -> np.ndarray:
         data = self._environment.sim.data
         return np.concatenate([p @ data.geom_xmat[g].reshape(3, 3).T + data.geom_xpos[g] for g, p in vertices])
+
+
+def grasp_widths(points_m: np.ndarray) -> np.ndarray:
+    """How wide `points_m` [N, 3] are along the fingers at each of WRIST_TURNS_RAD, in metres."""
+    fingers = np.stack([-np.sin(WRIST_TURNS_RAD), np.cos(WRIST_TURNS_RAD)], axis=-1)
+    return np.ptp(fingers @ points_m[:, :2].T, axis=-1)
 
 
 def _collision_vertices(model: object, body: int) -> list[tuple[int, np.ndarray]]:

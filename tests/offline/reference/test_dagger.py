@@ -1,0 +1,51 @@
+"""Labels at the states that a learner visits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qvla_offline.reference.dagger import expert_chunk, record_learner_episode
+from qvla_offline.reference.demonstrations import read_episode, write_episode
+from qvla_offline.reference.expert import PickPlaceExpert
+from qvla_offline.reference.privileged import PrivilegedScene
+
+from qvla_ros.simulation.libero import HOLD_ACTION
+
+EXPERT = PickPlaceExpert()
+
+
+@pytest.mark.simulation
+def test_a_chunk_is_what_the_expert_then_does(milk_task):
+    milk_task.reset(None, seed=3, settle_steps=2)
+    before = milk_task.environment.sim.get_state().flatten()
+    chunk = expert_chunk(milk_task, EXPERT)
+    np.testing.assert_array_equal(milk_task.environment.sim.get_state().flatten(), before)
+    scene = PrivilegedScene(milk_task)
+    for expected in chunk:
+        action = EXPERT.act(scene.state())
+        np.testing.assert_array_equal(action.astype(np.float32), expected)
+        milk_task.step(action, render=False)
+
+
+@pytest.mark.simulation
+def test_a_learner_that_never_moves_is_told_to_go_on(milk_task, tmp_path):
+    class Short:
+        """The same task with a short step limit."""
+
+        max_steps = 16
+
+        def __getattr__(self, name):
+            return getattr(milk_task, name)
+
+    def idle(observation, instruction):
+        assert observation.images["wrist"].shape == (128, 128, 3)
+        assert instruction == milk_task.instruction
+        return np.tile(HOLD_ACTION, (8, 1))
+
+    episode = record_learner_episode(Short(), EXPERT, idle, seed=(5,))
+    assert episode.facts["success_step"] == -1
+    assert episode.image_steps.tolist() == [0, 8]
+    np.testing.assert_array_equal(episode.series["executed_actions"], np.tile(np.float32(HOLD_ACTION), (16, 1)))
+    assert np.abs(episode.action_chunk(1)[:, :3]).max() > 0.3
+    write_episode(tmp_path / "episode.npz", episode)
+    np.testing.assert_array_equal(read_episode(tmp_path / "episode.npz").action_chunk(1), episode.action_chunk(1))
