@@ -52,11 +52,9 @@ class QuantizationScheme:
             return 0
         return 1 if bits == 8 else -(-columns // self.group_size)
 
-    def row_bits(self, columns: int, bits: int, cost: str = "nominal") -> int:
-        """Bits of one stored row, scales included. cost 'stored' charges a 2-bit code what its container takes."""
-        scale_bits = torch.finfo(SCALE_TYPES[self.scale_dtype]).bits
-        code_bits = 4 if cost == "stored" and bits == 2 and self.two_bit_storage == "int4" else bits
-        return columns * code_bits + scale_bits * self.scales_per_row(columns, bits)
+    def row_bits(self, columns: int, bits: int) -> int:
+        """Bits of one row's codes and scales. What its container takes is for qvla_offline.gates.costs to say."""
+        return columns * bits + torch.finfo(SCALE_TYPES[self.scale_dtype]).bits * self.scales_per_row(columns, bits)
 
 
 @dataclass(frozen=True)
@@ -102,14 +100,7 @@ class QuantizedLayer:
 
     def nominal_bits(self) -> int:
         """Bits of codes and scales together, 2-bit codes counted as 2."""
-        return self._total_bits("nominal")
-
-    def stored_bytes(self) -> float:
-        """Bytes that the containers take, scales included."""
-        return self._total_bits("stored") / 8
-
-    def _total_bits(self, cost: str) -> int:
-        return sum(rows.numel() * self.scheme.row_bits(self.shape[1], bits, cost) for bits, rows in self.rows.items())
+        return sum(rows.numel() * self.scheme.row_bits(self.shape[1], bits) for bits, rows in self.rows.items())
 
 
 def quantize_rows(weight: Tensor, bits: int, scheme: QuantizationScheme) -> RowCodes:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from qvla_offline.gates.costs import Pricing
 from qvla_offline.gates.files import Gates, match_layers, read_gates, uniform, write_gates
-from qvla_offline.gates.optimal import Allocation, bits_per_weight, choice_costs, optimal
+from qvla_offline.gates.optimal import Allocation, optimal
 from qvla_offline.gates.released import released_greedy
 
 __all__ = [
     "Allocation",
     "Gates",
-    "bits_per_weight",
-    "choice_costs",
+    "Pricing",
     "match_layers",
     "optimal",
     "read_gates",

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from qvla_offline.quantizers import QuantizationScheme
+from qvla_offline.gates.costs import Pricing
 
 from qvla_ros.errors import QvlaError
 
@@ -34,43 +34,19 @@ class Allocation:
         return (self.total - self.bound) / self.total if self.total > 0 else 0.0
 
 
-def choice_costs(
-    columns: Mapping[str, int], bits: Sequence[int], scheme: QuantizationScheme, cost: str
-) -> dict[str, np.ndarray]:
-    """Bits that one row of each layer takes at each bit-width, scales included: {layer: int64 [len(bits)]}."""
-    return {
-        name: np.array([scheme.row_bits(width, b, cost) for b in bits], dtype=np.int64)
-        for name, width in columns.items()
-    }
-
-
-def bits_per_weight(
-    layers: Mapping[str, np.ndarray], columns: Mapping[str, int], scheme: QuantizationScheme, cost: str = "nominal"
-) -> float:
-    """Mean bits per weight, scales included, over the layers named in `columns`."""
-    spent = weights = 0
-    for name, width in columns.items():
-        counts = np.bincount(layers[name])
-        spent += sum(int(n) * scheme.row_bits(width, b, cost) for b, n in enumerate(counts) if n)
-        weights += layers[name].size * width
-    return spent / weights
-
-
 def optimal(
     scores: Mapping[str, np.ndarray],
     columns: Mapping[str, int],
     bits: Sequence[int],
     target_avg_bits: float,
-    scheme: QuantizationScheme,
-    cost: str = "nominal",
+    pricing: Pricing,
 ) -> Allocation:
     """Gates of least summed sensitivity that take at most `target_avg_bits` per weight, scales included.
 
-    scores: {layer: [len(bits), R]}, rows in the order of `bits` (ascending); columns: {layer: C}. cost: 'nominal'
-    counts a 2-bit code as 2 bits, 'stored' as what its container takes. Raises QvlaError when the budget is below the
-    cheapest gates.
+    scores: {layer: [len(bits), R]}, rows in the order of `bits` (ascending); columns: {layer: C}. Raises QvlaError when
+    the budget is below the cheapest gates.
     """
-    prices = choice_costs(columns, bits, scheme, cost)
+    prices = pricing.choices(columns, bits)
     names = list(scores)
     rows = [scores[name].shape[1] for name in names]
     weights = sum(count * columns[name] for name, count in zip(names, rows, strict=True))

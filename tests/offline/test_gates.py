@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qvla_offline.gates import (
     Gates,
-    bits_per_weight,
+    Pricing,
     optimal,
     read_gates,
     released_greedy,
@@ -27,6 +27,7 @@ from qvla_ros.errors import QvlaError
 VECTORS = json.loads((Path(__file__).parents[1] / "data" / "qvla_vectors.json").read_text())["greedy"]
 BITS = (0, 2, 4, 8, 16)
 SCHEME = QuantizationScheme(16)
+NOMINAL, STORED = Pricing(SCHEME), Pricing(SCHEME, "stored")
 PROXIES = {
     name: {int(bits): np.array(score, dtype=np.float32) for bits, score in VECTORS["proxies"][name].items()}
     for name in VECTORS["layer_order"]
@@ -65,9 +66,9 @@ instances = st.tuples(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 
 @given(instances, st.floats(2.5, 15.5))
 def test_optimal_keeps_within_the_budget_and_reports_what_it_reached(instance, budget):
     scores, columns = random_scores(*instance)
-    found = optimal(scores, columns, BITS, budget, SCHEME)
+    found = optimal(scores, columns, BITS, budget, NOMINAL)
     assert found.reached_bits_per_weight <= budget + 1e-9
-    assert found.reached_bits_per_weight == pytest.approx(bits_per_weight(found.layers, columns, SCHEME))
+    assert found.reached_bits_per_weight == pytest.approx(NOMINAL.bits_per_weight(found.layers, columns))
     assert found.total == pytest.approx(total_score(scores, found.layers))
     assert found.bound <= found.total
 
@@ -78,8 +79,8 @@ def test_no_released_allocation_beats_the_bound_at_its_own_cost(instance, target
     scores, columns = random_scores(*instance)
     proxies = {name: dict(zip(BITS, score, strict=True)) for name, score in scores.items()}
     released = released_greedy(proxies, BITS, target)
-    spent = bits_per_weight(released, columns, SCHEME)
-    found = optimal(scores, columns, BITS, spent, SCHEME)
+    spent = NOMINAL.bits_per_weight(released, columns)
+    found = optimal(scores, columns, BITS, spent, NOMINAL)
     assert found.bound <= total_score(scores, released) * (1 + 1e-9) + 1e-12
 
 
@@ -87,7 +88,7 @@ def test_optimal_beats_released_greedy_on_many_channels_at_equal_cost():
     scores, columns = random_scores(1, 20, 200)
     proxies = {name: dict(zip(BITS, score, strict=True)) for name, score in scores.items()}
     released = released_greedy(proxies, BITS, 4.0)
-    found = optimal(scores, columns, BITS, bits_per_weight(released, columns, SCHEME), SCHEME)
+    found = optimal(scores, columns, BITS, NOMINAL.bits_per_weight(released, columns), NOMINAL)
     assert found.total < total_score(scores, released)
     assert found.gap < 1e-3
 
@@ -121,8 +122,8 @@ def test_allocation_is_within_one_channel_of_brute_force(seed, channels, steps, 
 @given(instances, st.floats(2.5, 15.0), st.floats(0.0, 3.0))
 def test_more_budget_never_raises_the_sensitivity(instance, budget, more):
     scores, columns = random_scores(*instance)
-    small = optimal(scores, columns, BITS, budget, SCHEME)
-    large = optimal(scores, columns, BITS, budget + more, SCHEME)
+    small = optimal(scores, columns, BITS, budget, NOMINAL)
+    large = optimal(scores, columns, BITS, budget + more, NOMINAL)
     assert large.total <= small.total * (1 + 1e-12) + 1e-12
 
 
@@ -148,20 +149,20 @@ def test_released_greedy_breaks_ties_by_the_time_of_the_push(seed, target):
 
 def test_stored_cost_never_buys_two_bits_when_four_cost_the_same():
     scores, columns = random_scores(3, 3, 50)
-    nominal = optimal(scores, columns, BITS, 4.0, SCHEME, cost="nominal")
-    stored = optimal(scores, columns, BITS, 4.0, SCHEME, cost="stored")
+    nominal = optimal(scores, columns, BITS, 4.0, NOMINAL)
+    stored = optimal(scores, columns, BITS, 6.5, STORED)
     assert any((row == 2).any() for row in nominal.layers.values())
     assert not any((row == 2).any() for row in stored.layers.values())
-    assert bits_per_weight(stored.layers, columns, SCHEME, "stored") <= 4.0
+    assert STORED.bits_per_weight(stored.layers, columns) <= 6.5
 
 
 def test_budget_below_the_cheapest_gates_and_broken_scores_are_refused():
     scores, columns = random_scores(0, 2, 4)
     with pytest.raises(QvlaError, match="target_avg_bits"):
-        optimal({n: s[1:] for n, s in scores.items()}, columns, BITS[1:], 1.0, SCHEME)
+        optimal({n: s[1:] for n, s in scores.items()}, columns, BITS[1:], 1.0, NOMINAL)
     scores["layer1"][0, 0] = np.nan
     with pytest.raises(QvlaError, match="layer1"):
-        optimal(scores, columns, BITS, 8.0, SCHEME)
+        optimal(scores, columns, BITS, 8.0, NOMINAL)
 
 
 ROWS = {"language_model.model.layers.0.mlp.up_proj": 3, "vision_backbone.featurizer.blocks.0.attn.qkv": 2}

@@ -142,16 +142,12 @@ def test_layer_with_mixed_bits_puts_every_row_back_in_its_place():
         assert torch.equal(back[row : row + 1], alone)
 
 
-def test_costs_count_codes_scales_and_the_container_of_two_bit_codes():
+def test_bits_of_a_row_count_codes_and_scales():
     scheme = QuantizationScheme(64)
     assert [scheme.row_bits(130, b) for b in (0, 2, 4, 8, 16)] == [0, 260 + 48, 520 + 48, 1040 + 16, 2080]
-    assert scheme.row_bits(130, 2, "stored") == 520 + 48
-    assert QuantizationScheme(64, two_bit_storage="int2").row_bits(130, 2, "stored") == 260 + 48
     layer = quantize_layer(student_rows(3, 130), [2, 8, 0], scheme)
     assert layer.nominal_bits() == 260 + 48 + 1040 + 16
-    assert layer.stored_bytes() == (520 + 48 + 1040 + 16) / 8
-    stored = sum(c.scales.numel() * c.scales.element_size() for c in layer.codes.values())
-    assert stored == (48 + 16) / 8
+    assert sum(c.scales.numel() * c.scales.element_size() for c in layer.codes.values()) == (48 + 16) / 8
 
 
 def test_wrong_gate_length_unknown_bits_broken_weights_and_bad_schemes_are_refused():

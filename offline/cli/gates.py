@@ -1,0 +1,50 @@
+"""`qvla gates`: a budget becomes one bit-width per output channel."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from qvla_offline.cli.options import add_scheme_arguments, bit_list, scheme_overrides
+
+HELP = "choose a bit-width for every output channel, within a budget"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--proxy_pt", required=True, type=Path, help="sensitivity file (.safetensors or released .pt)")
+    parser.add_argument("--out_json", required=True, type=Path, help="gates file to write")
+    parser.add_argument("--bits", type=bit_list, default=(0, 2, 4, 8, 16), help="allowed (default: 0,2,4,8,16)")
+    parser.add_argument(
+        "--target_avg_bits",
+        type=float,
+        default=4.0,
+        help="bits per weight, scales included (method released: bits per channel, as theirs); default 4.0",
+    )
+    parser.add_argument("--method", default="optimal", help="optimal (default) or released (their greedy)")
+    parser.add_argument("--cost", default="nominal", help="nominal (default) or stored: what the graph holds")
+    parser.add_argument("--compute_dtype", default="float32", help="for --cost stored: type of the graph's scales")
+    parser.add_argument("--tile", type=int, default=8, help="rows that export fills groups up to (default: 8)")
+    parser.add_argument("--pretrained_checkpoint", type=Path, help="needed to price the rows of a released .pt")
+    add_scheme_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from qvla_offline.fakequant import target_shapes
+    from qvla_offline.gates import write_gates
+    from qvla_offline.gates.assign import Budget, assign_gates, describe
+    from qvla_offline.quantizers import QuantizationScheme
+    from qvla_offline.sensitivity.store import read_sensitivity
+
+    from qvla_ros.bundle import sha256_of
+
+    sensitivity = read_sensitivity(args.proxy_pt)
+    scheme = QuantizationScheme(**(sensitivity.settings.get("scheme", {}) | scheme_overrides(args)))
+    budget = Budget(args.target_avg_bits, args.bits, args.method, args.cost, args.compute_dtype, args.tile)
+    columns = None
+    if args.pretrained_checkpoint:
+        columns = {name: width for name, (_, width) in target_shapes(args.pretrained_checkpoint).items()}
+    gates = assign_gates(sensitivity, budget, scheme, {"sensitivity_sha256": sha256_of(args.proxy_pt)}, columns)
+    write_gates(args.out_json, gates)
+    print(describe(gates))
+    print(f"wrote {args.out_json}")
+    return 0

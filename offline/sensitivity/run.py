@@ -1,0 +1,183 @@
+"""Sensitivity of a checkpoint directory on a calibration file: from paths to the finished file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from qvla_offline.calibration import calibration_sha256, read_calibration
+from qvla_offline.checkpoints.io import Checkpoint, load_checkpoint
+from qvla_offline.checkpoints.model import PolicyInputs
+from qvla_offline.checkpoints.targets import quantization_targets
+from qvla_offline.export.robot import LIBERO, read_robot
+from qvla_offline.fingerprint import checkpoint_sha256, value_sha256
+from qvla_offline.quantizers import QuantizationScheme
+from qvla_offline.sensitivity.action import PartialSums, Probing, action_scores
+from qvla_offline.sensitivity.exact import (
+    Agreement,
+    agreement,
+    look_up,
+    measured_scores,
+    stratified_choices,
+    top_channels,
+)
+from qvla_offline.sensitivity.hessian import columns, hessian_scores
+from qvla_offline.sensitivity.store import Sensitivity, read_sensitivity, write_sensitivity
+
+from qvla_ros.errors import QvlaError
+
+METHODS = ("action", "hessian")
+EXACT_SAMPLES = 8  # exact measurement averages over so many samples: one forward pass each per channel
+
+
+@dataclass(frozen=True)
+class SensitivityOptions:
+    """How to score. The defaults are those of the released script, where it has the option."""
+
+    method: str = "action"
+    bits: tuple[int, ...] = (0, 2, 4, 8)
+    max_samples: int = 32
+    percdamp: float = 0.01
+    probes: int = 4
+    seed: int = 0
+    memory_gb: float = 4.0
+    check: int = 0
+    refine: int = 0
+    skip_bad_lines: bool = False
+    device: str = "cpu"
+    unnorm_key: str | None = None
+    robot_path: str | None = None
+    scheme: QuantizationScheme = field(default_factory=QuantizationScheme)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise QvlaError("method", self.method, f"one of {METHODS}", "choose with --method")
+        allowed = (0, 2, 4, 8) if self.method == "action" else (0, *range(2, 16))
+        object.__setattr__(self, "bits", tuple(sorted(set(self.bits) - {16})))  # at 16 the score is 0
+        if not self.bits or not set(self.bits) <= set(allowed):
+            raise QvlaError("bits", list(self.bits), f"some of {list(allowed)}", "choose with --bits, e.g. 0,2,4,8")
+        for key in ("max_samples", "probes", "memory_gb"):
+            if getattr(self, key) <= 0:
+                raise QvlaError(key, getattr(self, key), "a number above 0", f"raise --{key}")
+        if self.method == "hessian" and (self.check or self.refine):
+            raise QvlaError("check and refine", "asked with hessian", "the action method", "use --method action")
+
+    def identity(self) -> dict[str, object]:
+        """The options that change the numbers of the estimate."""
+        kept = {k: v for k, v in asdict(self).items() if k not in ("memory_gb", "check", "device", "skip_bad_lines")}
+        for unused in ("percdamp",) if self.method == "action" else ("probes", "seed", "refine", "scheme"):
+            del kept[unused]
+        return kept
+
+
+def compute_sensitivity(
+    checkpoint_path: Path, calib_jsonl: Path, out_path: Path, options: SensitivityOptions, resume: bool = False
+) -> tuple[Sensitivity, Agreement | None]:
+    """Score every target layer, write `out_path`; returns the scores and, if asked, how exact measurement agrees."""
+    robot = LIBERO if options.robot_path is None else read_robot(options.robot_path)
+    sources = {
+        "checkpoint_sha256": checkpoint_sha256(checkpoint_path),
+        "calibration_sha256": calibration_sha256(calib_jsonl, options.max_samples),
+    }
+    checkpoint = load_checkpoint(checkpoint_path, options.unnorm_key, device=options.device)
+    samples = [
+        sample.to(options.device)
+        for sample in read_calibration(calib_jsonl, checkpoint, options.max_samples, options.skip_bad_lines, robot)
+    ]
+    targets = quantization_targets(checkpoint.model)
+    empty = Sensitivity(
+        options.method,
+        options.bits,
+        {},
+        {name: columns(module) for name, module in targets.items()},
+        (),
+        sources,
+        {**options.identity(), "samples": len(samples)},
+    )
+    score = _action if options.method == "action" else _hessian
+    sensitivity = score(checkpoint, samples, empty, out_path, options, resume)
+    report = None
+    if options.check:
+        report = check(checkpoint, samples, sensitivity, options)
+        settings = sensitivity.settings | {"agreement": asdict(report)}
+        sensitivity = replace(sensitivity, settings=settings)
+    write_sensitivity(out_path, sensitivity)
+    return sensitivity, report
+
+
+def check(
+    checkpoint: Checkpoint, samples: list[PolicyInputs], sensitivity: Sensitivity, options: SensitivityOptions
+) -> Agreement:
+    """Compare the estimate with exact measurement on `options.check` channels, spread over ranks and bit-widths."""
+    executed = sensitivity.executed()
+    choices = stratified_choices(executed, sensitivity.bits, options.check, options.seed)
+    targets = quantization_targets(checkpoint.model)
+    measured = measured_scores(checkpoint.model, targets, samples[:EXACT_SAMPLES], choices, options.scheme)
+    return agreement(choices, look_up(executed, sensitivity.bits, choices), measured)
+
+
+def _action(
+    checkpoint: Checkpoint,
+    samples: list[PolicyInputs],
+    empty: Sensitivity,
+    out_path: Path,
+    options: SensitivityOptions,
+    resume: bool,
+) -> Sensitivity:
+    targets = quantization_targets(checkpoint.model)
+    probing = Probing(options.bits, options.probes, options.seed, options.memory_gb * 1e9)
+    # memory_gb cuts the layers into passes, and so decides which sums a number of finished samples stands for
+    fingerprint = value_sha256([empty.settings, empty.sources, options.memory_gb])
+    partial = PartialSums(out_path.with_name(f"{out_path.name}.partial"), fingerprint, resume)
+    tensors, unreached = action_scores(checkpoint.model, targets, samples, options.scheme, probing, partial)
+    scores = {name: tensor.numpy() for name, tensor in tensors.items()}
+    sensitivity = replace(empty, scores=scores, not_executed=unreached)
+    if options.refine:
+        choices = top_channels(sensitivity.executed(), options.bits, options.refine)
+        measured = measured_scores(checkpoint.model, targets, samples[:EXACT_SAMPLES], choices, options.scheme)
+        position = {bits: index for index, bits in enumerate(options.bits)}
+        for (name, channel, bits), value in zip(choices, measured, strict=True):
+            scores[name][position[bits], channel] = value
+    write_sensitivity(out_path, sensitivity)
+    partial.remove()
+    return sensitivity
+
+
+def _hessian(
+    checkpoint: Checkpoint,
+    samples: list[PolicyInputs],
+    empty: Sensitivity,
+    out_path: Path,
+    options: SensitivityOptions,
+    resume: bool,
+) -> Sensitivity:
+    targets = quantization_targets(checkpoint.model)
+    finished = _finished_layers(out_path, empty) if resume else {}
+    unreached: list[str] = []
+    remaining = {name: module for name, module in targets.items() if name not in finished}
+    for group in hessian_scores(
+        checkpoint.model, remaining, samples, options.bits, options.percdamp, options.memory_gb * 1e9
+    ):
+        finished |= {name: scores.numpy() for name, (scores, _) in group.items()}
+        unreached += [name for name, (_, reached) in group.items() if not reached]
+        ordered = {name: finished[name] for name in targets if name in finished}
+        write_sensitivity(out_path, replace(empty, scores=ordered, not_executed=tuple(unreached)))
+    return replace(empty, scores={name: finished[name] for name in targets}, not_executed=tuple(unreached))
+
+
+def _finished_layers(out_path: Path, expected: Sensitivity) -> dict[str, np.ndarray]:
+    """Scores that an earlier run left in `out_path`; it must have had the same bits (and, where told, inputs)."""
+    if not out_path.is_file():
+        return {}
+    earlier = read_sensitivity(out_path)
+    below_16 = tuple(bits for bits in expected.bits if bits < 16) if out_path.suffix == ".pt" else expected.bits
+    differs = earlier.sources and (earlier.sources, earlier.settings) != (expected.sources, expected.settings)
+    if earlier.bits != below_16 or differs:
+        raise QvlaError(
+            "resume",
+            f"{out_path} of another run (bits {list(earlier.bits)})",
+            f"the same checkpoint, calibration and options (bits {list(expected.bits)})",
+            "delete the file or run without --resume",
+        )
+    return dict(earlier.executed())
