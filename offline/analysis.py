@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qvla_offline.gates import Gates, bits_per_weight, optimal, read_gates
+from qvla_offline.gates import Gates, Pricing, optimal, read_gates
+from qvla_offline.gates.assign import score_table
 from qvla_offline.quantizers import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity, read_sensitivity
 
@@ -26,29 +27,28 @@ UNITS = {"action": "squared normalised action", "hessian": "Hessian proxy"}
 
 
 def analyse(sensitivity: Sensitivity, gates: Gates) -> dict[str, Any]:
-    """The report's numbers; see the module. 16 bits cost no error: sensitivity has no row for it."""
-    scheme = QuantizationScheme(**gates.scheme)
-    scores = {name: np.concatenate([score, np.zeros_like(score[:1])]) for name, score in sensitivity.executed().items()}
+    """The report's numbers; see the module. Priced as the gates were: their scheme, their kind of cost."""
+    cost, compute_dtype = gates.budget.get("cost", "nominal"), gates.budget.get("compute_dtype", "float32")
+    pricing = Pricing(QuantizationScheme(**gates.scheme), cost, compute_dtype)
     bits = (*sensitivity.bits, 16)
+    scores = score_table(sensitivity, bits)
     columns = {name: sensitivity.columns[name] for name in scores}
 
     def point(layers: Mapping[str, np.ndarray]) -> tuple[float, float]:
-        error = sum(float(s[np.searchsorted(bits, layers[n]), np.arange(s.shape[1])].sum()) for n, s in scores.items())
-        return bits_per_weight(layers, columns, scheme), error
+        rows = {name: np.searchsorted(bits, layers[name]) for name in scores}
+        error = sum(float(score[rows[name], np.arange(score.shape[1])].sum()) for name, score in scores.items())
+        return pricing.bits_per_weight(layers, columns), error
 
-    def everywhere(width: int) -> dict[str, np.ndarray]:
-        return {name: np.full(score.shape[1], width, np.uint8) for name, score in scores.items()}
-
-    uniform = {width: point(everywhere(width)) for width in sensitivity.bits if width > 0}
-    lowest = point(everywhere(bits[0]))[0]
-    budgets = np.linspace(lowest, point(everywhere(8 if 8 in bits else 16))[0], BUDGETS + 1)[1:]
-    best = [optimal(scores, columns, bits, float(budget), scheme) for budget in budgets]
+    everywhere = {b: point({name: np.full(s.shape[1], b, np.uint8) for name, s in scores.items()}) for b in bits}
+    budgets = np.linspace(everywhere[bits[0]][0], everywhere[bits[-2]][0], BUDGETS + 1)[1:]
+    best = [optimal(scores, columns, bits, float(budget), pricing) for budget in budgets]
     return {
         "layers": list(scores),
-        "sensitivity": {width: [float(s[i].sum()) for s in scores.values()] for i, width in enumerate(bits[:-1])},
+        "sensitivity": {b: [float(score[i].sum()) for score in scores.values()] for i, b in enumerate(bits[:-1])},
         "best": [(allocation.reached_bits_per_weight, allocation.total) for allocation in best],
-        "uniform": uniform,
+        "uniform": {b: everywhere[b] for b in sensitivity.bits if b > 0},
         "chosen": point(gates.layers),
+        "cost": cost,
         "unit": UNITS.get(sensitivity.method, sensitivity.method),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, print the table, write results.json into `--out`."""
+    """Evaluate, print the table, write results.json and report.html into `--out`."""
     with bundles_of(args) as bundles:
         plan = Plan(
             bundles=bundles,
@@ -59,24 +60,32 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             video=not args.no_video,
         )
-        evaluate(plan, args.out)
+        lead = f"{', '.join(bundles)} on {plan.task_suite_name}, {plan.num_trials_per_task} episodes a task."
+        evaluate(plan, args.out, "Evaluation", lead, shlex.join(["qvla", *sys.argv[1:]]))
     return 0
 
 
-def evaluate(plan: Plan, out_dir: Path) -> None:
-    """Run `plan`, print its table, write out_dir/results.json, out_dir/video and out_dir/log."""
+def evaluate(plan: Plan, out_dir: Path, title: str, lead: str, command: str, analysis_path: Path | None = None) -> None:
+    """Run `plan`, print its table; results.json, report.html, video/ and log/ go to `out_dir`.
+
+    title, lead: of the report; command: what was typed, so that the report says how to get its numbers again.
+    """
     from qvla_ros.bundle import load_bundle
     from qvla_ros.evaluation import runner
+    from qvla_ros.evaluation.analysis import read_analysis
     from qvla_ros.evaluation.display import EpisodeDisplay
+    from qvla_ros.evaluation.report import write_report
     from qvla_ros.evaluation.results import write_results
     from qvla_ros.evaluation.table import print_table
 
     loaded = {name: load_bundle(directory) for name, directory in plan.bundles.items()}
+    analysis = None if analysis_path is None else read_analysis(analysis_path)
     with EpisodeDisplay(plan.episode_count) as display:
         episodes = runner.run(plan, out_dir, display)
     print_table(episodes, loaded)
     write_results(out_dir / "results.json", plan, loaded, episodes)
-    print(f"Every episode: {out_dir / 'results.json'}")
+    write_report(out_dir / "report.html", title, lead, episodes, loaded, analysis, command)
+    print(f"Every episode: {out_dir / 'results.json'}\nReport: {out_dir / 'report.html'}")
 
 
 @contextmanager
@@ -122,7 +131,11 @@ def parse_task_ids(text: str) -> tuple[int, ...]:
 
 def run_qvla(arguments: Sequence[str]) -> None:
     """Run another verb in a process of its own: torch leaves with it, and the robot side never imports it."""
-    status = subprocess.run([sys.executable, "-m", "qvla_ros.cli.main", *arguments]).returncode
+    run_module("qvla_ros.cli.main", arguments)
+
+
+def run_module(module: str, arguments: Sequence[str]) -> None:
+    """Run `python -m module arguments...`; QvlaError when it fails, after it has said why."""
+    status = subprocess.run([sys.executable, "-m", module, *arguments]).returncode
     if status != 0:
-        fix = "mend what it says above"
-        raise QvlaError(f"qvla {arguments[0]}", f"exit status {status}", "0", fix)
+        raise QvlaError(" ".join([module, arguments[0]]), f"exit status {status}", "0", "mend what it says above")

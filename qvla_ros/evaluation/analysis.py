@@ -18,7 +18,7 @@ class Analysis:
     """sensitivity: bits -> summed sensitivity of each of `layers`. Points are (bits per weight with scales, error).
 
     best: the least error at each budget; uniform: bits -> every channel at that width; chosen: the gates at hand.
-    unit: of sensitivity and error.
+    unit: of sensitivity and error. cost: "stored" or "nominal", how a 2-bit weight is counted.
     """
 
     layers: tuple[str, ...]
@@ -27,6 +27,7 @@ class Analysis:
     uniform: Mapping[int, Point]
     chosen: Point
     unit: str
+    cost: str
 
 
 def read_analysis(path: Path) -> Analysis:
@@ -40,6 +41,7 @@ def read_analysis(path: Path) -> Analysis:
             uniform={int(bits): (float(x), float(y)) for bits, (x, y) in content["uniform"].items()},
             chosen=(float(content["chosen"][0]), float(content["chosen"][1])),
             unit=str(content["unit"]),
+            cost=str(content["cost"]),
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         fix = "make it again: python -m qvla_offline.analysis --help"

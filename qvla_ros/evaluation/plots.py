@@ -81,7 +81,7 @@ def error_versus_bits(analysis: Analysis) -> str:
         for bits, (weight_bits, error) in analysis.uniform.items():
             axes.plot(weight_bits, error, "s", color=BIT_COLOURS[bits], label=f"{bits} bit everywhere")
         axes.plot(*analysis.chosen, "*", markersize=13, color="#e4572e", label="these gates")
-        axes.set(yscale="log", xlabel="bits per weight, scales included", ylabel="predicted error")
+        axes.set(yscale="log", xlabel=f"bits per weight ({analysis.cost}), scales included", ylabel="predicted error")
         axes.legend(fontsize=8)
         return _svg(figure)
 

@@ -17,8 +17,7 @@ HEADERS = (
     "success",
     "95 % interval",
     "weights MB",
-    "bits/weight nominal",
-    "bits/weight stored",
+    "bits/weight nominal / stored",
     "inference ms p50 / p99",
     "stamp to command ms p50 / p99",
     "jerk m/s³",
@@ -47,7 +46,7 @@ def print_table(episodes: Sequence[Episode], bundles: Mapping[str, Bundle]) -> N
     """Print the table and the pairings to standard output; a pipe gets its full width."""
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 150
+        console.width = 120
     table = Table(header_style="bold")
     for header in HEADERS:
         table.add_column(header, justify="left" if header == "policy" else "right")
@@ -66,8 +65,7 @@ def _row(summary: Summary, bundle: Bundle) -> tuple[str, ...]:
         f"{summary.successes}/{summary.trials}",
         f"{100 * low:.0f}–{100 * high:.0f} %",
         f"{weights.weight_bytes / 1e6:.2f}",
-        f"{weights.nominal_bits_per_weight:.2f}",
-        f"{weights.stored_bits_per_weight:.2f}",
+        f"{weights.nominal_bits_per_weight:.2f} / {weights.stored_bits_per_weight:.2f}",
         _milliseconds(summary.inference_ms),
         _milliseconds(summary.stamp_to_command_ms),
         "–" if math.isnan(summary.jerk_m_s3) else f"{summary.jerk_m_s3:.2f}",

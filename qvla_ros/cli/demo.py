@@ -1,0 +1,61 @@
+"""`qvla demo`: the whole way in one command. Quantize the bundled policy, let both drive the simulated arm, report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from qvla_ros.bundle import load_bundle
+from qvla_ros.cli.eval import evaluate, parse_task_ids, run_module, run_qvla
+from qvla_ros.evaluation.runner import Plan
+from qvla_ros.resources import share_path
+
+HELP = "quantize the bundled policy, run it and the float one in LIBERO through ROS 2, write a report"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="directory for everything that is made")
+    parser.add_argument("--recipe", type=Path, help="quantization recipe (default: that of the bundled policy)")
+    parser.add_argument("--task_suite_name", default="libero_object", help="LIBERO suite; fake: no physics")
+    parser.add_argument("--task_ids", default="0,1,2", help="comma-separated tasks of the suite")
+    parser.add_argument("--num_trials_per_task", type=int, default=3, help="episodes of each policy a task")
+    parser.add_argument("--init_state_offset", type=int, default=0, help="first official initial state")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Quantize into `--out` (steps that are up to date are skipped), evaluate both bundles, write the report there."""
+    plan = Plan(
+        bundles={"float": args.out / "float_bundle", "quantized": args.out / "bundle"},
+        task_suite_name=args.task_suite_name,
+        task_ids=parse_task_ids(args.task_ids),
+        num_trials_per_task=args.num_trials_per_task,
+        init_state_offset=args.init_state_offset,
+        backend="onnxruntime",
+        seed=0,
+        video=True,
+    )
+    recipe = args.recipe or share_path("config/quantize/reference.yaml")
+    print("1/3 Quantizing", flush=True)
+    run_qvla(["quantize", "--recipe", str(recipe), "--out", str(args.out)])
+    analysis = args.out / "analysis.json"
+    inputs = ["--proxy_pt", str(args.out / "sensitivity.safetensors")]
+    inputs += ["--gates_path", str(args.out / "bundle" / "gates.json")]
+    run_module("qvla_offline.analysis", [*inputs, "--out_json", str(analysis)])
+    start_afresh(args.out)
+    print(f"2/3 {plan.episode_count} episodes: one ROS 2 node a policy, one for the simulated arm", flush=True)
+    weights = load_bundle(plan.bundles["quantized"], verify_hashes=False).quantization
+    lead = (
+        f"The bundled reference policy in float16 and quantized to {weights.nominal_bits_per_weight:.2f} bits "
+        "per weight, driving LIBERO's simulated arm through ROS 2 topics."
+    )
+    evaluate(plan, args.out, "Float and quantized, side by side", lead, "make demo", analysis)
+    print("3/3 Done: open the report in a browser")
+    return 0
+
+
+def start_afresh(out_dir: Path) -> None:
+    """Forget the episodes of a demo that was finished; one that was interrupted goes on where it stopped."""
+    results = out_dir / "results.json"
+    if results.exists():
+        (out_dir / "episodes.jsonl").unlink(missing_ok=True)
+        results.unlink()
