@@ -36,6 +36,8 @@ WORKSTATION = {
     "audit": Verb("qvla_offline.cli.audit", "bytes and precision of every layer of a graph or plan"),
     "demonstrations": Verb("qvla_offline.cli.demonstrations", "record a scripted expert in LIBERO"),
     "train_reference": Verb("qvla_offline.cli.train_reference", "train the small policy that is bundled"),
+    "evaluate_reference": Verb("qvla_offline.cli.evaluate_reference", "success of a float checkpoint, without ROS"),
+    "dagger": Verb("qvla_offline.cli.dagger", "the policy drives, the expert labels: data where it errs"),
     "random_checkpoint": Verb("qvla_offline.cli.random_checkpoint", "a small untrained checkpoint in the real layout"),
 }
 ROBOT = {

@@ -1,0 +1,32 @@
+"""`qvla train_reference`: train the policy that is bundled, from recorded demonstrations."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "train the small bundled policy on demonstrations (resumes where it stopped; new episodes are picked up)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--demonstrations", type=Path, default=Path("data/demonstrations"), help="folder of episodes")
+    parser.add_argument("--out", type=Path, default=Path("reference_policy"), help="checkpoint directory to export to")
+    parser.add_argument("--work_dir", type=Path, default=Path("out/training"), help="state, image cache, curve")
+    parser.add_argument("--unnorm_key", default="libero_object", help="name of the dataset in the statistics")
+    parser.add_argument("--steps", type=int, default=8000, help="updates in all; a larger number prolongs a run")
+    parser.add_argument("--decay_steps", type=int, default=2000, help="last steps, over which the rate falls to zero")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument(
+        "--precision", choices=("bfloat16", "float32"), default="bfloat16", help="of the matrix products"
+    )
+    parser.add_argument("--save_minutes", type=float, default=4.0, help="time between saves and looks for new episodes")
+    parser.add_argument("--threads", type=int, default=2, help="shards of a batch that run side by side")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def run(args: argparse.Namespace) -> int:
+    from qvla_offline.reference.train import TrainingOptions, train
+
+    train(TrainingOptions(**vars(args)), report=lambda line: print(line, flush=True))
+    return 0

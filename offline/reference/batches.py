@@ -1,0 +1,81 @@
+"""Samples to what the network takes and what it is to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from qvla_offline.checkpoints.io import IMAGENET, SYMMETRIC
+from qvla_offline.checkpoints.model import PolicyInputs
+from qvla_offline.reference.augment import Augmentation, crop_images, normalize_pixels
+from qvla_offline.reference.samples import Samples
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from qvla_ros.bundle import PromptSpec
+from qvla_ros.preprocess import RANGE_EPSILON, normalize_proprioception, prompt_ids
+
+MEANS, STDS = (torch.tensor([pair[part] for pair in (IMAGENET, SYMMETRIC)]) for part in (0, 1))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """inputs, and the answers: normalised chunks [B, 8, 7], positions of object and goal from the hand [B, 2, 3] m."""
+
+    inputs: PolicyInputs
+    chunks: Tensor
+    positions_m: Tensor
+
+
+class Batcher:
+    """Turns samples into batches with one dataset's statistics and one tokenizer."""
+
+    def __init__(self, statistics: Mapping[str, Any], tokenizer: Tokenizer, prompt: PromptSpec, device: str) -> None:
+        self.statistics, self.tokenizer, self.prompt, self.device = statistics, tokenizer, prompt, device
+        self._prompts: dict[str, np.ndarray] = {}
+
+    def batch(self, samples: Samples, instructions: Sequence[str], augmentation: Augmentation, seed: int) -> Batch:
+        """`instructions[i]` is the text of task i; all noise follows from `seed`."""
+        generator = torch.Generator().manual_seed(seed)
+        images = torch.from_numpy(samples.images).to(self.device)
+        pixels = normalize_pixels(
+            crop_images(images, augmentation, generator), MEANS.to(self.device), STDS.to(self.device)
+        )
+        low, high = (self.statistics["proprio"][name] for name in ("q01", "q99"))
+        proprio = torch.from_numpy(normalize_proprioception(samples.proprio, low, high).astype(np.float32))
+        proprio = proprio + augmentation.proprio_std * torch.randn(proprio.shape, generator=generator)
+        ids, mask = self._padded_prompts([instructions[task] for task in samples.task])
+        chunks = normalize_actions(samples.chunks, self.statistics["action"])
+        positions = np.stack([samples.object_from_eef_m, samples.goal_from_eef_m], axis=1)
+        return Batch(
+            inputs=PolicyInputs(pixels, ids, proprio.clamp(-1.0, 1.0), mask).to(self.device),
+            chunks=torch.from_numpy(chunks).to(self.device),
+            positions_m=torch.from_numpy(positions).to(self.device),
+        )
+
+    def _padded_prompts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        for text in set(texts) - set(self._prompts):
+            self._prompts[text] = prompt_ids(self.prompt, self.tokenizer, text)[0]
+        rows = [self._prompts[text] for text in texts]
+        lengths = np.array([len(row) for row in rows])
+        mask = np.arange(lengths.max())[None] < lengths[:, None]
+        ids = np.full(mask.shape, self.tokenizer.token_to_id("<PAD>"), np.int64)
+        ids[mask] = np.concatenate(rows)
+        return torch.from_numpy(ids), None if mask.all() else torch.from_numpy(mask)
+
+
+def normalize_actions(actions: np.ndarray, statistics: Mapping[str, Any]) -> np.ndarray:
+    """The inverse of OpenVLA-OFT's un-normalisation, clipped to [-1, 1]; columns without mask stay, float32."""
+    low, high = (np.array(statistics[name]) for name in ("q01", "q99"))
+    normalized = np.clip(2.0 * (actions - low) / (high - low + RANGE_EPSILON) - 1.0, -1.0, 1.0)
+    return np.where(np.array(statistics["mask"]), normalized, actions).astype(np.float32)
+
+
+def action_loss_weights(statistics: Mapping[str, Any], gripper_weight: float) -> Tensor:
+    """[7]: turns an error in normalised units into one in controller units, so that no idle axis outweighs another."""
+    low, high = (np.array(statistics[name]) for name in ("q01", "q99"))
+    weights = np.where(np.array(statistics["mask"]), (high - low) / 2.0, gripper_weight)
+    return torch.tensor(weights, dtype=torch.float32)

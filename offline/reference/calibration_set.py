@@ -1,0 +1,48 @@
+"""The calibration set that goes with the policy: what quantization may look at; none of it is a test episode."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from qvla_offline.reference.demonstrations import CAMERAS, read_episode
+from qvla_offline.reference.samples import proprio_of
+
+from qvla_ros.atomic import atomic_file
+from qvla_ros.bundle import PromptSpec
+from qvla_ros.errors import QvlaError
+from qvla_ros.preprocess import prompt_text, rotate_180
+
+_JPEG = {"format": "JPEG", "quality": 95, "subsampling": "4:2:0"}
+
+
+def write_calibration_set(demonstrations: Path, out: Path, prompt: PromptSpec, count: int = 64) -> None:
+    """Write <out>/calibration.jsonl and its images: `count` observations, even over tasks and phases of the task.
+
+    A line: {"text": full prompt, "image": agent view, "wrist_image": ..., "proprio": 8 raw numbers}; images upright
+    (turned by 180 degrees), 256 x 256, paths relative to the file.
+    """
+    tasks = sorted({path.parent for path in demonstrations.rglob("episode_*.npz")})
+    if not tasks:
+        fix = "record some with `qvla demonstrations`"
+        raise QvlaError("demonstrations", f"no episode below {demonstrations}", "at least one", fix)
+    (out / "calibration").mkdir(parents=True, exist_ok=True)
+    lines = []
+    for index in range(count):
+        turn = index // len(tasks)  # the how-manieth of its task
+        paths = sorted(tasks[index % len(tasks)].glob("episode_*.npz"))
+        episode = read_episode(paths[turn % len(paths)])
+        phase = (turn * len(tasks) + 0.5) / count
+        row = min(int(phase * len(episode.image_steps)), len(episode.image_steps) - 1)
+        names = {"image": f"calibration/{index:03d}.jpg", "wrist_image": f"calibration/{index:03d}_wrist.jpg"}
+        for camera, name in zip(CAMERAS, names.values(), strict=True):
+            upright = np.ascontiguousarray(rotate_180(episode.image(camera, row)))
+            with atomic_file(out / name) as temporary:
+                Image.fromarray(upright).save(temporary, **_JPEG)
+        proprio = proprio_of(episode)[episode.image_steps[row]]
+        text = prompt_text(prompt, episode.facts["instruction"])
+        lines.append(json.dumps({"text": text, **names, "proprio": [round(float(value), 6) for value in proprio]}))
+    with atomic_file(out / "calibration.jsonl") as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

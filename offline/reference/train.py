@@ -1,0 +1,280 @@
+"""Behaviour cloning of the bundled policy: L1 on normalised chunks, exact resumption, an export at every save."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from qvla_offline.checkpoints.io import PROMPT_TEMPLATE, save_checkpoint
+from qvla_offline.checkpoints.model import OpenVLAOFT
+from qvla_offline.reference.architecture import IMAGE_SIZE, initialize, reference_config
+from qvla_offline.reference.augment import NONE, Augmentation
+from qvla_offline.reference.auxiliary import PositionHeads, position_loss
+from qvla_offline.reference.batches import Batch, Batcher, action_loss_weights
+from qvla_offline.reference.calibration_set import write_calibration_set
+from qvla_offline.reference.samples import SampleSet, dataset_statistics
+from qvla_offline.reference.tokenizer import train_tokenizer
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from qvla_ros.atomic import atomic_file
+from qvla_ros.bundle import PromptSpec
+
+HELD_OUT_EVERY = 20  # one episode in so many is never trained on; its error is the printed validation error
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Everything a run follows from, besides the demonstrations."""
+
+    demonstrations: Path
+    out: Path
+    work_dir: Path
+    unnorm_key: str = "libero_object"
+    steps: int = 8000
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    warmup_steps: int = 300
+    decay_steps: int = 2000  # linear to zero at the end; constant before, so that a run may be prolonged
+    weight_decay: float = 0.05
+    ema_decay: float = 0.998
+    gripper_weight: float = 0.7
+    auxiliary_weight: float = 0.5
+    threads: int = 2
+    precision: str = "bfloat16"
+    save_minutes: float = 4.0
+    seed: int = 0
+
+
+@dataclass
+class TrainingState:
+    """What a run has reached; saved whole, so that it goes on at the next step as if never stopped."""
+
+    model: OpenVLAOFT
+    heads: PositionHeads
+    average: OpenVLAOFT  # exponential moving average of the weights: what is exported
+    optimizer: torch.optim.Optimizer
+    statistics: dict[str, Any]
+    step: int = 0
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained."""
+        return [*self.model.parameters(), *self.heads.parameters()]
+
+    def save(self, path: Path) -> None:
+        """Write the state, whole or not at all."""
+        payload = {
+            "model": self.model.state_dict(),
+            "heads": self.heads.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "statistics": json.dumps(self.statistics),
+            "step": self.step,
+        }
+        with atomic_file(path) as temporary:
+            torch.save(payload, temporary)
+
+    def load(self, path: Path) -> None:
+        """Continue from a saved state."""
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(payload["model"])
+        self.heads.load_state_dict(payload["heads"])
+        self.average.load_state_dict(payload["average"])
+        self.optimizer.load_state_dict(payload["optimizer"])
+        self.statistics = json.loads(payload["statistics"])
+        self.step = payload["step"]
+
+
+def new_state(options: TrainingOptions, tokenizer: Tokenizer, device: str) -> TrainingState:
+    """Step 0 of a run; the same weights for the same seed."""
+    torch.manual_seed(options.seed)
+    config = reference_config(tokenizer)
+    model, average = OpenVLAOFT(config), OpenVLAOFT(config)
+    initialize(model)
+    average.load_state_dict(model.state_dict())
+    heads = PositionHeads(config.text.hidden_size)
+    for module in (model, heads, average):
+        module.to(device)
+    return TrainingState(model, heads, average.requires_grad_(False), make_optimizer(options, (model, heads)), {})
+
+
+def make_optimizer(options: TrainingOptions, modules: Sequence[nn.Module]) -> torch.optim.Optimizer:
+    """AdamW; weight decay on matrices only."""
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98), foreach=True)
+
+
+def learning_rate_factor(step: int, options: TrainingOptions) -> float:
+    """Linear warm-up, constant, linear decay over the last `decay_steps`."""
+    return max(0.0, min(1.0, (step + 1) / options.warmup_steps, (options.steps - step) / max(1, options.decay_steps)))
+
+
+def losses(state: TrainingState, batch: Batch, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """(action error in controller units per number, position error): both scalars."""
+    slots, patches = state.model.decode(batch.inputs)
+    error = (state.model.action_head(slots).float() - batch.chunks).abs()
+    return (error * weights).mean(), position_loss(state.heads, slots.float(), patches.float(), batch.positions_m)
+
+
+def gradients(
+    state: TrainingState, batch: Batch, weights: Tensor, options: TrainingOptions
+) -> tuple[list[Tensor | None], float, float]:
+    """(gradient per parameter of model and heads, None where unused; action error; position error) of one batch."""
+    with torch.autocast(weights.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
+        action_error, position_error = losses(state, batch, weights)
+    total = action_error + options.auxiliary_weight * position_error
+    return (
+        list(torch.autograd.grad(total, state.parameters(), allow_unused=True)),
+        action_error.item(),
+        position_error.item(),
+    )
+
+
+def train_step(
+    state: TrainingState, shards: list[Batch], weights: Tensor, options: TrainingOptions, pool: Executor
+) -> tuple[float, float]:
+    """One update of weights and average from the mean gradient of equal shards; returns the two losses.
+
+    Shards run side by side, one thread each. On a processor that is shared this is a third faster than two threads
+    within each operation, which wait for one another hundreds of times a step.
+    """
+    rate = options.learning_rate * learning_rate_factor(state.step, options)
+    results = list(pool.map(lambda shard: gradients(state, shard, weights, options), shards))
+    for parameter, *parts in zip(state.parameters(), *(grads for grads, _, _ in results), strict=True):
+        parameter.grad = None if parts[0] is None else sum(parts) / len(parts)
+    torch.nn.utils.clip_grad_norm_(state.parameters(), 1.0, foreach=True)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.step()
+    decay = min(options.ema_decay, (1 + state.step) / (10 + state.step))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(state.average.parameters()), list(state.model.parameters()), 1.0 - decay)
+    state.step += 1
+    action_error, position_error = np.mean([errors for _, *errors in results], axis=0)
+    return float(action_error), float(position_error)
+
+
+@torch.no_grad()
+def validation_error(state: TrainingState, batches: list[Batch], weights: Tensor) -> float:
+    """Action error of the averaged weights on held-out episodes, controller units per number."""
+    errors = [((state.average(batch.inputs) - batch.chunks).abs() * weights).mean() for batch in batches]
+    return float(torch.stack(errors).mean()) if errors else float("nan")
+
+
+def train(options: TrainingOptions, report: Callable[[str], None] = print) -> None:
+    """Train until `options.steps`, saving and exporting every few minutes, at the end and on Ctrl-C."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_flush_denormal(True)
+    if device == "cpu":
+        torch.set_num_threads(1)  # `threads` shards of a batch run side by side instead
+    tokenizer = train_tokenizer()
+    prompt = PromptSpec(PROMPT_TEMPLATE, lowercase=True, append_token_id=tokenizer.token_to_id("▁"))
+    training = SampleSet(options.demonstrations, options.work_dir / "cache", IMAGE_SIZE, lambda i: not is_held_out(i))
+    validation = SampleSet(options.demonstrations, options.work_dir / "cache", IMAGE_SIZE, is_held_out)
+    state = new_state(options, tokenizer, device)
+    saved = options.work_dir / "state.pt"
+    training.refresh()
+    validation.refresh()
+    if saved.exists():
+        state.load(saved)
+        report(f"resumed {saved} at step {state.step}")
+    else:
+        training.draw(1, np.random.default_rng(0))  # says so if there is no demonstration
+        state.statistics = dataset_statistics(training.episodes)
+    batcher = Batcher(state.statistics, tokenizer, prompt, device)
+    weights = action_loss_weights(state.statistics["action"], options.gripper_weight).to(device)
+    options.work_dir.mkdir(parents=True, exist_ok=True)
+    (options.work_dir / "options.json").write_text(json.dumps(asdict(options), indent=2, default=str) + "\n")
+
+    def save() -> None:
+        batches = validation_batches(validation, batcher)
+        error = validation_error(state, batches, weights)
+        state.save(saved)
+        save_checkpoint(
+            options.out,
+            state.average,
+            tokenizer,
+            {options.unnorm_key: state.statistics},
+            step=state.step,
+            extra_files=extra_files(options.out),
+        )
+        if not (options.out / "calibration.jsonl").exists():
+            write_calibration_set(options.demonstrations, options.out, prompt)
+        report(f"step {state.step}: held-out error {error:.4f}; saved {saved}, exported {options.out}")
+        with open(options.work_dir / "curve.jsonl", "a", encoding="utf-8") as curve:
+            entry = {
+                "step": state.step,
+                "held_out": error,
+                "episodes": len(training.episodes),
+                "samples": len(training),
+            }
+            curve.write(json.dumps(entry) + "\n")
+
+    report(
+        f"{len(training)} samples of {len(training.episodes)} episodes, {len(training.instructions)} tasks, {device}"
+    )
+    pool = ThreadPoolExecutor(options.threads)
+    for name in (signal.SIGINT, signal.SIGTERM):  # also in the background, where a shell has SIGINT ignored
+        signal.signal(name, _interrupt)
+    try:
+        last_save, last_report, since = time.monotonic(), time.monotonic(), []
+        while state.step < options.steps:
+            seed = options.seed * 1_000_003 + state.step * options.threads
+            samples = training.draw(options.batch_size, np.random.default_rng(seed))
+            shards = [
+                batcher.batch(samples.part(shard, options.threads), training.instructions, Augmentation(), seed + shard)
+                for shard in range(options.threads)
+            ]
+            since.append(train_step(state, shards, weights, options, pool))
+            now = time.monotonic()
+            if now - last_report > 20.0:
+                action, position = np.mean(since, axis=0)
+                speed = len(since) * options.batch_size / (now - last_report)
+                report(
+                    f"step {state.step}/{options.steps}  action {action:.4f}  position {position:.4f}  {speed:.1f}/s"
+                )
+                last_report, since = now, []
+            if now - last_save > options.save_minutes * 60:
+                save()
+                added = training.refresh() + validation.refresh()
+                report(f"{added} new episodes; {len(training)} samples of {len(training.episodes)} episodes")
+                last_save = last_report = time.monotonic()
+                since = []
+    finally:  # Ctrl-C and errors included: at most the running step is lost
+        if state.step:
+            save()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def is_held_out(path: Path) -> bool:
+    """Whether an episode file belongs to the validation set, by the number in its name."""
+    return int(path.stem.rpartition("_")[2]) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+
+
+def validation_batches(validation: SampleSet, batcher: Batcher, count: int = 4) -> list[Batch]:
+    """The same held-out samples every time, as long as no episode is added; no noise."""
+    if not len(validation):
+        return []
+    rng = np.random.default_rng(0)
+    return [batcher.batch(validation.draw(48, rng), validation.instructions, NONE, 0) for _ in range(count)]
+
+
+def extra_files(out: Path) -> dict[str, Path]:
+    """What else lies in the export (model card, calibration set) and must survive the next one."""
+    kept = [out / "README.md", out / "calibration.jsonl", *sorted((out / "calibration").glob("*.jpg"))]
+    return {str(path.relative_to(out)): path for path in kept if path.exists()}
