@@ -68,7 +68,7 @@ class SensitivityOptions:
         kept = {k: v for k, v in asdict(self).items() if k not in ("memory_gb", "check", "device", "skip_bad_lines")}
         for unused in ("percdamp",) if self.method == "action" else ("probes", "seed", "refine", "scheme"):
             del kept[unused]
-        return kept
+        return kept | {"bits": list(self.bits)}
 
 
 def compute_sensitivity(

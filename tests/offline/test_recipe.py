@@ -1,0 +1,180 @@
+"""The whole way, by the verbs and by the recipe, on a tiny random checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from qvla_offline.checkpoints.io import load_checkpoint
+from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
+from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
+from qvla_offline.export.bundle import export_bundle
+from qvla_offline.fakequant import target_shapes
+from qvla_offline.gates import Pricing, read_gates, uniform
+from qvla_offline.quantizers import QuantizationScheme
+from qvla_offline.recipe import read_recipe, run_recipe
+from qvla_offline.sensitivity.store import read_sensitivity
+from safetensors.torch import load_file
+
+from qvla_ros.bundle import load_bundle
+from qvla_ros.cli.main import main
+from qvla_ros.errors import QvlaError
+
+SAMPLES = 2
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A directory with a tiny checkpoint and a calibration file."""
+    folder = tmp_path_factory.mktemp("work")
+    write_random_checkpoint(folder / "checkpoint")
+    generator = np.random.default_rng(0)
+    lines = []
+    for index in range(SAMPLES):
+        for view in ("image", "wrist_image"):
+            Image.fromarray(generator.integers(0, 255, (32, 32, 3), np.uint8)).save(folder / f"{view}{index}.png")
+        paths = {view: f"{view}{index}.png" for view in ("image", "wrist_image")}
+        state = generator.uniform(-0.4, 0.4, 8).tolist()
+        lines.append(json.dumps({"text": "pick up the milk" + " now" * index, **paths, "proprio": state}))
+    (folder / "calibration.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def recipe(**changes) -> dict:
+    return {
+        "checkpoint": "checkpoint",
+        "calibration": "calibration.jsonl",
+        "out_dir": "out",
+        "sensitivity": {"probes": 1, "max_samples": SAMPLES},
+        "gates": {"target_avg_bits": 5.0, "cost": "stored"},
+        "scheme": {"group_size": 16},
+        "fakequant": True,
+    } | changes
+
+
+def write_recipe(folder, name: str, **changes):
+    path = folder / name
+    path.write_text(yaml.safe_dump(recipe(**changes)))
+    return path
+
+
+def test_recipe_makes_a_bundle_within_its_budget_and_a_checkpoint_with_its_numbers(work, capsys):
+    path = write_recipe(work, "one.yaml", sensitivity={"probes": 1, "max_samples": SAMPLES, "check": 8})
+    out = run_recipe(path, work / "one")
+    bundle = load_bundle(out / "bundle")
+    assert bundle.quantization.stored_bits_per_weight <= 5.0
+    gates = read_gates(out / "gates.json")
+    assert bundle.quantization.stored_bits_per_weight == pytest.approx(gates.budget["stored_bits_per_weight"], abs=1e-4)
+    final = read_gates(out / "bundle" / "gates.json")
+    before, after = (
+        load_file(work / "checkpoint" / "model.safetensors"),
+        load_file(out / "fakequant" / "model.safetensors"),
+    )
+    for name, bits in final.layers.items():
+        zeroed = after[f"{name}.weight"].flatten(1).abs().sum(dim=1).numpy() == 0
+        assert np.array_equal(zeroed, bits == 0)
+        unchanged = (before[f"{name}.weight"] == after[f"{name}.weight"]).flatten(1).all(dim=1).numpy()
+        assert unchanged[bits == 16].all()
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["agreement"]["count"] == 8
+    assert sum(summary["bit_histogram"].values()) == sum(
+        layer["rows"] for layer in summary["layers"] if layer["executed"]
+    )
+    capsys.readouterr()
+    run_recipe(path, work / "one")
+    assert capsys.readouterr().out.count("up to date") == 4
+
+
+def test_a_changed_budget_runs_gates_and_bundle_again_but_not_the_sensitivity(work, capsys):
+    out = run_recipe(write_recipe(work, "two.yaml", fakequant=False), work / "two")
+    first = (out / "gates.json").read_bytes()
+    capsys.readouterr()
+    changed = write_recipe(work, "two.yaml", fakequant=False, gates={"target_avg_bits": 6.0})
+    run_recipe(changed, work / "two")
+    assert capsys.readouterr().out.count("up to date") == 1
+    assert (out / "gates.json").read_bytes() != first
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"chekpoint": "x"}, r"chekpoint.*one of .*checkpoint"),
+        ({"gates": {"target_avg_bits": 5.0, "cots": "stored"}}, r"gates\.cots.*cost"),
+        ({"gates": {}}, r"gates\.target_avg_bits"),
+        ({"gates": {"target_avg_bits": "five"}}, r"gates\.target_avg_bits"),
+        ({"sensitivity": {"method": "guess"}}, r"sensitivity\.method"),
+        ({"scheme": {"group_size": 48}}, r"scheme\.group_size"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_naming_the_key(work, changes, named):
+    with pytest.raises(QvlaError, match=named):
+        read_recipe(write_recipe(work, "bad.yaml", **changes))
+
+
+def test_the_bundled_recipe_is_valid():
+    read_recipe(Path(__file__).parents[2] / "config" / "quantize" / "reference.yaml")
+
+
+def test_the_four_released_steps_have_their_counterparts(work, capsys):
+    """sensitivity -> gates -> fakequant under the released option names; the released .pt and the greedy included."""
+    source, lines = str(work / "checkpoint"), str(work / "calibration.jsonl")
+    proxy, gates, out = str(work / "proxy.pt"), str(work / "gates.json"), str(work / "fake")
+    common = ["--pretrained_checkpoint", source, "--calib_jsonl", lines, "--out_path", proxy]
+    assert main(["sensitivity", "--method", "hessian", "--bits", "0,2,4,8", "--max_samples", "2", *common]) == 0
+    document = torch.load(proxy, weights_only=True)
+    assert list(document) == list(target_shapes(source))
+    assert set(next(iter(document.values()))) == {"proxy_0", "proxy_2", "proxy_4", "proxy_8"}
+    released = ["gates", "--proxy_pt", proxy, "--out_json", gates, "--target_avg_bits", "4.0", "--method", "released"]
+    assert main(released) == 0
+    means = read_gates(gates)
+    assert np.concatenate(list(means.layers.values())).mean() <= 4.0
+    assert main(["fakequant", "--pretrained_checkpoint", source, "--gates_path", gates, "--out_dir", out]) == 0
+    assert main([*released[:-1], "optimal"]) == 2  # a .pt does not say how long the rows are
+    assert main([*released[:-1], "optimal", "--pretrained_checkpoint", source]) == 0
+
+
+def test_hessian_and_action_files_cover_every_target_and_name_those_that_never_run(work):
+    common = ["--pretrained_checkpoint", str(work / "checkpoint"), "--calib_jsonl", str(work / "calibration.jsonl")]
+    model = load_checkpoint(work / "checkpoint").model
+    for method in ("hessian", "action"):
+        path = work / f"{method}.safetensors"
+        arguments = ["sensitivity", "--method", method, "--probes", "1", "--out_path", str(path), *common]
+        assert main(arguments) == 0
+        found = read_sensitivity(path)
+        assert list(found.scores) == list(quantization_targets(model))
+        assert set(found.not_executed) == unexecuted_targets(model)
+        assert all(score.any() for score in found.executed().values())
+        first = path.read_bytes()
+        assert main([*arguments, "--resume"]) == 0
+        assert path.read_bytes() == first
+    wrong_bits = ["--method", "hessian", "--bits", "4", "--out_path", str(work / "hessian.safetensors"), "--resume"]
+    assert main(["sensitivity", *wrong_bits, *common]) == 2
+
+
+def test_refined_channels_carry_measured_scores(work):
+    common = ["--pretrained_checkpoint", str(work / "checkpoint"), "--calib_jsonl", str(work / "calibration.jsonl")]
+    scores = []
+    for refine in ("0", "2"):
+        path = work / f"refine{refine}.safetensors"
+        arguments = ["--bits", "4", "--probes", "1", "--refine", refine, "--out_path", str(path)]
+        assert main(["sensitivity", *arguments, *common]) == 0
+        scores.append(read_sensitivity(path).scores)
+    changed = sum(int((scores[0][name] != scores[1][name]).sum()) for name in scores[0])
+    assert changed == 2
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(4, "float32"), (8, "float16"), (2, "float16"), (16, "float32")])
+def test_priced_bits_equal_what_the_graph_holds(work, bits, dtype):
+    shapes = target_shapes(work / "checkpoint")
+    gates = uniform({name: rows for name, (rows, _) in shapes.items()}, bits)
+    scheme = QuantizationScheme(16)
+    bundle = load_bundle(export_bundle(work / "checkpoint", gates, work / "priced", scheme, dtype))
+    idle = unexecuted_targets(load_checkpoint(work / "checkpoint").model)
+    columns = {name: width for name, (_, width) in shapes.items() if name not in idle}
+    priced = Pricing(scheme, "stored", dtype).bits_per_weight(gates.layers, columns)
+    assert bundle.quantization.stored_bits_per_weight == pytest.approx(priced, abs=1e-4)
