@@ -13,21 +13,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.io import PROMPT_TEMPLATE, save_checkpoint
 from qvla_offline.checkpoints.model import OpenVLAOFT
-from qvla_offline.reference.architecture import IMAGE_SIZE, initialize, reference_config
+from qvla_offline.reference.architecture import initialize, reference_config
 from qvla_offline.reference.augment import NONE, Augmentation
 from qvla_offline.reference.auxiliary import PositionHeads, position_loss
 from qvla_offline.reference.batches import Batch, Batcher, action_loss_weights
 from qvla_offline.reference.calibration_set import write_calibration_set
 from qvla_offline.reference.samples import SampleSet, dataset_statistics
 from qvla_offline.reference.tokenizer import train_tokenizer
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from qvla_ros.atomic import atomic_file
 from qvla_ros.bundle import PromptSpec
 
+REPORT_S = 20.0
 HELD_OUT_EVERY = 20  # one episode in so many is never trained on; its error is the printed validation error
 
 
@@ -93,10 +94,9 @@ class TrainingState:
         self.step = payload["step"]
 
 
-def new_state(options: TrainingOptions, tokenizer: Tokenizer, device: str) -> TrainingState:
+def new_state(options: TrainingOptions, config: PolicyConfig, device: str) -> TrainingState:
     """Step 0 of a run; the same weights for the same seed."""
     torch.manual_seed(options.seed)
-    config = reference_config(tokenizer)
     model, average = OpenVLAOFT(config), OpenVLAOFT(config)
     initialize(model)
     average.load_state_dict(model.state_dict())
@@ -173,17 +173,24 @@ def validation_error(state: TrainingState, batches: list[Batch], weights: Tensor
     return float(torch.stack(errors).mean()) if errors else float("nan")
 
 
-def train(options: TrainingOptions, report: Callable[[str], None] = print) -> None:
-    """Train until `options.steps`, saving and exporting every few minutes, at the end and on Ctrl-C."""
+def train(
+    options: TrainingOptions, report: Callable[[str], None] = print, config: PolicyConfig | None = None
+) -> TrainingState:
+    """Train until `options.steps`, saving and exporting every few minutes, at the end and on Ctrl-C.
+
+    config: another size than the reference's, for tests.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_flush_denormal(True)
     if device == "cpu":
         torch.set_num_threads(1)  # `threads` shards of a batch run side by side instead
     tokenizer = train_tokenizer()
     prompt = PromptSpec(PROMPT_TEMPLATE, lowercase=True, append_token_id=tokenizer.token_to_id("▁"))
-    training = SampleSet(options.demonstrations, options.work_dir / "cache", IMAGE_SIZE, lambda i: not is_held_out(i))
-    validation = SampleSet(options.demonstrations, options.work_dir / "cache", IMAGE_SIZE, is_held_out)
-    state = new_state(options, tokenizer, device)
+    config = config or reference_config(tokenizer)
+    cache, size = options.work_dir / "cache", config.vision[0].image_size
+    training = SampleSet(options.demonstrations, cache, size, lambda path: not is_held_out(path))
+    validation = SampleSet(options.demonstrations, cache, size, is_held_out)
+    state = new_state(options, config, device)
     saved = options.work_dir / "state.pt"
     training.refresh()
     validation.refresh()
@@ -198,38 +205,37 @@ def train(options: TrainingOptions, report: Callable[[str], None] = print) -> No
     options.work_dir.mkdir(parents=True, exist_ok=True)
     (options.work_dir / "options.json").write_text(json.dumps(asdict(options), indent=2, default=str) + "\n")
 
+    history: list[tuple[float, float]] = []  # (action error, position error) of each step since the last save
+
     def save() -> None:
-        batches = validation_batches(validation, batcher)
-        error = validation_error(state, batches, weights)
+        error = validation_error(state, validation_batches(validation, batcher), weights)
         state.save(saved)
+        kept = extra_files(options.out)
         save_checkpoint(
-            options.out,
-            state.average,
-            tokenizer,
-            {options.unnorm_key: state.statistics},
-            step=state.step,
-            extra_files=extra_files(options.out),
+            options.out, state.average, tokenizer, {options.unnorm_key: state.statistics}, state.step, extra_files=kept
         )
         if not (options.out / "calibration.jsonl").exists():
             write_calibration_set(options.demonstrations, options.out, prompt)
         report(f"step {state.step}: held-out error {error:.4f}; saved {saved}, exported {options.out}")
+        entry = {
+            "step": state.step,
+            "held_out": error,
+            "training": float(np.mean([action for action, _ in history])) if history else None,
+            "episodes": len(training.episodes),
+            "samples": len(training),
+        }
         with open(options.work_dir / "curve.jsonl", "a", encoding="utf-8") as curve:
-            entry = {
-                "step": state.step,
-                "held_out": error,
-                "episodes": len(training.episodes),
-                "samples": len(training),
-            }
             curve.write(json.dumps(entry) + "\n")
+        history.clear()
 
     report(
         f"{len(training)} samples of {len(training.episodes)} episodes, {len(training.instructions)} tasks, {device}"
     )
-    pool = ThreadPoolExecutor(options.threads)
     for name in (signal.SIGINT, signal.SIGTERM):  # also in the background, where a shell has SIGINT ignored
         signal.signal(name, _interrupt)
+    pool = ThreadPoolExecutor(options.threads)
     try:
-        last_save, last_report, since = time.monotonic(), time.monotonic(), []
+        last_save, last_report, reported_step = time.monotonic(), time.monotonic(), state.step
         while state.step < options.steps:
             seed = options.seed * 1_000_003 + state.step * options.threads
             samples = training.draw(options.batch_size, np.random.default_rng(seed))
@@ -237,24 +243,27 @@ def train(options: TrainingOptions, report: Callable[[str], None] = print) -> No
                 batcher.batch(samples.part(shard, options.threads), training.instructions, Augmentation(), seed + shard)
                 for shard in range(options.threads)
             ]
-            since.append(train_step(state, shards, weights, options, pool))
+            history.append(train_step(state, shards, weights, options, pool))
             now = time.monotonic()
-            if now - last_report > 20.0:
-                action, position = np.mean(since, axis=0)
-                speed = len(since) * options.batch_size / (now - last_report)
+            if now - last_report > REPORT_S:
+                steps = state.step - reported_step
+                action, position = np.mean(history[-steps:], axis=0)
+                speed = steps * options.batch_size / (now - last_report)
                 report(
                     f"step {state.step}/{options.steps}  action {action:.4f}  position {position:.4f}  {speed:.1f}/s"
                 )
-                last_report, since = now, []
+                last_report, reported_step = now, state.step
             if now - last_save > options.save_minutes * 60:
                 save()
                 added = training.refresh() + validation.refresh()
                 report(f"{added} new episodes; {len(training)} samples of {len(training.episodes)} episodes")
                 last_save = last_report = time.monotonic()
-                since = []
+                reported_step = state.step
     finally:  # Ctrl-C and errors included: at most the running step is lost
+        pool.shutdown()
         if state.step:
             save()
+    return state
 
 
 def _interrupt(*_: object) -> None:
