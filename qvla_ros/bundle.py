@@ -26,7 +26,7 @@ from qvla_ros.strict_json import FIX_MANIFEST, canonical_json, parse, read_json
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "bundle.json"
 REQUIRED_FILES = ("policy.onnx", "tokenizer.json", "statistics.json")
-KNOWN_FILES = (*REQUIRED_FILES, "policy.onnx.data", "gates.json")
+KNOWN_FILES = (*REQUIRED_FILES, "policy.onnx.data", "policy.unpacked.onnx", "gates.json")
 
 Normalization = Literal["q99", "bounds"]
 # What the un-normalised gripper column of the model means; see qvla_ros.actions.opening_fraction.

@@ -15,6 +15,7 @@ from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.linear import opset_for
 from qvla_offline.export.policy import emit_policy
 from qvla_offline.export.robot import LIBERO, RobotDescription
+from qvla_offline.export.unpacked import merge_row_groups
 from qvla_offline.export.weights import Weights
 from qvla_offline.gates import Gates, match_layers, read_gates, write_gates
 from qvla_offline.quantizers import QuantizationScheme
@@ -73,8 +74,13 @@ def export_bundle(
         files["tokenizer.json"] = checkpoint.path / "tokenizer.json"
         with GraphBuilder(files["policy.onnx.data"], compute_dtype, opset_for(scheme.two_bit_storage)) as graph:
             emit_policy(graph, weights, checkpoint.config)
-            onnx.save(graph.model(), files["policy.onnx"])
-        onnx.checker.check_model(files["policy.onnx"])
+            model = graph.model()
+            onnx.save(model, files["policy.onnx"])
+            if gates is not None:
+                files["policy.unpacked.onnx"] = parts / "policy.unpacked.onnx"
+                onnx.save(merge_row_groups(model, graph.products), files["policy.unpacked.onnx"])
+        for name in [name for name in files if name.endswith(".onnx")]:
+            onnx.checker.check_model(files[name])
         files["statistics.json"].write_text(json.dumps(checkpoint.statistics, indent=1) + "\n", encoding="utf-8")
         if gates is not None:
             files["gates.json"] = parts / "gates.json"

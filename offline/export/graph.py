@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +24,22 @@ INLINE_BYTES = 1024  # shapes, indices and small vectors stay in the protobuf, w
 PAGE_BYTES = 4096  # ONNX Runtime maps a tensor straight from the file only if it starts on a page:
 MAPPED_BYTES = 1 << 16  # worth the gap for tensors from this size on
 PACKED_BITS = {np.dtype(ml_dtypes.int4): 4, np.dtype(ml_dtypes.int2): 2}  # several codes to the byte
+
+
+@dataclass(frozen=True)
+class RowProduct:
+    """Where a linear layer lies in the graph: y [B, T, R] from x [B, T, C], one matrix product per group of rows.
+
+    weights: the float matrices, after DequantizeLinear or Cast, side by side, and their shapes; each has `inputs` rows
+    and maybe padding below. source: int64 [R], the column of each output channel; one past the last column means 0.
+    """
+
+    x: str
+    y: str
+    weights: tuple[str, ...]
+    shapes: tuple[tuple[int, int], ...]
+    inputs: int
+    source: np.ndarray
 
 
 class GraphBuilder:
@@ -41,6 +58,7 @@ class GraphBuilder:
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, TensorProto] = {}
         self.stored_bytes: dict[str, int] = {}  # of every tensor and constant, by name
+        self.products: list[RowProduct] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._scope: list[str] = []

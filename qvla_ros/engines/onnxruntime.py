@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qvla_ros.bundle import Bundle
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+UNPACKED_GRAPH = "policy.unpacked.onnx"  # the same policy on the same weights, laid out for unpacking them at load
 WEIGHTS = ("unpacked", "packed_exact", "packed_int8")
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
 
@@ -44,7 +45,8 @@ class OnnxRuntimeEngine:
             raise QvlaError(
                 "provider", f"{provider} (here: {available})", wanted, "pip install onnxruntime-gpu, or use cpu"
             )
-        path = bundle.directory / "policy.onnx"
+        unpacked = weights == "unpacked" and UNPACKED_GRAPH in bundle.files
+        path = bundle.directory / (UNPACKED_GRAPH if unpacked else "policy.onnx")
         try:
             self._session = onnxruntime.InferenceSession(
                 path, _session_options(threads, weights), providers=[wanted], enable_fallback=False

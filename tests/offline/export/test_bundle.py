@@ -20,6 +20,7 @@ from qvla_offline.gates import Gates, read_gates, write_gates
 from qvla_offline.quantizers import QuantizationScheme
 
 from qvla_ros.bundle import load_bundle, sha256_of
+from qvla_ros.engines import load_engine
 from qvla_ros.errors import QvlaError
 from qvla_ros.observation import Observation
 from qvla_ros.policy import load_policy
@@ -83,6 +84,18 @@ def test_sizes_in_the_manifest_are_those_of_the_files(bundle_dir: Path, checkpoi
     assert plain.nominal_bits_per_weight == plain.stored_bits_per_weight == 16.0
     assert mixed.weight_bytes < plain.weight_bytes
     assert plain.float16_weight_bytes == mixed.float16_weight_bytes
+
+
+def test_both_graphs_of_a_bundle_read_one_data_file_and_agree(bundle_dir: Path) -> None:
+    bundle = load_bundle(bundle_dir)
+    inputs = {"pixel_values": np.ones((1, 12, 28, 28), np.float32), "input_ids": np.arange(1, 20)[None]}
+    inputs["proprio"] = np.zeros((1, 8), np.float32)
+    outputs = []
+    for weights, graph in (("unpacked", "policy.unpacked.onnx"), ("packed_exact", "policy.onnx")):
+        tensors = onnx.load(bundle_dir / graph, load_external_data=False).graph.initializer
+        assert {e.value for t in tensors for e in t.external_data if e.key == "location"} == {"policy.onnx.data"}
+        outputs.append(load_engine(bundle, "onnxruntime", threads=1, weights=weights).run(inputs)["actions"])
+    np.testing.assert_allclose(*outputs, atol=1e-5)
 
 
 def test_the_robot_side_runs_the_bundle(bundle_dir: Path) -> None:
