@@ -23,7 +23,7 @@ _tasks: dict[tuple[str, int], LiberoTask] = {}  # of one worker process: buildin
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    parser.add_argument("--task_suite_name", default="libero_object", help="libero_object or libero_spatial")
+    parser.add_argument("--task_suite_name", default="libero_object", help="the expert does libero_object only")
     parser.add_argument("--task_ids", default="7,8,9", help="comma-separated task indices of the suite")
     parser.add_argument("--episodes", type=int, default=100, help="successful episodes a task")
     parser.add_argument("--out", type=Path, default=Path("data/demonstrations"), help="folder to write to")
