@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from qvla_offline.checkpoints.io import load_checkpoint
-from qvla_offline.checkpoints.model import OpenVLAOFT
+from qvla_offline.checkpoints.model import OpenVLAOFT, PolicyInputs
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.cli import export as verb
 from qvla_offline.export.bundle import export_bundle
 from qvla_offline.export.robot import LIBERO, read_robot
+from qvla_offline.fakequant import fake_quantize
 from qvla_offline.gates import Gates, read_gates, write_gates
 from qvla_offline.quantizers import QuantizationScheme
 
@@ -96,6 +98,24 @@ def test_both_graphs_of_a_bundle_read_one_data_file_and_agree(bundle_dir: Path) 
         assert {e.value for t in tensors for e in t.external_data if e.key == "location"} == {"policy.onnx.data"}
         outputs.append(load_engine(bundle, "onnxruntime", threads=1, weights=weights).run(inputs)["actions"])
     np.testing.assert_allclose(*outputs, atol=1e-5)
+
+
+def test_the_fake_quant_checkpoint_of_the_bundles_gates_gives_the_bundles_actions(
+    bundle_dir: Path, checkpoint_dir: Path, tmp_path: Path
+) -> None:
+    gates = read_gates(bundle_dir / "gates.json")
+    fake_quantize(checkpoint_dir, gates, tmp_path / "fake", dtype=torch.float32)
+    rng = np.random.default_rng(0)
+    inputs = {
+        "pixel_values": rng.standard_normal((1, 12, 28, 28), dtype=np.float32),
+        "input_ids": rng.integers(3, 100, (1, 20)),
+        "proprio": rng.uniform(-1, 1, (1, 8)).astype(np.float32),
+    }
+    model = load_checkpoint(tmp_path / "fake").model
+    expected = model(PolicyInputs(**{name: torch.from_numpy(array) for name, array in inputs.items()})).numpy()
+    for weights in ("unpacked", "packed_exact"):
+        engine = load_engine(load_bundle(bundle_dir), "onnxruntime", threads=1, weights=weights)
+        np.testing.assert_allclose(engine.run(inputs)["actions"], expected, atol=1e-4, rtol=0)
 
 
 def test_the_robot_side_runs_the_bundle(bundle_dir: Path) -> None:
