@@ -15,6 +15,8 @@ import traceback
 from typing import Any
 
 from qvla.msg import ActionChunk, PolicyStatus
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool
 
@@ -32,6 +34,7 @@ from qvla_ros.policy import Policy, load_policy
 
 TICK_S = 0.1  # how often inputs and the inference deadline are looked at
 STATUS_PERIOD_S = 1.0
+GOODBYE_S = 0.5
 
 PARAMETERS = (
     ParameterSpec("bundle", "", "directory of the policy bundle"),
@@ -47,8 +50,8 @@ PARAMETERS = (
 class PolicyNode(LifecycleNode):
     """See the module. `startup_error` holds what the last configure or activate failed with."""
 
-    def __init__(self) -> None:
-        super().__init__("policy")
+    def __init__(self, cli_args: list[str] | None = None) -> None:
+        super().__init__("policy", cli_args=cli_args)
         self.settings = declare_parameters(self, PARAMETERS)
         self.startup_error: Exception | None = None
         self._policy: Policy | None = None
@@ -59,9 +62,11 @@ class PolicyNode(LifecycleNode):
         self._published, self._last_inference_ms, self._dropped = 0, 0.0, 0
         self._last_observation_s = self._last_status_s = float("-inf")
         self._last_status: tuple[Any, ...] = ()
+        self._last_warning = ""
         self._status = self.create_publisher(PolicyStatus, "~/status", qos.LATCHED)
         self.create_service(SetBool, "~/arm", self._on_arm)
-        self.create_timer(TICK_S, self._on_tick)
+        # Not on ROS time: with use_sim_time and no /clock the node must still say what it waits for.
+        self.create_timer(TICK_S, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     # Lifecycle. rclpy swallows what a transition raises, so each one logs it and returns ERROR itself.
 
@@ -128,6 +133,7 @@ class PolicyNode(LifecycleNode):
             self.settings["max_image_age_s"],
             self._on_observation,
         )
+        self._reason = self._inputs.poll()
         self.get_logger().info("active and disarmed: chunks are marked armed after ~/arm is called with true")
 
     def _stop(self) -> None:
@@ -155,9 +161,11 @@ class PolicyNode(LifecycleNode):
 
     def _on_observation(self, observation: Observation) -> None:
         self._last_observation_s = time.monotonic()
-        self._reason = ""
         if self._worker is not None and not self._fault:
             self._worker.submit((observation, self._now_ns()))
+        if self._reason:
+            self._reason = ""
+            self._publish_status()
 
     def _infer(self, job: tuple[Observation, int]) -> None:
         observation, arrival_ns = job
@@ -216,7 +224,8 @@ class PolicyNode(LifecycleNode):
         now_s = time.monotonic()
         if only_news and news == self._last_status and now_s - self._last_status_s < STATUS_PERIOD_S:
             return
-        if state == PolicyStatus.WAITING and (state, news[2]) != self._last_status[::2]:
+        if state == PolicyStatus.WAITING and news[2] != self._last_warning:
+            self._last_warning = news[2]
             self.get_logger().warning(reason)
         self._last_status, self._last_status_s = news, now_s
         message = PolicyStatus(state=state, reason=reason, armed=self._armed, last_inference_ms=self._last_inference_ms)
@@ -226,6 +235,12 @@ class PolicyNode(LifecycleNode):
         message.chunks_published = self._published
         message.observations_dropped = self._dropped + (0 if self._worker is None else self._worker.dropped)
         self._status.publish(message)
+
+    def say_goodbye(self) -> None:
+        """Stop, disarm, free the engine, and see to it that the last status reaches those who listen."""
+        self._release()
+        self._publish_status()
+        self._status.wait_for_all_acked(Duration(seconds=GOODBYE_S))
 
     def _on_arm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         state, reason = self._state()
@@ -264,8 +279,7 @@ def serve() -> int:
                         raise node.startup_error
                     return 1
         spin(node)
-        node._release()
-        node._publish_status()
+        node.say_goodbye()
         return 0
     finally:
         node.destroy_node()

@@ -69,7 +69,7 @@ class PolicyLink:
         self.topic = chunks.topic_name
         self.status: PolicyStatus | None = None
         self._chunk: ActionChunk | None = None
-        self._seen = False
+        self._seen, self._status_s = False, 0.0
         self._fix = f"start it with: python -m qvla_ros.nodes.policy --ros-args -p bundle:=DIR -r __ns:={root}"
 
     def wait_until_ready(self, timeout_s: float) -> None:
@@ -169,11 +169,13 @@ class PolicyLink:
         status = self.status
         said = "it never sent a status"
         if status is not None:
-            said = f"its last status: {_STATE_NAMES.get(status.state, status.state)} {status.reason}".rstrip()
+            ago_s = time.monotonic() - self._status_s
+            state = f"{_STATE_NAMES.get(status.state, status.state)} {status.reason}".rstrip()
+            said = f"its last status, {ago_s:.1f} s ago: {state}"
         return PolicyLost(f"policy {self.namespace!r} ({self.topic}): {what}; {said}. Fix: {self._fix}")
 
     def _on_chunk(self, message: ActionChunk) -> None:
         self._chunk = message
 
     def _on_status(self, message: PolicyStatus) -> None:
-        self.status = message
+        self.status, self._status_s = message, time.monotonic()

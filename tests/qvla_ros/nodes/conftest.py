@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import rclpy
 from geometry_msgs.msg import PoseStamped
@@ -137,14 +136,25 @@ class Robot:
     def tell(self, instruction: str) -> None:
         self.instruction.publish(String(data=instruction))
 
-    def publish(self, encoding: str = "rgb8", joints: tuple[str, ...] = FINGER_NAMES, cameras: int = 2) -> Any:
+    def add(self, node: Any) -> None:
+        """Serve another node of this process too."""
+        self._executor.add_node(node)
+
+    def publish(
+        self,
+        encoding: str = "rgb8",
+        joints: tuple[str, ...] = FINGER_NAMES,
+        cameras: int = 2,
+        size: tuple[int, int] = (CAMERA_SIZE, CAMERA_SIZE),
+    ) -> Any:
         """One observation under one stamp, which is returned."""
         stamp = self.node.get_clock().now().to_msg()
         state = JointState(name=list(joints), position=list(FINGERS_M[: len(joints)]))
         pose = PoseStamped()
         pose.pose.position.x, pose.pose.position.y, pose.pose.position.z = POSITION_M
-        image = Image(height=CAMERA_SIZE, width=CAMERA_SIZE, encoding=encoding, step=3 * CAMERA_SIZE)
-        image.data = np.zeros(3 * CAMERA_SIZE**2, np.uint8).tobytes()
+        height, width = size
+        image = Image(height=height, width=width, encoding=encoding, step=3 * width)
+        image.data = bytes(3 * height * width)
         for message in (state, pose, image):
             message.header.stamp = stamp
         self.joints.publish(state)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from sensor_msgs.msg import Image
@@ -71,3 +73,18 @@ def test_data_that_do_not_fill_the_image_are_refused() -> None:
     for message in (short, narrow):
         with pytest.raises(QvlaError, match="image data on /camera"):
             rgb_pixels(message, "/camera", 4, 6)
+
+
+def test_a_bayer_image_without_cv_bridge_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv_bridge", None)
+    with pytest.raises(QvlaError, match=r"encoding on /camera: got 'bayer_rggb8'.*install cv_bridge"):
+        rgb_pixels(_message(PIXELS[..., 0], "bayer_rggb8"), "/camera", 4, 6)
+
+
+def test_a_bayer_image_becomes_colour_with_cv_bridge() -> None:
+    pytest.importorskip("cv_bridge")
+    red = np.zeros((4, 6), np.uint8)
+    red[::2, ::2] = 200  # rggb: every second pixel of every second row is red
+    pixels = rgb_pixels(_message(red, "bayer_rggb8"), "/camera", 4, 6)
+    assert pixels.shape == (4, 6, 3)
+    assert pixels[..., 0].mean() > 10 * max(1.0, pixels[..., 1:].mean())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +14,27 @@ import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
 from qvla.msg import PolicyStatus
+from rclpy.lifecycle import TransitionCallbackReturn
 
-from qvla_ros.bundle import load_bundle
+from qvla_ros.bundle import Manifest, load_bundle, save_bundle
+from qvla_ros.nodes.policy import PolicyNode
 
 if TYPE_CHECKING:
     from conftest import Robot
 
 EXPECTED_ACTION = [0.1, -0.2, 0.3, 0.0, 0.0, 0.0, 0.75]  # what the robot reports: the tiny graph copies it
+
+
+@pytest.fixture
+def policy_in_this_process(robot: Robot, bundle_dir: Path) -> Iterator[PolicyNode]:
+    """For what cannot be arranged from outside: an active node in /x whose engine the test may replace."""
+    values = {"bundle": str(bundle_dir), "backend": "zero", "inference_timeout_s": 0.2}
+    arguments = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
+    node = PolicyNode(cli_args=["--ros-args", *arguments, "-r", "__ns:=/x"])
+    assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    yield node
+    node._release()
+    node.destroy_node()
 
 
 @pytest.fixture
@@ -126,6 +143,68 @@ def test_an_incomplete_robot_gets_a_reason_and_no_chunk(
     assert robot.chunks == []
 
 
+def test_simulated_time_without_a_clock_is_pointed_out(policy: Callable, robot: Robot) -> None:
+    policy(backend="zero", use_sim_time=True)
+    robot.wait_until_active()
+    robot.tell("pick up the milk")
+    for _ in range(10):
+        robot.publish()
+        robot.spin()
+    robot.wait_for_reason("in the future", "check use_sim_time")
+    assert robot.chunks == []
+
+
+def test_large_images_arrive_with_the_projects_dds_profile(
+    start: Callable, make_bundle: Callable, manifest: Manifest, robot: Robot, tmp_path: Path
+) -> None:
+    # 640x480: without the profile some 5 % of such best-effort images arrive, so hardly ever both of an observation.
+    tiny = make_bundle(tmp_path / "tiny")
+    cameras = tuple(replace(camera, height=480, width=640) for camera in manifest.cameras)
+    files = {name: tiny / name for name in load_bundle(tiny).files}
+    save_bundle(tmp_path / "vga", replace(manifest, cameras=cameras), files)
+    start("policy", {"bundle": str(tmp_path / "vga"), "backend": "zero"}, "x")
+    robot.wait_until_active()
+    robot.tell("pick up the milk")
+    robot.ask(size=(480, 640))
+    stamps = []
+    for _ in range(20):
+        stamps.append(robot.publish(size=(480, 640)))
+        end = time.monotonic() + 0.2
+        while robot.chunks[-1].header.stamp != stamps[-1] and time.monotonic() < end:
+            robot.spin()
+    answered = [stamp for stamp in stamps if any(chunk.header.stamp == stamp for chunk in robot.chunks)]
+    assert len(answered) >= 10
+
+
+def test_an_inference_that_takes_too_long_is_a_fault_and_its_late_chunk_is_dropped(
+    policy_in_this_process: PolicyNode, robot: Robot
+) -> None:
+    node = policy_in_this_process
+    released = threading.Event()
+    run = node._policy.engine.run
+
+    def slow(inputs: dict) -> dict:
+        assert released.wait(60)
+        return run(inputs)
+
+    node._policy.engine.run = slow
+    robot.add(node)
+    robot.wait_until_active()
+    robot.tell("pick up the milk")
+
+    def faulty() -> list[PolicyStatus]:
+        robot.publish()
+        return [status for status in robot.statuses if status.state == PolicyStatus.FAULT]
+
+    status = robot.wait(faulty, "FAULT")[0]
+    assert "more than inference_timeout_s = 0.2 s" in status.reason
+    released.set()
+    assert node._worker.stop(60)
+    for _ in range(10):
+        robot.spin()
+    assert robot.chunks == []
+
+
 def test_a_failing_engine_is_a_fault_that_disarms_until_reactivated(
     policy: Callable, robot: Robot, tmp_path: Path
 ) -> None:
@@ -149,7 +228,7 @@ def test_a_failing_engine_is_a_fault_that_disarms_until_reactivated(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly(policy: Callable, robot: Robot, number: int) -> None:
     process = policy(backend="zero")
-    robot.wait_until_active()
+    robot.wait_for_reason("nothing received yet")
     process.popen.send_signal(number)
     assert process.wait() == 0
     assert "Traceback" not in process.stderr
