@@ -1,0 +1,114 @@
+"""The tree as a ROS package (colcon) and as a pip distribution: both build, install and run away from the checkout."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+import qvla_ros
+
+ROOT = Path(__file__).parent.parent
+CONSTRAINTS = ROOT / "environment" / "constraints.txt"
+CHECK_INSTALL = """
+import pathlib, sys
+import qvla_offline, qvla_ros
+from qvla.msg import ActionChunk, PolicyStatus
+from qvla_ros.resources import share_path
+shared = [share_path("config/fastdds.xml"), share_path("launch/policy.launch.py")]
+for path in (qvla_ros.__file__, qvla_offline.__file__, *shared):
+    assert pathlib.Path(path).resolve().is_relative_to(sys.argv[1]), path
+import rclpy
+rclpy.init()
+node = rclpy.create_node("packaging_test")
+node.create_publisher(ActionChunk, "chunk", 1).publish(ActionChunk(bundle_id="it works"))
+node.destroy_node()
+rclpy.shutdown()
+print("installed")
+"""
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    """This process's environment without what ties it to its own Python installation."""
+    ties = {"_ROS_WHEELS_BOOTSTRAP_COMPLETE", "LD_LIBRARY_PATH", "PYTHONPATH", "AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH"}
+    kept = {name: value for name, value in os.environ.items() if name not in ties}
+    return {**kept, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": "97", **extra}
+
+
+def run(command: list[str | Path], cwd: Path, **environment: str) -> str:
+    result = subprocess.run(command, cwd=cwd, env=clean_environment(**environment), capture_output=True, text=True)
+    assert result.returncode == 0, f"{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    return result.stdout
+
+
+@pytest.mark.packaging
+def test_colcon_build_gives_messages_nodes_and_the_command(tmp_path: Path) -> None:
+    prefix = tmp_path / "install"
+    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    colcon = ["colcon", "--log-base", tmp_path / "log", "build", "--merge-install", "--base-paths", ROOT]
+    bases = ["--build-base", tmp_path / "build", "--install-base", prefix]
+    wheels = f"-DCMAKE_PROJECT_INCLUDE={ROOT / 'cmake' / 'pypi_ros_wheels.cmake'}"
+    run([*colcon, *bases, "--cmake-args", "-G", "Ninja", "-DBUILD_TESTING=OFF", wheels], tmp_path, PATH=tools)
+
+    def sourced(script: str) -> str:
+        return run(
+            ["bash", "-c", f". {prefix}/setup.bash && {script}"], tmp_path, PATH=tools, ROS_LOG_DIR=str(tmp_path)
+        )
+
+    (tmp_path / "check.py").write_text(CHECK_INSTALL)
+    assert "installed" in sourced(f"python check.py {prefix}")
+    assert sourced("qvla --version").split() == ["qvla", qvla_ros.__version__]
+    # What `ros2 run qvla policy` starts: it comes up far enough to ask for its bundle.
+    assert "parameter bundle" in sourced(f"{{ {prefix}/lib/qvla/policy 2>&1 || true; }}")
+    assert (prefix / "lib" / "qvla" / "libero_bridge").is_file()
+
+
+@pytest.mark.packaging
+def test_pip_install_in_a_fresh_environment_works_without_environment_variables(tmp_path: Path) -> None:
+    source, environment = tmp_path / "source", tmp_path / "environment"
+    ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line]
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", *ignored))
+    run([sys.executable, "-m", "venv", environment], tmp_path)
+    run([environment / "bin" / "pip", "install", "-qq", "--constraint", CONSTRAINTS, source], tmp_path)
+    (tmp_path / "check.py").write_text(CHECK_INSTALL)
+    python = environment / "bin" / "python"
+    assert "installed" in run([python, "check.py", environment], tmp_path, ROS_LOG_DIR=str(tmp_path))
+    assert run([environment / "bin" / "qvla", "--version"], tmp_path).split() == ["qvla", qvla_ros.__version__]
+    installed = run([environment / "bin" / "pip", "list", "--format", "freeze"], tmp_path)
+    assert not re.search(r"^(torch|transformers|mujoco)==", installed, re.MULTILINE)
+
+
+def test_every_ros_module_that_nodes_and_launch_files_import_is_declared_in_package_xml() -> None:
+    root = ElementTree.parse(ROOT / "package.xml").getroot()
+    declared = {element.text for kind in ("depend", "exec_depend") for element in root.iter(kind)}
+    sources = [*(ROOT / "qvla_ros" / "nodes").glob("*.py"), *(ROOT / "launch").glob("*.py")]
+    modules = {name.partition(".")[0] for source in sources for name in imports(source)}
+    plain_python = {"__future__", "numpy", "qvla", "qvla_ros", *sys.stdlib_module_names}
+    assert modules - plain_python <= declared
+
+
+def test_there_is_one_version_number() -> None:
+    assert ElementTree.parse(ROOT / "package.xml").getroot().findtext("version") == qvla_ros.__version__
+
+
+def test_every_requirement_is_pinned_in_the_one_place_for_pins() -> None:
+    pinned = {line.partition("==")[0] for line in CONSTRAINTS.read_text().splitlines() if "==" in line}
+    command = [sys.executable, ROOT / "environment" / "requirements.py", "build", "offline", "libero", "test", "colcon"]
+    for requirement in run(command, ROOT).splitlines():
+        name = re.split(r"[\[<>=!~ ]", requirement)[0].lower().replace("_", "-")
+        assert name in pinned | {"wheel"}, name
+        assert "==" not in requirement, f"{requirement}: pin it in {CONSTRAINTS.name}"
+
+
+def imports(source: Path) -> set[str]:
+    tree = ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+    statements = [node for node in tree if isinstance(node, (ast.Import, ast.ImportFrom))]
+    plain = {alias.name for node in statements if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {node.module for node in statements if isinstance(node, ast.ImportFrom) and node.module}
