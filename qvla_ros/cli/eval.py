@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task_suite_name", default="libero_object", help="LIBERO suite; fake: no physics, to try the wiring"
     )
-    parser.add_argument("--task_ids", default="0,1,2", help="comma-separated tasks of the suite")
+    parser.add_argument("--task_ids", default="7,8,9", help="comma-separated tasks of the suite")
     parser.add_argument("--num_trials_per_task", type=int, default=20, help="episodes of each policy a task")
     parser.add_argument("--init_state_offset", type=int, default=0, help="first official initial state")
     parser.add_argument("--seed", type=int, default=0, help="fixes what the initial states leave open")
@@ -80,8 +80,9 @@ def evaluate(plan: Plan, out_dir: Path, title: str, lead: str, command: str, ana
 
     loaded = {name: load_bundle(directory) for name, directory in plan.bundles.items()}
     analysis = None if analysis_path is None else read_analysis(analysis_path)
+    camera_size = runner.camera_size(loaded.values())
     with EpisodeDisplay(plan.episode_count) as display:
-        episodes = runner.run(plan, out_dir, display)
+        episodes = runner.run(plan, camera_size, out_dir, display)
     print_table(episodes, loaded)
     write_results(out_dir / "results.json", plan, loaded, episodes)
     write_report(out_dir / "report.html", title, lead, episodes, loaded, analysis, command)

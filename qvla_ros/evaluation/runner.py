@@ -7,11 +7,12 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from qvla_ros.bundle import Bundle
 from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.episodes import Episode, parse_episode
 from qvla_ros.evaluation.processes import Child, private_ros_environment, start, stop, stopped_at_the_end
@@ -56,7 +57,16 @@ class Plan:
         return len(self.bundles) * len(self.task_ids) * self.num_trials_per_task
 
 
-def run(plan: Plan, out_dir: Path, on_event: Callable[[Event], None]) -> list[Episode]:
+def camera_size(bundles: Iterable[Bundle]) -> int:
+    """Height and width of the images that all cameras of all bundles take; the one arm has one setting for both."""
+    sizes = {size for bundle in bundles for camera in bundle.cameras for size in (camera.height, camera.width)}
+    if len(sizes) != 1:
+        fix = "evaluate bundles for other cameras one at a time"
+        raise QvlaError("camera sizes of the bundles", sorted(sizes), "one size, square, for all", fix)
+    return sizes.pop()
+
+
+def run(plan: Plan, camera_size: int, out_dir: Path, on_event: Callable[[Event], None]) -> list[Episode]:
     """Start the nodes, pass every event of the bridge to `on_event`, return the episodes once the bridge has ended.
 
     Logs go to out_dir/log, finished episodes to out_dir/episodes.jsonl: running it again goes on after the last one.
@@ -69,7 +79,7 @@ def run(plan: Plan, out_dir: Path, on_event: Callable[[Event], None]) -> list[Ep
     with private_ros_environment(log_dir) as environment, stopped_at_the_end(children):
         for name, directory in plan.bundles.items():
             children.append(start(f"policy_{name}", policy_arguments(plan, name, directory), environment, log_dir))
-        bridge = start("bridge", bridge_arguments(plan, out_dir), environment, log_dir, pipe_stdout=True)
+        bridge = start("bridge", bridge_arguments(plan, camera_size, out_dir), environment, log_dir, pipe_stdout=True)
         policies = children.copy()
         children.append(bridge)
         episodes = []
@@ -89,7 +99,7 @@ def policy_arguments(plan: Plan, name: str, directory: Path) -> list[str]:
     return ["-m", "qvla_ros.nodes.policy", *ros_arguments(parameters), "--remap", f"__ns:=/{name}"]
 
 
-def bridge_arguments(plan: Plan, out_dir: Path) -> list[str]:
+def bridge_arguments(plan: Plan, camera_size: int, out_dir: Path) -> list[str]:
     """Arguments of the Python that runs the LIBERO bridge for all policies of the plan."""
     parameters = {
         "policies": list(plan.bundles),
@@ -99,6 +109,7 @@ def bridge_arguments(plan: Plan, out_dir: Path) -> list[str]:
         "init_state_offset": plan.init_state_offset,
         "seed": plan.seed,
         "simulator": "fake" if plan.task_suite_name == "fake" else "libero",
+        "camera_size": camera_size,
         "output_dir": str(out_dir.resolve()),
         "video_dir": str((out_dir / "video").resolve()) if plan.video else "",
     }

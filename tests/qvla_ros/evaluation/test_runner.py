@@ -61,7 +61,7 @@ def run_with(monkeypatch: pytest.MonkeyPatch, plan: runner.Plan, tmp_path: Path)
         monkeypatch.setattr(runner, "bridge_arguments", lambda *_: ["-c", textwrap.dedent(bridge)])
         monkeypatch.setattr(runner, "BRIDGE_LAST_WORD_S", 1.0)
         try:
-            return runner.run(plan, tmp_path, lambda event: None)
+            return runner.run(plan, 256, tmp_path, lambda event: None)
         finally:
             if pid_file.exists():
                 assert not is_running(int(pid_file.read_text()))

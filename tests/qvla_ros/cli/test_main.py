@@ -1,0 +1,98 @@
+"""The command line as a person meets it: overview, dashes, errors that say what to do, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from qvla_ros.cli import main as cli
+from qvla_ros.errors import QvlaError
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def verb(monkeypatch: pytest.MonkeyPatch):
+    """Put a verb `try_it` whose run() does what it is told to into the table."""
+
+    def install(run) -> None:
+        module = ModuleType("qvla_try_it")
+        module.HELP = "try it"
+        module.add_arguments = lambda parser: parser.add_argument("--calib_jsonl", default="none")
+        module.run = run
+        monkeypatch.setitem(sys.modules, "qvla_try_it", module)
+        monkeypatch.setitem(cli.VERBS, "try_it", cli.Verb("qvla_try_it", "try it"))
+
+    return install
+
+
+def test_the_overview_lists_every_verb_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    text = capsys.readouterr().out
+    for name, entry in cli.VERBS.items():
+        assert f"  {name}" in text
+        assert entry.summary in text
+
+
+def test_every_verb_module_is_in_the_table_and_every_entry_has_its_module() -> None:
+    folders = {"qvla_ros.cli": ROOT / "qvla_ros" / "cli", "qvla_offline.cli": ROOT / "offline" / "cli"}
+    verbs = {
+        f"{package}.{path.stem}"
+        for package, folder in folders.items()
+        for path in folder.glob("*.py")
+        if "\nHELP = " in path.read_text(encoding="utf-8")
+    }
+    assert verbs == {entry.module for entry in cli.VERBS.values()}
+
+
+def test_dashes_and_underscores_name_the_same_verb_and_option(verb) -> None:
+    seen: list[argparse.Namespace] = []
+    verb(lambda args: seen.append(args) or 0)
+    assert cli.main(["try-it", "--calib-jsonl", "some-file"]) == 0
+    assert cli.main(["try_it", "--calib_jsonl=a-b"]) == 0
+    assert [args.calib_jsonl for args in seen] == ["some-file", "a-b"]
+
+
+def test_values_and_what_follows_a_bare_double_dash_keep_their_dashes() -> None:
+    assert cli.underscored(["--a-b", "-c-d", "e-f", "--", "--g-h"]) == ["--a_b", "-c-d", "e-f", "--", "--g-h"]
+
+
+def test_bad_input_is_told_in_four_parts_and_exits_2(verb, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(args: argparse.Namespace) -> int:
+        raise QvlaError("gates[3]", "5 bits", "4 or 8", "assign them again")
+
+    verb(run)
+    assert cli.main(["try_it"]) == 2
+    text = capsys.readouterr().err
+    assert [part in text for part in ("gates[3]", "5 bits", "4 or 8", "assign them again")] == [True] * 4
+    assert "Traceback" not in text
+
+
+def test_ctrl_c_exits_130(verb) -> None:
+    def run(args: argparse.Namespace) -> int:
+        raise KeyboardInterrupt
+
+    verb(run)
+    assert cli.main(["try_it"]) == 130
+
+
+def test_the_verb_s_own_status_is_passed_on(verb) -> None:
+    verb(lambda args: 1)
+    assert cli.main(["try_it"]) == 1
+
+
+def test_an_unknown_verb_names_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["quantise"]) == 2
+    assert "quantize" in capsys.readouterr().err
+
+
+def test_a_verb_whose_packages_are_missing_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(cli.VERBS, "gates", cli.Verb("no_such_package.cli.gates", "-"))
+    assert cli.main(["gates"]) == 2
+    assert "qvla-ros[offline]" in capsys.readouterr().err
