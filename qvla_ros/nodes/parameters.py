@@ -50,7 +50,10 @@ def declare_parameters(node: Node, specs: Sequence[ParameterSpec]) -> dict[str, 
             given = node._parameter_overrides.get(spec.name)
             found = repr(given.value) if given is not None else str(error)
             raise QvlaError(f"parameter {spec.name}", found, _expected(spec, kind), _fix(spec)) from None
-        values[spec.name] = node.get_parameter(spec.name).value
+        # An empty list has no type in ROS: such a parameter stays without a value.
+        values[spec.name] = node.get_parameter_or(spec.name).value
+        if values[spec.name] is None:
+            raise QvlaError(f"parameter {spec.name}", "no value", _expected(spec, kind), _fix(spec))
         if spec.choices and values[spec.name] not in spec.choices:
             raise QvlaError(f"parameter {spec.name}", repr(values[spec.name]), _expected(spec, kind), _fix(spec))
     return values

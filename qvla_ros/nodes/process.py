@@ -15,6 +15,7 @@ from rclpy.signals import SignalHandlerOptions
 from qvla_ros.errors import QvlaError
 
 EXIT_BAD_INPUT = 2
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SPIN_PERIOD_S = 0.1  # how long a signal may wait
 
 
@@ -35,9 +36,12 @@ def run_node(main: Callable[[], int], args: list[str] | None = None) -> int:
 
     rclpy's own handlers would shut the context down at once; a node that stops must still be able to say so.
     """
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # RCLError, whose class is private to rclpy
+        print(f"error: {error}. Fix: write --ros-args -p NAME:=VALUE -r FROM:=TO", file=sys.stderr, flush=True)
+        return EXIT_BAD_INPUT
+    previous = {number: signal.signal(number, _interrupt) for number in STOP_SIGNALS}
     try:
         return main()
     except QvlaError as error:
@@ -47,6 +51,8 @@ def run_node(main: Callable[[], int], args: list[str] | None = None) -> int:
         return 128 + interruption.signal_number
     finally:
         rclpy.try_shutdown()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def spin(node: Node) -> None:
@@ -57,7 +63,7 @@ def spin(node: Node) -> None:
         while True:
             executor.spin_once(timeout_sec=SPIN_PERIOD_S)
     except Interrupted as interruption:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         node.get_logger().info(f"{interruption}: stopping")
     finally:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from qvla_ros.nodes.libero_bridge import main
+
 LONG = 1_000_000  # steps: an episode that ends only by what the test does
 
 
@@ -152,18 +154,22 @@ def test_a_policy_for_other_cameras_is_told_apart(policy: Callable, bridge: Call
 
 
 @pytest.mark.parametrize(
-    ("parameters", "message"),
+    ("parameter", "message"),
     [
-        ({"policies": ["a", "a"]}, "parameter policies"),
-        ({"simulator": "gazebo"}, "one of libero, fake"),
-        ({"num_trials_per_task": 0}, "parameter num_trials_per_task: got 0"),
+        ("policies:=[a, a]", "parameter policies"),
+        ("policies:=[]", "parameter policies"),
+        ("simulator:=gazebo", "one of libero, fake"),
+        ("num_trials_per_task:=0", "parameter num_trials_per_task: got 0"),
+        ("task_ids:=[one]", "parameter task_ids: got ['one']; expected integer array"),
     ],
 )
-def test_a_wrong_parameter_ends_with_exit_code_2(bridge: Callable, parameters: dict, message: str) -> None:
-    process = bridge(**{"policies": ["x"], **parameters})
-    assert process.wait() == 2
-    assert message in process.stderr
-    assert message in process.events[-1]["reason"]
+def test_a_wrong_parameter_ends_with_exit_code_2(
+    ros_environment: dict, capfd: pytest.CaptureFixture[str], parameter: str, message: str
+) -> None:
+    assert main(["--ros-args", "-p", parameter]) == 2
+    written = capfd.readouterr()
+    assert message in written.err
+    assert message in json.loads(written.out.splitlines()[-1])["reason"]
 
 
 def test_initial_states_that_do_not_exist_are_refused(policy: Callable, bridge: Callable) -> None:

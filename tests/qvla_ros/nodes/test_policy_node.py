@@ -17,7 +17,7 @@ from qvla.msg import PolicyStatus
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from qvla_ros.bundle import Manifest, load_bundle, save_bundle
-from qvla_ros.nodes.policy import PolicyNode
+from qvla_ros.nodes.policy import PolicyNode, main
 
 if TYPE_CHECKING:
     from conftest import Robot
@@ -250,18 +250,21 @@ def test_a_corrupt_bundle_ends_the_start_with_exit_code_2(
 
 
 @pytest.mark.parametrize(
-    ("parameters", "message"),
+    ("parameter", "message"),
     [
-        ({"bundle": ""}, "parameter bundle"),
-        ({"backend": "torch"}, "expected one of onnxruntime, tensorrt"),
-        ({"max_image_age_s": -1.0}, "parameter max_image_age_s: got -1.0"),
-        ({"engine_options": "threads=2"}, "a JSON object"),
+        ("bundle:=''", "parameter bundle"),
+        ("bundle", "Fix: write --ros-args -p NAME:=VALUE"),
+        ("backend:=torch", "expected one of onnxruntime, tensorrt"),
+        ("max_image_age_s:=-1.0", "parameter max_image_age_s: got -1.0"),
+        ("max_image_age_s:=soon", "parameter max_image_age_s: got 'soon'"),
+        ("engine_options:=threads=2", "a JSON object"),
     ],
 )
-def test_a_wrong_parameter_ends_the_start_with_exit_code_2(policy: Callable, parameters: dict, message: str) -> None:
-    process = policy(**parameters)
-    assert process.wait() == 2
-    assert message in process.stderr
+def test_a_wrong_parameter_ends_the_start_with_exit_code_2(
+    ros_environment: dict, bundle_dir: Path, capfd: pytest.CaptureFixture[str], parameter: str, message: str
+) -> None:
+    assert main(["--ros-args", "-p", f"bundle:={bundle_dir}", "-p", parameter]) == 2
+    assert message in capfd.readouterr().err
 
 
 def test_without_autostart_a_bad_bundle_leaves_a_node_that_can_be_asked_again(
