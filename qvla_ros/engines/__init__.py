@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from importlib import import_module
-from inspect import signature
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -42,7 +42,7 @@ def load_engine(bundle: Bundle, backend: str, **options: object) -> Engine:
     if _MODULES[backend] == "fake":
         options["kind"] = backend
     try:
-        signature(module.load).bind(bundle, **options)
+        inspect.signature(module.load).bind(bundle, **options)
     except TypeError as error:
         raise QvlaError(f"options of backend {backend}", sorted(options), str(error), "leave out the option") from None
     return module.load(bundle, **options)
