@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,15 +144,19 @@ def gradients(
 
 
 def train_step(
-    state: TrainingState, shards: list[Batch], weights: Tensor, options: TrainingOptions, pool: Executor
+    state: TrainingState,
+    shards: Sequence[Callable[[], Batch]],
+    weights: Tensor,
+    options: TrainingOptions,
+    pool: Executor,
 ) -> tuple[float, float]:
     """One update of weights and average from the mean gradient of equal shards; returns the two losses.
 
-    Shards run side by side, one thread each. On a processor that is shared this is a third faster than two threads
-    within each operation, which wait for one another hundreds of times a step.
+    Shards are made and run side by side, one thread each. On a processor that is shared this is a third faster than
+    two threads within each operation, which wait for one another hundreds of times a step.
     """
     rate = options.learning_rate * learning_rate_factor(state.step, options)
-    results = list(pool.map(lambda shard: gradients(state, shard, weights, options), shards))
+    results = list(pool.map(lambda shard: gradients(state, shard(), weights, options), shards))
     for parameter, *parts in zip(state.parameters(), *(grads for grads, _, _ in results), strict=True):
         parameter.grad = None if parts[0] is None else sum(parts) / len(parts)
     torch.nn.utils.clip_grad_norm_(state.parameters(), 1.0, foreach=True)
@@ -240,8 +245,10 @@ def train(
             seed = options.seed * 1_000_003 + state.step * options.threads
             samples = training.draw(options.batch_size, np.random.default_rng(seed))
             shards = [
-                batcher.batch(samples.part(shard, options.threads), training.instructions, Augmentation(), seed + shard)
-                for shard in range(options.threads)
+                partial(
+                    batcher.batch, samples.part(i, options.threads), training.instructions, Augmentation(), seed + i
+                )
+                for i in range(options.threads)
             ]
             history.append(train_step(state, shards, weights, options, pool))
             now = time.monotonic()
