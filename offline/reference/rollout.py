@@ -83,7 +83,7 @@ def run_episode(task: LiberoTask, learner: Learner, init_state: int) -> EpisodeR
 
     scene = PrivilegedScene(task)
     observation = task.reset(init_state)
-    start = scene.start()
+    start = scene.state()
     closest, lifted, success, step = np.inf, 0.0, False, 0
     while step < task.max_steps and not success:
         actions = learner(observation, task.instruction)
