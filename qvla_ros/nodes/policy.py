@@ -27,7 +27,7 @@ from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import chunk_message, set_latencies
 from qvla_ros.nodes.inputs import ObservationInputs
 from qvla_ros.nodes.parameters import ParameterSpec, declare_parameters, seconds
-from qvla_ros.nodes.process import run_node, spin
+from qvla_ros.nodes.process import Interrupted, ignore_signals, run_node, spin
 from qvla_ros.nodes.worker import LatestOnlyWorker
 from qvla_ros.observation import Observation
 from qvla_ros.policy import Policy, load_policy
@@ -279,6 +279,9 @@ def serve() -> int:
                         raise node.startup_error
                     return 1
         spin(node)
+    except Interrupted as interruption:
+        ignore_signals()
+        node.get_logger().info(f"{interruption}: stopping")
         node.say_goodbye()
         return 0
     finally:

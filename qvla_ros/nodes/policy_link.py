@@ -33,7 +33,8 @@ from qvla_ros.simulation.specification import (
 WAIT_S = 0.02  # at most this long between two looks at clocks and the graph
 # Best-effort images can get lost: the observation is then published again, with a new stamp.
 RESEND_PERIOD_S = 2.0
-ARM_TIMEOUT_S = 5.0
+# An answer is dropped when the server has not matched the client's reader yet, so a service is asked again.
+ARM_TIMEOUT_S, ARM_RETRY_S = 10.0, 2.0
 _STATE_NAMES = {0: "WAITING", 1: "RUNNING", 2: "FAULT", 3: "INACTIVE"}
 
 
@@ -63,9 +64,10 @@ class PolicyLink:
         self._joints = node.create_publisher(JointState, f"{root}/joint_states", qos.SENSOR)
         self._pose = node.create_publisher(PoseStamped, f"{root}/ee_pose", qos.SENSOR)
         self._instruction = node.create_publisher(String, f"{root}/instruction", qos.LATCHED)
+        # Before the subscriptions: endpoints are discovered in order, so that whoever sends a status hears a call.
+        self._arm: Any = node.create_client(SetBool, f"{root}/policy/arm")
         chunks = node.create_subscription(ActionChunk, f"{root}/policy/action_chunk", self._on_chunk, qos.COMMAND)
         node.create_subscription(PolicyStatus, f"{root}/policy/status", self._on_status, qos.LATCHED)
-        self._arm: Any = node.create_client(SetBool, f"{root}/policy/arm")
         self.topic = chunks.topic_name
         self.status: PolicyStatus | None = None
         self._chunk: ActionChunk | None = None
@@ -82,9 +84,18 @@ class PolicyLink:
 
     def arm(self, armed: bool) -> None:
         """Arm or disarm; PolicyLost when the policy does not answer or refuses."""
-        future = self._arm.call_async(SetBool.Request(data=armed))
-        self._until(future.done, ARM_TIMEOUT_S, f"no answer from {self._arm.srv_name}")
-        response = future.result()
+        calls: list[Any] = []
+        asked_s = float("-inf")
+
+        def answered() -> bool:
+            nonlocal asked_s
+            if time.monotonic() - asked_s > ARM_RETRY_S:
+                calls.append(self._arm.call_async(SetBool.Request(data=armed)))
+                asked_s = time.monotonic()
+            return calls[-1].done()
+
+        self._until(answered, ARM_TIMEOUT_S, f"no answer from {self._arm.srv_name}")
+        response = calls[-1].result()
         if response is None or not response.success:
             raise self._lost(f"{self._arm.srv_name} refused: {'' if response is None else response.message}")
 

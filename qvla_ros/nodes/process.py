@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -27,7 +28,7 @@ class Interrupted(BaseException):
         super().__init__(signal.Signals(signal_number).name)
 
 
-def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted(signal_number)
 
 
@@ -55,16 +56,18 @@ def run_node(main: Callable[[], int], args: list[str] | None = None) -> int:
             signal.signal(number, handler)
 
 
-def spin(node: Node) -> None:
-    """Serve callbacks until a signal arrives; then returns, with signals ignored so that the end can be orderly."""
+def spin(node: Node) -> NoReturn:
+    """Serve callbacks until a signal arrives, which leaves this as Interrupted."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
         while True:
             executor.spin_once(timeout_sec=SPIN_PERIOD_S)
-    except Interrupted as interruption:
-        for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        node.get_logger().info(f"{interruption}: stopping")
     finally:
         executor.remove_node(node)
+
+
+def ignore_signals() -> None:
+    """From here on an orderly end is under way: a second signal must not cut it short."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

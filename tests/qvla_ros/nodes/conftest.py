@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import rclpy
 from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from qvla.msg import ActionChunk, PolicyStatus
 from rclpy.executors import SingleThreadedExecutor
@@ -110,12 +111,13 @@ class Robot:
         self.joints = publisher(JointState, "/x/joint_states", qos.SENSOR)
         self.pose = publisher(PoseStamped, "/x/ee_pose", qos.SENSOR)
         self.instruction = publisher(String, "/x/instruction", qos.LATCHED)
+        # Before the subscriptions: endpoints are discovered in order, so that whoever sends a status hears a call.
+        self._arm = self.node.create_client(SetBool, "/x/policy/arm")
+        self._change_state = self.node.create_client(ChangeState, "/x/policy/change_state")
         self.chunks: list[ActionChunk] = []
         self.statuses: list[PolicyStatus] = []
         self.node.create_subscription(ActionChunk, "/x/policy/action_chunk", self.chunks.append, qos.COMMAND)
         self.node.create_subscription(PolicyStatus, "/x/policy/status", self.statuses.append, qos.LATCHED)
-        self._arm = self.node.create_client(SetBool, "/x/policy/arm")
-        self._change_state = self.node.create_client(ChangeState, "/x/policy/change_state")
 
     def spin(self, seconds: float = 0.02) -> None:
         self._executor.spin_once(timeout_sec=seconds)
@@ -184,6 +186,22 @@ class Robot:
         future = client.call_async(request)
         self.wait(future.done, client.srv_name)
         return future.result()
+
+    def configure_in_vain(self) -> None:
+        """Ask for a configure that must fail until an answer comes: the first can get lost while DDS connects."""
+        request = ChangeState.Request()
+        request.transition.id = Transition.TRANSITION_CONFIGURE
+        self.wait(self._change_state.service_is_ready, "change_state")
+        futures: list[Any] = []
+
+        def ask_again() -> None:
+            futures.append(self._change_state.call_async(request))
+            end = time.monotonic() + 2.0
+            while not futures[-1].done() and time.monotonic() < end:
+                self.spin()
+
+        wait_for(lambda: futures and futures[-1].done(), lambda: "an answer of change_state", ask_again)
+        assert not futures[-1].result().success
 
     def arm(self, armed: bool) -> Any:
         return self.call(self._arm, SetBool.Request(data=armed))
