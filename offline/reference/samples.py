@@ -103,7 +103,9 @@ class SampleSet:
         return len(self._index)
 
     def draw(self, count: int, rng: np.random.Generator) -> Samples:
-        """`count` samples: tasks equally likely, within a task those around a grasp or release twice as likely."""
+        """`count` samples. A task's share grows with the root of its size, so that a task with few episodes is neither
+        drowned nor learnt by heart; within a task the samples around a grasp or release are twice as likely.
+        """
         if not len(self):
             fix = "record some with `qvla demonstrations`"
             raise QvlaError("demonstrations", f"no episode below {self.demonstrations}", "at least one", fix)
@@ -122,7 +124,8 @@ class SampleSet:
         tasks = np.concatenate([samples.task for samples in self.episodes])
         weights = np.concatenate([_sample_weights(samples) for samples in self.episodes])
         per_task = np.bincount(tasks, weights)
-        self._probability = np.cumsum(weights / per_task[tasks]) / len(per_task)
+        weights = weights / np.sqrt(per_task[tasks])
+        self._probability = np.cumsum(weights) / weights.sum()
         self._probability[-1] = 1.0
         lengths = [len(samples) for samples in self.episodes]
         episode = np.repeat(np.arange(len(lengths)), lengths)
