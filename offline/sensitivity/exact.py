@@ -22,7 +22,11 @@ Choice = tuple[str, int, int]  # module, channel, bits
 
 @dataclass(frozen=True)
 class Agreement:
-    """First-order scores against measured ones, over `count` channels. ratio: sum measured / sum estimated."""
+    """First-order scores against measured ones, over `count` channels.
+
+    rank_correlation: Spearman's, of the scores as the file holds them. ratio: median of measured over estimated, both
+    on the same samples. by_bits: {bits: (count, rank correlation, ratio)}.
+    """
 
     count: int
     rank_correlation: float
@@ -79,14 +83,23 @@ def stratified_choices(scores: Mapping[str, np.ndarray], bits: Sequence[int], co
     return choices
 
 
-def agreement(choices: Sequence[Choice], estimated: np.ndarray, measured: np.ndarray) -> Agreement:
-    """Spearman's rank correlation and the ratio of sums, over all choices and per bit-width."""
+def agreement(
+    choices: Sequence[Choice], estimated: np.ndarray, measured: np.ndarray, same_samples: np.ndarray | None = None
+) -> Agreement:
+    """Compare over all choices and per bit-width.
+
+    same_samples: the estimate on the very samples that were measured, for the ratio; None takes `estimated`.
+    """
     widths = np.array([bits for _, _, bits in choices])
-    by_bits = {}
-    for bits in sorted(set(widths.tolist())):
-        of = widths == bits
-        by_bits[bits] = (int(of.sum()), spearman(estimated[of], measured[of]), _ratio(estimated[of], measured[of]))
-    return Agreement(len(choices), spearman(estimated, measured), _ratio(estimated, measured), by_bits)
+    basis = estimated if same_samples is None else same_samples
+
+    def compare(of: np.ndarray) -> tuple[int, float, float]:
+        usable = of & (basis > 0)
+        ratio = float(np.median(measured[usable] / basis[usable])) if usable.any() else float("nan")
+        return int(of.sum()), spearman(estimated[of], measured[of]), ratio
+
+    by_bits = {bits: compare(widths == bits) for bits in sorted(set(widths.tolist()))}
+    return Agreement(*compare(np.full(widths.shape, True)), by_bits)
 
 
 def look_up(scores: Mapping[str, np.ndarray], bits: Sequence[int], choices: Sequence[Choice]) -> np.ndarray:
@@ -114,8 +127,3 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
     if min(np.ptp(rank) for rank in ranks) == 0:
         return float("nan")
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
-def _ratio(estimated: np.ndarray, measured: np.ndarray) -> float:
-    total = float(estimated.sum())
-    return float(measured.sum()) / total if total > 0 else float("nan")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from qvla_offline.calibration import calibration_sha256, read_calibration
 from qvla_offline.checkpoints.io import Checkpoint, load_checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
@@ -29,6 +31,7 @@ from qvla_ros.errors import QvlaError
 
 METHODS = ("action", "hessian")
 EXACT_SAMPLES = 8  # exact measurement averages over so many samples: one forward pass each per channel
+SMALL_MODEL = 50_000_000  # weights
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def compute_sensitivity(
         sample.to(options.device)
         for sample in read_calibration(calib_jsonl, checkpoint, options.max_samples, options.skip_bad_lines, robot)
     ]
+    suit_threads(checkpoint.model)
     targets = quantization_targets(checkpoint.model)
     empty = Sensitivity(
         options.method,
@@ -112,9 +116,31 @@ def check(
     """Compare the estimate with exact measurement on `options.check` channels, spread over ranks and bit-widths."""
     executed = sensitivity.executed()
     choices = stratified_choices(executed, sensitivity.bits, options.check, options.seed)
-    targets = quantization_targets(checkpoint.model)
-    measured = measured_scores(checkpoint.model, targets, samples[:EXACT_SAMPLES], choices, options.scheme)
-    return agreement(choices, look_up(executed, sensitivity.bits, choices), measured)
+    targets, some = quantization_targets(checkpoint.model), spread(samples)
+    measured = measured_scores(checkpoint.model, targets, some, choices, options.scheme)
+    involved = {name: targets[name] for name in dict.fromkeys(name for name, _, _ in choices)}
+    same, _ = action_scores(checkpoint.model, involved, some, options.scheme, _probing(options))
+    same_samples = look_up({name: score.numpy() for name, score in same.items()}, options.bits, choices)
+    return agreement(choices, look_up(executed, sensitivity.bits, choices), measured, same_samples)
+
+
+def spread(samples: list[PolicyInputs]) -> list[PolicyInputs]:
+    """EXACT_SAMPLES of the samples at even distances, or all if there are fewer."""
+    count = min(EXACT_SAMPLES, len(samples))
+    return [samples[index * len(samples) // count] for index in range(count)]
+
+
+def suit_threads(model: torch.nn.Module) -> None:
+    """One thread for a small policy, unless OMP_NUM_THREADS says otherwise.
+
+    Its matrices gain little from a second thread and lose tenfold when other processes share the cores (measured).
+    """
+    if "OMP_NUM_THREADS" not in os.environ and sum(p.numel() for p in model.parameters()) < SMALL_MODEL:
+        torch.set_num_threads(1)
+
+
+def _probing(options: SensitivityOptions) -> Probing:
+    return Probing(options.bits, options.probes, options.seed, options.memory_gb * 1e9)
 
 
 def _action(
@@ -126,16 +152,15 @@ def _action(
     resume: bool,
 ) -> Sensitivity:
     targets = quantization_targets(checkpoint.model)
-    probing = Probing(options.bits, options.probes, options.seed, options.memory_gb * 1e9)
     # memory_gb cuts the layers into passes, and so decides which sums a number of finished samples stands for
     fingerprint = value_sha256([empty.settings, empty.sources, options.memory_gb])
     partial = PartialSums(out_path.with_name(f"{out_path.name}.partial"), fingerprint, resume)
-    tensors, unreached = action_scores(checkpoint.model, targets, samples, options.scheme, probing, partial)
+    tensors, unreached = action_scores(checkpoint.model, targets, samples, options.scheme, _probing(options), partial)
     scores = {name: tensor.numpy() for name, tensor in tensors.items()}
     sensitivity = replace(empty, scores=scores, not_executed=unreached)
     if options.refine:
         choices = top_channels(sensitivity.executed(), options.bits, options.refine)
-        measured = measured_scores(checkpoint.model, targets, samples[:EXACT_SAMPLES], choices, options.scheme)
+        measured = measured_scores(checkpoint.model, targets, spread(samples), choices, options.scheme)
         position = {bits: index for index, bits in enumerate(options.bits)}
         for (name, channel, bits), value in zip(choices, measured, strict=True):
             scores[name][position[bits], channel] = value

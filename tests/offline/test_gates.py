@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qvla_offline.export.row_groups import promote_to_tile
 from qvla_offline.gates import (
     Gates,
     Pricing,
@@ -19,8 +20,11 @@ from qvla_offline.gates import (
     uniform,
     write_gates,
 )
+from qvla_offline.gates.assign import Budget, assign_gates, describe
+from qvla_offline.gates.costs import COSTS
 from qvla_offline.gates.optimal import allocate
 from qvla_offline.quantizers import QuantizationScheme
+from qvla_offline.sensitivity.store import Sensitivity
 
 from qvla_ros.errors import QvlaError
 
@@ -163,6 +167,52 @@ def test_budget_below_the_cheapest_gates_and_broken_scores_are_refused():
     scores["layer1"][0, 0] = np.nan
     with pytest.raises(QvlaError, match="layer1"):
         optimal(scores, columns, BITS, 8.0, NOMINAL)
+
+
+def random_sensitivity(seed: int = 0, rows: int = 40) -> Sensitivity:
+    scores, columns = random_scores(seed, 5, rows)
+    below_16 = {name: score[:-1].astype(np.float32) for name, score in scores.items()}
+    return Sensitivity("action", BITS[:-1], below_16, columns, ("layer3",), {"checkpoint_sha256": "c"})
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 10_000), st.floats(5.0, 14.0), st.sampled_from([1, 8, 16]), st.sampled_from(["nominal", "stored"])
+)
+def test_assigned_gates_fill_tiles_within_the_budget(seed, target, tile, cost):
+    sensitivity = random_sensitivity(seed)
+    gates = assign_gates(sensitivity, Budget(target, cost=cost, tile=tile), SCHEME)
+    assert gates.budget[f"{cost}_bits_per_weight"] <= target
+    assert gates.budget["lower_bound"] <= gates.budget["total_sensitivity"]
+    for name in sensitivity.executed():
+        bits = gates.layers[name]
+        assert np.array_equal(promote_to_tile(bits, np.zeros(bits.size), tile, SCHEME), bits)  # nothing left to promote
+
+
+def test_layers_that_never_run_keep_sixteen_bits_and_cost_nothing():
+    sensitivity = random_sensitivity()
+    gates = assign_gates(sensitivity, Budget(4.0, tile=1), SCHEME)
+    assert gates.not_executed == ("layer3",)
+    assert set(gates.layers["layer3"].tolist()) == {16}
+    executed = {name: width for name, width in sensitivity.columns.items() if name != "layer3"}
+    assert gates.budget["nominal_bits_per_weight"] == NOMINAL.bits_per_weight(gates.layers, executed) <= 4.0
+
+
+def test_released_assignment_reports_both_their_mean_and_bits_per_weight():
+    gates = assign_gates(random_sensitivity(), Budget(4.0, method="released"), SCHEME)
+    assert gates.budget["reached_bits_per_channel"] == np.concatenate(list(gates.layers.values())).mean() <= 4.0
+    assert {"nominal_bits_per_weight", "stored_bits_per_weight"} < set(gates.budget)
+    assert "gates action/released, 5 layers" in describe(gates)
+
+
+def test_bits_that_were_not_scored_and_senseless_budgets_are_refused():
+    sensitivity = random_sensitivity()
+    fewer = Sensitivity("action", (2, 4), {n: s[1:3] for n, s in sensitivity.scores.items()}, sensitivity.columns)
+    with pytest.raises(QvlaError, match="does not score"):
+        assign_gates(fewer, Budget(4.0), SCHEME)
+    for bad in ({"method": "best"}, {"bits": (3,)}, {"target_avg_bits": 17.0}, {"tile": 0}):
+        with pytest.raises(QvlaError, match=next(iter(bad))):
+            Budget(**bad)
 
 
 ROWS = {"language_model.model.layers.0.mlp.up_proj": 3, "vision_backbone.featurizer.blocks.0.attn.qkv": 2}
