@@ -154,14 +154,12 @@ class OpenVLAOFT(nn.Module):
         stop = embed(torch.full_like(inputs.input_ids[:, :1], STOP_TOKEN_ID))
         sequence = torch.cat([prompt[:, :1], patches, proprio, prompt[:, 1:], placeholders, stop], dim=1)
 
-        num_inserted, prompt_length = patches.shape[1] + 1, prompt.shape[1]
-        first_placeholder = num_inserted + prompt_length
+        num_inserted = patches.shape[1] + 1
+        first_slot = num_inserted + prompt.shape[1] - 1
         if inputs.attention_mask is None:
-            key_mask = None
             positions = torch.arange(sequence.shape[1], device=sequence.device)[None]
-            slots = slice(first_placeholder - 1, first_placeholder - 1 + num_slots)
-            hidden = self.language_model.model(sequence, positions, key_mask)
-            return hidden[:, slots], hidden[:, 1:num_inserted]
+            hidden = self.language_model.model(sequence, positions)
+            return hidden[:, first_slot : first_slot + num_slots], hidden[:, 1:num_inserted]
 
         prompt_mask = inputs.attention_mask.bool()
         seen = prompt_mask.new_ones
@@ -170,9 +168,7 @@ class OpenVLAOFT(nn.Module):
         )
         positions = (key_mask.cumsum(1) - 1).clamp_min(0)  # padding takes no position, so a row reads as if unpadded
         hidden = self.language_model.model(sequence, positions, key_mask)
-        last_prompt = num_inserted + prompt_mask.sum(1) - 1
-        slots = torch.arange(first_placeholder - 1, first_placeholder - 1 + num_slots, device=sequence.device)
-        slots = slots.repeat(batch, 1)
-        slots[:, 0] = last_prompt
+        slots = torch.arange(first_slot, first_slot + num_slots, device=sequence.device).repeat(batch, 1)
+        slots[:, 0] = num_inserted + prompt_mask.sum(1) - 1  # the last token that is not padding
         gathered = hidden.gather(1, slots[..., None].expand(-1, -1, hidden.shape[-1]))
         return gathered, hidden[:, 1:num_inserted]

@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from qvla_offline.reference.train import TrainingOptions, train
+    from qvla_offline.reference.train import train
+    from qvla_offline.reference.training_state import TrainingOptions
 
     train(TrainingOptions(**vars(args)), report=lambda line: print(line, flush=True))
     return 0

@@ -19,7 +19,8 @@ from qvla_offline.reference.batches import normalize_actions
 from qvla_offline.reference.demonstrations import CAMERAS, Episode, encode_jpeg, episode_path, write_episode
 from qvla_offline.reference.samples import SampleSet, dataset_actions, dataset_statistics
 from qvla_offline.reference.tokenizer import LIBERO_INSTRUCTIONS, PROMPT_TEMPLATE, padded_vocabulary, train_tokenizer
-from qvla_offline.reference.train import TrainingOptions, train
+from qvla_offline.reference.train import train
+from qvla_offline.reference.training_state import TrainingOptions
 
 from qvla_ros.actions import unnormalize
 from qvla_ros.bundle import PromptSpec, Statistics

@@ -1,0 +1,102 @@
+"""What a training run follows from, and what it has reached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from qvla_offline.checkpoints.config import PolicyConfig
+from qvla_offline.checkpoints.model import OpenVLAOFT
+from qvla_offline.reference.architecture import initialize
+from qvla_offline.reference.auxiliary import PositionHeads
+from torch import nn
+
+from qvla_ros.atomic import atomic_file
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Everything a run follows from, besides the demonstrations."""
+
+    demonstrations: Path
+    out: Path
+    work_dir: Path
+    unnorm_key: str = "libero_object"
+    steps: int = 8000
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    warmup_steps: int = 300
+    decay_steps: int = 2000  # linear to zero at the end; constant before, so that a run may be prolonged
+    weight_decay: float = 0.05
+    ema_decay: float = 0.998
+    gripper_weight: float = 0.7
+    auxiliary_weight: float = 0.5
+    threads: int = 2
+    precision: str = "bfloat16"
+    save_minutes: float = 4.0
+    seed: int = 0
+
+
+@dataclass
+class TrainingState:
+    """What a run has reached; saved whole, so that it goes on at the next step as if never stopped."""
+
+    model: OpenVLAOFT
+    heads: PositionHeads
+    average: OpenVLAOFT  # exponential moving average of the weights: what is exported
+    optimizer: torch.optim.Optimizer
+    statistics: dict[str, Any]
+    step: int = 0
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained."""
+        return [*self.model.parameters(), *self.heads.parameters()]
+
+    def save(self, path: Path) -> None:
+        """Write the state, whole or not at all."""
+        payload = {
+            "model": self.model.state_dict(),
+            "heads": self.heads.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "statistics": json.dumps(self.statistics),
+            "step": self.step,
+        }
+        with atomic_file(path) as temporary:
+            torch.save(payload, temporary)
+
+    def load(self, path: Path) -> None:
+        """Continue from a saved state."""
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(payload["model"])
+        self.heads.load_state_dict(payload["heads"])
+        self.average.load_state_dict(payload["average"])
+        self.optimizer.load_state_dict(payload["optimizer"])
+        self.statistics = json.loads(payload["statistics"])
+        self.step = payload["step"]
+
+
+def new_state(options: TrainingOptions, config: PolicyConfig, device: str) -> TrainingState:
+    """Step 0 of a run; the same weights for the same seed."""
+    torch.manual_seed(options.seed)
+    model, average = OpenVLAOFT(config), OpenVLAOFT(config)
+    initialize(model)
+    average.load_state_dict(model.state_dict())
+    heads = PositionHeads(config.text.hidden_size)
+    for module in (model, heads, average):
+        module.to(device)
+    return TrainingState(model, heads, average.requires_grad_(False), make_optimizer(options, (model, heads)), {})
+
+
+def make_optimizer(options: TrainingOptions, modules: Sequence[nn.Module]) -> torch.optim.Optimizer:
+    """AdamW; weight decay on matrices only."""
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98), foreach=True)
