@@ -1,1 +1,1 @@
-"""The workstation side of qvla: a checkpoint becomes sensitivities, gates, a mixed-precision graph and a bundle (torch)."""
+"""The workstation side of qvla: a checkpoint becomes sensitivities, gates and a mixed-bit bundle (torch)."""
