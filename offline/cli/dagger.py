@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 HELP = "record episodes that the policy drives and the expert labels (DAgger); stops at --episodes or Ctrl-C"
+EPISODES_A_TURN = 5  # of one task, then the next: a simulator holds 0.9 GB, so there is one at a time
 SEED_BRANCH = 1_000_003  # keeps placements apart from those of `qvla demonstrations`
 
 
@@ -33,25 +34,29 @@ def run(args: argparse.Namespace) -> int:
     from qvla_ros.simulation.libero import LiberoTask
 
     task_ids = [int(item) for item in args.task_ids.split(",")]
-    tasks = {task_id: LiberoTask(args.task_suite_name, task_id) for task_id in task_ids}
+    last = args.first_episode + args.episodes
     learner, loaded_s = None, 0.0
-    for episode in range(args.first_episode, args.first_episode + args.episodes):
+    for first in range(args.first_episode, last, EPISODES_A_TURN):
         for task_id in task_ids:
-            path = episode_path(args.out, args.task_suite_name, task_id, episode)
-            if path.exists():
+            numbers = range(first, min(first + EPISODES_A_TURN, last))
+            paths = {number: episode_path(args.out, args.task_suite_name, task_id, number) for number in numbers}
+            missing = {number: path for number, path in paths.items() if not path.exists()}
+            if not missing:
                 continue
             changed_s = args.pretrained_checkpoint.stat().st_mtime
             if learner is None or changed_s != loaded_s:
                 learner, loaded_s = load_learner(args.pretrained_checkpoint), changed_s
-            started = time.monotonic()
-            seed = (SEED_BRANCH, task_id, episode)
-            recorded = record_learner_episode(tasks[task_id], PickPlaceExpert(), learner, seed, args.expert_share)
-            recorded.facts.update(episode=episode, seed=SEED_BRANCH, attempt=0)
-            write_episode(path, recorded)
-            print(
-                f"task {task_id} episode {episode}: policy of step {learner.checkpoint.step}, success step "
-                f"{recorded.facts['success_step']}, {len(recorded.image_steps)} samples, "
-                f"{time.monotonic() - started:.1f} s",
-                flush=True,
-            )
+            with LiberoTask(args.task_suite_name, task_id) as task:
+                for number, path in missing.items():
+                    started = time.monotonic()
+                    seed = (SEED_BRANCH, task_id, number)
+                    recorded = record_learner_episode(task, PickPlaceExpert(), learner, seed, args.expert_share)
+                    recorded.facts.update(episode=number, seed=SEED_BRANCH, attempt=0)
+                    write_episode(path, recorded)
+                    print(
+                        f"task {task_id} episode {number}: policy of step {learner.checkpoint.step}, success step "
+                        f"{recorded.facts['success_step']}, {len(recorded.image_steps)} samples, "
+                        f"{time.monotonic() - started:.1f} s",
+                        flush=True,
+                    )
     return 0
