@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from qvla_offline.checkpoints.io import Checkpoint, load_checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
+from qvla_offline.reference.privileged import PrivilegedScene
 
 from qvla_ros.actions import libero_action, quaternion_to_axis_angle
 from qvla_ros.bundle import CameraSpec
 from qvla_ros.preprocess import RANGE_EPSILON, image_tensor, normalize_proprioception, prompt_ids
 from qvla_ros.simulation.libero import LiberoObservation, LiberoTask
+from qvla_ros.simulation.specification import CAMERA_NAMES
 
 JPEG_QUALITY, CROP_AREA, CAMERA_SIZE = 95, 0.9, 256
 
@@ -38,25 +40,22 @@ class Learner:
             normalizations=checkpoint.normalizations,
         )
 
-    def __call__(self, observation: LiberoObservation, instruction: str) -> np.ndarray:
-        checkpoint, action, proprio = self.checkpoint, *(self.checkpoint.statistics[k] for k in ("action", "proprio"))
-        state = np.concatenate(
-            [
-                observation.eef_position_m,
-                quaternion_to_axis_angle(observation.eef_quaternion_xyzw),
-                observation.gripper_positions_m,
-            ]
-        )
-        pixels = np.concatenate(
-            [image_tensor(self.camera, observation.images[name]) for name in ("agentview", "wrist")]
-        )
-        inputs = PolicyInputs(
+    def inputs(self, observation: LiberoObservation, instruction: str) -> PolicyInputs:
+        """What the network reads, batch of one."""
+        checkpoint, proprio = self.checkpoint, self.checkpoint.statistics["proprio"]
+        rotation = quaternion_to_axis_angle(observation.eef_quaternion_xyzw)
+        state = np.concatenate([observation.eef_position_m, rotation, observation.gripper_positions_m])
+        pixels = np.concatenate([image_tensor(self.camera, observation.images[name]) for name in CAMERA_NAMES])
+        return PolicyInputs(
             torch.from_numpy(pixels)[None],
             torch.from_numpy(prompt_ids(checkpoint.prompt, checkpoint.tokenizer, instruction)),
             torch.from_numpy(normalize_proprioception(state, proprio["q01"], proprio["q99"]).astype(np.float32))[None],
         )
+
+    def __call__(self, observation: LiberoObservation, instruction: str) -> np.ndarray:
         with torch.inference_mode():
-            normalized = checkpoint.model(inputs)[0].double().numpy()
+            normalized = self.checkpoint.model(self.inputs(observation, instruction))[0].double().numpy()
+        action = self.checkpoint.statistics["action"]
         low, high = np.array(action["q01"]), np.array(action["q99"])
         scaled = 0.5 * (normalized + 1.0) * (high - low + RANGE_EPSILON) + low
         actions = np.where(action["mask"], scaled, normalized)
@@ -79,8 +78,6 @@ class EpisodeResult:
 
 def run_episode(task: LiberoTask, learner: Learner, init_state: int) -> EpisodeResult:
     """One episode from an official initial state, chunks executed open loop, as the OpenVLA-OFT evaluation does."""
-    from qvla_offline.reference.privileged import PrivilegedScene
-
     scene = PrivilegedScene(task)
     observation = task.reset(init_state)
     start = scene.state()

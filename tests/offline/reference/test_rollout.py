@@ -1,0 +1,89 @@
+"""The quick check of a policy in training: it must see and do exactly what training taught and the robot does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from qvla_offline.checkpoints.io import load_checkpoint
+from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
+from qvla_offline.cli.evaluate_reference import print_table
+from qvla_offline.reference.augment import NONE
+from qvla_offline.reference.batches import Batcher
+from qvla_offline.reference.rollout import Learner
+from qvla_offline.reference.samples import Samples
+
+from qvla_ros.preprocess import jpeg_round_trip, lanczos3_resize, rotate_180
+from qvla_ros.simulation.libero import LiberoObservation
+
+
+@pytest.fixture(scope="module")
+def learner(tmp_path_factory: pytest.TempPathFactory) -> Learner:
+    return Learner(load_checkpoint(write_random_checkpoint(tmp_path_factory.mktemp("rollout") / "tiny")))
+
+
+def observation(seed: int) -> LiberoObservation:
+    rng = np.random.default_rng(seed)
+    gradient = np.linspace(0, 255, 256)[:, None, None] * rng.uniform(0.3, 1.0, (2, 1, 256, 3))
+    return LiberoObservation(
+        step=0,
+        time_s=0.0,
+        images={name: image.astype(np.uint8) for name, image in zip(("agentview", "wrist"), gradient, strict=True)},
+        eef_position_m=np.array([-0.1, 0.05, 0.9]),
+        eef_quaternion_xyzw=np.array([0.999, 0.02, 0.01, 0.03]) / np.linalg.norm([0.999, 0.02, 0.01, 0.03]),
+        joint_positions_rad=np.zeros(7),
+        gripper_positions_m=np.array([0.03, -0.03]),
+    )
+
+
+def test_the_learner_reads_what_training_feeds(learner: Learner) -> None:
+    checkpoint, seen = learner.checkpoint, observation(0)
+    inputs = learner.inputs(seen, "pick up the milk and place it in the basket")
+    images = [
+        lanczos3_resize(jpeg_round_trip(rotate_180(seen.images[name]), 95), 28) for name in ("agentview", "wrist")
+    ]
+    rotation = [2 * np.arccos(0.03 / np.linalg.norm([0.999, 0.02, 0.01, 0.03]))]
+    axis = seen.eef_quaternion_xyzw[:3] / np.linalg.norm(seen.eef_quaternion_xyzw[:3])
+    proprio = np.concatenate([seen.eef_position_m, axis * rotation, seen.gripper_positions_m])
+    samples = Samples(
+        images=np.stack(images)[None],
+        proprio=proprio[None].astype(np.float32),
+        chunks=np.zeros((1, 8, 7), np.float32),
+        object_from_eef_m=np.zeros((1, 3), np.float32),
+        goal_from_eef_m=np.zeros((1, 3), np.float32),
+        task=np.zeros(1, np.int64),
+    )
+    batcher = Batcher(checkpoint.statistics, checkpoint.tokenizer, checkpoint.prompt, "cpu")
+    batch = batcher.batch(samples, ["pick up the milk and place it in the basket"], NONE, 0)
+    assert torch.equal(batch.inputs.input_ids, inputs.input_ids)
+    torch.testing.assert_close(batch.inputs.proprio, inputs.proprio, rtol=0, atol=1e-5)
+    one_level = 1.0 / 255.0 / 0.22  # the robot rounds the crop to uint8, training does not
+    torch.testing.assert_close(batch.inputs.pixel_values, inputs.pixel_values, rtol=0, atol=1.01 * one_level)
+
+
+def test_actions_are_the_simulators(learner: Learner) -> None:
+    actions = learner(observation(1), "pick up the milk and place it in the basket")
+    assert actions.shape == (8, 7)
+    assert np.abs(actions).max() <= 1.0
+    assert set(np.unique(actions[:, -1])) <= {-1.0, 1.0}
+    with torch.inference_mode():
+        inputs = learner.inputs(observation(1), "pick up the milk and place it in the basket")
+        opening = learner.checkpoint.model(inputs)[0, :, -1].numpy()
+    assert np.array_equal(actions[:, -1] < 0, opening > 0.5)  # the simulator opens at -1
+
+
+def test_the_table_gives_rate_and_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    entries = [{"suite": "libero_object", "task_id": 7, "success": index < 16} for index in range(18)]
+    print_table(entries)
+    line = capsys.readouterr().out.splitlines()[0]
+    assert "16/18" in line
+    assert "88.9%" in line
+    assert "67.2% to 96.9%" in line
+
+
+def test_results_of_other_files_are_not_needed(tmp_path: Path) -> None:
+    from qvla_offline.cli.evaluate_reference import read_results
+
+    assert read_results(tmp_path / "none.jsonl") == []
