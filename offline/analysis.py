@@ -43,8 +43,8 @@ def analyse(sensitivity: Sensitivity, gates: Gates) -> dict[str, Any]:
     budgets = np.linspace(everywhere[bits[0]][0], everywhere[bits[-2]][0], BUDGETS + 1)[1:]
     best = [optimal(scores, columns, bits, float(budget), pricing) for budget in budgets]
     return {
-        "layers": list(scores),
-        "sensitivity": {b: [float(score[i].sum()) for score in scores.values()] for i, b in enumerate(bits[:-1])},
+        "layers": list(sensitivity.scores),
+        "sensitivity": {b: [float(s[i].sum()) for s in sensitivity.scores.values()] for i, b in enumerate(bits[:-1])},
         "best": [(allocation.reached_bits_per_weight, allocation.total) for allocation in best],
         "uniform": {b: everywhere[b] for b in sensitivity.bits if b > 0},
         "chosen": point(gates.layers),

@@ -49,7 +49,10 @@ VERBS = WORKSTATION | ROBOT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `qvla argv`; return the exit status: the verb's own, 2 for bad input, 130 for Ctrl-C."""
+    """Run `qvla argv`; return the exit status: the verb's own, 2 for bad input, 130 for Ctrl-C.
+
+    An error that is not about input carries its own `exit_status` (qvla_ros.evaluation.runner.ProcessEnded).
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
@@ -61,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_verb(arguments[0].replace("-", "_"), arguments[1:])
     except QvlaError as error:
         print_error(error)
-        return EXIT_BAD_INPUT
+        return int(getattr(error, "exit_status", EXIT_BAD_INPUT))
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return EXIT_INTERRUPTED

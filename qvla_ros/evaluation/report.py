@@ -86,7 +86,10 @@ def _figures(
         )
         rows.append([latency, budget])
     if gates:
-        text = "Share of each layer's output channels at each bit-width; channels at 0 bits are not computed at all."
+        text = (
+            "Share of each layer's output channels at each bit-width. Channels at 0 bits are not computed at all. "
+            "Layers that the policy never runs keep 16 bits."
+        )
         rows.append([Figure("Bits by layer", text, plots.bits_per_layer(gates))])
     if analysis is not None:
         text = "What quantizing a whole layer would do to the actions; the gates spend bits where this is high."

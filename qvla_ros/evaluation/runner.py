@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import queue
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,9 +21,19 @@ from qvla_ros.evaluation.processes import Child, private_ros_environment, start,
 
 # A bridge that loses a policy says so itself, in words of the episode; it is given this long to do it.
 BRIDGE_LAST_WORD_S = 20.0
+BRIDGE_END_S = 3.0
 POLL_S = 0.2
+EXIT_BAD_INPUT, EXIT_LOST = 2, 3  # as the nodes use them
 
 Event = Mapping[str, Any]
+
+
+class ProcessEnded(QvlaError):
+    """A node ended before its work was done. exit_status: 2 when it ended over bad input, 3 when it was lost."""
+
+    def __init__(self, child: Child, reason: str) -> None:
+        super().__init__(f"process {child.name}", reason, "it runs until the last episode", f"see {child.log}")
+        self.exit_status = EXIT_BAD_INPUT if child.process.poll() == EXIT_BAD_INPUT else EXIT_LOST
 
 
 @dataclass(frozen=True)
@@ -89,7 +101,7 @@ def run(plan: Plan, camera_size: int, out_dir: Path, on_event: Callable[[Event],
                 episodes.append(parse_episode(event))
         stop(policies)
     if len(episodes) != plan.episode_count:
-        raise _ended_early(bridge, f"ended after {len(episodes)} of {plan.episode_count} episodes")
+        raise ProcessEnded(bridge, f"ended after {len(episodes)} of {plan.episode_count} episodes")
     return episodes
 
 
@@ -129,16 +141,15 @@ def _events(bridge: Child, policies: list[Child]) -> Iterator[Event]:
     assert bridge.process.stdout is not None
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read_lines, args=(bridge.process.stdout, lines), daemon=True).start()
-    bridge_deadline: float | None = None
-    dead: Child | None = None
+    all_well_s = time.monotonic()
     while True:
         try:
             line = lines.get(timeout=POLL_S)
         except queue.Empty:
+            dead = _first_dead(policies)
             if dead is None:
-                dead = next((child for child in policies if child.process.poll() is not None), None)
-                bridge_deadline = time.monotonic() + BRIDGE_LAST_WORD_S
-            elif bridge_deadline is not None and time.monotonic() > bridge_deadline:
+                all_well_s = time.monotonic()
+            elif time.monotonic() > all_well_s + BRIDGE_LAST_WORD_S:
                 raise _died(dead) from None
             continue
         if line is None:
@@ -171,18 +182,19 @@ def _parse(line: str) -> Event | None:
     return None
 
 
-def _failure(bridge: Child, policies: list[Child], reason: str) -> QvlaError:
+def _failure(bridge: Child, policies: list[Child], reason: str) -> ProcessEnded:
     """A dead policy is the cause and the bridge's words the effect; without one the bridge itself failed."""
-    time.sleep(POLL_S)  # a policy that is going down may take a moment to be gone
-    dead = next((child for child in policies if child.process.poll() is not None), None)
-    return _ended_early(bridge, reason) if dead is None else _died(dead, f"bridge: {reason}")
+    with suppress(subprocess.TimeoutExpired):
+        bridge.process.wait(BRIDGE_END_S)  # for its exit status; by then a policy that went down is gone too
+    dead = _first_dead(policies)
+    return ProcessEnded(bridge, reason) if dead is None else _died(dead, f"bridge: {reason}")
 
 
-def _died(child: Child, consequence: str = "") -> QvlaError:
+def _first_dead(children: list[Child]) -> Child | None:
+    return next((child for child in children if child.process.poll() is not None), None)
+
+
+def _died(child: Child, consequence: str = "") -> ProcessEnded:
     """The child ended by itself: its status, what it wrote last, and what came of it."""
     lines = [f"exited with status {child.process.returncode}", *child.last_words(), consequence]
-    return _ended_early(child, "\n            ".join(filter(None, lines)))
-
-
-def _ended_early(child: Child, reason: str) -> QvlaError:
-    return QvlaError(f"process {child.name}", reason, "it runs until the last episode", f"see {child.log}")
+    return ProcessEnded(child, "\n            ".join(filter(None, lines)))

@@ -45,7 +45,7 @@ def test_the_chosen_gates_lie_on_the_curve_and_uniform_ones_above_it(sensitivity
         assert not cheaper.size or error >= errors[budgets >= bits_per_weight].max(initial=0.0)
 
 
-def test_layers_that_never_ran_are_left_out_and_sums_are_over_channels(sensitivity: Sensitivity) -> None:
+def test_layers_keep_the_model_s_order_and_sums_are_over_channels(sensitivity: Sensitivity) -> None:
     result = analyse(sensitivity, gates_at(sensitivity, 4.0))
-    assert result["layers"] == ["first", "second"]
+    assert result["layers"] == ["first", "second", "never_run"]
     assert result["sensitivity"][4][1] == pytest.approx(sensitivity.scores["second"][2].sum())

@@ -105,8 +105,15 @@ def test_a_dead_policy_is_named_with_its_last_words_and_the_bridge_s_reason(run_
 
 
 def test_a_dead_policy_ends_the_run_even_if_the_bridge_does_not_notice(run_with) -> None:
-    with pytest.raises(QvlaError, match="exited with status 7"):
+    with pytest.raises(QvlaError, match="exited with status 7") as caught:
         run_with("import sys; sys.exit(7)", "import time; time.sleep(99)")
+    assert caught.value.exit_status == 3
+
+
+def test_bad_input_to_a_node_is_bad_input_to_the_evaluation(run_with) -> None:
+    with pytest.raises(QvlaError, match="exited with status 2") as caught:
+        run_with("import sys; sys.exit(2)", "import time; time.sleep(99)")
+    assert caught.value.exit_status == 2
 
 
 def test_a_child_that_ignores_signals_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
