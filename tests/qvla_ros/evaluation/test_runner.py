@@ -54,12 +54,12 @@ def plan(tmp_path: Path) -> runner.Plan:
 def run_with(monkeypatch: pytest.MonkeyPatch, plan: runner.Plan, tmp_path: Path):
     """Run the plan with two scripts instead of the nodes; returns episodes and the policy's process id."""
 
-    def run(policy: str, bridge: str) -> list:
+    def run(policy: str, bridge: str, last_word_s: float = 60.0) -> list:
         pid_file = tmp_path / "pid"
         policy = f"import os; open({str(pid_file)!r}, 'w').write(str(os.getpid()))\n" + textwrap.dedent(policy)
         monkeypatch.setattr(runner, "policy_arguments", lambda *_: ["-c", policy])
         monkeypatch.setattr(runner, "bridge_arguments", lambda *_: ["-c", textwrap.dedent(bridge)])
-        monkeypatch.setattr(runner, "BRIDGE_LAST_WORD_S", 1.0)
+        monkeypatch.setattr(runner, "BRIDGE_LAST_WORD_S", last_word_s)
         try:
             return runner.run(plan, 256, tmp_path, lambda event: None)
         finally:
@@ -106,13 +106,13 @@ def test_a_dead_policy_is_named_with_its_last_words_and_the_bridge_s_reason(run_
 
 def test_a_dead_policy_ends_the_run_even_if_the_bridge_does_not_notice(run_with) -> None:
     with pytest.raises(QvlaError, match="exited with status 7") as caught:
-        run_with("import sys; sys.exit(7)", "import time; time.sleep(99)")
+        run_with("import sys; sys.exit(7)", "import time; time.sleep(99)", last_word_s=1.0)
     assert caught.value.exit_status == 3
 
 
 def test_bad_input_to_a_node_is_bad_input_to_the_evaluation(run_with) -> None:
     with pytest.raises(QvlaError, match="exited with status 2") as caught:
-        run_with("import sys; sys.exit(2)", "import time; time.sleep(99)")
+        run_with("import sys; sys.exit(2)", "import time; time.sleep(99)", last_word_s=1.0)
     assert caught.value.exit_status == 2
 
 
