@@ -1,8 +1,8 @@
 """Weights to codes and scales, one bit-width per output channel: what fake-quant and export both read.
 
 Two quantizers live here. `released_rtn` is the rounding of the published QVLA scripts, kept for comparison.
-`quantize_rows` and `quantize_layer` are the ones that are exported: scales found by clip search and rounded to their
-stored type before any code is computed, so that the numbers evaluated are the numbers written.
+`quantize_rows` and `quantize_layer` are the ones that are exported: what they give back is computed from the codes and
+scales as stored, so that the numbers evaluated are the numbers written.
 """
 
 from __future__ import annotations
@@ -106,9 +106,12 @@ class QuantizedLayer:
 def quantize_rows(weight: Tensor, bits: int, scheme: QuantizationScheme) -> RowCodes:
     """Codes and scales of every row of `weight` [R, C] at 2, 4 or 8 bits.
 
-    Each scale minimises its group's squared error over a grid of clip ratios (`scheme.clip_search`; otherwise the
-    largest magnitude is kept). Scales are rounded to their stored type first. An all-zero group gets the smallest
-    positive scale.
+    With scheme.clip_search, a group w takes the codes q, over a grid of clip ratios, that point most nearly its way
+    (largest cosine, which is the least squared error at the best scale), and the scale s at which s q overlaps with w
+    as w does with itself: <s q, w> = <w, w>. The least-squares scale is smaller by the square of the cosine; it shrinks
+    the output of every channel alike, errors that add up through a network instead of averaging out (at 2 bits by an
+    eighth; measured, half to two thirds of the action error). Without the search the largest magnitude is kept and the
+    nearest codes taken. An all-zero group gets the smallest positive scale.
     """
     if bits not in CODE_LIMITS:
         raise QvlaError("bits", bits, f"one of {list(CODE_LIMITS)}", "0 and 16 bits have no codes: use quantize_layer")
@@ -129,10 +132,9 @@ def quantize_rows(weight: Tensor, bits: int, scheme: QuantizationScheme) -> RowC
             if start == stop:
                 continue
             blocks = piece[:, start:stop].reshape(piece.shape[0], -1, width)
-            best = _search_scales(blocks, bits, ratios, scales.dtype)
+            found, best = _search_scales(blocks, bits, ratios, scales.dtype)
             first = start // inputs_per_scale
             scales[part, first : first + best.shape[1]] = best
-            found = _nearest_codes(blocks, best.float().unsqueeze(-1), bits)
             codes[part, start:stop] = found.reshape(piece.shape[0], -1).to(torch.int8)
     return RowCodes(codes, scales, bits, inputs_per_scale)
 
@@ -192,21 +194,28 @@ def _row_chunks(rows: int, columns: int) -> Iterator[slice]:
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def _search_scales(blocks: Tensor, bits: int, ratios: Sequence[float], dtype: torch.dtype) -> Tensor:
-    """Scale [R, G] of least squared error for `blocks` [R, G, S] among the clip ratios, already rounded to `dtype`."""
+def _search_scales(blocks: Tensor, bits: int, ratios: Sequence[float], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(codes float [R, G, S], scales [R, G] in `dtype`) of `blocks` [R, G, S] by the rule of `quantize_rows`."""
     info = torch.finfo(dtype)
     smallest = info.smallest_normal * (info.eps if dtype == torch.float16 else 1.0)  # float16 scales may be subnormal
     widest = blocks.abs().amax(dim=-1) / CODE_LIMITS[bits][1]
-    best_scale = torch.empty_like(widest)
-    best_error = torch.full_like(widest, float("inf"))
+    power = blocks.square().sum(dim=-1)
+    best_grid, best_scale = torch.empty_like(widest), torch.empty_like(widest)
+    best_fit = torch.full_like(widest, -1.0)
     for ratio in ratios:
-        scale = (widest * ratio).clamp(min=smallest, max=info.max).to(dtype).float()
-        spread = scale.unsqueeze(-1)
-        error = _nearest_codes(blocks, spread, bits).mul_(spread).sub_(blocks).square_().sum(dim=-1)
-        better = error < best_error
-        best_error = torch.where(better, error, best_error)
+        grid = (widest * ratio).clamp(min=smallest, max=info.max).to(dtype).float()
+        codes = _nearest_codes(blocks, grid.unsqueeze(-1), bits)
+        overlap = (codes * blocks).sum(dim=-1)
+        fit = overlap.square() / codes.square_().sum(dim=-1).clamp(min=1.0)
+        scale = grid
+        if len(ratios) > 1:
+            scale = (power / overlap).clamp(max=info.max)
+            scale = torch.where(scale >= info.smallest_normal, scale, grid)  # also where overlap is 0; too coarse below
+        better = fit > best_fit
+        best_fit = torch.where(better, fit, best_fit)
+        best_grid = torch.where(better, grid, best_grid)
         best_scale = torch.where(better, scale, best_scale)
-    return best_scale.to(dtype)
+    return _nearest_codes(blocks, best_grid.unsqueeze(-1), bits), best_scale.to(dtype)
 
 
 def _nearest_codes(blocks: Tensor, scale: Tensor, bits: int) -> Tensor:

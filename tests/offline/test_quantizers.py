@@ -73,9 +73,9 @@ def test_codes_stay_in_range_and_scales_are_positive_and_finite(weight, bits, sc
 
 
 @settings(max_examples=60, deadline=None)
-@given(weights, st.sampled_from([2, 4, 8]), schemes)
-def test_every_code_is_the_nearest_one_for_its_stored_scale(weight, bits, scheme):
-    rows = quantize_rows(weight, bits, scheme)
+@given(weights, st.sampled_from([2, 4, 8]), st.sampled_from(["float16", "float32"]))
+def test_without_search_every_code_is_the_nearest_one_for_its_stored_scale(weight, bits, scale_dtype):
+    rows = quantize_rows(weight, bits, QuantizationScheme(16, False, scale_dtype))
     low, high = CODE_LIMITS[bits]
     grid = torch.arange(low, high + 1, 2 if bits == 2 else 1).float()
     scales = rows.scales.float().repeat_interleave(rows.inputs_per_scale, 1)[:, : weight.shape[1]]
@@ -84,15 +84,21 @@ def test_every_code_is_the_nearest_one_for_its_stored_scale(weight, bits, scheme
     assert torch.allclose(reached, nearest, rtol=1e-4, atol=1e-6 * float(weight.abs().max()))
 
 
-@settings(max_examples=30, deadline=None)
+def blocks_of(weight: torch.Tensor, bits: int, group_size: int) -> tuple[torch.Tensor, ...]:
+    return weight.split(weight.shape[1] if bits == 8 else group_size, dim=1)
+
+
+@settings(max_examples=60, deadline=None)
 @given(weights, st.sampled_from([2, 4, 8]), st.sampled_from([16, 64]))
-def test_clip_search_never_raises_the_error_of_a_group(weight, bits, group_size):
-    searched = reconstruct_rows(weight, bits, QuantizationScheme(group_size, clip_search=True))
-    plain = reconstruct_rows(weight, bits, QuantizationScheme(group_size, clip_search=False))
-    for start in range(0, weight.shape[1], weight.shape[1] if bits == 8 else group_size):
-        part = slice(start, start + (weight.shape[1] if bits == 8 else group_size))
-        errors = [(q[:, part] - weight[:, part]).square().sum(1) for q in (searched, plain)]
-        assert (errors[0] <= errors[1] * (1 + 1e-5) + 1e-30).all()
+def test_clip_search_points_nearer_the_weights_and_keeps_their_gain(weight, bits, group_size):
+    """Cosine no lower than without the search; <q, w> = <w, w> up to the rounding of the scale to float16."""
+    found = [reconstruct_rows(weight, bits, QuantizationScheme(group_size, search)) for search in (True, False)]
+    for w, searched, plain in zip(*(blocks_of(x, bits, group_size) for x in (weight, *found)), strict=True):
+        overlap = (searched * w).sum(dim=1) / w.square().sum(dim=1)
+        resolved = w.abs().amax(dim=1) > 0.05  # below, the steps between float16 scales are coarse
+        assert torch.allclose(overlap[resolved], torch.ones_like(overlap[resolved]), atol=1e-3)
+        cosines = [(x * w).sum(dim=1) / x.norm(dim=1).clamp(min=1e-30) for x in (searched, plain)]
+        assert (cosines[0] >= cosines[1] * (1 - 1e-5)).all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -127,7 +133,7 @@ def test_two_bits_on_normal_weights_reach_the_error_that_the_half_offset_grid_al
     error = {
         b: float((reconstruct_rows(weight, b, QuantizationScheme(128)) - weight).square().mean()) for b in (2, 4, 8)
     }
-    assert error[2] < 0.12
+    assert error[2] < 0.135
     assert error[4] < 0.0105
     assert error[8] < 8e-5
 
