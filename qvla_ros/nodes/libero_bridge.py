@@ -145,7 +145,7 @@ class LiberoBridge:
                 emit("step", policy=link.namespace, step=rollout.steps)
             link.arm(False)
         except PolicyLost as lost:
-            self._hold = hold_still(task, rollout)
+            self._hold = hold_still(task, rollout, observation)
             raise PolicyLost(f"{lost} {self._hold}") from None
         episode = {
             **key,

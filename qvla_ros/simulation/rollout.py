@@ -11,8 +11,7 @@ from qvla_ros.actions import Actions, libero_action
 from qvla_ros.simulation.libero import HOLD_ACTION, LiberoObservation
 from qvla_ros.simulation.specification import CONTROL_PERIOD_S, METRES_PER_UNIT
 
-# At rest: less than 0.2 mm a control period (4 mm/s), five times running. From full speed LIBERO's soft controller
-# takes about two seconds to get there.
+# At rest: less than 0.2 mm a control period (4 mm/s), five times running.
 REST_STEP_M, REST_STEPS, HOLD_MAX_STEPS = 2e-4, 5, 100
 
 
@@ -41,7 +40,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Hold:
-    """How the arm came to rest after its last command."""
+    """How the arm came to rest. moved_m: the farthest it got from where it was told to stay, while braking."""
 
     at_rest: bool
     duration_s: float
@@ -50,8 +49,8 @@ class Hold:
     def __str__(self) -> str:
         end = "came to rest" if self.at_rest else "was still moving"
         return (
-            f"The arm is held still: without further commands it {end} after {self.duration_s:.2f} s and "
-            f"{1e3 * self.moved_m:.1f} mm; the gripper stays as it was."
+            f"The arm is held where it was: it {end} after {self.duration_s:.2f} s, at most "
+            f"{1e3 * self.moved_m:.1f} mm away; the gripper stays as it was."
         )
 
 
@@ -68,13 +67,19 @@ def execute(task: Task, rollout: Rollout, observation: LiberoObservation, action
     return observation
 
 
-def hold_still(task: Task, rollout: Rollout) -> Hold:
-    """Command zero deltas and the gripper as it was, until the arm rests or HOLD_MAX_STEPS are over."""
-    action = np.array([0.0] * 6 + [rollout.last_action[6]])
-    positions = [task.step(action, render=False)[0].eef_position_m]
+def hold_still(task: Task, rollout: Rollout, observation: LiberoObservation) -> Hold:
+    """Hold the position of `observation` and the gripper as it was, until the arm rests or HOLD_MAX_STEPS are over.
+
+    Zero deltas would not do: LIBERO's controller takes them from wherever the arm has drifted to, so that from full
+    speed it coasts for centimetres. The way back is commanded instead.
+    """
+    stay_m = observation.eef_position_m
+    positions_m = [stay_m]
     resting = 0
-    while resting < REST_STEPS and len(positions) < HOLD_MAX_STEPS:
-        positions.append(task.step(action, render=False)[0].eef_position_m)
-        resting = resting + 1 if np.linalg.norm(positions[-1] - positions[-2]) < REST_STEP_M else 0
-    moved_m = float(np.linalg.norm(positions[-1] - positions[0]))
-    return Hold(resting == REST_STEPS, len(positions) * CONTROL_PERIOD_S, moved_m)
+    while resting < REST_STEPS and len(positions_m) <= HOLD_MAX_STEPS:
+        back = np.clip((stay_m - positions_m[-1]) / METRES_PER_UNIT, -1.0, 1.0)
+        action = np.concatenate([back, np.zeros(3), rollout.last_action[6:]])
+        positions_m.append(task.step(action, render=False)[0].eef_position_m)
+        resting = resting + 1 if np.linalg.norm(positions_m[-1] - positions_m[-2]) < REST_STEP_M else 0
+    moved_m = float(np.linalg.norm(np.array(positions_m) - stay_m, axis=1).max())
+    return Hold(resting == REST_STEPS, (len(positions_m) - 1) * CONTROL_PERIOD_S, moved_m)
