@@ -113,6 +113,7 @@ def record_episode(
     rng = np.random.default_rng(seed)
     scene = PrivilegedScene(task)
     task.reset(None, seed=int(rng.integers(2**31)))
+    scene.require_graspable()
     observation = random_start(task, scene, rng, disturbances)
     noise = rng.uniform(0.0, disturbances.largest_noise) * np.array([1.0] * 3 + [0.2] * 3 + [0.0])
     pushes = _scheduled_pushes(rng, disturbances)

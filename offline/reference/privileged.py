@@ -55,10 +55,18 @@ class PrivilegedScene:
         self._object = _collision_vertices(model, self._environment.obj_body_id[object_name])
         self._goal = _collision_vertices(model, self._environment.obj_body_id[container])
         self._site = self._environment.robots[0].eef_site_id
+        self._object_name = object_name
+
+    def require_graspable(self) -> None:
+        """QvlaError if the object, as it stands after a reset, fits between the fingers nowhere.
+
+        Not to be asked in mid-episode: an object that has fallen over may well be too wide, and still be pushed.
+        """
         width = grasp_widths(self._world_points(self._object)).min()
         if width > WIDEST_OBJECT_M:
             expected = f"an object at most {WIDEST_OBJECT_M} m wide somewhere: it is grasped across, not by its rim"
-            raise QvlaError("task_id", f"{object_name}, {width:.3f} m wide", expected, "choose a task of libero_object")
+            found = f"{self._object_name}, {width:.3f} m wide"
+            raise QvlaError("task_id", found, expected, "choose a task of libero_object")
 
     def state(self) -> PickPlaceState:
         """The state at this instant (not delayed, unlike observations)."""
