@@ -18,8 +18,9 @@ from qvla_offline.calibration import calibration_sha256
 from qvla_offline.fingerprint import checkpoint_sha256, value_sha256
 from qvla_offline.gates import read_gates, write_gates
 from qvla_offline.gates.assign import Budget, assign_gates, describe
+from qvla_offline.gates.joint import assign_jointly
 from qvla_offline.quantizers import BIT_WIDTHS, QuantizationScheme
-from qvla_offline.sensitivity.run import SensitivityOptions, compute_sensitivity
+from qvla_offline.sensitivity.run import SensitivityOptions, compute_sensitivity, joint_measure
 from qvla_offline.sensitivity.store import read_sensitivity
 from qvla_offline.summary import quantization_summary
 
@@ -51,12 +52,13 @@ class SensitivitySection:
 
 @dataclass(frozen=True)
 class GatesSection:
-    """See Budget."""
+    """See Budget; joint_rounds: how often to measure how errors add up, and allocate again (see assign_jointly)."""
 
     target_avg_bits: float
     bits: tuple[int, ...] = BIT_WIDTHS
     method: Literal["optimal", "released"] = "optimal"
     cost: Literal["nominal", "stored"] = "nominal"
+    joint_rounds: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,14 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
         inputs,
         lambda target, resume: compute_sensitivity(checkpoint, calibration, target, options, resume),
     )
-    budget = Budget(**asdict(recipe.gates), compute_dtype=export.compute_dtype, tile=export.tile)
+    asked = asdict(recipe.gates)
+    rounds = asked.pop("joint_rounds")
+    budget = Budget(**asked, compute_dtype=export.compute_dtype, tile=export.tile)
     gates_path = steps.run(
         "gates",
         out / "gates.json",
-        [sha256_of(scores), asdict(budget), asdict(scheme)],
-        lambda target, _: _write_gates(scores, target, budget, scheme),
+        [sha256_of(scores), asdict(budget), asdict(scheme), rounds],
+        lambda target, _: _write_gates(scores, target, budget, scheme, rounds, (checkpoint, calibration, options)),
     )
     common = [weights, recipe.unnorm_key, export.compute_dtype, None if robot is None else sha256_of(Path(robot))]
     if recipe.bundle:
@@ -200,8 +204,19 @@ class Steps:
         return {name: entry["seconds"] for name, entry in self.done.items() if "seconds" in entry}
 
 
-def _write_gates(scores: Path, target: Path, budget: Budget, scheme: QuantizationScheme) -> None:
-    gates = assign_gates(read_sensitivity(scores), budget, scheme, {"sensitivity_sha256": sha256_of(scores)})
+def _write_gates(
+    scores: Path,
+    target: Path,
+    budget: Budget,
+    scheme: QuantizationScheme,
+    rounds: int,
+    inputs: tuple[Path, Path, SensitivityOptions],
+) -> None:
+    sensitivity, sources = read_sensitivity(scores), {"sensitivity_sha256": sha256_of(scores)}
+    if rounds:
+        gates = assign_jointly(sensitivity, budget, scheme, joint_measure(*inputs), rounds, sources)
+    else:
+        gates = assign_gates(sensitivity, budget, scheme, sources)
     print(describe(gates))
     write_gates(target, gates)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from qvla_offline.cli.options import add_scheme_arguments, bit_list, scheme_overrides
+
+from qvla_ros.errors import QvlaError
 
 HELP = "choose a bit-width for every output channel, within a budget"
 
@@ -24,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cost", default="nominal", help="nominal (default) or stored: what the graph holds")
     parser.add_argument("--compute_dtype", default="float32", help="for --cost stored: type of the graph's scales")
     parser.add_argument("--tile", type=int, default=8, help="rows that export fills groups up to (default: 8)")
-    parser.add_argument("--pretrained_checkpoint", type=Path, help="needed to price the rows of a released .pt")
+    parser.add_argument("--joint_rounds", type=int, default=0, metavar="N", help="measure how errors add up, N times")
+    parser.add_argument("--pretrained_checkpoint", type=Path, help="for --joint_rounds, or to price a released .pt")
+    parser.add_argument("--calib_jsonl", type=Path, help="for --joint_rounds: calibration data")
     add_scheme_arguments(parser)
 
 
@@ -32,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from qvla_offline.fakequant import target_shapes
     from qvla_offline.gates import write_gates
     from qvla_offline.gates.assign import Budget, assign_gates, describe
+    from qvla_offline.gates.joint import assign_jointly
     from qvla_offline.quantizers import QuantizationScheme
     from qvla_offline.sensitivity.store import read_sensitivity
 
@@ -43,8 +49,24 @@ def run(args: argparse.Namespace) -> int:
     columns = None
     if args.pretrained_checkpoint:
         columns = {name: width for name, (_, width) in target_shapes(args.pretrained_checkpoint).items()}
-    gates = assign_gates(sensitivity, budget, scheme, {"sensitivity_sha256": sha256_of(args.proxy_pt)}, columns)
+    sources = {"sensitivity_sha256": sha256_of(args.proxy_pt)}
+    if args.joint_rounds:
+        gates = assign_jointly(
+            sensitivity, budget, scheme, _measure(args, sensitivity, scheme), args.joint_rounds, sources
+        )
+    else:
+        gates = assign_gates(sensitivity, budget, scheme, sources, columns)
     write_gates(args.out_json, gates)
     print(describe(gates))
     print(f"wrote {args.out_json}")
     return 0
+
+
+def _measure(args: argparse.Namespace, sensitivity: Any, scheme: Any) -> Any:
+    from qvla_offline.sensitivity.run import SensitivityOptions, joint_measure
+
+    for key in ("pretrained_checkpoint", "calib_jsonl"):
+        if getattr(args, key) is None:
+            raise QvlaError(key, "nothing", "a path: --joint_rounds runs the policy", f"name it with --{key}")
+    known = {key: sensitivity.settings[key] for key in ("max_samples", "unnorm_key", "robot_path")}
+    return joint_measure(args.pretrained_checkpoint, args.calib_jsonl, SensitivityOptions(**known, scheme=scheme))

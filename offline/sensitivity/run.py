@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -25,12 +26,14 @@ from qvla_offline.sensitivity.exact import (
     top_channels,
 )
 from qvla_offline.sensitivity.hessian import columns, hessian_scores
+from qvla_offline.sensitivity.joint import joint_errors
 from qvla_offline.sensitivity.store import Sensitivity, read_sensitivity, write_sensitivity
 
 from qvla_ros.errors import QvlaError
 
 METHODS = ("action", "hessian")
 EXACT_SAMPLES = 8  # exact measurement averages over so many samples: one forward pass each per channel
+JOINT_SAMPLES = 16
 SMALL_MODEL = 50_000_000  # weights
 
 
@@ -78,17 +81,11 @@ def compute_sensitivity(
     checkpoint_path: Path, calib_jsonl: Path, out_path: Path, options: SensitivityOptions, resume: bool = False
 ) -> tuple[Sensitivity, Agreement | None]:
     """Score every target layer, write `out_path`; returns the scores and, if asked, how exact measurement agrees."""
-    robot = LIBERO if options.robot_path is None else read_robot(options.robot_path)
     sources = {
         "checkpoint_sha256": checkpoint_sha256(checkpoint_path),
         "calibration_sha256": calibration_sha256(calib_jsonl, options.max_samples),
     }
-    checkpoint = load_checkpoint(checkpoint_path, options.unnorm_key, device=options.device)
-    samples = [
-        sample.to(options.device)
-        for sample in read_calibration(calib_jsonl, checkpoint, options.max_samples, options.skip_bad_lines, robot)
-    ]
-    suit_threads(checkpoint.model)
+    checkpoint, samples = load_inputs(checkpoint_path, calib_jsonl, options)
     targets = quantization_targets(checkpoint.model)
     empty = Sensitivity(
         options.method,
@@ -110,6 +107,30 @@ def compute_sensitivity(
     return sensitivity, report
 
 
+def load_inputs(
+    checkpoint_path: Path, calib_jsonl: Path, options: SensitivityOptions
+) -> tuple[Checkpoint, list[PolicyInputs]]:
+    """The policy and its calibration samples, both on the device."""
+    robot = LIBERO if options.robot_path is None else read_robot(options.robot_path)
+    checkpoint = load_checkpoint(checkpoint_path, options.unnorm_key, device=options.device)
+    suit_threads(checkpoint.model)
+    samples = read_calibration(calib_jsonl, checkpoint, options.max_samples, options.skip_bad_lines, robot)
+    return checkpoint, [sample.to(options.device) for sample in samples]
+
+
+def joint_measure(
+    checkpoint_path: Path, calib_jsonl: Path, options: SensitivityOptions
+) -> Callable[[Mapping[str, np.ndarray]], tuple[dict[int, float], float]]:
+    """The measurement that assign_jointly asks for, on JOINT_SAMPLES of the calibration samples."""
+    checkpoint, samples = load_inputs(checkpoint_path, calib_jsonl, options)
+    targets, some = quantization_targets(checkpoint.model), spread(samples, JOINT_SAMPLES)
+
+    def measure(layers: Mapping[str, np.ndarray]) -> tuple[dict[int, float], float]:
+        return joint_errors(checkpoint.model, {name: targets[name] for name in layers}, some, layers, options.scheme)
+
+    return measure
+
+
 def check(
     checkpoint: Checkpoint, samples: list[PolicyInputs], sensitivity: Sensitivity, options: SensitivityOptions
 ) -> Agreement:
@@ -124,9 +145,9 @@ def check(
     return agreement(choices, look_up(executed, sensitivity.bits, choices), measured, same_samples)
 
 
-def spread(samples: list[PolicyInputs]) -> list[PolicyInputs]:
-    """EXACT_SAMPLES of the samples at even distances, or all if there are fewer."""
-    count = min(EXACT_SAMPLES, len(samples))
+def spread(samples: list[PolicyInputs], most: int = EXACT_SAMPLES) -> list[PolicyInputs]:
+    """`most` of the samples at even distances, or all if there are fewer."""
+    count = min(most, len(samples))
     return [samples[index * len(samples) // count] for index in range(count)]
 
 

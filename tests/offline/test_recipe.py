@@ -64,7 +64,9 @@ def write_recipe(folder, name: str, **changes):
 
 
 def test_recipe_makes_a_bundle_within_its_budget_and_a_checkpoint_with_its_numbers(work, capsys):
-    path = write_recipe(work, "one.yaml", sensitivity={"probes": 1, "max_samples": SAMPLES, "check": 8})
+    checked = {"probes": 1, "max_samples": SAMPLES, "check": 8}
+    budget = {"target_avg_bits": 5.0, "cost": "stored", "joint_rounds": 1}
+    path = write_recipe(work, "one.yaml", sensitivity=checked, gates=budget)
     out = run_recipe(path, work / "one")
     bundle = load_bundle(out / "bundle")
     assert bundle.quantization.stored_bits_per_weight <= 5.0
@@ -82,6 +84,7 @@ def test_recipe_makes_a_bundle_within_its_budget_and_a_checkpoint_with_its_numbe
         assert unchanged[bits == 16].all()
     summary = json.loads((out / "summary.json").read_text())
     assert summary["agreement"]["count"] == 8
+    assert summary["budget"]["measured_error"] > 0
     assert sum(summary["bit_histogram"].values()) == sum(
         layer["rows"] for layer in summary["layers"] if layer["executed"]
     )
