@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,24 @@ def validation_error(state: TrainingState, batches: list[Batch], weights: Tensor
     return float(torch.stack(errors).mean()) if errors else float("nan")
 
 
+@contextmanager
+def _training_arithmetic() -> Iterator[None]:
+    """Flush denormals, and on a CPU use one thread an operator: `threads` shards of a batch run side by side instead.
+
+    Both are settings of the whole process, so they are put back.
+    """
+    threads = torch.get_num_threads()
+    torch.set_flush_denormal(True)
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)
+
+
+@_training_arithmetic()
 def train(
     options: TrainingOptions, report: Callable[[str], None] = print, config: PolicyConfig | None = None
 ) -> TrainingState:
@@ -100,9 +119,6 @@ def train(
     config: another size than the reference's, for tests.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_flush_denormal(True)
-    if device == "cpu":
-        torch.set_num_threads(1)  # `threads` shards of a batch run side by side instead
     tokenizer = train_tokenizer()
     prompt = PromptSpec(PROMPT_TEMPLATE, lowercase=True, append_token_id=tokenizer.token_to_id("▁"))
     config = config or reference_config(tokenizer)
