@@ -15,11 +15,14 @@ from qvla_ros.bundle import PromptSpec
 from qvla_ros.errors import QvlaError
 from qvla_ros.preprocess import prompt_text, rotate_180
 
+_GOLDEN_RATIO = (5**0.5 - 1) / 2  # steps of this part of a circle cover it evenly, however many are taken
 _JPEG = {"format": "JPEG", "quality": 95, "subsampling": "4:2:0"}
 
 
 def write_calibration_set(demonstrations: Path, out: Path, prompt: PromptSpec, count: int = 64) -> None:
     """Write <out>/calibration.jsonl and its images: `count` observations, even over tasks and phases of the task.
+
+    So is every first part of them, because whoever quantizes may take only the first few.
 
     A line: {"text": full prompt, "image": agent view, "wrist_image": ..., "proprio": 8 raw numbers}; images upright
     (turned by 180 degrees), 256 x 256, paths relative to the file.
@@ -34,7 +37,7 @@ def write_calibration_set(demonstrations: Path, out: Path, prompt: PromptSpec, c
         turn = index // len(tasks)  # the how-manieth of its task
         paths = sorted(tasks[index % len(tasks)].glob("episode_*.npz"))
         episode = read_episode(paths[turn % len(paths)])
-        phase = (turn * len(tasks) + 0.5) / count
+        phase = (index * _GOLDEN_RATIO) % 1.0
         row = min(int(phase * len(episode.image_steps)), len(episode.image_steps) - 1)
         names = {"image": f"calibration/{index:03d}.jpg", "wrist_image": f"calibration/{index:03d}_wrist.jpg"}
         for camera, name in zip(CAMERAS, names.values(), strict=True):
