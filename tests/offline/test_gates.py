@@ -176,9 +176,7 @@ def random_sensitivity(seed: int = 0, rows: int = 40) -> Sensitivity:
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    st.integers(0, 10_000), st.floats(5.0, 14.0), st.sampled_from([1, 8, 16]), st.sampled_from(["nominal", "stored"])
-)
+@given(st.integers(0, 10_000), st.floats(5.0, 14.0), st.sampled_from([1, 8, 16]), st.sampled_from(COSTS))
 def test_assigned_gates_fill_tiles_within_the_budget(seed, target, tile, cost):
     sensitivity = random_sensitivity(seed)
     gates = assign_gates(sensitivity, Budget(target, cost=cost, tile=tile), SCHEME)
