@@ -20,6 +20,7 @@ BIT_WIDTHS = (0, 2, 4, 8, 16)
 CODE_LIMITS = {2: (-3, 3), 4: (-8, 7), 8: (-127, 127)}
 SCALE_TYPES = {"float16": torch.float16, "float32": torch.float32}
 CLIP_RATIOS = tuple(np.linspace(1.0, 0.2, 25).round(4).tolist())
+MOST_GAIN = 1.25
 _CHUNK_WEIGHTS = 1 << 20  # the clip search walks the rows in pieces of about this size, which stay in the cache
 
 
@@ -110,7 +111,8 @@ def quantize_rows(weight: Tensor, bits: int, scheme: QuantizationScheme) -> RowC
     (largest cosine, which is the least squared error at the best scale), and the scale s at which s q overlaps with w
     as w does with itself: <s q, w> = <w, w>. The least-squares scale is smaller by the square of the cosine; it shrinks
     the output of every channel alike, errors that add up through a network instead of averaging out (at 2 bits by an
-    eighth; measured, half to two thirds of the action error). Without the search the largest magnitude is kept and the
+    eighth; measured, half to two thirds of the action error). At most MOST_GAIN times the least-squares scale: a group
+    with one huge outlier at 2 bits is better left small. Without the search the largest magnitude is kept and the
     nearest codes taken. An all-zero group gets the smallest positive scale.
     """
     if bits not in CODE_LIMITS:
@@ -206,10 +208,11 @@ def _search_scales(blocks: Tensor, bits: int, ratios: Sequence[float], dtype: to
         grid = (widest * ratio).clamp(min=smallest, max=info.max).to(dtype).float()
         codes = _nearest_codes(blocks, grid.unsqueeze(-1), bits)
         overlap = (codes * blocks).sum(dim=-1)
-        fit = overlap.square() / codes.square_().sum(dim=-1).clamp(min=1.0)
+        length = codes.square_().sum(dim=-1).clamp(min=1.0)
+        fit = overlap.square() / length
         scale = grid
         if len(ratios) > 1:
-            scale = (power / overlap).clamp(max=info.max)
+            scale = torch.minimum(power / overlap, MOST_GAIN * overlap / length).clamp(max=info.max)
             scale = torch.where(scale >= info.smallest_normal, scale, grid)  # also where overlap is 0; too coarse below
         better = fit > best_fit
         best_fit = torch.where(better, fit, best_fit)

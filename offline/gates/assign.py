@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from qvla_offline.sensitivity.store import Sensitivity
 from qvla_ros.errors import QvlaError
 
 METHODS = ("optimal", "released")
-_TILE_ROUNDS = 30
 
 
 @dataclass(frozen=True)
@@ -126,29 +125,28 @@ def optimal_in_tiles(
     budget: Budget,
     scheme: QuantizationScheme,
 ) -> Allocation:
-    """`optimal`, then groups filled up to the tile; the budget given to the former shrinks until the latter fits."""
+    """`optimal`, then groups filled up to the tile; the budget given to the former shrinks until the latter fits.
+
+    Should it never fit (few rows, a large tile), the widest bit-width is given up: fewer groups need less filling.
+    """
     pricing = budget.pricing(scheme)
-    first = allocation = optimal(scores, columns, bits, budget.target_avg_bits, pricing)
+    first = optimal(scores, columns, bits, budget.target_avg_bits, pricing)
     if budget.tile == 1:
         return first
     position = {b: index for index, b in enumerate(bits)}
-    for _ in range(_TILE_ROUNDS):
-        layers = {
-            name: fill_tiles(row_bits, scores[name], position, budget.tile, scheme)
-            for name, row_bits in allocation.layers.items()
-        }
+    cheapest = pricing.bits_per_weight({n: np.full(s.shape[1], bits[0]) for n, s in scores.items()}, columns)
+    withheld = 0.0
+    while budget.target_avg_bits - withheld >= cheapest:
+        allocation = optimal(scores, columns, bits, budget.target_avg_bits - withheld, pricing)
+        layers = {n: fill_tiles(b, scores[n], position, budget.tile, scheme) for n, b in allocation.layers.items()}
         reached = pricing.bits_per_weight(layers, columns)
         if reached <= budget.target_avg_bits:
             total = sum(_chosen(scores[name], row_bits, position).sum() for name, row_bits in layers.items())
             return Allocation(layers, budget.target_avg_bits, reached, float(total), first.bound)
-        smaller = allocation.asked_bits_per_weight - max(reached - budget.target_avg_bits, 1e-3)
-        allocation = optimal(scores, columns, bits, smaller, pricing)
-    raise QvlaError(
-        "target_avg_bits",
-        budget.target_avg_bits,
-        f"room for groups of {budget.tile} rows",
-        "raise --target_avg_bits or lower --tile",
-    )
+        withheld = max(withheld + reached - budget.target_avg_bits, 1.25 * withheld, 1e-3)  # grows, so this ends
+    narrower = {name: score[:-1] for name, score in scores.items()}
+    found = optimal_in_tiles(narrower, columns, bits[:-1], budget, scheme)
+    return replace(found, bound=first.bound)
 
 
 def fill_tiles(
