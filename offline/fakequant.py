@@ -60,7 +60,7 @@ def fake_quantize(
     chosen = scheme or QuantizationScheme(**gates.scheme)
     restore = released_rows if mode == "released" else lambda w, bits: quantize_layer(w, bits, chosen).dequantize()
     missing = {f"{name}.weight" for name in shapes}
-    with atomic_directory(target) as directory:
+    with atomic_directory(target, "config.json") as directory:
         for file in sorted(p for p in source.rglob("*") if p.is_file()):
             copy = directory / file.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from qvla_ros.errors import QvlaError
+
 
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -27,9 +29,15 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary directory beside `path`; put it in place of `path` if the block succeeds, else remove it."""
-    target = Path(path)
+def atomic_directory(path: str | os.PathLike[str], marker: str) -> Iterator[Path]:
+    """Yield a temporary directory beside `path`; put it in place of `path` if the block succeeds, else remove it.
+
+    What is at `path` goes, so it must be an earlier result, known by its file `marker`, or empty; else QvlaError.
+    """
+    target = Path(path).absolute()
+    if target.exists() and not (target / marker).is_file() and (not target.is_dir() or any(target.iterdir())):
+        fix = "name a new directory, or empty this one yourself"
+        raise QvlaError(f"output directory {path}", "other files in it", f"a new one, or one with {marker}", fix)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:

@@ -177,7 +177,7 @@ def save_bundle(directory: str | os.PathLike[str], manifest: Manifest, files: Ma
     """Copy `files` (name in the bundle -> path) and write the manifest; all or nothing. Returns the verified bundle."""
     for name in files:
         _require(name in KNOWN_FILES, "bundle file", name, "one of " + ", ".join(KNOWN_FILES))
-    with atomic_directory(directory) as temporary:
+    with atomic_directory(directory, MANIFEST_NAME) as temporary:
         for name, path in files.items():
             shutil.copyfile(path, temporary / name)
         content = {

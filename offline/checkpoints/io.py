@@ -105,7 +105,7 @@ def save_checkpoint(
     """Write a whole checkpoint directory, or nothing. dataset_statistics: {dataset key: {"action": ..., ...}}."""
     config = model.config
     state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_directory(path) as directory:
+    with atomic_directory(path, "config.json") as directory:
         main = {name: tensor for name, tensor in state.items() if not name.startswith(COMPONENTS)}
         (directory / "model.safetensors").write_bytes(save(main, metadata={"format": "pt"}))
         for component in COMPONENTS:
