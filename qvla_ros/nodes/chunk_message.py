@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -44,24 +45,28 @@ def set_latencies(message: ActionChunk, latency_ms: Mapping[str, float]) -> None
     message.latency_ms = [float(value) for value in latency_ms.values()]
 
 
-def chunk_actions(message: ActionChunk, topic: str, kind: str, names: Sequence[str]) -> NDArray[np.float64]:
-    """The actions [K, A] of a chunk that a robot of this `kind` with these action `names` may execute.
+def chunk_actions(
+    message: ActionChunk, topic: str, kind: str, names: Sequence[str], units: Sequence[str], frame: str, period_s: float
+) -> NDArray[np.float64]:
+    """The actions [K, A] of a chunk that a robot may execute which takes actions of this `kind`, with these `names` and
+    `units`, in `frame`, one every `period_s`.
 
-    QvlaError on anything else: wrong kind, names, period, size, or a number that is not finite.
+    QvlaError on anything else: another of these, the wrong size, or a number that is not finite.
     """
     fix = "run a bundle that was exported for this robot"
     checks = (
         ("kind", message.kind, kind),
         ("names", list(message.names), list(names)),
-        ("units", len(message.units), len(names)),
+        ("units", list(message.units), list(units)),
+        ("frame_id", message.header.frame_id, frame),
         ("data", len(message.data), int(message.horizon) * len(names)),
     )
     for field, found, expected in checks:
         if found != expected:
             raise QvlaError(f"{field} of the chunk on {topic}", found, str(expected), fix)
-    if message.horizon < 1 or not 0 < message.step_dt < float("inf"):
+    if message.horizon < 1 or not math.isclose(message.step_dt, period_s, rel_tol=1e-6):
         found = f"horizon {message.horizon}, step_dt {message.step_dt}"
-        raise QvlaError(f"chunk on {topic}", found, "at least one action and a period above 0 s", fix)
+        raise QvlaError(f"chunk on {topic}", found, f"at least one action and a period of {period_s:g} s", fix)
     actions = np.array(message.data, np.float64).reshape(message.horizon, len(names))
     if not np.isfinite(actions).all():
         raise QvlaError(f"data of the chunk on {topic}", "a number that is not finite", "finite numbers", fix)

@@ -24,7 +24,9 @@ from qvla_ros.simulation.libero import LiberoObservation
 from qvla_ros.simulation.specification import (
     ACTION_KIND,
     ACTION_NAMES,
+    ACTION_UNITS,
     CAMERA_NAMES,
+    CONTROL_PERIOD_S,
     FINGER_NAMES,
     JOINT_NAMES,
     POSE_FRAME,
@@ -127,7 +129,9 @@ class PolicyLink:
 
     def _checked(self, chunk: Any, published_ns: int) -> Answer:
         try:
-            actions = chunk_actions(chunk, self.topic, ACTION_KIND, ACTION_NAMES)
+            actions = chunk_actions(
+                chunk, self.topic, ACTION_KIND, ACTION_NAMES, ACTION_UNITS, POSE_FRAME, CONTROL_PERIOD_S
+            )
         except QvlaError as error:
             raise PolicyLost(f"policy {self.namespace!r}: {error}") from None
         if not chunk.armed:

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from qvla.msg import ActionChunk
+from std_msgs.msg import Header
 
 from qvla_ros.bundle import load_bundle
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.chunk_message import chunk_actions, chunk_message, stamp_message, stamp_ns
-from qvla_ros.simulation.specification import ACTION_KIND, ACTION_NAMES
+from qvla_ros.simulation.specification import ACTION_KIND, ACTION_NAMES, ACTION_UNITS, CONTROL_PERIOD_S, POSE_FRAME
 
+ROBOT = (ACTION_KIND, ACTION_NAMES, ACTION_UNITS, POSE_FRAME, CONTROL_PERIOD_S)
 ACTIONS = np.arange(28, dtype=float).reshape(4, 7) / 28
 
 
@@ -23,7 +25,7 @@ def chunk(bundle_dir: Path) -> ActionChunk:
 
 
 def test_actions_survive_the_message(chunk: ActionChunk) -> None:
-    np.testing.assert_array_equal(chunk_actions(chunk, "/chunk", ACTION_KIND, ACTION_NAMES), ACTIONS)
+    np.testing.assert_array_equal(chunk_actions(chunk, "/chunk", *ROBOT), ACTIONS)
     assert stamp_ns(chunk.header.stamp) == 1_500_000_000
 
 
@@ -37,11 +39,12 @@ def test_stamps_survive_the_message() -> None:
     [
         ("kind", "joint_position", "kind of the chunk on /chunk: got joint_position"),
         ("names", ["x"], "names of the chunk"),
-        ("units", ["m"], "units of the chunk"),
+        ("units", ["m"] * 7, "units of the chunk"),
+        ("header", Header(frame_id="tool0"), "frame_id of the chunk"),
         ("data", [0.0] * 27, "got 27; expected 28"),
         ("horizon", 0, "data of the chunk"),
-        ("step_dt", 0.0, "a period above 0 s"),
-        ("step_dt", float("nan"), "a period above 0 s"),
+        ("step_dt", 0.1, "a period of 0.05 s"),
+        ("step_dt", float("nan"), "a period of 0.05 s"),
         ("data", [float("nan")] + [0.0] * 27, "not finite"),
         ("data", [0.0] * 27 + [float("inf")], "not finite"),
     ],
@@ -49,4 +52,4 @@ def test_stamps_survive_the_message() -> None:
 def test_anything_else_is_refused_by_field(chunk: ActionChunk, field: str, value: Any, message: str) -> None:
     setattr(chunk, field, value)
     with pytest.raises(QvlaError, match=message):
-        chunk_actions(chunk, "/chunk", ACTION_KIND, ACTION_NAMES)
+        chunk_actions(chunk, "/chunk", *ROBOT)
