@@ -91,7 +91,7 @@ def test_a_killed_policy_leaves_the_arm_still_and_the_reason_on_record(
     assert error["event"] == "error"
     assert "/victim/policy/action_chunk" in error["reason"]
     assert "python -m qvla_ros.nodes.policy" in error["reason"]
-    assert "held still" in error["reason"]
+    assert "held where it was" in error["reason"]
     assert error["hold"]["at_rest"]
     assert not (tmp_path / "out" / "episodes.jsonl").exists()
 
