@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -16,6 +17,7 @@ from typing import NamedTuple
 from qvla_ros.errors import QvlaError
 
 EXIT_BAD_INPUT = 2
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 
@@ -65,6 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except QvlaError as error:
         print_error(error)
         return int(getattr(error, "exit_status", EXIT_BAD_INPUT))
+    except BrokenPipeError:  # `qvla inspect DIR | head`: the reader has what it wants
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what is still buffered has nowhere to go
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        fix = "check that the path, its permissions and the free space are as meant"
+        key = str(error.filename2 or error.filename or "file")
+        print_error(QvlaError(key, error.strerror or error, "a path that can be read or written so", fix))
+        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return EXIT_INTERRUPTED

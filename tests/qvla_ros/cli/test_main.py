@@ -72,6 +72,14 @@ def test_bad_input_is_told_in_four_parts_and_exits_2(verb, capsys: pytest.Captur
     assert "Traceback" not in text
 
 
+def test_a_path_that_cannot_be_written_is_named_and_exits_2(
+    verb, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb(lambda args: (tmp_path / "absent" / "gates.json").write_text(""))
+    assert cli.main(["try_it"]) == 2
+    assert f"{tmp_path / 'absent' / 'gates.json'}\n  got:      No such file" in capsys.readouterr().err
+
+
 def test_ctrl_c_exits_130(verb) -> None:
     def run(args: argparse.Namespace) -> int:
         raise KeyboardInterrupt
