@@ -26,9 +26,9 @@ class Sensitivity:
     """How much every channel matters at every bit-width.
 
     scores: {module: float32 [len(bits), R]}, higher is worse; bits: ascending, below 16, where the score is 0. method:
-    'action' (squared normalised-action units) or 'hessian' (its own units). columns: {module: C}, empty when a released
-    .pt was read. not_executed: modules that no sample reached. sources: SHA-256 of checkpoint and calibration.
-    settings: seed, samples, probes, scheme and the like.
+    'action' (squared normalised-action units), 'hessian' (its own units) or 'imported' (a .pt, which does not say).
+    columns: {module: C}, empty when a .pt was read. not_executed: modules that no sample reached. sources: SHA-256 of
+    checkpoint and calibration. settings: seed, samples, probes, scheme and the like.
     """
 
     method: str
@@ -97,7 +97,7 @@ def _read_safetensors(path: Path) -> Sensitivity:
 
 def _read_released(path: Path) -> Sensitivity:
     document = load_pt(path, "a .pt file of tensors", AGAIN)
-    if not isinstance(document, Mapping) or not all(isinstance(entry, Mapping) for entry in document.values()):
+    if not isinstance(document, Mapping) or not document or not all(map(_has_proxies, document.values())):
         raise QvlaError(str(path), type(document).__name__, "{module: {'proxy_4': tensor, ...}}", AGAIN)
     parsed = {
         name: {
@@ -111,7 +111,13 @@ def _read_released(path: Path) -> Sensitivity:
         if missing:
             raise QvlaError(f"{path}: {name}", f"no score for {missing} bits", f"scores for {widths}", AGAIN)
     scores = {name: np.stack([entry[bits] for bits in widths]) for name, entry in parsed.items()}
-    return Sensitivity("hessian", tuple(widths), scores)
+    return Sensitivity("imported", tuple(widths), scores)
+
+
+def _has_proxies(entry: Any) -> bool:
+    """Whether it holds scores, all of one length."""
+    rows = [row for key, row in entry.items() if _is_proxy(key)] if isinstance(entry, Mapping) else []
+    return all(isinstance(row, torch.Tensor) and row.ndim == 1 for row in rows) and len({len(row) for row in rows}) == 1
 
 
 def _is_proxy(key: str) -> bool:

@@ -35,8 +35,23 @@ def test_pt_file_has_the_released_layout(tmp_path):
     assert set(document["z"]) == {"proxy_2", "proxy_4"}
     assert torch.equal(document["z"]["proxy_4"], torch.tensor([0.1, 0.2, 0.3]))
     back = read_sensitivity(tmp_path / "s.pt")
-    assert back.bits == (2, 4)
+    assert (back.bits, back.method) == ((2, 4), "imported")
     assert np.array_equal(back.scores["z"], SENSITIVITY.scores["z"])
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"a": {"x": torch.zeros(2)}},
+        {"a": {"proxy_4": 1.0}},
+        {"a": {"proxy_2": torch.ones(3), "proxy_4": torch.ones(2)}},
+    ],
+)
+def test_a_pt_file_without_whole_scores_is_refused(tmp_path, document):
+    torch.save(document, tmp_path / "s.pt")
+    with pytest.raises(QvlaError, match=r"s\.pt.*proxy_4"):
+        read_sensitivity(tmp_path / "s.pt")
 
 
 def test_absent_corrupt_and_foreign_files_are_refused(tmp_path):
