@@ -111,7 +111,11 @@ def calibration_sha256(jsonl: str | Path, max_samples: int | None = None) -> str
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     if not path.is_file():
         raise QvlaError("calib_jsonl", path, "a JSONL file", "name one with --calib_jsonl")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise QvlaError("calib_jsonl", f"{path}: {error}", "UTF-8 text", "name a JSONL file") from None
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield f"{path}, line {number}", line
 

@@ -98,8 +98,10 @@ def test_broken_json_an_empty_file_and_an_absent_one_are_refused(tmp_path, check
     path.write_text("{'text'}\n")
     with pytest.raises(QvlaError, match="line 1"):
         read_calibration(path, checkpoint)
-    with pytest.raises(QvlaError, match="calib_jsonl"):
-        read_calibration(tmp_path / "absent.jsonl", checkpoint)
+    (tmp_path / "image.jsonl").write_bytes(b"\xff\xd8\xff")
+    for name in ("absent.jsonl", "image.jsonl"):
+        with pytest.raises(QvlaError, match=rf"calib_jsonl.*{name}"):
+            read_calibration(tmp_path / name, checkpoint)
 
 
 def test_the_hash_changes_with_lines_and_with_pixels(tmp_path):
