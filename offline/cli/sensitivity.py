@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory_gb", type=float, default=4.0, help="working memory beside the model (default: 4)")
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
+    parser.add_argument(
+        "--save_every", type=int, help="taken for the released command lines: each finished step is saved anyway"
+    )
     parser.add_argument("--skip_bad_lines", action="store_true", help="report bad calibration lines and go on")
     parser.add_argument("--unnorm_key", help="dataset whose statistics apply, if the checkpoint holds several")
     parser.add_argument("--robot_path", help="robot description in YAML (default: LIBERO's arm)")
