@@ -13,6 +13,7 @@ from pathlib import Path
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.runner import Plan
+from qvla_ros.simulation.specification import SUITE_TASK_COUNTS
 
 HELP = "run bundles in LIBERO from the same initial states, one policy node a bundle, and print a paired table"
 
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task_suite_name", default="libero_object", help="LIBERO suite; fake: no physics, to try the wiring"
     )
-    parser.add_argument("--task_ids", default="7,8,9", help="comma-separated tasks of the suite")
+    parser.add_argument("--task_ids", help="comma-separated tasks of the suite (default: all of them)")
     parser.add_argument("--num_trials_per_task", type=int, default=20, help="episodes of each policy a task")
     parser.add_argument("--init_state_offset", type=int, default=0, help="first official initial state")
     parser.add_argument("--seed", type=int, default=0, help="fixes what the initial states leave open")
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         plan = Plan(
             bundles=bundles,
             task_suite_name=args.task_suite_name,
-            task_ids=parse_task_ids(args.task_ids),
+            task_ids=task_ids_of(args.task_ids, args.task_suite_name),
             num_trials_per_task=args.num_trials_per_task,
             init_state_offset=args.init_state_offset,
             backend=args.backend,
@@ -117,6 +118,16 @@ def parse_bundles(pairs: Sequence[str]) -> dict[str, Path]:
             raise QvlaError("bundle", text, "NAME=DIR, each name once", "for example --bundle quantized=out/quantized")
         bundles[name] = Path(directory)
     return bundles
+
+
+def task_ids_of(text: str | None, suite: str) -> tuple[int, ...]:
+    """The tasks that `text` names; all of the suite without it. The suite "fake" has one."""
+    if text is not None:
+        return parse_task_ids(text)
+    counts = {**SUITE_TASK_COUNTS, "fake": 1}
+    if suite not in counts:
+        raise QvlaError("task_suite_name", suite, f"one of {', '.join(counts)}", "name one of these suites")
+    return tuple(range(counts[suite]))
 
 
 def parse_task_ids(text: str) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 CONTROL_PERIOD_S = 0.05
+SUITE_TASK_COUNTS = {"libero_spatial": 10, "libero_object": 10, "libero_goal": 10, "libero_10": 10, "libero_90": 90}
 
 CAMERA_NAMES = ("agentview", "wrist")
 JOINT_NAMES = tuple(f"joint{i}" for i in range(1, 8))  # radians
