@@ -35,16 +35,3 @@ def clip_to_limits(actions: Actions, low: Actions, high: Actions) -> tuple[Actio
     """(clipped actions, how many entries of each column were changed [A])."""
     clipped = np.clip(actions, low, high)
     return clipped, np.count_nonzero(clipped != actions, axis=0)
-
-
-def limit_steps(actions: Actions, previous: Actions, max_step: Actions) -> tuple[Actions, NDArray[np.int64]]:
-    """Bound the change from one action to the next, the first against `previous` [A]; max_step [A], inf for no bound.
-
-    Returns (limited actions, how many entries of each column were changed [A]). Each bound applies to the limited
-    sequence, so that a jump is walked in steps of max_step.
-    """
-    limited = np.empty_like(actions)
-    for index, action in enumerate(actions):
-        limited[index] = np.clip(action, previous - max_step, previous + max_step)
-        previous = limited[index]
-    return limited, np.count_nonzero(limited != actions, axis=0)

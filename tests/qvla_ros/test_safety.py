@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from qvla_ros.errors import QvlaError
-from qvla_ros.safety import clip_to_limits, limit_steps, require_finite
+from qvla_ros.safety import clip_to_limits, require_finite
 
 CHUNKS = hnp.arrays(np.float64, (5, 3), elements=st.floats(-100, 100))
 LOW, HIGH = np.array([-1.0, 0.0, -5.0]), np.array([1.0, 0.5, 50.0])
-MAX_STEP = np.array([0.1, 2.0, np.inf])
 
 
 @given(CHUNKS)
@@ -23,18 +22,6 @@ def test_clipped_actions_lie_within_limits_and_every_change_is_counted(actions: 
     outside = (actions < LOW) | (actions > HIGH)
     assert counts.tolist() == outside.sum(axis=0).tolist()
     assert (clipped[~outside] == actions[~outside]).all()
-
-
-@given(CHUNKS, hnp.arrays(np.float64, 3, elements=st.floats(-100, 100)))
-def test_no_step_exceeds_its_bound_and_small_steps_pass(actions: np.ndarray, previous: np.ndarray) -> None:
-    limited, counts = limit_steps(actions, previous, MAX_STEP)
-    steps = np.diff(np.vstack([previous, limited]), axis=0)
-    assert (np.abs(steps) <= MAX_STEP + 1e-12).all()
-    assert (limited[:, 2] == actions[:, 2]).all()
-    assert counts[2] == 0
-    again, no_counts = limit_steps(limited, previous, MAX_STEP + 1e-12)
-    np.testing.assert_array_equal(again, limited)
-    assert not no_counts.any()
 
 
 @given(CHUNKS, st.sampled_from([np.nan, np.inf, -np.inf]), st.integers(0, 4), st.integers(0, 2))
