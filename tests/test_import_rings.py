@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 WORKSTATION_ONLY = {"torch", "transformers", "qvla_offline", "safetensors"}
-ROS = {"rclpy", "qvla", "std_msgs", "sensor_msgs", "geometry_msgs", "std_srvs", "lifecycle_msgs", "cv_bridge"}
+ROS = {"rclpy", "qvla", "cv_bridge", "launch", "launch_ros"} | {
+    *("std_msgs", "sensor_msgs", "geometry_msgs", "lifecycle_msgs", "std_srvs", "builtin_interfaces", "rcl_interfaces")
+}
 SIMULATION = {"libero", "libero_pro", "robosuite", "mujoco"}
 # Only these folders of qvla_ros may know ROS; everything else is the pure core.
 ROS_SHELL = ("qvla_ros/nodes",)
