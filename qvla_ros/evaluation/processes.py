@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.resources import share_path
@@ -106,19 +106,30 @@ def private_ros_environment(log_dir: Path) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def _private_domain() -> Iterator[int]:
-    """A ROS domain that no other evaluation of this machine uses, held by a lock that ends with the process."""
-    folder = Path(tempfile.gettempdir()) / "qvla_ros_domains"
-    folder.mkdir(mode=0o777, exist_ok=True)
+    """A ROS domain that no other evaluation of this user uses, held by a lock that ends with the process."""
+    folder = Path(tempfile.gettempdir()) / f"qvla_ros_domains_{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        domain, lock = _lock_a_domain(folder)
+    except OSError as error:
+        fix = "set TMPDIR to a folder of your own, or remove this one"
+        raise QvlaError(str(folder), error, "a folder in which this user can lock files", fix) from None
+    with lock:
+        yield domain
+
+
+def _lock_a_domain(folder: Path) -> tuple[int, TextIO]:
+    """A domain and its locked file; closing the file frees the domain."""
     start_at = os.getpid() % len(PRIVATE_DOMAINS)  # two that start together try different ones first
     for offset in range(len(PRIVATE_DOMAINS)):
         domain = PRIVATE_DOMAINS[(start_at + offset) % len(PRIVATE_DOMAINS)]
-        with (folder / f"{domain}.lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                continue
-            yield domain
-            return
+        lock = (folder / f"{domain}.lock").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        return domain, lock
     raise QvlaError("ROS_DOMAIN_ID", "101 evaluations running", "a free domain", "wait for one of them to end")
 
 

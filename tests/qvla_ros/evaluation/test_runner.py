@@ -155,6 +155,14 @@ def test_two_evaluations_get_two_ros_domains(tmp_path: Path) -> None:
         assert Path(first["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
 
 
+def test_a_folder_for_locks_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / f"qvla_ros_domains_{os.getuid()}"
+    folder.write_text("another program's file")
+    with pytest.raises(QvlaError, match=rf"{folder}.*set TMPDIR"), private_ros_environment(tmp_path):
+        pass
+
+
 @pytest.mark.parametrize("name", ["has space", "1st", "_hidden", "a/b", ""])
 def test_a_bundle_name_that_cannot_be_a_namespace_is_refused(plan: runner.Plan, name: str) -> None:
     with pytest.raises(QvlaError, match="bundle name"):
