@@ -80,7 +80,7 @@ def read_line(
     text = instruction_of(record["text"], checkpoint.prompt.template)
     return PolicyInputs(
         pixel_values=torch.from_numpy(np.concatenate(images))[None].to(dtype),
-        input_ids=torch.from_numpy(prompt_ids(checkpoint.prompt, checkpoint.tokenizer, text)),
+        input_ids=torch.from_numpy(prompt_ids(checkpoint.prompt, checkpoint.tokenizer, text, f"{where}: text")),
         proprio=torch.from_numpy(_proprio(record, where, checkpoint))[None].to(dtype),
     )
 

@@ -157,22 +157,26 @@ def image_tensor(camera: CameraSpec, image: Image) -> NDArray[np.float32]:
     return np.concatenate([normalize(small, mean, std) for mean, std in camera.normalizations])
 
 
-def prompt_text(prompt: PromptSpec, instruction: str) -> str:
-    """The prompt of one instruction; surrounding white space of the instruction is not part of the task."""
+def prompt_text(prompt: PromptSpec, instruction: str, source: str = "instruction") -> str:
+    """The prompt of one instruction; surrounding white space of the instruction is not part of the task.
+
+    source: where the instruction comes from (a file and line, a topic), for the error when it is blank.
+    """
     instruction = instruction.strip()
     if not instruction:
-        raise QvlaError(
-            "instruction", repr(instruction), "a sentence that names the task", "publish one on `instruction`"
-        )
+        fix = "say there what to do, for example: pick up the milk"
+        raise QvlaError(source, "blank text", "a sentence that names the task", fix)
     return prompt.template.replace("{instruction}", instruction.lower() if prompt.lowercase else instruction)
 
 
-def prompt_ids(prompt: PromptSpec, tokenizer: Any, instruction: str) -> NDArray[np.int64]:
+def prompt_ids(prompt: PromptSpec, tokenizer: Any, instruction: str, source: str = "instruction") -> NDArray[np.int64]:
     """Token ids int64 [1, L]: BOS first, `append_token_id` last (added unless it is there already).
 
-    tokenizer: a tokenizers.Tokenizer, or anything whose encode(text).ids adds the special tokens.
+    tokenizer: a tokenizers.Tokenizer, or anything whose encode(text).ids adds the special tokens. source: as for
+    prompt_text.
     """
-    ids = list(tokenizer.encode(prompt_text(prompt, instruction)).ids)
+    text = prompt_text(prompt, instruction, source)
+    ids = list(tokenizer.encode(text).ids)
     if prompt.append_token_id is not None and ids[-1:] != [prompt.append_token_id]:
         ids.append(prompt.append_token_id)
     return np.array([ids], dtype=np.int64)

@@ -124,9 +124,13 @@ def test_the_appended_token_is_not_doubled() -> None:
     assert prompt_ids(PromptSpec(OPENVLA_PROMPT, True, 29871), tokenizer, "x").tolist() == [[1, 512, 29871]]
 
 
-def test_an_empty_instruction_is_refused() -> None:
-    with pytest.raises(QvlaError, match="instruction"):
-        prompt_text(PromptSpec(OPENVLA_PROMPT, True, None), "  ")
+def test_a_blank_instruction_is_refused_by_its_source() -> None:
+    prompt = PromptSpec(OPENVLA_PROMPT, True, None)
+    with pytest.raises(QvlaError, match="^instruction: got blank text"):
+        prompt_text(prompt, "  ")
+    with pytest.raises(QvlaError, match="^calibration line 3: got blank text") as refused:
+        prompt_ids(prompt, None, "", "calibration line 3")
+    assert "publish" not in str(refused.value)
 
 
 def test_proprioception_equals_the_reference(vectors: dict) -> None:
