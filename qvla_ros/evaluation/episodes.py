@@ -17,7 +17,8 @@ from qvla_ros.statistics import percentiles, wilson_interval
 class Episode:
     """One attempt of one policy at one task from one initial state.
 
-    inference_ms and stamp_to_command_ms hold one number a chunk; jerk_m_s3 is the root mean square over the episode.
+    inference_ms and stamp_to_command_ms hold one number a chunk that carried it; jerk_m_s3 is the root mean square over
+    the episode.
     """
 
     policy: str
@@ -49,14 +50,19 @@ def parse_episode(event: Mapping[str, Any]) -> Episode:
             success=bool(event["success"]),
             steps=int(event["steps"]),
             duration_s=float(event["duration_s"]),
-            inference_ms=tuple(map(float, event["inference_ms"])),
-            stamp_to_command_ms=tuple(map(float, event["stamp_to_command_ms"])),
+            inference_ms=_numbers(event["inference_ms"]),
+            stamp_to_command_ms=_numbers(event["stamp_to_command_ms"]),
             jerk_m_s3=None if event.get("jerk_m_s3") is None else float(event["jerk_m_s3"]),
             video=event.get("video"),
         )
     except (KeyError, TypeError, ValueError) as error:
         fix = "run the bridge and the evaluation from one release"
         raise QvlaError("bridge episode line", repr(error), "the keys in docs/architecture.md", fix) from error
+
+
+def _numbers(values: Iterable[Any]) -> tuple[float, ...]:
+    """What was measured: the bridge writes null for a chunk that did not carry the figure."""
+    return tuple(float(value) for value in values if value is not None)
 
 
 @dataclass(frozen=True)

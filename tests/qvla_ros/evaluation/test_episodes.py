@@ -62,6 +62,15 @@ def test_summary_of_no_episode_has_no_latency_and_an_open_interval() -> None:
     assert math.isnan(summary.jerk_m_s3)
 
 
+def test_a_chunk_without_a_latency_leaves_the_others_to_count() -> None:
+    measured = vars(episode("float", 0, 0, True))
+    parsed = parse_episode({**measured, "inference_ms": [4.0, None, 6.0], "stamp_to_command_ms": [None]})
+    summary = summarize([parsed], "float")
+    assert parsed.inference_ms == (4.0, 6.0)
+    assert summary.inference_ms[0] == 5.0
+    assert math.isnan(summary.stamp_to_command_ms[0])
+
+
 def test_an_episode_line_that_lacks_a_key_is_named() -> None:
     with pytest.raises(QvlaError, match="task_id"):
         parse_episode({"event": "episode", "policy": "float"})
