@@ -27,7 +27,7 @@ from qvla_offline.sensitivity.exact import (
 )
 from qvla_offline.sensitivity.hessian import columns, hessian_scores
 from qvla_offline.sensitivity.joint import joint_errors
-from qvla_offline.sensitivity.store import Sensitivity, read_sensitivity, write_sensitivity
+from qvla_offline.sensitivity.store import Sensitivity, read_sensitivity, side_file, write_sensitivity
 
 from qvla_ros.errors import QvlaError
 
@@ -213,16 +213,15 @@ def _hessian(
 
 
 def _finished_layers(out_path: Path, expected: Sensitivity) -> dict[str, np.ndarray]:
-    """Scores that an earlier run left in `out_path`; it must have had the same bits (and, where told, inputs)."""
+    """Scores that an earlier run left in `out_path`, which must have had the same inputs and options."""
     if not out_path.is_file():
         return {}
     earlier = read_sensitivity(out_path)
-    below_16 = tuple(bits for bits in expected.bits if bits < 16) if out_path.suffix == ".pt" else expected.bits
-    differs = earlier.sources and (earlier.sources, earlier.settings) != (expected.sources, expected.settings)
-    if earlier.bits != below_16 or differs:
+    if (earlier.bits, earlier.sources, earlier.settings) != (expected.bits, expected.sources, expected.settings):
+        told = "of another run" if earlier.sources else f"without {side_file(out_path).name}, which says its inputs"
         raise QvlaError(
             "resume",
-            f"{out_path} of another run (bits {list(earlier.bits)})",
+            f"{out_path} {told} (bits {list(earlier.bits)})",
             f"the same checkpoint, calibration and options (bits {list(expected.bits)})",
             "delete the file or run without --resume",
         )

@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from qvla_offline.quantizers import QuantizationScheme
 from qvla_offline.torch_file import load_pt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from qvla_ros.atomic import atomic_file
+from qvla_ros.bundle import sha256_of
 from qvla_ros.errors import QvlaError
+from qvla_ros.strict_json import parse, read_json
 
 SCHEMA_VERSION = 1
 AGAIN = "compute it again with `qvla sensitivity`"
@@ -26,9 +29,9 @@ class Sensitivity:
     """How much every channel matters at every bit-width.
 
     scores: {module: float32 [len(bits), R]}, higher is worse; bits: ascending, below 16, where the score is 0. method:
-    'action' (squared normalised-action units), 'hessian' (its own units) or 'imported' (a .pt, which does not say).
-    columns: {module: C}, empty when a .pt was read. not_executed: modules that no sample reached. sources: SHA-256 of
-    checkpoint and calibration. settings: seed, samples, probes, scheme and the like.
+    'action' (squared normalised-action units), 'hessian' (its own units) or 'imported' (a released .pt does not say).
+    columns: {module: C}, empty when a released .pt was read. not_executed: modules that no sample reached. sources:
+    SHA-256 of checkpoint and calibration. settings: seed, samples, probes, scheme and the like.
     """
 
     method: str
@@ -44,26 +47,31 @@ class Sensitivity:
         return {name: score for name, score in self.scores.items() if name not in self.not_executed}
 
 
+def side_file(path: str | Path) -> Path:
+    """Where `X.pt` keeps what the released layout has no place for: `X.pt.json`."""
+    return Path(f"{path}.json")
+
+
 def write_sensitivity(path: str | Path, sensitivity: Sensitivity) -> None:
-    """Write `path`: the released layout {module: {'proxy_4': [R], ...}} for .pt, else safetensors with metadata."""
+    """Write `path`: safetensors with metadata, or for .pt the released layout with the same metadata beside it.
+
+    The released layout is {module: {'proxy_4': [R], ...}}; `side_file` names the file with all the rest.
+    """
+    described = {k: v for k, v in asdict(sensitivity).items() if k != "scores"}
+    order = list(sensitivity.scores)  # safetensors sorts by size; ties in the released greedy go by layer order
+    header = {"schema_version": SCHEMA_VERSION, "order": order, **described}
     with atomic_file(path) as temporary:
-        if temporary.suffix == ".pt":
-            torch.save(
-                {
-                    name: {
-                        f"proxy_{b}": torch.from_numpy(row.copy())
-                        for b, row in zip(sensitivity.bits, score, strict=True)
-                    }
-                    for name, score in sensitivity.scores.items()
-                },
-                temporary,
-            )
+        if temporary.suffix != ".pt":
+            arrays = {name: np.ascontiguousarray(score, dtype=np.float32) for name, score in sensitivity.scores.items()}
+            save_file(arrays, temporary, {"qvla_sensitivity": json.dumps(header)})
             return
-        described = {k: v for k, v in asdict(sensitivity).items() if k != "scores"}
-        order = list(sensitivity.scores)  # safetensors sorts by size; ties in the released greedy go by layer order
-        metadata = {"qvla_sensitivity": json.dumps({"schema_version": SCHEMA_VERSION, "order": order, **described})}
-        arrays = {name: np.ascontiguousarray(score, dtype=np.float32) for name, score in sensitivity.scores.items()}
-        save_file(arrays, temporary, metadata)
+        entries = {
+            name: {f"proxy_{b}": torch.from_numpy(row.copy()) for b, row in zip(sensitivity.bits, score, strict=True)}
+            for name, score in sensitivity.scores.items()
+        }
+        torch.save(entries, temporary)
+    with atomic_file(side_file(path)) as temporary:
+        temporary.write_text(json.dumps({**header, "file_sha256": sha256_of(Path(path))}, indent=1) + "\n")
 
 
 def read_sensitivity(path: str | Path) -> Sensitivity:
@@ -71,28 +79,64 @@ def read_sensitivity(path: str | Path) -> Sensitivity:
     path = Path(path)
     if not path.is_file():
         raise QvlaError("proxy_pt", path, "a sensitivity file", "make one with `qvla sensitivity`")
-    return _read_released(path) if path.suffix == ".pt" else _read_safetensors(path)
+    sensitivity = _read_pt(path) if path.suffix == ".pt" else _read_safetensors(path)
+    for name, score in sensitivity.scores.items():
+        if score.ndim != 2 or len(score) != len(sensitivity.bits):
+            raise QvlaError(f"{path}: {name}", f"shape {score.shape}", f"[{len(sensitivity.bits)}, channels]", AGAIN)
+        if not np.isfinite(score).all():
+            raise QvlaError(f"{path}: {name}", "NaN or infinity among the scores", "finite scores", AGAIN)
+    return sensitivity
 
 
 def _read_safetensors(path: Path) -> Sensitivity:
     try:
         with safe_open(path, "numpy") as file:
-            described = json.loads((file.metadata() or {}).get("qvla_sensitivity", "{}"))
-            scores = {name: file.get_tensor(name) for name in described.get("order", [])}
+            header = json.loads((file.metadata() or {}).get("qvla_sensitivity", "{}"))
+            names = list(file.keys())
+            scores = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, ValueError) as error:
         raise QvlaError(str(path), error, "an intact sensitivity file", AGAIN) from error
-    version = described.get("schema_version")
+    return _described(header, scores, path)
+
+
+def _described(header: Any, scores: dict[str, np.ndarray], path: Path) -> Sensitivity:
+    """The scores with what the header in (or beside) their file says of them."""
+    version = header.get("schema_version") if isinstance(header, dict) else None
     if version != SCHEMA_VERSION:
         raise QvlaError(f"{path}: schema_version", version, str(SCHEMA_VERSION), AGAIN)
+
+    def told(key: str, kind: Any) -> Any:
+        return parse(kind, header.get(key), f"{path}: {key}", AGAIN)
+
+    order, settings = told("order", tuple[str, ...]), header.get("settings")
+    if set(order) != set(scores):
+        raise QvlaError(f"{path}: order", f"{len(order)} layers", f"the {len(scores)} layers with scores", AGAIN)
+    if not isinstance(settings, dict):
+        raise QvlaError(f"{path}: settings", type(settings).__name__, "an object", AGAIN)
+    parse(QuantizationScheme, settings.get("scheme", {}), f"{path}: settings.scheme", AGAIN)
     return Sensitivity(
-        described["method"],
-        tuple(described["bits"]),
-        scores,
-        described["columns"],
-        tuple(described["not_executed"]),
-        described["sources"],
-        described["settings"],
+        told("method", str),
+        told("bits", tuple[int, ...]),
+        {name: scores[name] for name in order},
+        told("columns", dict[str, int]),
+        told("not_executed", tuple[str, ...]),
+        told("sources", dict[str, str]),
+        settings,
     )
+
+
+def _read_pt(path: Path) -> Sensitivity:
+    released, side = _read_released(path), side_file(path)
+    if not side.is_file():
+        return released
+    fix = f"delete {side.name} if the .pt came from elsewhere, else compute both again with `qvla sensitivity`"
+    header = read_json(side, fix)
+    sensitivity = _described(header, released.scores, side)
+    if header.get("file_sha256") != sha256_of(path):
+        raise QvlaError(f"{side}: file_sha256", "that of another file", f"the hash of {path.name}", fix)
+    if sensitivity.bits != released.bits:
+        raise QvlaError(f"{side}: bits", list(sensitivity.bits), f"{list(released.bits)}, as {path.name} has", fix)
+    return sensitivity
 
 
 def _read_released(path: Path) -> Sensitivity:

@@ -137,7 +137,10 @@ def test_the_four_released_steps_have_their_counterparts(work, capsys):
     means = read_gates(gates)
     assert np.concatenate(list(means.layers.values())).mean() <= 4.0
     assert main(["fakequant", "--pretrained_checkpoint", source, "--gates_path", gates, "--out_dir", out]) == 0
-    assert main([*released[:-1], "optimal"]) == 2  # a .pt does not say how long the rows are
+    assert main([*released[:-1], "optimal"]) == 0
+    beside = read_gates(gates)
+    (work / "proxy.pt.json").unlink()
+    assert main([*released[:-1], "optimal"]) == 2  # a .pt alone does not say how long the rows are
     assert main([*released[:-1], "optimal", "--pretrained_checkpoint", source]) == 0
 
 
@@ -157,6 +160,23 @@ def test_hessian_and_action_files_cover_every_target_and_name_those_that_never_r
         assert path.read_bytes() == first
     wrong_bits = ["--method", "hessian", "--bits", "4", "--out_path", str(work / "hessian.safetensors"), "--resume"]
     assert main(["sensitivity", *wrong_bits, *common]) == 2
+
+
+def test_a_pt_is_resumed_only_with_the_inputs_it_was_made_from(work, capsys):
+    path = work / "resumed.pt"
+    arguments = ["sensitivity", "--method", "hessian", "--pretrained_checkpoint", str(work / "checkpoint")]
+    arguments += ["--calib_jsonl", str(work / "calibration.jsonl"), "--out_path", str(path), "--bits", "4"]
+    assert main(arguments) == 0
+    first = read_sensitivity(path)
+    assert main([*arguments, "--resume"]) == 0
+    again = read_sensitivity(path)
+    assert again.not_executed == first.not_executed
+    assert all(np.array_equal(again.scores[name], score) for name, score in first.scores.items())
+    assert main([*arguments, "--resume", "--max_samples", "1"]) == 2
+    (work / "resumed.pt.json").unlink()
+    capsys.readouterr()
+    assert main([*arguments, "--resume"]) == 2
+    assert "resumed.pt.json" in capsys.readouterr().err
 
 
 def test_refined_channels_carry_measured_scores(work):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -34,9 +37,46 @@ def test_pt_file_has_the_released_layout(tmp_path):
     assert list(document) == ["z", "a"]
     assert set(document["z"]) == {"proxy_2", "proxy_4"}
     assert torch.equal(document["z"]["proxy_4"], torch.tensor([0.1, 0.2, 0.3]))
+    (tmp_path / "s.pt.json").unlink()  # as the released script leaves it
     back = read_sensitivity(tmp_path / "s.pt")
-    assert (back.bits, back.method) == ((2, 4), "imported")
+    assert (back.bits, back.method, back.sources, back.columns) == ((2, 4), "imported", {}, {})
     assert np.array_equal(back.scores["z"], SENSITIVITY.scores["z"])
+
+
+def test_the_file_beside_a_pt_gives_back_what_the_released_layout_leaves_out(tmp_path):
+    write_sensitivity(tmp_path / "s.pt", SENSITIVITY)
+    back = read_sensitivity(tmp_path / "s.pt")
+    assert np.array_equal(back.scores["z"], SENSITIVITY.scores["z"])
+    for name in ("method", "bits", "columns", "not_executed", "sources", "settings"):
+        assert getattr(back, name) == getattr(SENSITIVITY, name)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"columns": []}, "columns"),
+        ({"not_executed": "a"}, "not_executed"),
+        ({"order": ["z"]}, "order"),
+        ({"settings": {"scheme": {"group": 1}}}, "settings.scheme.group"),
+        ({"file_sha256": "0" * 64}, "file_sha256"),
+        ({"schema_version": 9}, "schema_version"),
+    ],
+)
+def test_a_damaged_or_foreign_side_file_is_refused_naming_the_key(tmp_path, change, named):
+    write_sensitivity(tmp_path / "s.pt", SENSITIVITY)
+    side = tmp_path / "s.pt.json"
+    side.write_text(json.dumps(json.loads(side.read_text()) | change))
+    with pytest.raises(QvlaError) as caught:
+        read_sensitivity(tmp_path / "s.pt")
+    assert caught.value.key == f"{side}: {named}"
+
+
+@pytest.mark.parametrize("name", ["s.pt", "s.safetensors"])
+def test_scores_that_are_not_finite_are_refused_naming_the_layer(tmp_path, name):
+    scores = SENSITIVITY.scores | {"z": np.array([[1.0, np.nan, 3.0], [0.1, 0.2, 0.3]], np.float32)}
+    write_sensitivity(tmp_path / name, replace(SENSITIVITY, scores=scores))
+    with pytest.raises(QvlaError, match=r": z: .*finite"):
+        read_sensitivity(tmp_path / name)
 
 
 @pytest.mark.parametrize(
