@@ -17,6 +17,7 @@ import qvla_ros
 
 ROOT = Path(__file__).parent.parent
 CONSTRAINTS = ROOT / "environment" / "constraints.txt"
+READ_BY_RCLPY = "lifecycle_msgs"  # rclpy.lifecycle imports it
 CHECK_INSTALL = """
 import pathlib, sys
 import qvla_offline, qvla_ros
@@ -85,13 +86,20 @@ def test_pip_install_in_a_fresh_environment_works_without_environment_variables(
     assert not re.search(r"^(torch|transformers|mujoco)==", installed, re.MULTILINE)
 
 
-def test_every_ros_module_that_nodes_and_launch_files_import_is_declared_in_package_xml() -> None:
+def test_package_xml_declares_every_ros_module_that_is_imported_and_no_other_messages() -> None:
     root = ElementTree.parse(ROOT / "package.xml").getroot()
     declared = {element.text for kind in ("depend", "exec_depend") for element in root.iter(kind)}
-    sources = [*(ROOT / "qvla_ros" / "nodes").glob("*.py"), *(ROOT / "launch").glob("*.py")]
-    modules = {name.partition(".")[0] for source in sources for name in imports(source)}
-    plain_python = {"__future__", "numpy", "qvla", "qvla_ros", *sys.stdlib_module_names}
-    assert modules - plain_python <= declared
+    modules = ros_modules(ROOT / "qvla_ros" / "nodes") | ros_modules(ROOT / "launch")
+    assert modules <= declared
+    assert messages(declared) <= modules | {READ_BY_RCLPY}
+
+
+def test_the_wheels_cover_every_ros_module_of_the_nodes_and_no_other_messages() -> None:
+    lines = run([sys.executable, ROOT / "environment" / "requirements.py"], ROOT).splitlines()
+    wheels = {re.sub("^ros-(kilted-)?", "", line).replace("-", "_") for line in lines if line.startswith("ros-")}
+    modules = ros_modules(ROOT / "qvla_ros" / "nodes") - {"cv_bridge"}  # optional, and there is no wheel of it
+    assert modules <= wheels
+    assert messages(wheels) <= modules | {READ_BY_RCLPY}
 
 
 def test_there_is_one_version_number() -> None:
@@ -108,6 +116,16 @@ def test_every_requirement_is_pinned_in_the_one_place_for_pins() -> None:
         if "==" in requirement:
             assert name == "torch", f"{requirement}: pin it in {CONSTRAINTS.name}"
             assert requirement in lines, f"{requirement}: {CONSTRAINTS.name} pins another version"
+
+
+def ros_modules(folder: Path) -> set[str]:
+    """Top-level ROS packages that the Python files of `folder` import."""
+    modules = {name.partition(".")[0] for source in folder.glob("*.py") for name in imports(source)}
+    return modules - {"__future__", "numpy", "qvla", "qvla_ros", *sys.stdlib_module_names}
+
+
+def messages(packages: set[str]) -> set[str]:
+    return {name for name in packages if name.endswith(("_msgs", "_srvs", "_interfaces"))}
 
 
 def imports(source: Path) -> set[str]:
