@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from qvla_offline.checkpoints.config import parse_config
-from qvla_offline.checkpoints.model import OpenVLAOFT
+from qvla_offline.checkpoints.io import empty_policy
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.gates import Gates, match_layers, write_gates
 from qvla_offline.progress import track
@@ -20,20 +19,14 @@ from torch import Tensor
 
 from qvla_ros.atomic import atomic_directory
 from qvla_ros.errors import QvlaError
-from qvla_ros.strict_json import read_json
 
 MODES = ("scheme", "released")
-_FIX = "name a checkpoint directory with --pretrained_checkpoint"
 
 
 def target_shapes(checkpoint_path: str | Path) -> dict[str, tuple[int, int]]:
     """{module: (R, C)} of every layer that QVLA quantizes, from config.json alone; no weight is read."""
-    config = parse_config(read_json(Path(checkpoint_path) / "config.json", _FIX))
-    with torch.device("meta"):
-        model = OpenVLAOFT(config)
-    return {
-        name: (module.weight.shape[0], module.weight[0].numel()) for name, module in quantization_targets(model).items()
-    }
+    targets = quantization_targets(empty_policy(checkpoint_path))
+    return {name: (module.weight.shape[0], module.weight[0].numel()) for name, module in targets.items()}
 
 
 def fake_quantize(

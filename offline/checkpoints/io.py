@@ -75,8 +75,7 @@ def load_checkpoint(
     tensors = _load_weights(directory)
     for name, file in components.items():
         tensors.update({f"{name}.{entry}": tensor for entry, tensor in _load_component(file).items()})
-    with torch.device("meta"):
-        model = OpenVLAOFT(config)
+    model = _empty(config)
     _assign(model, {name: tensor.to(device=device, dtype=dtype) for name, tensor in tensors.items()}, directory)
     return Checkpoint(
         path=directory,
@@ -90,6 +89,16 @@ def load_checkpoint(
         normalizations=_normalizations(directory, len(config.vision)),
         step=_step(components["action_head"]),
     )
+
+
+def empty_policy(path: str | Path) -> OpenVLAOFT:
+    """The policy of a checkpoint directory without its weights (all on the meta device), from config.json alone."""
+    return _empty(parse_config(read_json(Path(path) / "config.json", COMPLETE)))
+
+
+def _empty(config: PolicyConfig) -> OpenVLAOFT:
+    with torch.device("meta"):
+        return OpenVLAOFT(config)
 
 
 def save_checkpoint(

@@ -34,28 +34,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from qvla_offline.fakequant import target_shapes
     from qvla_offline.gates import write_gates
     from qvla_offline.gates.assign import Budget, assign_gates, describe
     from qvla_offline.gates.joint import assign_jointly
     from qvla_offline.quantizers import QuantizationScheme
+    from qvla_offline.sensitivity.imported import completed
     from qvla_offline.sensitivity.store import read_sensitivity
 
     from qvla_ros.bundle import sha256_of
 
     sensitivity = read_sensitivity(args.proxy_pt)
+    if args.pretrained_checkpoint and not sensitivity.columns:
+        sensitivity = completed(sensitivity, args.pretrained_checkpoint)
     scheme = QuantizationScheme(**(sensitivity.settings.get("scheme", {}) | scheme_overrides(args)))
     budget = Budget(args.target_avg_bits, args.bits, args.method, args.cost, args.compute_dtype, args.tile)
-    columns = None
-    if args.pretrained_checkpoint:
-        columns = {name: width for name, (_, width) in target_shapes(args.pretrained_checkpoint).items()}
     sources = {"sensitivity_sha256": sha256_of(args.proxy_pt)}
     if args.joint_rounds:
         gates = assign_jointly(
             sensitivity, budget, scheme, _measure(args, sensitivity, scheme), args.joint_rounds, sources
         )
     else:
-        gates = assign_gates(sensitivity, budget, scheme, sources, columns)
+        gates = assign_gates(sensitivity, budget, scheme, sources)
     write_gates(args.out_json, gates)
     print(describe(gates))
     print(f"wrote {args.out_json}")

@@ -56,14 +56,13 @@ def assign_gates(
     budget: Budget,
     scheme: QuantizationScheme,
     sources: Mapping[str, str] | None = None,
-    columns: Mapping[str, int] | None = None,
 ) -> Gates:
     """Gates for every layer of the sensitivity file, in its order.
 
     Layers that no sample reached keep 16 bits and stay out of the budget (method 'released' treats them like all
-    others, as it always did). columns: {layer: C}, where a released .pt does not hold them.
+    others, as it always did).
     """
-    columns = dict(columns or sensitivity.columns)
+    columns = sensitivity.columns
     if budget.method == "optimal" and not columns:
         raise QvlaError(
             "proxy_pt",

@@ -142,6 +142,12 @@ def test_the_four_released_steps_have_their_counterparts(work, capsys):
     (work / "proxy.pt.json").unlink()
     assert main([*released[:-1], "optimal"]) == 2  # a .pt alone does not say how long the rows are
     assert main([*released[:-1], "optimal", "--pretrained_checkpoint", source]) == 0
+    alone = read_gates(gates)
+    assert set(alone.not_executed) == set(beside.not_executed) == unexecuted_targets(load_checkpoint(source).model)
+    assert all(np.array_equal(alone.layers[name], bits) for name, bits in beside.layers.items())
+    bundle = load_bundle(export_bundle(source, gates, work / "from_pt"))
+    reached = alone.budget["nominal_bits_per_weight"]
+    assert bundle.quantization.nominal_bits_per_weight == pytest.approx(reached, abs=1e-4)
 
 
 def test_hessian_and_action_files_cover_every_target_and_name_those_that_never_run(work):
