@@ -16,7 +16,7 @@ HELP = "choose a bit-width for every output channel, within a budget"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--proxy_pt", required=True, type=Path, help="sensitivity file (.safetensors or released .pt)")
     parser.add_argument("--out_json", required=True, type=Path, help="gates file to write")
-    parser.add_argument("--bits", type=bit_list, default=(0, 2, 4, 8, 16), help="allowed (default: 0,2,4,8,16)")
+    parser.add_argument("--bits", type=bit_list, help="allowed (default: what the file scores, and 16)")
     parser.add_argument(
         "--target_avg_bits",
         type=float,
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from qvla_offline.gates import write_gates
     from qvla_offline.gates.assign import Budget, assign_gates, describe
     from qvla_offline.gates.joint import assign_jointly
-    from qvla_offline.quantizers import QuantizationScheme
+    from qvla_offline.quantizers import BIT_WIDTHS, QuantizationScheme
     from qvla_offline.sensitivity.imported import completed
     from qvla_offline.sensitivity.store import read_sensitivity
 
@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     if args.pretrained_checkpoint and not sensitivity.columns:
         sensitivity = completed(sensitivity, args.pretrained_checkpoint)
     scheme = QuantizationScheme(**(sensitivity.settings.get("scheme", {}) | scheme_overrides(args)))
-    budget = Budget(args.target_avg_bits, args.bits, args.method, args.cost, args.compute_dtype, args.tile)
+    bits = args.bits or tuple(b for b in BIT_WIDTHS if b == 16 or b in sensitivity.bits)
+    budget = Budget(args.target_avg_bits, bits, args.method, args.cost, args.compute_dtype, args.tile)
     sources = {"sensitivity_sha256": sha256_of(args.proxy_pt)}
     if args.joint_rounds:
         gates = assign_jointly(

@@ -113,6 +113,9 @@ def _described(header: Any, scores: dict[str, np.ndarray], path: Path) -> Sensit
         raise QvlaError(f"{path}: order", f"{len(order)} layers", f"the {len(scores)} layers with scores", AGAIN)
     if not isinstance(settings, dict):
         raise QvlaError(f"{path}: settings", type(settings).__name__, "an object", AGAIN)
+    unpriced = sorted(set(order) - set(told("columns", dict[str, int])))
+    if unpriced:
+        raise QvlaError(f"{path}: columns", f"no row length of {unpriced[0]}", "one for every layer", AGAIN)
     parse(QuantizationScheme, settings.get("scheme", {}), f"{path}: settings.scheme", AGAIN)
     return Sensitivity(
         told("method", str),

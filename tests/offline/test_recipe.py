@@ -185,6 +185,16 @@ def test_a_pt_is_resumed_only_with_the_inputs_it_was_made_from(work, capsys):
     assert "resumed.pt.json" in capsys.readouterr().err
 
 
+def test_gates_may_choose_by_default_among_the_bits_that_are_scored(work):
+    gates = work / "default_bits.json"
+    common = ["--pretrained_checkpoint", str(work / "checkpoint"), "--calib_jsonl", str(work / "calibration.jsonl")]
+    scored = ["--method", "hessian", "--bits", "4,8", "--max_samples", "1", "--out_path", str(work / "four_eight.pt")]
+    assert main(["sensitivity", *scored, *common]) == 0
+    asked = ["--proxy_pt", str(work / "four_eight.pt"), "--target_avg_bits", "6", "--out_json", str(gates)]
+    assert main(["gates", *asked]) == 0
+    assert set(read_gates(gates).histogram()) <= {4, 8, 16}
+
+
 def test_refined_channels_carry_measured_scores(work):
     common = ["--pretrained_checkpoint", str(work / "checkpoint"), "--calib_jsonl", str(work / "calibration.jsonl")]
     scores = []

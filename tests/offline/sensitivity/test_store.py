@@ -55,6 +55,7 @@ def test_the_file_beside_a_pt_gives_back_what_the_released_layout_leaves_out(tmp
     ("change", "named"),
     [
         ({"columns": []}, "columns"),
+        ({"columns": {"z": 7}}, "columns"),
         ({"not_executed": "a"}, "not_executed"),
         ({"order": ["z"]}, "order"),
         ({"settings": {"scheme": {"group": 1}}}, "settings.scheme.group"),
