@@ -46,9 +46,9 @@ class Budget:
         if unknown or not self.bits:
             raise QvlaError("bits", list(self.bits), f"some of {list(BIT_WIDTHS)}", "choose with --bits")
         if not 0 <= self.target_avg_bits <= 16 or self.tile < 1:
-            raise QvlaError(
-                "target_avg_bits, tile", (self.target_avg_bits, self.tile), "0..16 bits and 1 row or more", "-"
-            )
+            found = f"{self.target_avg_bits}, {self.tile}"
+            fix = "set --target_avg_bits e.g. to 4.0 and --tile to 8"
+            raise QvlaError("target_avg_bits, tile", found, "0 to 16 bits, and 1 row or more", fix)
 
 
 def assign_gates(
