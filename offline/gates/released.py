@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,7 +18,8 @@ def released_greedy(
     proxies: {layer: {bits: cost [R]}}, in the order of the file, which breaks ties. Every channel starts at the highest
     of `bits`; the cheapest next step down is taken until the mean over *channels* (not weights; scales uncounted) is at
     most the target. A step costs proxy[lower] / saved bits: the whole error of the lower level, not the increase. A
-    channel whose layer has no score for the next level stays where it is. Ties go to the earliest push, which is why
+    channel whose layer has no score for the next level stays where it is; if that (or the lowest of `bits`) keeps the
+    mean above the target, a warning says what was reached. Ties go to the earliest push, which is why
     this walks a heap instead of sorting.
     """
     levels = sorted(set(bits))
@@ -48,4 +50,7 @@ def released_greedy(
         total -= assigned[name][channel] - lower
         assigned[name][channel] = lower
         push(name, channel, lower)
+    if channels and total / channels > target_avg_bits:
+        reached = f"{total / channels:.4g} bits per channel reached, {target_avg_bits:g} asked"
+        warnings.warn(f"{reached}: no lower bit-width is scored and allowed (see --bits)", stacklevel=2)
     return {name: np.array(row, dtype=np.uint8) for name, row in assigned.items()}

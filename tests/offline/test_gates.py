@@ -47,6 +47,12 @@ def test_released_greedy_matches_the_reference(case):
     assert np.concatenate(list(found.values())).mean() == expected["avg"]
 
 
+def test_released_greedy_warns_of_a_target_that_it_cannot_reach():
+    scores = {"a": {4: np.ones(3), 8: np.zeros(3)}}
+    with pytest.warns(UserWarning, match="4 bits per channel reached, 1 asked"):
+        assert released_greedy(scores, (4, 8, 16), 1.0)["a"].tolist() == [4, 4, 4]
+
+
 def random_scores(seed: int, layers: int, rows: int) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """Scores that fall with the bits, as sensitivities do, over layers of different widths."""
     generator = np.random.default_rng(seed)
