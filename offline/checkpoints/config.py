@@ -10,7 +10,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from qvla_ros.bundle import Normalization
 from qvla_ros.errors import QvlaError
+from qvla_ros.strict_json import parse
+
+_FILE = "config.json"
+_FIX = "compare with config.json as the checkpoint was published, or download it again"
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class OFTConfig:
     action_dim: int = 7
     proprio_dim: int = 8
     num_images: int = 2
-    normalization: str = "q99"
+    normalization: Normalization = "q99"
 
     @property
     def num_placeholders(self) -> int:
@@ -119,26 +124,29 @@ BACKBONES: dict[str, tuple[VisionConfig, ...]] = {
 
 def parse_config(data: Mapping[str, Any]) -> PolicyConfig:
     """Read the JSON object of a config.json. Raises QvlaError on what this project cannot run."""
-    backbone_id = data.get("vision_backbone_id", "siglip-vit-so400m")
-    model_type = data.get("text_config", {}).get("model_type", "llama")
+    backbone_id = parse(str, data.get("vision_backbone_id", "siglip-vit-so400m"), f"{_FILE}: vision_backbone_id", _FIX)
+    text_data = _object(data.get("text_config", {}), "text_config")
+    model_type = text_data.get("model_type", "llama")
     if model_type != "llama":
         raise QvlaError("config.json: text_config.model_type", model_type, "llama", "use a Llama-based checkpoint")
-    heads = data.get("text_config", {}).get("num_attention_heads", TextConfig.num_attention_heads)
-    text = _build(TextConfig, {"num_key_value_heads": heads, **data.get("text_config", {})})
+    heads = text_data.get("num_attention_heads", TextConfig.num_attention_heads)
     return PolicyConfig(
         vision_backbone_id=backbone_id,
         image_resize_strategy=data.get("image_resize_strategy", "letterbox"),
         vision=_parse_vision(backbone_id, data),
-        text=text,
-        oft=_build(OFTConfig, data.get("oft", {})),
-        n_action_bins=data.get("n_action_bins", 256),
-        pad_to_multiple_of=data.get("pad_to_multiple_of", 64),
+        text=_build(TextConfig, {"num_key_value_heads": heads, **text_data}),
+        oft=_build(OFTConfig, _object(data.get("oft", {}), "oft")),
+        n_action_bins=parse(int, data.get("n_action_bins", 256), f"{_FILE}: n_action_bins", _FIX),
+        pad_to_multiple_of=parse(int, data.get("pad_to_multiple_of", 64), f"{_FILE}: pad_to_multiple_of", _FIX),
     )
 
 
 def _parse_vision(backbone_id: str, data: Mapping[str, Any]) -> tuple[VisionConfig, ...]:
     if "vision_configs" in data:  # small checkpoints of this project spell their ViTs out
-        return tuple(_build(VisionConfig, entry) for entry in data["vision_configs"])
+        entries = data["vision_configs"]
+        if not isinstance(entries, list) or not entries:
+            raise QvlaError(f"{_FILE}: vision_configs", type(entries).__name__, "a list of ViTs", _FIX)
+        return tuple(_build(VisionConfig, _object(entry, "vision_configs")) for entry in entries)
     if backbone_id not in BACKBONES:
         raise QvlaError(
             "config.json: vision_backbone_id",
@@ -147,17 +155,23 @@ def _parse_vision(backbone_id: str, data: Mapping[str, Any]) -> tuple[VisionConf
             "use a checkpoint with such a backbone, or spell its ViTs out under vision_configs",
         )
     table = BACKBONES[backbone_id]
-    sizes = data.get("image_sizes", [vit.image_size for vit in table])
+    own = [vit.image_size for vit in table]
+    sizes = parse(tuple[int, ...], data.get("image_sizes", own), f"{_FILE}: image_sizes", _FIX)
+    if len(sizes) != len(table):
+        raise QvlaError(f"{_FILE}: image_sizes", f"{len(sizes)} sizes", f"{len(table)}, one per ViT", _FIX)
     return tuple(replace(vit, image_size=size) for vit, size in zip(table, sizes, strict=True))
 
 
 def _build(kind: type, entry: Mapping[str, Any]) -> Any:
     """The dataclass from the keys it knows; a missing key without a default is an error that names it."""
     known = {field.name: entry[field.name] for field in fields(kind) if entry.get(field.name) is not None}
-    try:
-        return kind(**known)
-    except TypeError as error:
-        raise QvlaError(f"config.json: {kind.__name__}", sorted(entry), str(error), "add the missing keys") from error
+    return parse(kind, known, f"{_FILE}: {kind.__name__}", _FIX)
+
+
+def _object(value: Any, key: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise QvlaError(f"{_FILE}: {key}", type(value).__name__, "an object", _FIX)
+    return value
 
 
 def config_json(config: PolicyConfig) -> dict[str, Any]:

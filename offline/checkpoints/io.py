@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from qvla_offline.checkpoints.config import PolicyConfig, config_json, parse_config
 from qvla_offline.checkpoints.model import OpenVLAOFT
+from qvla_offline.checkpoints.statistics import choose_statistics
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from tokenizers import Tokenizer
@@ -24,7 +25,7 @@ from torch import Tensor
 from qvla_ros.atomic import atomic_directory
 from qvla_ros.bundle import PromptSpec
 from qvla_ros.errors import QvlaError
-from qvla_ros.strict_json import read_json
+from qvla_ros.strict_json import parse, read_json
 
 FAMILY = "openvla-oft"
 COMPONENTS = ("action_head", "proprio_projector")
@@ -34,7 +35,8 @@ PROMPT_TEMPLATE = "In: What action should the robot take to {instruction}?\nOut:
 IMAGENET = ((0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375))
 SYMMETRIC = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
-Normalization = tuple[tuple[float, float, float], tuple[float, float, float]]
+_Triple = tuple[float, float, float]
+Normalization = tuple[_Triple, _Triple]
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,10 @@ def load_checkpoint(
     directory = Path(path)
     if not directory.is_dir():
         raise QvlaError("checkpoint", directory, "a directory in the OpenVLA-OFT layout", "check the path")
-    config = parse_config(read_json(directory / "config.json", COMPLETE))
-    key, statistics = _choose_statistics(directory, unnorm_key)
+    config = parse_config(_read_object(directory / "config.json"))
+    statistics_file = directory / "dataset_statistics.json"
+    key, statistics = choose_statistics(statistics_file, unnorm_key, config.oft, COMPLETE)
+    normalizations = _normalizations(directory, len(config.vision))
     tokenizer = _load_tokenizer(directory / "tokenizer.json")
 
     components = {name: _component_file(directory, name) for name in COMPONENTS}
@@ -86,14 +90,14 @@ def load_checkpoint(
         prompt=PromptSpec(PROMPT_TEMPLATE, lowercase=True, append_token_id=tokenizer.token_to_id("▁")),
         statistics=statistics,
         unnorm_key=key,
-        normalizations=_normalizations(directory, len(config.vision)),
+        normalizations=normalizations,
         step=_step(components["action_head"]),
     )
 
 
 def empty_policy(path: str | Path) -> OpenVLAOFT:
     """The policy of a checkpoint directory without its weights (all on the meta device), from config.json alone."""
-    return _empty(parse_config(read_json(Path(path) / "config.json", COMPLETE)))
+    return _empty(parse_config(_read_object(Path(path) / "config.json")))
 
 
 def _empty(config: PolicyConfig) -> OpenVLAOFT:
@@ -172,24 +176,6 @@ def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _choose_statistics(directory: Path, unnorm_key: str | None) -> tuple[str, dict[str, Any]]:
-    """The statistics of one dataset; a LIBERO suite's name also finds `<suite>_no_noops`."""
-    file = directory / "dataset_statistics.json"
-    everything = read_json(file, COMPLETE)
-    keys = ", ".join(sorted(everything))
-    if unnorm_key is None:
-        if len(everything) != 1:
-            raise QvlaError("unnorm_key", "none", f"one of {keys}", "say which dataset with --unnorm_key")
-        unnorm_key = next(iter(everything))
-    found = next((key for key in (unnorm_key, f"{unnorm_key}_no_noops") if key in everything), None)
-    if found is None:
-        raise QvlaError("unnorm_key", unnorm_key, f"one of {keys}", "say which dataset with --unnorm_key")
-    for part in ("action", "proprio"):
-        if part not in everything[found]:
-            raise QvlaError(f"{file}: {found}.{part}", "nothing", "mean, std, min, max, q01, q99", COMPLETE)
-    return found, everything[found]
-
-
 def _load_tokenizer(file: Path) -> Tokenizer:
     if not file.is_file():
         raise QvlaError(str(file), "no such file", "the tokenizer of the checkpoint", COMPLETE)
@@ -206,7 +192,8 @@ def _load_weights(directory: Path) -> dict[str, Tensor]:
     index = directory / "model.safetensors.index.json"
     names = ["model.safetensors"]
     if index.is_file():
-        names = sorted(set(read_json(index, COMPLETE)["weight_map"].values()))
+        weight_map = parse(dict[str, str], _read_object(index).get("weight_map"), f"{index}: weight_map", COMPLETE)
+        names = sorted(set(weight_map.values()))
     tensors: dict[str, Tensor] = {}
     for name in names:
         file = directory / name
@@ -255,15 +242,27 @@ def _assign(model: OpenVLAOFT, tensors: dict[str, Tensor], directory: Path) -> N
 def _normalizations(directory: Path, num_backbones: int) -> tuple[Normalization, ...]:
     """(mean, std) per backbone; the stored `tvf_normalize_params` win over `means` and `stds`, as upstream."""
     file = directory / "preprocessor_config.json"
-    data = read_json(file, COMPLETE)
+    data = _read_object(file)
     if "tvf_normalize_params" in data:
-        pairs = [(entry["mean"], entry["std"]) for entry in data["tvf_normalize_params"]]
+        key, entries = f"{file}: tvf_normalize_params", data["tvf_normalize_params"]
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise QvlaError(key, type(entries).__name__, "a list of objects with mean and std", COMPLETE)
+        pairs = [[entry.get("mean"), entry.get("std")] for entry in entries]
     else:
-        pairs = list(zip(data.get("means", []), data.get("stds", []), strict=True))
+        key = f"{file}: means and stds"
+        lists = [parse(tuple[_Triple, ...], data.get(name), f"{file}: {name}", COMPLETE) for name in ("means", "stds")]
+        pairs = list(zip(*lists, strict=False))
     if len(pairs) != num_backbones:
         expected = f"{num_backbones} entries, one per vision backbone"
-        raise QvlaError(f"{file}: tvf_normalize_params", f"{len(pairs)} entries", expected, COMPLETE)
-    return tuple((tuple(mean), tuple(std)) for mean, std in pairs)
+        raise QvlaError(key, f"{len(pairs)} entries", expected, COMPLETE)
+    return parse(tuple[Normalization, ...], pairs, key, COMPLETE)
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    content = read_json(file, COMPLETE)
+    if not isinstance(content, dict):
+        raise QvlaError(str(file), type(content).__name__, "a JSON object", COMPLETE)
+    return content
 
 
 def _step(file: Path) -> int | None:

@@ -91,9 +91,38 @@ def edit_config(path: Path, **changes: object) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
+def edit_statistics(path: Path, part: str, **levels: object) -> None:
+    file = path / "dataset_statistics.json"
+    data = json.loads(file.read_text())
+    entry = data["libero_object_no_noops"]
+    entry[part] = {name: value for name, value in {**entry[part], **levels}.items() if value != "gone"}
+    file.write_text(json.dumps(data))
+
+
+def write(path: Path, name: str, content: object) -> None:
+    (path / name).write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
+        (lambda path: write(path, "config.json", []), "config.json"),
+        (lambda path: edit_config(path, text_config="llama"), "text_config"),
+        (lambda path: edit_config(path, text_config={"hidden_size": "wide"}), "TextConfig.hidden_size"),
+        (lambda path: edit_config(path, vision_configs=[]), "vision_configs"),
+        (lambda path: edit_config(path, oft=[]), "oft"),
+        (lambda path: write(path, "dataset_statistics.json", []), "dataset_statistics.json"),
+        (lambda path: write(path, "dataset_statistics.json", {"a": 1}), "dataset_statistics.json: a.action"),
+        (lambda path: edit_statistics(path, "action", q99="gone"), "libero_object_no_noops.action.q99"),
+        (lambda path: edit_statistics(path, "proprio", min=[0.0]), "libero_object_no_noops.proprio.min"),
+        (lambda path: edit_statistics(path, "action", q01=[9.0] * 7, q99=[1.0] * 7), "libero_object_no_noops.action"),
+        (lambda path: write(path, "model.safetensors.index.json", {}), "weight_map"),
+        (lambda path: write(path, "preprocessor_config.json", []), "preprocessor_config.json"),
+        (lambda path: write(path, "preprocessor_config.json", {}), "preprocessor_config.json: means"),
+        (
+            lambda path: write(path, "preprocessor_config.json", {"tvf_normalize_params": [{"mean": [0, 0, 0]}] * 2}),
+            "tvf_normalize_params[0][1]",
+        ),
         (lambda path: (path / "config.json").unlink(), "config.json"),
         (lambda path: (path / "model.safetensors").unlink(), "model.safetensors"),
         (lambda path: (path / "model.safetensors").write_bytes(b"\x10" + b"\0" * 30), "model.safetensors"),
