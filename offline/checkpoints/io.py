@@ -194,6 +194,9 @@ def _load_weights(directory: Path) -> dict[str, Tensor]:
     if index.is_file():
         weight_map = parse(dict[str, str], _read_object(index).get("weight_map"), f"{index}: weight_map", COMPLETE)
         names = sorted(set(weight_map.values()))
+        for name in names:  # a path would read outside the directory
+            if Path(name).name != name:
+                raise QvlaError(f"{index}: weight_map", name, "plain file names, beside the index", COMPLETE)
     tensors: dict[str, Tensor] = {}
     for name in names:
         file = directory / name

@@ -69,6 +69,14 @@ def test_shards_with_an_index_are_read(copy: Path) -> None:
     assert torch.equal(model.projector.fc1.weight, tensors["projector.fc1.weight"].float())
 
 
+@pytest.mark.parametrize("name", ["../elsewhere.safetensors", "/elsewhere.safetensors", "sub/x.safetensors"])
+def test_shards_outside_the_directory_are_not_followed(copy: Path, name: str) -> None:
+    shutil.copy(copy / "model.safetensors", copy.parent / "elsewhere.safetensors")
+    write(copy, "model.safetensors.index.json", {"weight_map": {"projector.fc1.weight": name}})
+    with pytest.raises(QvlaError, match="plain file names"):
+        load_checkpoint(copy)
+
+
 def test_suite_name_finds_its_no_noops_statistics(written: Path) -> None:
     assert load_checkpoint(written, unnorm_key="libero_object").unnorm_key == "libero_object_no_noops"
 
@@ -117,6 +125,7 @@ def write(path: Path, name: str, content: object) -> None:
         (lambda path: edit_statistics(path, "proprio", min=[0.0]), "libero_object_no_noops.proprio.min"),
         (lambda path: edit_statistics(path, "action", q01=[9.0] * 7, q99=[1.0] * 7), "libero_object_no_noops.action"),
         (lambda path: write(path, "model.safetensors.index.json", {}), "weight_map"),
+        (lambda path: write(path, "model.safetensors.index.json", {"weight_map": {"a": 1}}), "weight_map.a"),
         (lambda path: write(path, "preprocessor_config.json", []), "preprocessor_config.json"),
         (lambda path: write(path, "preprocessor_config.json", {}), "preprocessor_config.json: means"),
         (
