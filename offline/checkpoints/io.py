@@ -66,6 +66,7 @@ def load_checkpoint(
 
     Raises QvlaError naming the file or key for anything missing, corrupt, of another shape or ambiguous.
     """
+    check_device(device)
     directory = Path(path)
     if not directory.is_dir():
         raise QvlaError("checkpoint", directory, "a directory in the OpenVLA-OFT layout", "check the path")
@@ -93,6 +94,16 @@ def load_checkpoint(
         normalizations=normalizations,
         step=_step(components["action_head"]),
     )
+
+
+def check_device(device: str) -> None:
+    """QvlaError unless torch can compute on `device`, which it would else say with a traceback after loading."""
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        said = str(error).partition("\n")[0]
+        expected = "cpu, or cuda where torch finds a GPU"
+        raise QvlaError("device", f"{device} ({said})", expected, "use --device cpu") from None
 
 
 def empty_policy(path: str | Path) -> OpenVLAOFT:

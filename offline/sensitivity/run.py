@@ -81,11 +81,11 @@ def compute_sensitivity(
     checkpoint_path: Path, calib_jsonl: Path, out_path: Path, options: SensitivityOptions, resume: bool = False
 ) -> tuple[Sensitivity, Agreement | None]:
     """Score every target layer, write `out_path`; returns the scores and, if asked, how exact measurement agrees."""
+    checkpoint, samples = load_inputs(checkpoint_path, calib_jsonl, options)
     sources = {
         "checkpoint_sha256": checkpoint_sha256(checkpoint_path),
         "calibration_sha256": calibration_sha256(calib_jsonl, options.max_samples),
     }
-    checkpoint, samples = load_inputs(checkpoint_path, calib_jsonl, options)
     targets = quantization_targets(checkpoint.model)
     empty = Sensitivity(
         options.method,

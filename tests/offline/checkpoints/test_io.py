@@ -152,6 +152,12 @@ def test_a_broken_directory_is_refused_by_name(copy: Path, damage: Callable[[Pat
     assert named in caught.value.key
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_refused(written: Path, device: str) -> None:
+    with pytest.raises(QvlaError, match=rf"device: got {device}"):
+        load_checkpoint(written, device=device)
+
+
 def test_unknown_dataset_key_lists_the_known_ones(written: Path) -> None:
     with pytest.raises(QvlaError, match="libero_object_no_noops"):
         load_checkpoint(written, unnorm_key="bridge")
