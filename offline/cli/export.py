@@ -22,8 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from dataclasses import asdict
-
     from qvla_offline.export.bundle import export_bundle
     from qvla_offline.export.robot import LIBERO, read_robot
     from qvla_offline.gates import read_gates
@@ -34,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
 
     gates = None if args.gates_path is None else read_gates(args.gates_path)
     asked = {"group_size": args.group_size, "two_bit_storage": args.two_bit_storage}
-    priced = asdict(QuantizationScheme()) if gates is None else {**asdict(QuantizationScheme()), **gates.scheme}
-    scheme = QuantizationScheme(**{**priced, **{key: value for key, value in asked.items() if value is not None}})
+    named = {key: value for key, value in asked.items() if value is not None}
+    scheme = QuantizationScheme(**{**(gates.scheme if gates else {}), **named})
     with Console(stderr=True).status("reading the checkpoint") as status:
         path = export_bundle(
             args.pretrained_checkpoint,

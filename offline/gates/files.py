@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qvla_offline.quantizers import BIT_WIDTHS
+from qvla_offline.quantizers import BIT_WIDTHS, QuantizationScheme
 from qvla_offline.torch_file import load_pt
 
 from qvla_ros.atomic import atomic_file
 from qvla_ros.errors import QvlaError
-from qvla_ros.strict_json import read_json
+from qvla_ros.strict_json import parse, read_json
 
 SCHEMA_VERSION = 1
+_AGAIN = "make the gates again with `qvla gates`"
 _OPTIONAL_PREFIXES = ("language_model.", "vision_backbone.")
 
 
@@ -141,14 +142,19 @@ def _from_schema(document: dict[str, Any], path: Path) -> Gates:
             "make the gates with this version",
         )
     if "layers" not in document:
-        raise QvlaError(f"{path}: layers", "absent", "{layer: [bits]}", "make the gates again with `qvla gates`")
+        raise QvlaError(f"{path}: layers", "absent", "{layer: [bits]}", _AGAIN)
+    for key in ("budget", "sources", "scheme"):
+        if not isinstance(document.get(key, {}), dict):
+            raise QvlaError(f"{path}: {key}", type(document[key]).__name__, "an object", _AGAIN)
+    scheme = document.get("scheme", {})
+    parse(QuantizationScheme, scheme, f"{path}: scheme", _AGAIN)  # so that QuantizationScheme(**scheme) holds
     return Gates(
         _checked(document["layers"], path),
         str(document.get("method", "unknown")),
         document.get("budget", {}),
         document.get("sources", {}),
-        tuple(document.get("not_executed", ())),
-        document.get("scheme", {}),
+        parse(tuple[str, ...], document.get("not_executed", []), f"{path}: not_executed", _AGAIN),
+        scheme,
     )
 
 

@@ -274,6 +274,31 @@ def test_missing_layer_missing_file_and_wrong_schema_are_refused(tmp_path):
         read_gates(tmp_path / "broken.json")
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"scheme": {"group": 64}}, r"scheme\.group:"),
+        ({"scheme": {"group_size": 48}}, r"scheme\.group_size"),
+        ({"scheme": []}, "scheme"),
+        ({"budget": 4}, "budget"),
+        ({"not_executed": "a"}, "not_executed"),
+        ({"not_executed": [1]}, r"not_executed\[0\]"),
+    ],
+)
+def test_damaged_facts_of_a_gates_file_are_refused_naming_the_key(tmp_path, change, named):
+    write_gates(tmp_path / "gates.json", GATES)
+    document = json.loads((tmp_path / "gates.json").read_text()) | change
+    (tmp_path / "gates.json").write_text(json.dumps(document))
+    with pytest.raises(QvlaError, match=named):
+        read_gates(tmp_path / "gates.json")
+
+
+@pytest.mark.parametrize("wrong", [{"target_avg_bits": 17.0}, {"target_avg_bits": -1.0}, {"tile": 0}])
+def test_a_budget_out_of_range_is_refused_with_a_fix(wrong):
+    with pytest.raises(QvlaError, match="--target_avg_bits"):
+        Budget(**wrong)
+
+
 def test_uniform_gates_cover_every_layer():
     assert uniform(ROWS, 8).histogram() == {8: 5}
     with pytest.raises(QvlaError, match="bit-widths"):
