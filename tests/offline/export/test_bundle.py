@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -142,6 +143,15 @@ def test_bad_options_are_named_and_leave_nothing_behind(
     with pytest.raises(QvlaError, match=key):
         export_bundle(checkpoint_dir, None, tmp_path / "bundle", **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_statistics_are_named_by_the_checkpoints_own_file(checkpoint_dir: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(checkpoint_dir, tmp_path / "checkpoint"))
+    file = source / "dataset_statistics.json"
+    file.write_text(file.read_text().replace('"q99"', '"q98"'))
+    with pytest.raises(QvlaError, match=r"dataset_statistics\.json: .*action\.q99"):
+        export_bundle(source, None, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == [source]
 
 
 def test_gates_of_a_wrong_length_are_refused(checkpoint_dir: Path, gates: Gates, tmp_path: Path) -> None:
