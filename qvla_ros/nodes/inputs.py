@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import Pose, PoseStamped
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
@@ -92,7 +92,7 @@ class ObservationInputs:
 
     def _on_pose(self, message: PoseStamped) -> None:
         if self._pose_topic is not None:
-            self._put(self._pose_topic, message, lambda: message.pose)
+            self._put(self._pose_topic, message, lambda: self._pose(message))
 
     def _on_instruction(self, message: String) -> None:
         if not message.data.strip():
@@ -113,6 +113,13 @@ class ObservationInputs:
         self._refused.pop(topic, None)
         self._synchronizer.put(topic, stamp_ns(message.header.stamp), value)
         self._advance()
+
+    def _pose(self, message: PoseStamped) -> Pose:
+        found, frame = message.header.frame_id, self._bundle.actions.frame
+        if found != frame:
+            fix = f"transform the pose into {frame!r}, or name that frame if it is in it already"
+            raise QvlaError(f"frame_id on {self._pose_topic}", repr(found), f"{frame!r}, the bundle's frame", fix)
+        return message.pose
 
     def _joint_positions(self, message: JointState) -> dict[str, float]:
         if len(message.name) != len(message.position):

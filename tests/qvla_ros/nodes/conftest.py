@@ -24,7 +24,7 @@ from std_srvs.srv import SetBool
 
 from qvla_ros.evaluation.processes import private_ros_environment
 from qvla_ros.nodes import qos
-from qvla_ros.simulation.specification import CAMERA_NAMES, FINGER_NAMES
+from qvla_ros.simulation.specification import CAMERA_NAMES, FINGER_NAMES, POSE_FRAME
 
 PATIENCE_S = 120.0  # for what takes a second or two on an idle machine
 CAMERA_SIZE = 32
@@ -148,11 +148,13 @@ class Robot:
         joints: tuple[str, ...] = FINGER_NAMES,
         cameras: int = 2,
         size: tuple[int, int] = (CAMERA_SIZE, CAMERA_SIZE),
+        frame: str = POSE_FRAME,
     ) -> Any:
         """One observation under one stamp, which is returned."""
         stamp = self.node.get_clock().now().to_msg()
         state = JointState(name=list(joints), position=list(FINGERS_M[: len(joints)]))
         pose = PoseStamped()
+        pose.header.frame_id = frame
         pose.pose.position.x, pose.pose.position.y, pose.pose.position.z = POSITION_M
         height, width = size
         image = Image(height=height, width=width, encoding=encoding, step=3 * width)

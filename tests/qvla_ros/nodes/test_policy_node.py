@@ -127,6 +127,8 @@ def test_without_an_instruction_it_waits_and_says_for_what(policy: Callable, rob
     ("options", "words"),
     [
         ({"joints": ("finger_joint1",)}, ("/x/joint_states", "['finger_joint1']", "also finger_joint2")),
+        ({"frame": "base"}, ("frame_id on /x/ee_pose", "'base'", "'world'", "Fix: transform the pose")),
+        ({"frame": ""}, ("frame_id on /x/ee_pose: got ''", "'world'", "name that frame")),
         ({"cameras": 1}, ("nothing received yet on /x/camera/wrist/image_raw",)),
     ],
 )
