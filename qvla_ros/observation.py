@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,58 +47,85 @@ class Samples:
 
 
 class Synchronizer:
-    """Holds the latest sample of each stream; hands them out together when they are fresh and belong together.
+    """Holds the last moments of each stream; hands out one sample of each when they are fresh and belong together.
 
-    It never fills in for a stream that is missing or stale, and never hands out an older set twice. A clock that jumps
-    back (a simulation was reset) empties it. Not thread-safe: one thread puts and collects.
+    The stream that lags most sets the moment, with its newest sample; every other stream gives the sample nearest to
+    it, which for a late camera and fast joint states is not the newest. It never fills in for a stream that is missing
+    or stale, and never hands out a sample twice. A clock that jumps back (a simulation was reset) empties it. Not
+    thread-safe: one thread puts and collects.
     """
 
     def __init__(self, streams: Iterable[str], max_spread_s: float, max_age_s: float) -> None:
-        self._streams = tuple(streams)
         self._max_spread_s, self._max_age_s = max_spread_s, max_age_s
-        self._samples: dict[str, tuple[int, Any]] = {}
-        self._last_now_ns = self._last_oldest_ns = -1
+        self._max_age_ns = round(max_age_s * 1e9)
+        # (stamp, value), stamps strictly increasing, at most max_age_s from first to last.
+        self._histories: dict[str, deque[tuple[int, Any]]] = {stream: deque() for stream in streams}
+        self._last_now_ns = -1
+        self._last_stamps_ns: dict[str, int] = {}
 
     def put(self, stream: str, stamp_ns: int, value: Any) -> None:
-        """Replace the stream's sample."""
-        if stream not in self._streams:
-            raise KeyError(stream)
-        self._samples[stream] = (stamp_ns, value)
+        """Add the stream's newest sample; those with the same or a later stamp are forgotten, the last word counts."""
+        history = self._histories[stream]
+        while history and history[-1][0] >= stamp_ns:
+            history.pop()
+        history.append((stamp_ns, value))
+        _forget(history, stamp_ns - self._max_age_ns)
 
     def discard(self, stream: str) -> None:
-        """Forget the stream's sample: what came last cannot be used."""
-        self._samples.pop(stream, None)
+        """Forget the stream's samples: what came last cannot be used."""
+        self._histories[stream].clear()
 
     def collect(self, now_ns: int) -> Samples | Waiting | None:
         """Samples when a new set is complete; None when the latest set was handed out and is still fresh; else Waiting.
 
-        A set is new when its oldest stamp is later than that of the set before: every stream has moved on.
+        A set is new when every stream has moved on since the set before: no sample is handed out twice.
         """
         if now_ns < self._last_now_ns:
-            self._samples.clear()
-            self._last_oldest_ns = -1
+            for history in self._histories.values():
+                history.clear()
+            self._last_stamps_ns = {}
         self._last_now_ns = now_ns
-        missing = [stream for stream in self._streams if stream not in self._samples]
+        missing = [stream for stream, history in self._histories.items() if not history]
         if missing:
             return Waiting("nothing received yet on " + ", ".join(missing))
-        stamps = {stream: self._samples[stream][0] for stream in self._streams}
-        oldest, newest = min(stamps, key=stamps.__getitem__), max(stamps, key=stamps.__getitem__)
-        age_s, lead_s = (now_ns - stamps[oldest]) * 1e-9, (stamps[newest] - now_ns) * 1e-9
-        if age_s > self._max_age_s:
-            return Waiting(f"{oldest} is stale: stamped {age_s:.3f} s ago, at most {self._max_age_s:g} s is allowed")
+        latest = {stream: history[-1][0] for stream, history in self._histories.items()}
+        behind, ahead = min(latest, key=latest.__getitem__), max(latest, key=latest.__getitem__)
+        age_s, lead_s = (now_ns - latest[behind]) * 1e-9, (latest[ahead] - now_ns) * 1e-9
+        if now_ns - latest[behind] > self._max_age_ns:
+            return Waiting(f"{behind} is stale: stamped {age_s:.3f} s ago, at most {self._max_age_s:g} s is allowed")
         if lead_s > self._max_age_s:
             return Waiting(
-                f"{newest} is stamped {lead_s:.3f} s in the future: synchronise the clocks, check use_sim_time"
+                f"{ahead} is stamped {lead_s:.3f} s in the future: synchronise the clocks, check use_sim_time"
             )
+        for history in self._histories.values():
+            _forget(history, now_ns - self._max_age_ns)
+        return self._nearest_to(latest[behind])
+
+    def _nearest_to(self, moment_ns: int) -> Samples | Waiting | None:
+        nearest = {stream: _nearest(history, moment_ns) for stream, history in self._histories.items()}
+        stamps = {stream: stamp for stream, (stamp, _) in nearest.items()}
+        oldest, newest = min(stamps, key=stamps.__getitem__), max(stamps, key=stamps.__getitem__)
         spread_s = (stamps[newest] - stamps[oldest]) * 1e-9
         if spread_s > self._max_spread_s:
             return Waiting(
                 f"{oldest} lags {newest} by {spread_s:.3f} s, at most {self._max_spread_s:g} s apart is allowed"
             )
-        if stamps[oldest] <= self._last_oldest_ns:
+        if any(stamps[stream] <= last_ns for stream, last_ns in self._last_stamps_ns.items()):
             return None
-        self._last_oldest_ns = stamps[oldest]
-        return Samples({stream: self._samples[stream][1] for stream in self._streams}, stamps)
+        self._last_stamps_ns = stamps
+        for stream, history in self._histories.items():  # later moments have later samples nearest to them
+            _forget(history, stamps[stream])
+        return Samples({stream: value for stream, (_, value) in nearest.items()}, stamps)
+
+
+def _forget(history: deque[tuple[int, Any]], before_ns: int) -> None:
+    """Drop what was stamped before, but never the newest: it tells how late its stream is."""
+    while len(history) > 1 and history[0][0] < before_ns:
+        history.popleft()
+
+
+def _nearest(history: deque[tuple[int, Any]], moment_ns: int) -> tuple[int, Any]:
+    return min(history, key=lambda sample: abs(sample[0] - moment_ns))
 
 
 def joint_names(proprioception_names: Sequence[str]) -> tuple[str, ...]:

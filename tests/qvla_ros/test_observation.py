@@ -88,8 +88,8 @@ def test_a_discarded_stream_counts_as_missing() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["camera", "joints"]), st.integers(0, 50), st.integers(0, 100)), max_size=60))
-def test_every_set_is_complete_fresh_close_together_and_newer_than_the_last(events: list) -> None:
-    synchronizer, now, last_oldest = _synchronizer(), 10**9, -1
+def test_every_set_is_complete_fresh_close_together_and_new_in_every_stream(events: list) -> None:
+    synchronizer, now, last = _synchronizer(), 10**9, {"camera": -1, "joints": -1}
     for stream, gap_ms, age_ms in events:
         now += gap_ms * MS
         synchronizer.put(stream, now - age_ms * MS, stream)
@@ -99,8 +99,39 @@ def test_every_set_is_complete_fresh_close_together_and_newer_than_the_last(even
             assert samples.values == {"camera": "camera", "joints": "joints"}
             assert max(stamps) - min(stamps) <= 20 * MS
             assert now - min(stamps) <= 500 * MS
-            assert min(stamps) > last_oldest
-            last_oldest = min(stamps)
+            assert all(samples.stamps_ns[stream] > last[stream] for stream in last)
+            last = samples.stamps_ns
+
+
+@given(latency_ms=st.integers(0, 300), phase_ms=st.integers(0, 9), frames=st.integers(1, 12))
+def test_each_image_of_a_late_camera_meets_the_joint_state_of_its_moment(
+    latency_ms: int, phase_ms: int, frames: int
+) -> None:
+    synchronizer, sets = _synchronizer(), []
+    images_ms = [1000 + 40 * index for index in range(frames)]
+    for now_ms in range(990 + phase_ms, images_ms[-1] + latency_ms + 10):
+        if (now_ms - phase_ms) % 10 == 0:
+            synchronizer.put("joints", now_ms * MS, now_ms)
+        if now_ms - latency_ms in images_ms:
+            synchronizer.put("camera", (now_ms - latency_ms) * MS, now_ms - latency_ms)
+        if isinstance(samples := synchronizer.collect(now_ms * MS), Samples):
+            assert samples.stamps_ns == {stream: value * MS for stream, value in samples.values.items()}
+            sets.append(samples.values)
+    assert [values["camera"] for values in sets] == images_ms
+    # Only an image that overtakes the joint states is matched before the state nearest to it exists.
+    assert all(abs(values["joints"] - values["camera"]) <= (5 if latency_ms >= 10 else 10) for values in sets)
+
+
+@given(st.lists(st.integers(-5, 50), max_size=200))
+def test_the_history_of_a_stream_is_bounded_and_in_order_whatever_its_stamps_do(gaps_ms: list[int]) -> None:
+    synchronizer, stamp = _synchronizer(), 10**9
+    for gap_ms in gaps_ms:
+        stamp += gap_ms * MS
+        synchronizer.put("joints", stamp, None)
+        stamps = [stamp for stamp, _ in synchronizer._histories["joints"]]
+        assert stamps[-1] == stamp
+        assert stamps == sorted(set(stamps))
+        assert stamps[-1] - stamps[0] <= 500 * MS
 
 
 def test_proprioception_is_matched_by_name_and_refuses_to_invent_a_joint() -> None:
