@@ -18,6 +18,7 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from qvla_ros.errors import QvlaError
+from qvla_ros.evaluation.shared_memory import remove_orphans
 from qvla_ros.resources import share_path
 
 # Domain 0 is everyone's default; above 101 the ports may collide with the ephemeral range of Linux.
@@ -92,16 +93,22 @@ def stop(children: Sequence[Child]) -> None:
 
 @contextmanager
 def private_ros_environment(log_dir: Path) -> Iterator[dict[str, str]]:
-    """Environment variables for nodes that shall hear each other and nobody else on this machine or network."""
+    """Environment variables for nodes that shall hear each other and nobody else on this machine or network.
+
+    Leave the block when the nodes have ended: what killed ones left in shared memory is removed then.
+    """
     with _private_domain() as domain:
-        yield {
-            **os.environ,
-            "ROS_DOMAIN_ID": str(domain),
-            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-            "ROS_LOG_DIR": str(log_dir),
-            "FASTDDS_DEFAULT_PROFILES_FILE": str(share_path("config/fastdds.xml")),
-            "PYTHONUNBUFFERED": "1",
-        }
+        try:
+            yield {
+                **os.environ,
+                "ROS_DOMAIN_ID": str(domain),
+                "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+                "ROS_LOG_DIR": str(log_dir),
+                "FASTDDS_DEFAULT_PROFILES_FILE": str(share_path("config/fastdds.xml")),
+                "PYTHONUNBUFFERED": "1",
+            }
+        finally:
+            remove_orphans()
 
 
 @contextmanager

@@ -1,0 +1,25 @@
+"""Shared memory of dead nodes is removed, that of living ones is left alone."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+
+from qvla_ros.evaluation.shared_memory import remove_orphans
+
+
+def test_only_what_nobody_holds_locked_is_removed(tmp_path: Path) -> None:
+    for name in ("fastdds_dead", "fastdds_alive", "fastdds_port7411", "someone_elses"):
+        (tmp_path / name).touch()
+        (tmp_path / f"{name}_el").touch()
+    (tmp_path / "sem.fastdds_port7411_mutex").touch()
+    with (tmp_path / "fastdds_alive_el").open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert remove_orphans(tmp_path) == 2
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"fastdds_alive", "fastdds_alive_el", "someone_elses", "someone_elses_el"}
+    assert remove_orphans(tmp_path) == 1  # its process has ended
+
+
+def test_a_machine_without_shared_memory_has_no_orphans(tmp_path: Path) -> None:
+    assert remove_orphans(tmp_path / "absent") == 0
