@@ -1,6 +1,6 @@
 """What killed nodes leave behind in shared memory, and how to be rid of it.
 
-A node that is killed cannot remove its Fast DDS segments: some 17 MB each with the large-image profile. Every segment of
+A node that is killed cannot remove its Fast DDS segments, some 17 MB each with the large-image profile. Each segment of
 a living process comes with a file `<name>_el` that it holds locked (flock); the kernel drops the lock with the process,
 so a lock that can be taken marks an orphan.
 """
