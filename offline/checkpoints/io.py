@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from qvla_offline.checkpoints.config import PolicyConfig, config_json, parse_config
+from qvla_offline.checkpoints.empty import empty_model
 from qvla_offline.checkpoints.model import OpenVLAOFT
 from qvla_offline.checkpoints.statistics import choose_statistics
 from safetensors import SafetensorError
@@ -80,7 +81,7 @@ def load_checkpoint(
     tensors = _load_weights(directory)
     for name, file in components.items():
         tensors.update({f"{name}.{entry}": tensor for entry, tensor in _load_component(file).items()})
-    model = _empty(config)
+    model = empty_model(config)
     _assign(model, {name: tensor.to(device=device, dtype=dtype) for name, tensor in tensors.items()}, directory)
     return Checkpoint(
         path=directory,
@@ -108,12 +109,7 @@ def check_device(device: str) -> None:
 
 def empty_policy(path: str | Path) -> OpenVLAOFT:
     """The policy of a checkpoint directory without its weights (all on the meta device), from config.json alone."""
-    return _empty(parse_config(_read_object(Path(path) / "config.json")))
-
-
-def _empty(config: PolicyConfig) -> OpenVLAOFT:
-    with torch.device("meta"):
-        return OpenVLAOFT(config)
+    return empty_model(parse_config(_read_object(Path(path) / "config.json")))
 
 
 def save_checkpoint(
