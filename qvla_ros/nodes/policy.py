@@ -142,11 +142,11 @@ class PolicyNode(LifecycleNode):
             self._inputs.destroy()
             self._inputs = None
         if self._worker is not None:
-            self._dropped += self._worker.dropped
-            worker, self._worker = self._worker, None
-            if not worker.stop(self.settings["inference_timeout_s"]):
+            if not self._worker.stop(self.settings["inference_timeout_s"]):  # it stays: the engine is in use
                 fix = "restart the node; raise inference_timeout_s if the engine is slow"
                 raise QvlaError("inference", "still running", "an end within inference_timeout_s", fix)
+            self._dropped += self._worker.dropped
+            self._worker = None
 
     def _release(self) -> None:
         self._stop()
@@ -169,8 +169,8 @@ class PolicyNode(LifecycleNode):
 
     def _infer(self, job: tuple[Observation, int]) -> None:
         observation, arrival_ns = job
-        policy, worker = self._policy, self._worker
-        if policy is None or worker is None or self._fault:
+        policy = self._policy
+        if policy is None or self._inputs is None or self._fault:
             return
         wait_ms = (self._now_ns() - arrival_ns) * 1e-6
         try:
@@ -178,7 +178,7 @@ class PolicyNode(LifecycleNode):
             message = chunk_message(
                 policy.bundle, prediction.actions, observation.instruction, observation.stamp_ns, self._armed
             )
-            if worker is not self._worker or self._fault:  # deactivated or timed out meanwhile: too late to act on
+            if self._inputs is None or self._fault:  # deactivated or timed out meanwhile: too late to act on
                 return
             self._last_inference_ms = prediction.latency_ms["inference"]
             receive_ms = (arrival_ns - observation.stamp_ns) * 1e-6
@@ -238,7 +238,10 @@ class PolicyNode(LifecycleNode):
 
     def say_goodbye(self) -> None:
         """Stop, disarm, free the engine, and see to it that the last status reaches those who listen."""
-        self._release()
+        try:
+            self._release()
+        except QvlaError as error:
+            self.get_logger().error(str(error))  # the engine is then left to the end of the process
         self._publish_status()
         self._status.wait_for_all_acked(Duration(seconds=GOODBYE_S))
 

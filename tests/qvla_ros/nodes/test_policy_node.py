@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,27 +13,14 @@ import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
 from qvla.msg import PolicyStatus
-from rclpy.lifecycle import TransitionCallbackReturn
 
 from qvla_ros.bundle import Manifest, load_bundle, save_bundle
-from qvla_ros.nodes.policy import PolicyNode, main
+from qvla_ros.nodes.policy import main
 
 if TYPE_CHECKING:
     from conftest import Robot
 
 EXPECTED_ACTION = [0.1, -0.2, 0.3, 0.0, 0.0, 0.0, 0.75]  # what the robot reports: the tiny graph copies it
-
-
-@pytest.fixture
-def policy_in_this_process(robot: Robot, bundle_dir: Path) -> Iterator[PolicyNode]:
-    """For what cannot be arranged from outside: an active node in /x whose engine the test may replace."""
-    values = {"bundle": str(bundle_dir), "backend": "zero", "inference_timeout_s": 0.2}
-    arguments = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
-    node = PolicyNode(cli_args=["--ros-args", *arguments, "-r", "__ns:=/x"])
-    assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-    yield node
-    node._release()
-    node.destroy_node()
 
 
 @pytest.fixture
@@ -176,35 +162,6 @@ def test_large_images_arrive_with_the_projects_dds_profile(
             robot.spin()
     answered = [stamp for stamp in stamps if any(chunk.header.stamp == stamp for chunk in robot.chunks)]
     assert len(answered) >= 10
-
-
-def test_an_inference_that_takes_too_long_is_a_fault_and_its_late_chunk_is_dropped(
-    policy_in_this_process: PolicyNode, robot: Robot
-) -> None:
-    node = policy_in_this_process
-    released = threading.Event()
-    run = node._policy.engine.run
-
-    def slow(inputs: dict) -> dict:
-        assert released.wait(60)
-        return run(inputs)
-
-    node._policy.engine.run = slow
-    robot.add(node)
-    robot.wait_until_active()
-    robot.tell("pick up the milk")
-
-    def faulty() -> list[PolicyStatus]:
-        robot.publish()
-        return [status for status in robot.statuses if status.state == PolicyStatus.FAULT]
-
-    status = robot.wait(faulty, "FAULT")[0]
-    assert "more than inference_timeout_s = 0.2 s" in status.reason
-    released.set()
-    assert node._worker.stop(60)
-    for _ in range(10):
-        robot.spin()
-    assert robot.chunks == []
 
 
 def test_a_failing_engine_is_a_fault_that_disarms_until_reactivated(
