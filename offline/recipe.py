@@ -20,7 +20,7 @@ from qvla_offline.gates import read_gates, write_gates
 from qvla_offline.gates.assign import Budget, assign_gates, describe
 from qvla_offline.gates.joint import assign_jointly
 from qvla_offline.quantizers import BIT_WIDTHS, QuantizationScheme
-from qvla_offline.sensitivity.run import SensitivityOptions, compute_sensitivity, joint_measure
+from qvla_offline.sensitivity.run import Scoring, SensitivityOptions, compute_sensitivity, joint_measure
 from qvla_offline.sensitivity.store import read_sensitivity
 from qvla_offline.summary import quantization_summary
 
@@ -31,23 +31,6 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import parse
 
 _FIX = "compare with config/quantize/reference.yaml"
-
-
-@dataclass(frozen=True)
-class SensitivitySection:
-    """See SensitivityOptions; check: channels to measure exactly, for the summary."""
-
-    method: Literal["action", "hessian"] = "action"
-    bits: tuple[int, ...] = (0, 2, 4, 8)
-    max_samples: int = 32
-    percdamp: float = 0.01
-    probes: int = 4
-    seed: int = 0
-    check: int = 0
-    refine: int = 0
-    memory_gb: float = 4.0
-    device: str = "cpu"
-    skip_bad_lines: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +64,7 @@ class Recipe:
     calibration: str
     out_dir: str
     gates: GatesSection
-    sensitivity: SensitivitySection | None = None
+    sensitivity: Scoring | None = None
     scheme: QuantizationScheme | None = None
     export: ExportSection | None = None
     robot: str | None = None
@@ -111,7 +94,7 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
         raise QvlaError("checkpoint", checkpoint, "a checkpoint directory", f"set checkpoint in {path}")
     steps = Steps(out)
     options = SensitivityOptions(
-        **asdict(recipe.sensitivity or SensitivitySection()),
+        **asdict(recipe.sensitivity or Scoring()),
         unnorm_key=recipe.unnorm_key,
         robot_path=robot,
         scheme=scheme,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,10 +39,13 @@ SMALL_MODEL = 50_000_000  # weights
 
 
 @dataclass(frozen=True)
-class SensitivityOptions:
-    """How to score. The defaults are those of the released script, where it has the option."""
+class Scoring:
+    """How to score, and what a recipe may set; the defaults are those of the released script, where it has the option.
 
-    method: str = "action"
+    check: channels to measure exactly and compare; refine: so many top channels get measured scores.
+    """
+
+    method: Literal["action", "hessian"] = "action"
     bits: tuple[int, ...] = (0, 2, 4, 8)
     max_samples: int = 32
     percdamp: float = 0.01
@@ -52,9 +56,6 @@ class SensitivityOptions:
     refine: int = 0
     skip_bad_lines: bool = False
     device: str = "cpu"
-    unnorm_key: str | None = None
-    robot_path: str | None = None
-    scheme: QuantizationScheme = field(default_factory=QuantizationScheme)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -69,12 +70,33 @@ class SensitivityOptions:
         if self.method == "hessian" and (self.check or self.refine):
             raise QvlaError("check and refine", "asked with hessian", "the action method", "use --method action")
 
+
+@dataclass(frozen=True)
+class SensitivityOptions(Scoring):
+    """How to score, and for which data and storage."""
+
+    unnorm_key: str | None = None
+    robot_path: str | None = None
+    scheme: QuantizationScheme = field(default_factory=QuantizationScheme)
+
     def identity(self) -> dict[str, object]:
         """The options that change the numbers of the estimate."""
         kept = {k: v for k, v in asdict(self).items() if k not in ("memory_gb", "check", "device", "skip_bad_lines")}
         for unused in ("percdamp",) if self.method == "action" else ("probes", "seed", "refine", "scheme"):
             del kept[unused]
         return kept | {"bits": list(self.bits)}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One scoring run. empty: the result but for its scores."""
+
+    checkpoint: Checkpoint
+    samples: list[PolicyInputs]
+    empty: Sensitivity
+    out_path: Path
+    options: SensitivityOptions
+    resume: bool
 
 
 def compute_sensitivity(
@@ -97,7 +119,7 @@ def compute_sensitivity(
         {**options.identity(), "samples": len(samples)},
     )
     score = _action if options.method == "action" else _hessian
-    sensitivity = score(checkpoint, samples, empty, out_path, options, resume)
+    sensitivity = score(_Run(checkpoint, samples, empty, out_path, options, resume))
     report = None
     if options.check:
         report = check(checkpoint, samples, sensitivity, options)
@@ -164,51 +186,39 @@ def _probing(options: SensitivityOptions) -> Probing:
     return Probing(options.bits, options.probes, options.seed, options.memory_gb * 1e9)
 
 
-def _action(
-    checkpoint: Checkpoint,
-    samples: list[PolicyInputs],
-    empty: Sensitivity,
-    out_path: Path,
-    options: SensitivityOptions,
-    resume: bool,
-) -> Sensitivity:
-    targets = quantization_targets(checkpoint.model)
+def _action(run: _Run) -> Sensitivity:
+    options, targets, empty = run.options, quantization_targets(run.checkpoint.model), run.empty
     # memory_gb cuts the layers into passes, and so decides which sums a number of finished samples stands for
     fingerprint = value_sha256([empty.settings, empty.sources, options.memory_gb])
-    partial = PartialSums(out_path.with_name(f"{out_path.name}.partial"), fingerprint, resume)
-    tensors, unreached = action_scores(checkpoint.model, targets, samples, options.scheme, _probing(options), partial)
+    partial = PartialSums(run.out_path.with_name(f"{run.out_path.name}.partial"), fingerprint, run.resume)
+    model, samples = run.checkpoint.model, run.samples
+    tensors, unreached = action_scores(model, targets, samples, options.scheme, _probing(options), partial)
     scores = {name: tensor.numpy() for name, tensor in tensors.items()}
     sensitivity = replace(empty, scores=scores, not_executed=unreached)
     if options.refine:
         choices = top_channels(sensitivity.executed(), options.bits, options.refine)
-        measured = measured_scores(checkpoint.model, targets, spread(samples), choices, options.scheme)
+        measured = measured_scores(model, targets, spread(samples), choices, options.scheme)
         position = {bits: index for index, bits in enumerate(options.bits)}
         for (name, channel, bits), value in zip(choices, measured, strict=True):
             scores[name][position[bits], channel] = value
-    write_sensitivity(out_path, sensitivity)
+    write_sensitivity(run.out_path, sensitivity)
     partial.remove()
     return sensitivity
 
 
-def _hessian(
-    checkpoint: Checkpoint,
-    samples: list[PolicyInputs],
-    empty: Sensitivity,
-    out_path: Path,
-    options: SensitivityOptions,
-    resume: bool,
-) -> Sensitivity:
-    targets = quantization_targets(checkpoint.model)
-    finished = _finished_layers(out_path, empty) if resume else {}
+def _hessian(run: _Run) -> Sensitivity:
+    options, targets, empty = run.options, quantization_targets(run.checkpoint.model), run.empty
+    finished = _finished_layers(run.out_path, empty) if run.resume else {}
     unreached: list[str] = []
     remaining = {name: module for name, module in targets.items() if name not in finished}
+    memory_bytes = options.memory_gb * 1e9
     for group in hessian_scores(
-        checkpoint.model, remaining, samples, options.bits, options.percdamp, options.memory_gb * 1e9
+        run.checkpoint.model, remaining, run.samples, options.bits, options.percdamp, memory_bytes
     ):
         finished |= {name: scores.numpy() for name, (scores, _) in group.items()}
         unreached += [name for name, (_, reached) in group.items() if not reached]
         ordered = {name: finished[name] for name in targets if name in finished}
-        write_sensitivity(out_path, replace(empty, scores=ordered, not_executed=tuple(unreached)))
+        write_sensitivity(run.out_path, replace(empty, scores=ordered, not_executed=tuple(unreached)))
     return replace(empty, scores={name: finished[name] for name in targets}, not_executed=tuple(unreached))
 
 
