@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.episode_log import EpisodeLog
 from qvla_ros.nodes.parameters import ParameterSpec, declare_parameters, seconds
 from qvla_ros.nodes.policy_link import PolicyLink, PolicyLost
-from qvla_ros.nodes.process import Interrupted, run_node
+from qvla_ros.nodes.process import Interrupted, ignore_signals, run_node
 from qvla_ros.simulation.libero import LiberoObservation, LiberoTask
 from qvla_ros.simulation.motion import rms_jerk_m_s3
 from qvla_ros.simulation.rollout import Hold, Rollout, Task, execute, hold_still
@@ -147,6 +148,15 @@ class LiberoBridge:
         except PolicyLost as lost:
             self._hold = hold_still(task, rollout, observation)
             raise PolicyLost(f"{lost} {self._hold}") from None
+        except BaseException:
+            ignore_signals()  # the process is about to end, a second or two from now
+            with suppress(Exception):  # in the middle of a chunk: one step of staying tells where the arm is
+                stay = np.concatenate([np.zeros(6), rollout.last_action[6:]])
+                hold_still(task, rollout, task.step(stay, render=False)[0])
+            raise
+        finally:
+            with suppress(Exception):  # whatever went wrong before is what must be heard of
+                link.disarm_if_it_listens()
         episode = {
             **key,
             "instruction": task.instruction,

@@ -37,6 +37,7 @@ WAIT_S = 0.02  # at most this long between two looks at clocks and the graph
 RESEND_PERIOD_S = 2.0
 # An answer is dropped when the server has not matched the client's reader yet, so a service is asked again.
 ARM_TIMEOUT_S, ARM_RETRY_S = 10.0, 2.0
+LAST_DISARM_S = 1.0
 _STATE_NAMES = {0: "WAITING", 1: "RUNNING", 2: "FAULT", 3: "INACTIVE"}
 
 
@@ -74,6 +75,7 @@ class PolicyLink:
         self.status: PolicyStatus | None = None
         self._chunk: ActionChunk | None = None
         self._seen, self._status_s = False, 0.0
+        self._maybe_armed = False
         self._fix = f"start it with: python -m qvla_ros.nodes.policy --ros-args -p bundle:=DIR -r __ns:={root}"
 
     def wait_until_ready(self, timeout_s: float) -> None:
@@ -86,6 +88,7 @@ class PolicyLink:
 
     def arm(self, armed: bool) -> None:
         """Arm or disarm; PolicyLost when the policy does not answer or refuses."""
+        self._maybe_armed = True
         calls: list[Any] = []
         asked_s = float("-inf")
 
@@ -100,6 +103,15 @@ class PolicyLink:
         response = calls[-1].result()
         if response is None or not response.success:
             raise self._lost(f"{self._arm.srv_name} refused: {'' if response is None else response.message}")
+        self._maybe_armed = armed
+
+    def disarm_if_it_listens(self) -> None:
+        """Unless it is disarmed already, ask once and wait LAST_DISARM_S at most: for when something has gone wrong."""
+        if self._maybe_armed:
+            call = self._arm.call_async(SetBool.Request(data=False))
+            end_s = time.monotonic() + LAST_DISARM_S
+            while not call.done() and time.monotonic() < end_s:
+                self._wait(WAIT_S)
 
     def request(self, observation: LiberoObservation, instruction: str, timeout_s: float) -> Answer:
         """Publish the observation and wait for the armed chunk that answers it and follows the instruction.

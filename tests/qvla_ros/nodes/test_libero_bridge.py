@@ -7,11 +7,18 @@ import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from qvla_ros.nodes.libero_bridge import main
+from qvla_ros.errors import QvlaError
+from qvla_ros.nodes.libero_bridge import LiberoBridge, main
+from qvla_ros.nodes.policy_link import Answer
+from qvla_ros.simulation.fake import FakeTask
+from qvla_ros.simulation.libero import LiberoObservation
+from qvla_ros.simulation.rollout import REST_STEPS
 
 LONG = 1_000_000  # steps: an episode that ends only by what the test does
 
@@ -118,12 +125,14 @@ def test_every_task_is_run_under_its_own_instruction(policy: Callable, bridge: C
     ]
 
 
-def test_ctrl_c_ends_the_bridge_with_130(policy: Callable, bridge: Callable) -> None:
+def test_ctrl_c_ends_the_bridge_with_130_and_disarms(policy: Callable, bridge: Callable, robot: Any) -> None:
     policy("x", "zero")
     process = bridge(["x"], max_steps=LONG)
     process.wait_for_event("step")
+    robot.wait(lambda: robot.statuses and robot.statuses[-1].armed, "an armed policy")
     process.popen.send_signal(signal.SIGINT)
     assert process.wait() == 130
+    robot.wait(lambda: not robot.statuses[-1].armed, "a disarmed policy")
     assert process.events[-1] == {"event": "error", "reason": "interrupted"}
     assert "Traceback" not in process.stderr
 
@@ -146,11 +155,44 @@ def test_a_disarmed_chunk_is_not_executed(policy: Callable, bridge: Callable, ro
     assert "disarmed" in process.events[-1]["reason"]
 
 
-def test_a_policy_for_other_cameras_is_told_apart(policy: Callable, bridge: Callable) -> None:
+def test_a_policy_for_other_cameras_is_told_apart_and_disarmed(policy: Callable, bridge: Callable, robot: Any) -> None:
     policy("x", "zero")
     process = bridge(["x"], camera_size=64, response_timeout_s=2.0)
+    robot.wait(lambda: robot.statuses and robot.statuses[-1].armed, "an armed policy")
     assert process.wait() == 3
     assert "image size on /x/camera/agentview/image_raw: got 64x64" in process.events[-1]["reason"]
+    robot.wait(lambda: not robot.statuses[-1].armed, "a disarmed policy")
+
+
+def test_an_error_in_mid_chunk_is_what_is_heard_of_after_the_arm_rests_and_the_policy_is_asked_to_disarm(
+    robot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qvla_ros.nodes.libero_bridge.ignore_signals", lambda: None)
+    done: list[str] = []
+
+    class FailingOnce(FakeTask):
+        def step(self, action: np.ndarray, render: bool) -> tuple[LiberoObservation, bool]:
+            done.append("move" if action[:3].any() else "stay")
+            if len(done) == 3:
+                raise QvlaError("simulator", "a hiccup", "a step", "none")
+            return super().step(action, render)
+
+    def refuse_to_disarm() -> None:
+        done.append("disarm")
+        raise RuntimeError("the policy does not answer")
+
+    forward = np.tile([0.1, 0, 0, 0, 0, 0, 1.0], (8, 1))
+    link = SimpleNamespace(
+        namespace="x",
+        status=None,
+        tell=lambda instruction: None,
+        arm=lambda armed: None,
+        request=lambda *question: Answer(forward, 0, 1.0),
+        disarm_if_it_listens=refuse_to_disarm,
+    )
+    with pytest.raises(QvlaError, match="a hiccup"):
+        LiberoBridge(robot.node)._episode(FailingOnce("fake", 0, 8), 0, 0, link)
+    assert done == ["move"] * 3 + ["stay"] * (1 + REST_STEPS) + ["disarm"]
 
 
 @pytest.mark.parametrize(
