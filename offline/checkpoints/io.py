@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +262,7 @@ def _normalizations(directory: Path, num_backbones: int) -> tuple[Normalization,
     else:
         key = f"{file}: means and stds"
         lists = [parse(tuple[_Triple, ...], data.get(name), f"{file}: {name}", COMPLETE) for name in ("means", "stds")]
-        pairs = list(zip(*lists, strict=False))
+        pairs = [list(pair) for pair in zip_longest(*lists)]
     if len(pairs) != num_backbones:
         expected = f"{num_backbones} entries, one per vision backbone"
         raise QvlaError(key, f"{len(pairs)} entries", expected, COMPLETE)

@@ -127,6 +127,10 @@ def write(path: Path, name: str, content: object) -> None:
         (lambda path: write(path, "model.safetensors.index.json", {}), "weight_map"),
         (lambda path: write(path, "model.safetensors.index.json", {"weight_map": {"a": 1}}), "weight_map.a"),
         (lambda path: write(path, "preprocessor_config.json", []), "preprocessor_config.json"),
+        (
+            lambda path: write(path, "preprocessor_config.json", {"means": [[0, 0, 0]] * 2, "stds": [[1, 1, 1]]}),
+            "means and stds[1][1]",
+        ),
         (lambda path: write(path, "preprocessor_config.json", {}), "preprocessor_config.json: means"),
         (
             lambda path: write(path, "preprocessor_config.json", {"tvf_normalize_params": [{"mean": [0, 0, 0]}] * 2}),
