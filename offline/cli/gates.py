@@ -11,6 +11,7 @@ from qvla_offline.cli.options import add_scheme_arguments, bit_list, scheme_over
 from qvla_ros.errors import QvlaError
 
 HELP = "choose a bit-width for every output channel, within a budget"
+_SAME_INPUTS = ("max_samples", "unnorm_key", "robot_path")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,5 +69,5 @@ def _measure(args: argparse.Namespace, sensitivity: Any, scheme: Any) -> Any:
     for key in ("pretrained_checkpoint", "calib_jsonl"):
         if getattr(args, key) is None:
             raise QvlaError(key, "nothing", "a path: --joint_rounds runs the policy", f"name it with --{key}")
-    known = {key: sensitivity.settings[key] for key in ("max_samples", "unnorm_key", "robot_path")}
+    known = {key: sensitivity.settings[key] for key in _SAME_INPUTS if key in sensitivity.settings}
     return joint_measure(args.pretrained_checkpoint, args.calib_jsonl, SensitivityOptions(**known, scheme=scheme))

@@ -143,6 +143,8 @@ def test_the_four_released_steps_have_their_counterparts(work, capsys):
     assert main([*released[:-1], "optimal"]) == 2  # a .pt alone does not say how long the rows are
     assert main([*released[:-1], "optimal", "--pretrained_checkpoint", source]) == 0
     alone = read_gates(gates)
+    measured = ["--pretrained_checkpoint", source, "--calib_jsonl", lines, "--joint_rounds", "1"]
+    assert main([*released[:-1], "optimal", *measured]) == 2  # nor in which units its scores are
     assert set(alone.not_executed) == set(beside.not_executed) == unexecuted_targets(load_checkpoint(source).model)
     assert all(np.array_equal(alone.layers[name], bits) for name, bits in beside.layers.items())
     bundle = load_bundle(export_bundle(source, gates, work / "from_pt"))
