@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", type=Path, help="quantization recipe (default: that of the bundled policy)")
     parser.add_argument("--task_suite_name", default="libero_object", help="LIBERO suite; fake: no physics")
     parser.add_argument(
-        "--task_ids", default="7,8,9", help="comma-separated; the policy was trained on 7,8,9 (default)"
+        "--task_ids", default="7,8,9", help="comma-separated; the policy knows all ten (default: three)"
     )
     parser.add_argument("--num_trials_per_task", type=int, default=3, help="episodes of each policy a task")
     parser.add_argument("--init_state_offset", type=int, default=0, help="first official initial state")
