@@ -17,9 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="directory for everything that is made")
     parser.add_argument("--recipe", type=Path, help="quantization recipe (default: that of the bundled policy)")
     parser.add_argument("--task_suite_name", default="libero_object", help="LIBERO suite; fake: no physics")
-    parser.add_argument(
-        "--task_ids", default="7,8,9", help="comma-separated; the policy knows all ten (default: three)"
-    )
+    parser.add_argument("--task_ids", default="7,8,9", help="comma-separated; the bundled policy knows all ten")
     parser.add_argument("--num_trials_per_task", type=int, default=3, help="episodes of each policy a task")
     parser.add_argument("--init_state_offset", type=int, default=0, help="first official initial state")
 
