@@ -1,4 +1,4 @@
-"""From what a robot senses to what the policy graph reads, bit for bit as the model was trained and evaluated (numpy).
+"""From what a robot senses to what the policy graph reads, bit for bit as OpenVLA-OFT evaluates its models (numpy).
 
 The image chain is that of OpenVLA-OFT's LIBERO evaluation: rotate by 180 degrees, JPEG round trip, antialiased
 Lanczos-3 resize, centre crop resized back bilinearly, normalise. There TensorFlow does it; here the same numbers come

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from qvla_offline.reference.demonstrations import CAMERAS, read_episode
+from qvla_offline.reference.demonstrations import CAMERAS, encode_jpeg, read_episode
 from qvla_offline.reference.samples import proprio_of
 
 from qvla_ros.atomic import atomic_file
@@ -16,7 +15,6 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.preprocess import prompt_text, rotate_180
 
 _GOLDEN_RATIO = (5**0.5 - 1) / 2  # steps of this part of a circle cover it evenly, however many are taken
-_JPEG = {"format": "JPEG", "quality": 95, "subsampling": "4:2:0"}
 
 
 def write_calibration_set(demonstrations: Path, out: Path, prompt: PromptSpec, count: int = 64) -> None:
@@ -43,7 +41,7 @@ def write_calibration_set(demonstrations: Path, out: Path, prompt: PromptSpec, c
         for camera, name in zip(CAMERAS, names.values(), strict=True):
             upright = np.ascontiguousarray(rotate_180(episode.image(camera, row)))
             with atomic_file(out / name) as temporary:
-                Image.fromarray(upright).save(temporary, **_JPEG)
+                temporary.write_bytes(encode_jpeg(upright))
         proprio = proprio_of(episode)[episode.image_steps[row]]
         text = prompt_text(prompt, episode.facts["instruction"])
         lines.append(json.dumps({"text": text, **names, "proprio": [round(float(value), 6) for value in proprio]}))

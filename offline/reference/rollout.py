@@ -1,6 +1,7 @@
 """A checkpoint driving LIBERO without ROS: the quick check of a policy in training.
 
-The official figures come from `qvla eval`, through the ROS nodes; here the same chain runs in one process a worker.
+The official figures come from `qvla eval`, through the ROS nodes; here the chain of the training images runs in one
+process a worker. It has their JPEG round trip, which the exported bundle leaves out (qvla_offline.export.robot).
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import numpy as np
 import torch
 from qvla_offline.checkpoints.io import Checkpoint, load_checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
+from qvla_offline.export.robot import IMAGE_SIZE
+from qvla_offline.reference.augment import CROP_AREA
+from qvla_offline.reference.demonstrations import JPEG_QUALITY
 from qvla_offline.reference.privileged import PrivilegedScene
 
 from qvla_ros.actions import libero_action, quaternion_to_axis_angle
@@ -19,8 +23,6 @@ from qvla_ros.bundle import CameraSpec
 from qvla_ros.preprocess import RANGE_EPSILON, image_tensor, normalize_proprioception, prompt_ids
 from qvla_ros.simulation.libero import LiberoObservation, LiberoTask
 from qvla_ros.simulation.specification import CAMERA_NAMES
-
-JPEG_QUALITY, CROP_AREA, CAMERA_SIZE = 95, 0.9, 256
 
 
 class Learner:
@@ -31,8 +33,8 @@ class Learner:
         size = checkpoint.config.vision[0].image_size
         self.camera = CameraSpec(
             name="camera",
-            height=CAMERA_SIZE,
-            width=CAMERA_SIZE,
+            height=IMAGE_SIZE,
+            width=IMAGE_SIZE,
             rotate_180=True,
             jpeg_quality=JPEG_QUALITY,
             input_size=size,
