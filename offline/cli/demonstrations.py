@@ -7,25 +7,28 @@ import concurrent.futures
 import multiprocessing
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
-from qvla_offline.reference.demonstrations import episode_path, record_episode, write_episode
+from qvla_offline.reference.demonstrations import Episode, episode_path, record_episode, write_episode
 from qvla_offline.reference.expert import PickPlaceExpert
+from qvla_offline.reference.held_task import held_task
 
+from qvla_ros.cli.task_ids import task_ids_of
 from qvla_ros.errors import QvlaError
 from qvla_ros.simulation.libero import LiberoTask
 
 HELP = "record demonstrations of the scripted expert in LIBERO (resumes where it stopped)"
+EPISODES_A_TURN = 5  # of one task, then the next: building a scene takes seconds
 _ATTEMPTS = 5  # an episode in which the expert fails is dropped and drawn again
-
-_tasks: dict[tuple[str, int], LiberoTask] = {}  # of one worker process: building a scene takes seconds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    parser.add_argument("--task_suite_name", default="libero_object", help="the expert does libero_object only")
-    parser.add_argument("--task_ids", default="7,8,9", help="comma-separated task indices of the suite")
-    parser.add_argument("--episodes", type=int, default=100, help="successful episodes a task")
+    parser.add_argument("--task_suite_name", default="libero_object", help="a suite of single picks and places")
+    parser.add_argument("--task_ids", help="tasks of the suite, for example 0,2-4 (default: all of them)")
+    parser.add_argument("--episodes", type=int, default=40, help="successful episodes a task")
+    parser.add_argument("--first_episode", type=int, default=0, help="number of the first; keeps machines apart")
     parser.add_argument("--out", type=Path, default=Path("data/demonstrations"), help="folder to write to")
     parser.add_argument("--workers", type=int, default=2, help="processes, each with its own simulator")
     parser.add_argument("--seed", type=int, default=0, help="placements, noise and pushes follow from it")
@@ -33,50 +36,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Record what is missing; 0 when every episode is there."""
-    task_ids = _parse_ids(args.task_ids)
+    task_ids = task_ids_of(args.task_ids, args.task_suite_name)
+    place = partial(episode_path, args.out, args.task_suite_name)
     for key in ("episodes", "workers"):
         if getattr(args, key) < 1:
             raise QvlaError(f"--{key}", getattr(args, key), "at least 1", f"pass --{key} 2")
-    wanted = [(task_id, episode) for episode in range(args.episodes) for task_id in task_ids]
-    missing = [job for job in wanted if not episode_path(args.out, args.task_suite_name, *job).exists()]
-    print(f"{len(wanted) - len(missing)} of {len(wanted)} episodes are there; recording {len(missing)} to {args.out}")
-    if not missing:
-        return 0
-    started = time.monotonic()
+    missing = [
+        (task_id, [number for number in turn if not place(task_id, number).exists()])
+        for turn in turns(args.first_episode, args.episodes)
+        for task_id in task_ids
+    ]
+    total, wanted = sum(len(numbers) for _, numbers in missing), len(task_ids) * args.episodes
+    print(f"{wanted - total} of {wanted} episodes are there; recording {total} to {args.out}", flush=True)
+    started, done = time.monotonic(), 0
     context = multiprocessing.get_context("spawn")  # a fork would share the GL driver's state
     pool = concurrent.futures.ProcessPoolExecutor(args.workers, mp_context=context, initializer=_ignore_interrupt)
     try:
-        jobs = [pool.submit(record, args.out, args.task_suite_name, *job, args.seed) for job in missing]
-        for done, job in enumerate(concurrent.futures.as_completed(jobs), start=1):
-            left_s = (time.monotonic() - started) / done * (len(missing) - done)
-            print(f"[{done}/{len(missing)}] {job.result()}; about {left_s / 60:.0f} min left", flush=True)
-    finally:  # on Ctrl-C the episodes under way are finished and kept
+        jobs = [pool.submit(record, args.out, args.task_suite_name, *job, args.seed) for job in missing if job[1]]
+        for job in concurrent.futures.as_completed(jobs):
+            done += job.result()
+            left_s = (time.monotonic() - started) / done * (total - done)
+            print(f"[{done}/{total}] about {left_s / 60:.0f} min left", flush=True)
+    finally:  # on Ctrl-C the turns under way are finished and kept
         pool.shutdown(wait=True, cancel_futures=True)
     return 0
 
 
-def record(out: Path, suite: str, task_id: int, episode: int, seed: int) -> str:
-    """Record one episode into its file; returns a line about it. Runs in a worker process."""
-    started = time.monotonic()
-    if (suite, task_id) not in _tasks:
-        _tasks[suite, task_id] = LiberoTask(suite, task_id)
+def turns(first_episode: int, episodes: int) -> list[range]:
+    """The episode numbers, EPISODES_A_TURN at a time."""
+    last = first_episode + episodes
+    return [range(start, min(start + EPISODES_A_TURN, last)) for start in range(first_episode, last, EPISODES_A_TURN)]
+
+
+def record(out: Path, suite: str, task_id: int, numbers: list[int], seed: int) -> int:
+    """Record some episodes of a task, each into its file, with a line about each; returns how many. In a worker."""
+    for number in numbers:
+        started = time.monotonic()
+        recorded, attempt = _record_success(held_task(suite, task_id), (seed, task_id, number))
+        recorded.facts.update(episode=number, seed=seed, attempt=attempt)
+        write_episode(episode_path(out, suite, task_id, number), recorded)
+        print(
+            f"{suite} task {task_id} episode {number}: {len(recorded)} steps, {len(recorded.image_steps)} samples, "
+            f"{time.monotonic() - started:.1f} s",
+            flush=True,
+        )
+    return len(numbers)
+
+
+def _record_success(task: LiberoTask, seed: tuple[int, ...]) -> tuple[Episode, int]:
     for attempt in range(_ATTEMPTS):
-        recorded = record_episode(_tasks[suite, task_id], PickPlaceExpert(), (seed, task_id, episode, attempt))
+        recorded = record_episode(task, PickPlaceExpert(), (*seed, attempt))
         if recorded is not None:
-            recorded.facts.update(task_id=task_id, episode=episode, seed=seed, attempt=attempt)
-            write_episode(episode_path(out, suite, task_id, episode), recorded)
-            seconds = time.monotonic() - started
-            images = len(recorded.image_steps)
-            return f"task {task_id} episode {episode}: {len(recorded)} steps, {images} samples, {seconds:.1f} s"
+            return recorded, attempt
     expected = f"a success in {_ATTEMPTS} attempts"
-    raise QvlaError(f"task {task_id}, episode {episode}", "failures only", expected, "choose a task the expert can do")
-
-
-def _parse_ids(text: str) -> list[int]:
-    try:
-        return [int(item) for item in str(text).split(",")]
-    except ValueError as error:
-        raise QvlaError("--task_ids", text, "integers between commas", "for example --task_ids 7,8,9") from error
+    fix = "choose a task the expert can do"
+    raise QvlaError(f"{task.suite} task {task.task_index}, seed {seed}", "failures only", expected, fix)
 
 
 def _ignore_interrupt() -> None:

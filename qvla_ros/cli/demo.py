@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from qvla_ros.bundle import load_bundle
-from qvla_ros.cli.eval import evaluate, parse_task_ids, run_module, run_qvla
+from qvla_ros.cli.eval import evaluate, run_module, run_qvla
+from qvla_ros.cli.task_ids import task_ids_of
 from qvla_ros.evaluation.runner import Plan
 from qvla_ros.resources import share_path
 
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     plan = Plan(
         bundles={"float": args.out / "float_bundle", "quantized": args.out / "bundle"},
         task_suite_name=args.task_suite_name,
-        task_ids=parse_task_ids(args.task_ids),
+        task_ids=task_ids_of(args.task_ids, args.task_suite_name),
         num_trials_per_task=args.num_trials_per_task,
         init_state_offset=args.init_state_offset,
         backend="onnxruntime",

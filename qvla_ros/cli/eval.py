@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from qvla_ros.cli.task_ids import task_ids_of
 from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.runner import Plan
-from qvla_ros.simulation.specification import SUITE_TASK_COUNTS
 
 HELP = "run bundles in LIBERO from the same initial states, one policy node a bundle, and print a paired table"
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task_suite_name", default="libero_object", help="LIBERO suite; fake: no physics, to try the wiring"
     )
-    parser.add_argument("--task_ids", help="comma-separated tasks of the suite (default: all of them)")
+    parser.add_argument("--task_ids", help="tasks of the suite, for example 0,2-4 (default: all of them)")
     parser.add_argument("--num_trials_per_task", type=int, default=20, help="episodes of each policy a task")
     parser.add_argument("--init_state_offset", type=int, default=0, help="first official initial state")
     parser.add_argument("--seed", type=int, default=0, help="fixes what the initial states leave open")
@@ -118,27 +118,6 @@ def parse_bundles(pairs: Sequence[str]) -> dict[str, Path]:
             raise QvlaError("bundle", text, "NAME=DIR, each name once", "for example --bundle quantized=out/quantized")
         bundles[name] = Path(directory)
     return bundles
-
-
-def task_ids_of(text: str | None, suite: str) -> tuple[int, ...]:
-    """The tasks that `text` names; all of the suite without it. The suite "fake" has one."""
-    if text is not None:
-        return parse_task_ids(text)
-    counts = {**SUITE_TASK_COUNTS, "fake": 1}
-    if suite not in counts:
-        raise QvlaError("task_suite_name", suite, f"one of {', '.join(counts)}", "name one of these suites")
-    return tuple(range(counts[suite]))
-
-
-def parse_task_ids(text: str) -> tuple[int, ...]:
-    """(0, 2) from "0,2"."""
-    try:
-        ids = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        ids = ()
-    if not ids or len(set(ids)) != len(ids) or min(ids) < 0:
-        raise QvlaError("task_ids", text, "distinct task numbers, comma-separated", "for example --task_ids 0,1,2")
-    return ids
 
 
 def run_qvla(arguments: Sequence[str]) -> None:

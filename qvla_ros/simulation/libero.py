@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from qvla_ros.errors import QvlaError
+from qvla_ros.simulation import named_object
+from qvla_ros.simulation.specification import CONTROL_PERIOD_S, SUITE_TASK_COUNTS
 
-CONTROL_PERIOD_S = 0.05
 ACTION_SIZE = 7
 HOLD_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)  # the benchmark's dummy action: stay, gripper open
 SETTLE_STEPS = 10  # `num_steps_wait` of the OpenVLA evaluation: objects fall into place before the policy starts
@@ -34,6 +35,7 @@ SUITE_MAX_STEPS = {  # OpenVLA's run_libero_eval.py, without the settling steps
     "libero_goal": 300,
     "libero_10": 520,
     "libero_90": 400,
+    named_object.SUITE: 280,
 }
 _CAMERAS = {"agentview": "agentview_image", "wrist": "robot0_eye_in_hand_image"}
 
@@ -68,15 +70,18 @@ class LiberoTask:
             )
         os.environ.setdefault("MUJOCO_GL", "egl")
         libero = _import_libero()
+        if not 0 <= task_index < SUITE_TASK_COUNTS[suite]:
+            expected = f"0 to {SUITE_TASK_COUNTS[suite] - 1} in {suite}"
+            raise QvlaError("task_id", task_index, expected, "choose a task of the suite")
+        self.suite, self.task_index = suite, task_index
+        self.max_steps = SUITE_MAX_STEPS[suite] if max_steps is None else max_steps
+        other: int | None = None
+        if suite == named_object.SUITE:
+            suite, (task_index, other) = named_object.SCENE_SUITE, named_object.scene_and_other(task_index)
         with contextlib.redirect_stdout(io.StringIO()):  # the benchmark announces its task order
             benchmark = libero.benchmark.get_benchmark_dict()[suite]()
-        if not 0 <= task_index < benchmark.n_tasks:
-            expected = f"0 to {benchmark.n_tasks - 1} in {suite}"
-            raise QvlaError("task_id", task_index, expected, "choose a task of the suite")
         task = benchmark.get_task(task_index)
-        self.suite, self.task_index = suite, task_index
         self.instruction: str = task.language
-        self.max_steps = SUITE_MAX_STEPS[suite] if max_steps is None else max_steps
         self._init_states: np.ndarray = benchmark.get_task_init_states(task_index)
         self._rendering = False
         self._step = 0
@@ -90,6 +95,8 @@ class LiberoTask:
                 ignore_done=True,
             )
         self.environment = self._wrapper.env
+        if other is not None:
+            self.instruction = named_object.name_other_object(self.environment, other)
         self._object_initializers = list(self.environment.object_property_initializers)
         for name in _CAMERAS.values():
             observable = self.environment._observables[name]

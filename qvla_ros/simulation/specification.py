@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from qvla_ros.simulation import named_object
+
 CONTROL_PERIOD_S = 0.05
-SUITE_TASK_COUNTS = {"libero_spatial": 10, "libero_object": 10, "libero_goal": 10, "libero_10": 10, "libero_90": 90}
+SUITE_TASK_COUNTS = {
+    "libero_spatial": 10,
+    "libero_object": 10,
+    "libero_goal": 10,
+    "libero_10": 10,
+    "libero_90": 90,
+    named_object.SUITE: 10 * named_object.OTHERS_A_SCENE,
+}
 
 CAMERA_NAMES = ("agentview", "wrist")
 JOINT_NAMES = tuple(f"joint{i}" for i in range(1, 8))  # radians

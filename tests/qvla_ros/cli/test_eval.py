@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qvla_ros.cli.eval import add_arguments, bundles_of, parse_bundles, parse_task_ids, task_ids_of
+from qvla_ros.cli.eval import add_arguments, bundles_of, parse_bundles
 from qvla_ros.cli.main import main
 from qvla_ros.errors import QvlaError
 
@@ -27,21 +27,6 @@ def test_bundles_are_named() -> None:
 def test_a_bundle_without_name_or_directory_or_named_twice_is_refused(pairs: list[str]) -> None:
     with pytest.raises(QvlaError, match="NAME=DIR"):
         parse_bundles(pairs)
-
-
-@pytest.mark.parametrize("text", ["", "a", "1,", "1,1", "-1"])
-def test_task_ids_are_distinct_numbers(text: str) -> None:
-    with pytest.raises(QvlaError, match="task_ids"):
-        parse_task_ids(text)
-
-
-def test_without_task_ids_all_tasks_of_the_suite_are_run() -> None:
-    arguments = parse("--task_suite_name", "libero_goal")
-    assert task_ids_of(arguments.task_ids, arguments.task_suite_name) == tuple(range(10))
-    assert len(task_ids_of(None, "libero_90")) == 90
-    assert task_ids_of("7,8", "libero_goal") == (7, 8)
-    with pytest.raises(QvlaError, match="one of libero_spatial"):
-        task_ids_of(None, "libero")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--bundle", "a=b", "--pretrained_checkpoint", "c"]])

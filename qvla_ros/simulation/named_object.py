@@ -1,0 +1,32 @@
+"""libero_object_named: the scenes of libero_object, told to fetch another of the objects that stand there.
+
+Each scene of libero_object has one object that LIBERO always asks for and five that it never does, so a policy may
+ignore what it is told. Here task 5 s + i is scene s (its layout, its official initial states, its step limit) with the
+instruction and the goal of its i-th other object, in the order in which the scene's BDDL file declares them. The suite
+is ours, not LIBERO's; the sentence is the one that LIBERO uses for that object in the object's own scene.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+SUITE = "libero_object_named"
+SCENE_SUITE = "libero_object"
+OTHERS_A_SCENE = 5
+
+
+def scene_and_other(task_index: int) -> tuple[int, int]:
+    """(task of libero_object whose scene it is, which of its other objects) of a task of the suite."""
+    return divmod(task_index, OTHERS_A_SCENE)
+
+
+def name_other_object(environment: Any, other: int) -> str:
+    """Make the scene's `other`-th other object the goal of a robosuite environment; returns the instruction."""
+    problem = environment.parsed_problem
+    ((predicate, usual, container),) = problem["goal_state"]
+    standing = [name for names in problem["objects"].values() for name in names]
+    others = [name for name in standing if name != usual and not container.startswith(name)]
+    assert len(others) == OTHERS_A_SCENE, others
+    problem["goal_state"] = [[predicate, others[other], container]]
+    words = others[other].rpartition("_")[0].replace("_", " ")
+    return f"pick up the {words} and place it in the basket"
