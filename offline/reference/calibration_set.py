@@ -18,22 +18,26 @@ _GOLDEN_RATIO = (5**0.5 - 1) / 2  # steps of this part of a circle cover it even
 
 
 def write_calibration_set(demonstrations: Path, out: Path, prompt: PromptSpec, count: int = 64) -> None:
-    """Write <out>/calibration.jsonl and its images: `count` observations, even over tasks and phases of the task.
+    """Write <out>/calibration.jsonl and its images: `count` observations, even over suites, tasks and phases.
 
     So is every first part of them, because whoever quantizes may take only the first few.
 
     A line: {"text": full prompt, "image": agent view, "wrist_image": ..., "proprio": 8 raw numbers}; images upright
     (turned by 180 degrees), 256 x 256, paths relative to the file.
     """
-    tasks = sorted({path.parent for path in demonstrations.rglob("episode_*.npz")})
-    if not tasks:
+    suites: dict[Path, list[Path]] = {}
+    for task in sorted({path.parent for path in demonstrations.rglob("episode_*.npz")}):
+        suites.setdefault(task.parent, []).append(task)
+    if not suites:
         fix = "record some with `qvla demonstrations`"
         raise QvlaError("demonstrations", f"no episode below {demonstrations}", "at least one", fix)
     (out / "calibration").mkdir(parents=True, exist_ok=True)
     lines = []
     for index in range(count):
-        turn = index // len(tasks)  # the how-manieth of its task
-        paths = sorted(tasks[index % len(tasks)].glob("episode_*.npz"))
+        of_suite, suite = divmod(index, len(suites))  # the how-manieth of its suite
+        tasks = list(suites.values())[suite]
+        turn = of_suite // len(tasks)  # the how-manieth of its task
+        paths = sorted(tasks[of_suite % len(tasks)].glob("episode_*.npz"))
         episode = read_episode(paths[turn % len(paths)])
         phase = (index * _GOLDEN_RATIO) % 1.0
         row = min(int(phase * len(episode.image_steps)), len(episode.image_steps) - 1)

@@ -6,9 +6,12 @@ The images went through the robot's own functions (qvla_ros.preprocess), up to t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import concurrent.futures
+import multiprocessing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from qvla_offline.reference.demonstrations import CAMERAS, Episode, read_episode
@@ -28,7 +31,7 @@ class Samples:
     chunks: np.ndarray  # float32 [N, 8, 7]
     object_from_eef_m: np.ndarray  # float32 [N, 3], world axes; for the auxiliary loss
     goal_from_eef_m: np.ndarray  # float32 [N, 3]
-    task: np.ndarray  # int64 [N], index into `instructions` of the set
+    task: np.ndarray  # int64 [N], index into `tasks` of the set
 
     def __len__(self) -> int:
         return len(self.images)
@@ -71,29 +74,54 @@ def decode_episode(episode: Episode, size: int) -> Samples:
     )
 
 
+class Task(NamedTuple):
+    """What an episode is about. The same instruction may belong to several tasks: other scenes, other suites."""
+
+    suite: str
+    task_id: int
+    instruction: str
+
+
 class SampleSet:
     """All samples of a folder of demonstrations, in memory; `refresh` picks up episodes that have appeared since."""
 
     def __init__(self, demonstrations: Path, cache: Path, size: int, select: Callable[[Path], bool]) -> None:
-        self.demonstrations, self.cache, self.size, self.select = demonstrations, cache, size, select
-        self.instructions: list[str] = []
+        self.demonstrations, self.cache, self.size, self.select = demonstrations, cache / f"{size}px", size, select
+        self.tasks: list[Task] = []
         self.episodes: list[Samples] = []
         self._known: set[Path] = set()
         self._index = np.zeros((0, 2), np.int64)  # (episode, row) of every sample
-        self._probability = np.zeros(0)
+        self._weights = np.zeros(0)  # of every sample
+        self._task_of_sample = np.zeros(0, np.int64)
 
-    def refresh(self, limit: int | None = None) -> int:
-        """Decode and add new episodes (at most `limit`), in the order of their names; returns how many were added."""
+    @property
+    def instructions(self) -> list[str]:
+        """The text of each task."""
+        return [task.instruction for task in self.tasks]
+
+    def episode_counts(self) -> dict[str, int]:
+        """Episodes of each suite."""
+        suites = [self.tasks[samples.task[0]].suite for samples in self.episodes]
+        return {suite: suites.count(suite) for suite in sorted(set(suites))}
+
+    def refresh(self, limit: int | None = None, workers: int = 1) -> int:
+        """Decode and add new episodes (at most `limit`), in the order of their names; returns how many were added.
+
+        workers: processes that decode what the cache does not hold yet.
+        """
         found = (path for path in self.demonstrations.rglob("episode_*.npz") if self.select(path))
         new = sorted(path for path in found if path not in self._known)[:limit]
-        for path in new:
+        cached = [self.cache / path.relative_to(self.demonstrations) for path in new]
+        stale = [pair for pair in zip(new, cached, strict=True) if not _is_current(*pair)]
+        _decode_all(stale, self.size, workers if len(stale) > 8 else 1)  # a process takes as long as some episodes
+        for path, copy in zip(new, cached, strict=True):
             self._known.add(path)
-            samples, instruction = self._load(path)
+            samples, task = _read_samples(copy)
             if len(samples) == 0:
                 continue
-            if instruction not in self.instructions:
-                self.instructions.append(instruction)
-            samples.task[:] = self.instructions.index(instruction)
+            if task not in self.tasks:
+                self.tasks.append(task)
+            samples.task[:] = self.tasks.index(task)
             self.episodes.append(samples)
         if new:
             self._reindex()
@@ -102,15 +130,31 @@ class SampleSet:
     def __len__(self) -> int:
         return len(self._index)
 
-    def draw(self, count: int, rng: np.random.Generator) -> Samples:
+    def draw(self, count: int, rng: np.random.Generator, suite_weights: Mapping[str, float] | None = None) -> Samples:
         """`count` samples. A task's share grows with the root of its size, so that a task with few episodes is neither
         drowned nor learnt by heart; within a task the samples around a grasp or release are twice as likely.
+
+        suite_weights: shares of the suites, relative to one another, in place of what their tasks add up to; a suite
+        that is not named is left out, one without episodes yet is passed over.
         """
+        fix = "record some with `qvla demonstrations`"
         if not len(self):
-            fix = "record some with `qvla demonstrations`"
             raise QvlaError("demonstrations", f"no episode below {self.demonstrations}", "at least one", fix)
-        chosen = self._index[np.searchsorted(self._probability, rng.random(count), side="right")]
-        return self.take(chosen)
+        weights = self._weights
+        if suite_weights is not None:
+            suites = np.array([task.suite for task in self.tasks])
+            factors = np.zeros(len(suites))
+            for suite, share in suite_weights.items():
+                of_suite = suites == suite
+                total = weights[of_suite[self._task_of_sample]].sum()
+                factors[of_suite] = share / max(total, 1e-9)
+            weights = weights * factors[self._task_of_sample]
+            if not weights.any():
+                known = ", ".join(sorted(set(suites)))
+                raise QvlaError("suite_weights", dict(suite_weights), f"a positive weight for one of {known}", fix)
+        cumulated = np.cumsum(weights)
+        chosen = np.searchsorted(cumulated, rng.random(count) * cumulated[-1], side="right")
+        return self.take(self._index[chosen])
 
     def take(self, pairs: Sequence[Sequence[int]] | np.ndarray) -> Samples:
         """The samples at (episode, row) pairs."""
@@ -121,29 +165,52 @@ class SampleSet:
         return Samples(**rows)
 
     def _reindex(self) -> None:
-        tasks = np.concatenate([samples.task for samples in self.episodes])
+        self._task_of_sample = np.concatenate([samples.task for samples in self.episodes])
         weights = np.concatenate([_sample_weights(samples) for samples in self.episodes])
-        per_task = np.bincount(tasks, weights)
-        weights = weights / np.sqrt(per_task[tasks])
-        self._probability = np.cumsum(weights) / weights.sum()
-        self._probability[-1] = 1.0
+        per_task = np.bincount(self._task_of_sample, weights)
+        self._weights = weights / np.sqrt(per_task[self._task_of_sample])
         lengths = [len(samples) for samples in self.episodes]
         episode = np.repeat(np.arange(len(lengths)), lengths)
         row = np.concatenate([np.arange(length) for length in lengths])
         self._index = np.stack([episode, row], axis=1)
 
-    def _load(self, path: Path) -> tuple[Samples, str]:
-        cached = self.cache / f"{self.size}px" / path.relative_to(self.demonstrations)
-        if cached.exists() and cached.stat().st_mtime >= path.stat().st_mtime:
-            with np.load(cached, allow_pickle=False) as archive:
-                samples = Samples(**{field.name: archive[field.name] for field in fields(Samples)})
-                return samples, archive["instruction"].item()
-        episode = read_episode(path)
-        samples = decode_episode(episode, self.size)
-        arrays = {field.name: getattr(samples, field.name) for field in fields(Samples)}
-        with atomic_file(cached) as temporary:
-            np.savez(temporary, instruction=np.array(episode.facts["instruction"]), **arrays)
-        return samples, episode.facts["instruction"]
+
+def _decode_all(pairs: Sequence[tuple[Path, Path]], size: int, workers: int) -> None:
+    """Decode each (episode file, cache file) pair; a tenth of a second each."""
+    if workers <= 1:
+        for episode, cached in pairs:
+            _decode_into(episode, cached, size)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork beside torch's threads may hang
+    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
+    try:
+        jobs = [pool.submit(_decode_into, episode, cached, size) for episode, cached in pairs]
+        for job in concurrent.futures.as_completed(jobs):
+            job.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _decode_into(path: Path, cached: Path, size: int) -> None:
+    episode = read_episode(path)
+    samples = decode_episode(episode, size)
+    arrays = {field.name: getattr(samples, field.name) for field in fields(Samples)}
+    facts = {name: np.array(episode.facts[name]) for name in Task._fields}
+    with atomic_file(cached) as temporary:
+        np.savez(temporary, **facts, **arrays)
+
+
+def _is_current(path: Path, cached: Path) -> bool:
+    if not cached.exists() or cached.stat().st_mtime < path.stat().st_mtime:
+        return False
+    with np.load(cached, allow_pickle=False) as archive:
+        return {*Task._fields, *(field.name for field in fields(Samples))} <= set(archive.files)
+
+
+def _read_samples(cached: Path) -> tuple[Samples, Task]:
+    with np.load(cached, allow_pickle=False) as archive:
+        samples = Samples(**{field.name: archive[field.name] for field in fields(Samples)})
+        return samples, Task(*(archive[name].item() for name in Task._fields))
 
 
 def _sample_weights(samples: Samples) -> np.ndarray:

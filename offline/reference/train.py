@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,25 +16,31 @@ import numpy as np
 import torch
 from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.io import PROMPT_TEMPLATE, save_checkpoint
+from qvla_offline.checkpoints.model import OpenVLAOFT
 from qvla_offline.reference.architecture import reference_config
+from qvla_offline.reference.attention import PlainAttention
 from qvla_offline.reference.augment import NONE, Augmentation
 from qvla_offline.reference.auxiliary import position_loss
 from qvla_offline.reference.batches import Batch, Batcher, action_loss_weights
 from qvla_offline.reference.calibration_set import write_calibration_set
-from qvla_offline.reference.samples import SampleSet, dataset_statistics
+from qvla_offline.reference.samples import Samples, SampleSet, dataset_statistics
 from qvla_offline.reference.tokenizer import train_tokenizer
 from qvla_offline.reference.training_state import TrainingOptions, TrainingState, new_state
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from qvla_ros.bundle import PromptSpec
 
 REPORT_S = 20.0
-HELD_OUT_EVERY = 20  # one episode in so many is never trained on; its error is the printed validation error
+HELD_OUT_EVERY = 20  # one episode in so many is never trained on; their error is the printed held-out error
+NEW_EPISODES_AT_ONCE = 200  # decoding must not keep training waiting for long; the rest follows at the next save
 
 
-def learning_rate_factor(step: int, options: TrainingOptions) -> float:
-    """Linear warm-up, constant, linear decay over the last `decay_steps`."""
-    return max(0.0, min(1.0, (step + 1) / options.warmup_steps, (options.steps - step) / max(1, options.decay_steps)))
+def learning_rate_factor(step: int, options: TrainingOptions, warm_from: int = 0) -> float:
+    """Linear warm-up from update `warm_from` on, constant, linear decay over the last `decay_steps`."""
+    warmup_steps = options.rewarm_steps if warm_from else options.warmup_steps
+    warm = (step - warm_from + 1) / warmup_steps
+    return max(0.0, min(1.0, warm, (options.steps - step) / max(1, options.decay_steps)))
 
 
 def losses(state: TrainingState, batch: Batch, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,7 +54,9 @@ def gradients(
     state: TrainingState, batch: Batch, weights: Tensor, options: TrainingOptions
 ) -> tuple[list[Tensor | None], float, float]:
     """(gradient per parameter of model and heads, None where unused; action error; position error) of one batch."""
-    with torch.autocast(weights.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
+    device, in_bfloat16 = weights.device.type, options.precision == "bfloat16"
+    attention = PlainAttention() if in_bfloat16 and device == "cpu" else nullcontext()
+    with torch.autocast(device, torch.bfloat16, enabled=in_bfloat16), attention:
         action_error, position_error = losses(state, batch, weights)
     total = action_error + options.auxiliary_weight * position_error
     return (
@@ -70,7 +78,7 @@ def train_step(
     Shards are made and run side by side, one thread each. On a processor that is shared this is a third faster than
     two threads within each operation, which wait for one another hundreds of times a step.
     """
-    rate = options.learning_rate * learning_rate_factor(state.step, options)
+    rate = options.learning_rate * learning_rate_factor(state.step, options, state.warm_from)
     results = list(pool.map(lambda shard: gradients(state, shard(), weights, options), shards))
     for parameter, *parts in zip(state.parameters(), *(grads for grads, _, _ in results), strict=True):
         parameter.grad = None if parts[0] is None else sum(parts) / len(parts)
@@ -84,13 +92,6 @@ def train_step(
     state.step += 1
     action_error, position_error = np.mean([errors for _, *errors in results], axis=0)
     return float(action_error), float(position_error)
-
-
-@torch.no_grad()
-def validation_error(state: TrainingState, batches: list[Batch], weights: Tensor) -> float:
-    """Action error of the averaged weights on held-out episodes, controller units per number."""
-    errors = [((state.average(batch.inputs) - batch.chunks).abs() * weights).mean() for batch in batches]
-    return float(torch.stack(errors).mean()) if errors else float("nan")
 
 
 @contextmanager
@@ -125,55 +126,48 @@ def train(
     cache, size = options.work_dir / "cache", config.vision[0].image_size
     training = SampleSet(options.demonstrations, cache, size, lambda path: not is_held_out(path))
     validation = SampleSet(options.demonstrations, cache, size, is_held_out)
-    state = new_state(options, config, device)
-    saved = options.work_dir / "state.pt"
-    training.refresh()
-    validation.refresh()
-    if saved.exists():
-        state.load(saved)
-        report(f"resumed {saved} at step {state.step}")
-    else:
-        training.draw(1, np.random.default_rng(0))  # says so if there is no demonstration
-        state.statistics = dataset_statistics(training.episodes)
+    report(f"reading episodes below {options.demonstrations}; new ones are decoded, a tenth of a second each")
+    for samples in (training, validation):
+        samples.refresh(workers=options.threads)
+    training.draw(1, np.random.default_rng(0), options.suite_weights)  # says so if there is nothing to learn from
+    state = start(options, config, device, training, report)
     batcher = Batcher(state.statistics, tokenizer, prompt, device)
     weights = action_loss_weights(state.statistics["action"], options.gripper_weight).to(device)
     options.work_dir.mkdir(parents=True, exist_ok=True)
     (options.work_dir / "options.json").write_text(json.dumps(asdict(options), indent=2, default=str) + "\n")
-
     history: list[tuple[float, float]] = []  # (action error, position error) of each step since the last save
 
     def save() -> None:
-        error = validation_error(state, validation_batches(validation, batcher), weights)
-        state.save(saved)
-        kept = extra_files(options.out)
-        save_checkpoint(
-            options.out, state.average, tokenizer, {options.unnorm_key: state.statistics}, state.step, extra_files=kept
-        )
-        if not (options.out / "calibration.jsonl").exists():
-            write_calibration_set(options.demonstrations, options.out, prompt)
-        report(f"step {state.step}: held-out error {error:.4f}; saved {saved}, exported {options.out}")
+        state.save(options.work_dir / "state.pt", options.decay_from)
+        export(state, options, tokenizer, prompt)
+        errors = held_out_errors(state.average, validation, batcher, weights, pool)
         entry = {
             "step": state.step,
-            "held_out": error,
+            "held_out": float(np.mean(list(errors.values()))) if errors else None,
+            "held_out_of_suite": errors,
             "training": float(np.mean([action for action, _ in history])) if history else None,
+            "learning_rate": options.learning_rate * learning_rate_factor(state.step, options, state.warm_from),
+            "trained_s": round(state.trained_s, 1),
             "episodes": len(training.episodes),
+            "episodes_of_suite": training.episode_counts(),
             "samples": len(training),
         }
         with open(options.work_dir / "curve.jsonl", "a", encoding="utf-8") as curve:
             curve.write(json.dumps(entry) + "\n")
+        listed = ", ".join(f"{suite} {error:.4f}" for suite, error in errors.items())
+        report(f"step {state.step}: held-out error {listed}; saved {options.work_dir}, exported {options.out}")
         history.clear()
 
-    report(
-        f"{len(training)} samples of {len(training.episodes)} episodes, {len(training.instructions)} tasks, {device}"
-    )
+    report(f"{len(training)} samples of {training.episode_counts()} episodes, {len(training.tasks)} tasks, {device}")
     for name in (signal.SIGINT, signal.SIGTERM):  # also in the background, where a shell has SIGINT ignored
         signal.signal(name, _interrupt)
     pool = ThreadPoolExecutor(options.threads)
     try:
         last_save, last_report, reported_step = time.monotonic(), time.monotonic(), state.step
         while state.step < options.steps:
+            started = time.monotonic()
             seed = options.seed * 1_000_003 + state.step * options.threads
-            samples = training.draw(options.batch_size, np.random.default_rng(seed))
+            samples = training.draw(options.batch_size, np.random.default_rng(seed), options.suite_weights)
             shards = [
                 partial(
                     batcher.batch, samples.part(i, options.threads), training.instructions, Augmentation(), seed + i
@@ -182,6 +176,7 @@ def train(
             ]
             history.append(train_step(state, shards, weights, options, pool))
             now = time.monotonic()
+            state.trained_s += now - started
             if now - last_report > REPORT_S:
                 steps = state.step - reported_step
                 action, position = np.mean(history[-steps:], axis=0)
@@ -192,15 +187,41 @@ def train(
                 last_report, reported_step = now, state.step
             if now - last_save > options.save_minutes * 60:
                 save()
-                added = training.refresh() + validation.refresh()
-                report(f"{added} new episodes; {len(training)} samples of {len(training.episodes)} episodes")
+                added = sum(part.refresh(NEW_EPISODES_AT_ONCE, options.threads) for part in (training, validation))
+                report(f"{added} new episodes; {len(training)} samples of {training.episode_counts()} episodes")
                 last_save = last_report = time.monotonic()
                 reported_step = state.step
     finally:  # Ctrl-C and errors included: at most the running step is lost
-        pool.shutdown()
         if state.step:
             save()
+        pool.shutdown()
     return state
+
+
+def start(
+    options: TrainingOptions, config: PolicyConfig, device: str, training: SampleSet, report: Callable[[str], None]
+) -> TrainingState:
+    """Step 0, or where the saved state stopped; with statistics of all episodes there are if it has no fitting ones."""
+    state, saved = new_state(options, config, device), options.work_dir / "state.pt"
+    if saved.exists():
+        state.load(saved, options.decay_from)
+        report(f"resumed {saved} at step {state.step}")
+    if state.unnorm_key != options.unnorm_key or options.renormalize:
+        former = f", in place of {state.unnorm_key or 'unnamed'} ones; weights keep their meaning" * bool(state.step)
+        state.change_statistics(dataset_statistics(training.episodes), options.unnorm_key)
+        report(f"statistics {options.unnorm_key} of {len(training.episodes)} episodes{former}")
+    return state
+
+
+def export(state: TrainingState, options: TrainingOptions, tokenizer: Tokenizer, prompt: PromptSpec) -> None:
+    """Write the averaged weights as a checkpoint; what else lies there stays, the calibration set until the end."""
+    kept = [options.out / "README.md", options.out / "calibration.jsonl"]
+    kept += sorted((options.out / "calibration").glob("*.jpg"))
+    extra = {str(path.relative_to(options.out)): path for path in kept if path.exists()}
+    statistics = {options.unnorm_key: state.statistics}
+    save_checkpoint(options.out, state.average, tokenizer, statistics, state.step, extra_files=extra)
+    if state.step >= options.steps or not (options.out / "calibration.jsonl").exists():
+        write_calibration_set(options.demonstrations, options.out, prompt)
 
 
 def _interrupt(*_: object) -> None:
@@ -208,19 +229,29 @@ def _interrupt(*_: object) -> None:
 
 
 def is_held_out(path: Path) -> bool:
-    """Whether an episode file belongs to the validation set, by the number in its name."""
-    return int(path.stem.rpartition("_")[2]) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+    """Whether an episode file belongs to the validation set, by the numbers in its name: one in HELD_OUT_EVERY.
+
+    Tasks from 10 on hold out other numbers each, for suites of many tasks have few episodes of each.
+    """
+    number, task_id = (int(name.rpartition("_")[2]) for name in (path.stem, path.parent.name))
+    return (number + (task_id if task_id >= 10 else 0)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
 
-def validation_batches(validation: SampleSet, batcher: Batcher, count: int = 4) -> list[Batch]:
-    """The same held-out samples every time, as long as no episode is added; no noise."""
-    if not len(validation):
-        return []
-    rng = np.random.default_rng(0)
-    return [batcher.batch(validation.draw(48, rng), validation.instructions, NONE, 0) for _ in range(count)]
+def held_out_errors(
+    model: OpenVLAOFT, validation: SampleSet, batcher: Batcher, weights: Tensor, pool: Executor, count: int = 96
+) -> dict[str, float]:
+    """Action error of each suite, controller units per number, on `count` held-out samples without noise.
 
+    The same samples every time, as long as no episode is added.
+    """
 
-def extra_files(out: Path) -> dict[str, Path]:
-    """What else lies in the export (model card, calibration set) and must survive the next one."""
-    kept = [out / "README.md", out / "calibration.jsonl", *sorted((out / "calibration").glob("*.jpg"))]
-    return {str(path.relative_to(out)): path for path in kept if path.exists()}
+    def error(samples: Samples) -> float:
+        with torch.no_grad():  # of a thread
+            batch = batcher.batch(samples, validation.instructions, NONE, 0)
+            return float(((model(batch.inputs) - batch.chunks).abs() * weights).mean())
+
+    errors = {}
+    for suite in validation.episode_counts():
+        drawn = validation.draw(count, np.random.default_rng(0), {suite: 1.0})
+        errors[suite] = float(np.mean(list(pool.map(error, [drawn.part(i, 4) for i in range(4)]))))
+    return errors

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.model import OpenVLAOFT
 from qvla_offline.reference.architecture import initialize
 from qvla_offline.reference.auxiliary import PositionHeads
+from qvla_offline.reference.renormalize import renormalize
 from torch import nn
 
 from qvla_ros.atomic import atomic_file
@@ -25,11 +26,13 @@ class TrainingOptions:
     demonstrations: Path
     out: Path
     work_dir: Path
-    unnorm_key: str = "libero_object"
+    unnorm_key: str = "libero"
+    suite_weights: Mapping[str, float] | None = None  # shares of the suites; None: by the number of samples
     steps: int = 8000
     batch_size: int = 32
     learning_rate: float = 1e-3
     warmup_steps: int = 300
+    rewarm_steps: int = 100  # when a run goes on at another rate or with other statistics
     decay_steps: int = 2000  # linear to zero at the end; constant before, so that a run may be prolonged
     weight_decay: float = 0.05
     ema_decay: float = 0.998
@@ -39,6 +42,12 @@ class TrainingOptions:
     precision: str = "bfloat16"
     save_minutes: float = 4.0
     seed: int = 0
+    renormalize: bool = False
+
+    @property
+    def decay_from(self) -> int:
+        """The update at which the learning rate begins to fall."""
+        return self.steps - self.decay_steps
 
 
 @dataclass
@@ -50,34 +59,55 @@ class TrainingState:
     average: OpenVLAOFT  # exponential moving average of the weights: what is exported
     optimizer: torch.optim.Optimizer
     statistics: dict[str, Any]
+    unnorm_key: str = ""  # of the statistics
     step: int = 0
+    warm_from: int = 0  # where the latest warm-up began
+    trained_s: float = 0.0  # wall-clock time spent on all updates so far
 
     def parameters(self) -> list[nn.Parameter]:
         """All that is trained."""
         return [*self.model.parameters(), *self.heads.parameters()]
 
-    def save(self, path: Path) -> None:
-        """Write the state, whole or not at all."""
+    def save(self, path: Path, decay_from: int) -> None:
+        """Write the state, whole or not at all. decay_from: of the run so far; going on tells from it if it decayed."""
         payload = {
             "model": self.model.state_dict(),
             "heads": self.heads.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "statistics": json.dumps(self.statistics),
+            "unnorm_key": self.unnorm_key,
             "step": self.step,
+            "warm_from": self.warm_from,
+            "trained_s": self.trained_s,
+            "decay_from": decay_from,
         }
         with atomic_file(path) as temporary:
             torch.save(payload, temporary)
 
-    def load(self, path: Path) -> None:
-        """Continue from a saved state."""
+    def load(self, path: Path, decay_from: int) -> None:
+        """Continue from a saved state; warm up anew if its rate had begun to fall and is not to fall yet."""
         payload = torch.load(path, map_location="cpu", weights_only=True)
         self.model.load_state_dict(payload["model"])
         self.heads.load_state_dict(payload["heads"])
         self.average.load_state_dict(payload["average"])
+        for saved, group in zip(payload["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
+            saved.update({name: value for name, value in group.items() if name != "params"})  # options of this run
         self.optimizer.load_state_dict(payload["optimizer"])
         self.statistics = json.loads(payload["statistics"])
+        self.unnorm_key = payload.get("unnorm_key", "")  # older states do not say
         self.step = payload["step"]
+        self.warm_from = payload.get("warm_from", 0)
+        self.trained_s = payload.get("trained_s", 0.0)
+        if payload.get("decay_from", self.step) < self.step <= decay_from:
+            self.warm_from = self.step
+
+    def change_statistics(self, statistics: dict[str, Any], unnorm_key: str) -> None:
+        """Go on with other statistics; what the policy does in physical units stays, and the rate warms up anew."""
+        if self.step:
+            for model in (self.model, self.average):
+                renormalize(model, self.statistics, statistics)
+        self.statistics, self.unnorm_key, self.warm_from = statistics, unnorm_key, self.step
 
 
 def new_state(options: TrainingOptions, config: PolicyConfig, device: str) -> TrainingState:
@@ -99,4 +129,4 @@ def make_optimizer(options: TrainingOptions, modules: Sequence[nn.Module]) -> to
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98), foreach=True)
+    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98), fused=True)
