@@ -18,7 +18,8 @@ import sys
 
 from qvla_ros.cli.main import main
 
-sys.exit(main())
+if __name__ == "__main__":  # worker processes import this file
+    sys.exit(main())
 """
 
 
