@@ -100,7 +100,7 @@ def write_reference_size(directory: Path) -> Path:
     generator = torch.Generator().manual_seed(0)
     randomize(model, generator)
     save_checkpoint(
-        directory, model, tokenizer, {UNNORM_KEY: plausible_statistics(model.config.oft, generator)}, step=0
+        directory, model, tokenizer, {UNNORM_KEY: plausible_statistics(model.config.decoding, generator)}, step=0
     )
     return directory
 

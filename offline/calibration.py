@@ -70,7 +70,7 @@ def read_line(
         raise QvlaError(where, error, "one JSON object", _FIX) from error
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):
         raise QvlaError(f"{where}: text", _shown(record, "text"), "an instruction", _FIX)
-    config, dtype = checkpoint.config.oft, next(checkpoint.model.parameters()).dtype
+    config, dtype = checkpoint.config.decoding, next(checkpoint.model.parameters()).dtype
     if config.num_images > len(IMAGE_KEYS):
         raise QvlaError("num_images", config.num_images, f"at most {len(IMAGE_KEYS)}", "use another checkpoint")
     images = []
@@ -148,7 +148,7 @@ def upright_camera(checkpoint: Checkpoint, robot: RobotDescription, name: str, h
 
 
 def _proprio(record: dict[str, Any], where: str, checkpoint: Checkpoint) -> np.ndarray:
-    config, raw = checkpoint.config.oft, record.get("proprio")
+    config, raw = checkpoint.config.decoding, record.get("proprio")
     try:
         values = np.asarray(raw, dtype=np.float64)
     except (TypeError, ValueError):

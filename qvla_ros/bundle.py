@@ -29,6 +29,8 @@ REQUIRED_FILES = ("policy.onnx", "tokenizer.json", "statistics.json")
 KNOWN_FILES = (*REQUIRED_FILES, "policy.onnx.data", "policy.unpacked.onnx", "gates.json")
 
 Normalization = Literal["q99", "bounds"]
+# How the graph's outputs become actions; see DecoderSpec.
+DecoderKind = Literal["l1_chunk", "action_tokens", "diffusion", "univla"]
 # What the un-normalised gripper column of the model means; see qvla_ros.actions.opening_fraction.
 GripperConvention = Literal["opening_fraction", "closing_fraction", "signed_closing"]
 

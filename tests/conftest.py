@@ -1,12 +1,20 @@
-"""What tests of several folders share: one LIBERO scene, since building it takes seconds."""
+"""What tests of several folders share: the reference's numbers, and one LIBERO scene, which takes seconds to build."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from qvla_ros.simulation.libero import LiberoTask
+
+
+@pytest.fixture(scope="session")
+def vectors() -> dict:
+    """What the reference implementation computed; see `provenance` in the file."""
+    return json.loads((Path(__file__).parent / "data" / "openvla_vectors.json").read_text())
 
 
 @pytest.fixture(scope="session")

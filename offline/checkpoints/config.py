@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from qvla_ros.bundle import Normalization
+from qvla_ros.bundle import DecoderKind, Normalization
+from qvla_ros.diffusion import NUM_TRAIN_STEPS
 from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import parse
 
@@ -64,18 +65,33 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
-class OFTConfig:
-    """What OpenVLA-OFT adds. The defaults are its LIBERO constants; released checkpoints do not store them."""
+class DecodingConfig:
+    """What goes into the decoder beside one image and the prompt, and how actions come out of it.
 
+    The defaults are those of OpenVLA-OFT on LIBERO; released checkpoints do not store them (see `family`).
+    proprio_dim: 0 where the policy reads no proprioception. film: the prompt modulates the ViTs. diffusion_steps:
+    denoising steps at run time, a divisor of the 50 of training. pool_width, pool_heads: of UniVLA's action decoder.
+    """
+
+    kind: DecoderKind = "l1_chunk"
     chunk_length: int = 8
     action_dim: int = 7
     proprio_dim: int = 8
     num_images: int = 2
     normalization: Normalization = "q99"
+    film: bool = False
+    diffusion_steps: int = NUM_TRAIN_STEPS
+    pool_width: int = 512
+    pool_heads: int = 8
 
     @property
     def num_placeholders(self) -> int:
         return self.chunk_length * self.action_dim
+
+    @property
+    def family(self) -> str:
+        """The code base that such a checkpoint comes from."""
+        return {"action_tokens": "openvla", "univla": "univla"}.get(self.kind, "openvla-oft")
 
 
 @dataclass(frozen=True)
@@ -86,7 +102,7 @@ class PolicyConfig:
     image_resize_strategy: str
     vision: tuple[VisionConfig, ...]
     text: TextConfig
-    oft: OFTConfig
+    decoding: DecodingConfig
     n_action_bins: int = 256
     pad_to_multiple_of: int = 64
 
@@ -99,6 +115,11 @@ class PolicyConfig:
     def num_patches(self) -> int:
         """Patches of one image."""
         return self.vision[0].num_patches
+
+    @property
+    def action_vocabulary(self) -> int:
+        """One past the last action token: the embedding has `pad_to_multiple_of` rows more."""
+        return self.text.vocab_size - self.pad_to_multiple_of
 
 
 def _dinov2(size: int) -> VisionConfig:
@@ -122,8 +143,11 @@ BACKBONES: dict[str, tuple[VisionConfig, ...]] = {
 }
 
 
-def parse_config(data: Mapping[str, Any]) -> PolicyConfig:
-    """Read the JSON object of a config.json. Raises QvlaError on what this project cannot run."""
+def parse_config(data: Mapping[str, Any], implied: Mapping[str, Any] | None = None) -> PolicyConfig:
+    """Read the JSON object of a config.json. Raises QvlaError on what this project cannot run.
+
+    implied: fields of DecodingConfig that the files beside it tell; what config.json says under `decoding` wins.
+    """
     backbone_id = parse(str, data.get("vision_backbone_id", "siglip-vit-so400m"), f"{_FILE}: vision_backbone_id", _FIX)
     text_data = _object(data.get("text_config", {}), "text_config")
     model_type = text_data.get("model_type", "llama")
@@ -135,10 +159,16 @@ def parse_config(data: Mapping[str, Any]) -> PolicyConfig:
         image_resize_strategy=data.get("image_resize_strategy", "letterbox"),
         vision=_parse_vision(backbone_id, data),
         text=_build(TextConfig, {"num_key_value_heads": heads, **text_data}),
-        oft=_build(OFTConfig, _object(data.get("oft", {}), "oft")),
+        decoding=_build(DecodingConfig, {**(implied or {}), **stated_decoding(data)}),
         n_action_bins=parse(int, data.get("n_action_bins", 256), f"{_FILE}: n_action_bins", _FIX),
         pad_to_multiple_of=parse(int, data.get("pad_to_multiple_of", 64), f"{_FILE}: pad_to_multiple_of", _FIX),
     )
+
+
+def stated_decoding(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What config.json itself says of DecodingConfig: checkpoints of this project do, released ones do not."""
+    key = "oft" if "oft" in data else "decoding"
+    return _object(data.get(key, {}), key)
 
 
 def _parse_vision(backbone_id: str, data: Mapping[str, Any]) -> tuple[VisionConfig, ...]:
@@ -174,7 +204,7 @@ def _object(value: Any, key: str) -> Mapping[str, Any]:
     return value
 
 
-def config_json(config: PolicyConfig) -> dict[str, Any]:
+def config_json(config: PolicyConfig, torch_dtype: str = "float16") -> dict[str, Any]:
     """The JSON object that `parse_config` reads back to an equal config, with the keys of a real one around it."""
     fused = len(config.vision) > 1
     return {
@@ -193,7 +223,7 @@ def config_json(config: PolicyConfig) -> dict[str, Any]:
         "pad_token_id": config.text.pad_token_id,
         "text_config": {"model_type": "llama", **asdict(config.text)},
         "vision_configs": [asdict(vit) for vit in config.vision],
-        "oft": asdict(config.oft),
+        "decoding": asdict(config.decoding),
         "output_projector_states": False,
-        "torch_dtype": "float16",
+        "torch_dtype": torch_dtype,
     }

@@ -1,15 +1,46 @@
-"""A Llama decoder that attends in both directions, under transformers' parameter names.
+"""The Llama decoder under transformers' parameter names, attending in both directions or only backwards.
 
-OpenVLA-OFT runs its decoder bidirectionally (its fork of transformers drops the causal flag). Only what a policy needs
-is here: no cache, no generation; `lm_head` is held because a checkpoint holds it, and is never executed.
+OpenVLA-OFT runs its decoder bidirectionally (its fork of transformers drops the causal flag) and never executes
+`lm_head`; OpenVLA and UniVLA run it causally, a token at a time, with a cache of keys and values.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
 
 import torch
 from qvla_offline.checkpoints.config import TextConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+@dataclass
+class Cache:
+    """Keys and values [B, kv heads, T, head_dim] of the tokens seen so far, by layer; `LlamaModel` appends to it."""
+
+    layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    @property
+    def length(self) -> int:
+        """How many tokens it holds."""
+        return self.layers[0][0].shape[2] if self.layers else 0
+
+    def extend(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Append to layer `index`; returns all of its keys and values."""
+        if index == len(self.layers):
+            self.layers.append((key, value))
+        else:
+            seen_key, seen_value = self.layers[index]
+            self.layers[index] = torch.cat([seen_key, key], dim=2), torch.cat([seen_value, value], dim=2)
+        return self.layers[index]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a token may attend to: `mask` bool [B or 1, 1, T, seen tokens], None for everything; and the cache, if any."""
+
+    mask: Tensor | None = None
+    cache: Cache | None = None
 
 
 class RMSNorm(nn.Module):
@@ -39,15 +70,17 @@ class SelfAttention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, self.num_kv_heads * self.head_dim, bias=False)
         self.o_proj = nn.Linear(self.num_heads * self.head_dim, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], sight: Sight, layer: int) -> Tensor:
         batch, tokens, _ = x.shape
         query = rotate(self.q_proj(x).view(batch, tokens, self.num_heads, self.head_dim).transpose(1, 2), rotation)
         key = rotate(self.k_proj(x).view(batch, tokens, self.num_kv_heads, self.head_dim).transpose(1, 2), rotation)
         value = self.v_proj(x).view(batch, tokens, self.num_kv_heads, self.head_dim).transpose(1, 2)
+        if sight.cache is not None:
+            key, value = sight.cache.extend(layer, key, value)
         repeats = self.num_heads // self.num_kv_heads
         if repeats > 1:
             key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=sight.mask)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, tokens, -1))
 
 
@@ -70,15 +103,15 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rotation, mask)
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], sight: Sight, layer: int) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), rotation, sight, layer)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class LlamaModel(nn.Module):
     """Embeddings [B, T, D] -> hidden states [B, T, D] after the final norm.
 
-    position_ids: [B, T] or [1, T]; key_mask: bool [B, T], true where a token may be attended to, or None for all.
+    position_ids: [B, T] or [1, T]; sight: who sees whom; by default every token sees every token.
     """
 
     def __init__(self, config: TextConfig) -> None:
@@ -88,16 +121,22 @@ class LlamaModel(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, embeddings: Tensor, position_ids: Tensor, key_mask: Tensor | None = None) -> Tensor:
+    def forward(self, embeddings: Tensor, position_ids: Tensor, sight: Sight = Sight()) -> Tensor:
         rotation = rotary_tables(position_ids, self.config.head_dim, self.config.rope_theta, embeddings.dtype)
-        mask = None if key_mask is None else key_mask[:, None, None, :]
-        for layer in self.layers:
-            embeddings = layer(embeddings, rotation, mask)
+        for index, layer in enumerate(self.layers):
+            embeddings = layer(embeddings, rotation, sight, index)
         return self.norm(embeddings)
+
+    def causal(self, embeddings: Tensor, cache: Cache) -> Tensor:
+        """The next tokens of the sequence that `cache` holds: each sees itself and what came before. Extends the cache."""
+        start, count = cache.length, embeddings.shape[1]
+        positions = torch.arange(start + count, device=embeddings.device)
+        mask = positions[None, :] <= positions[start:, None]
+        return self(embeddings, positions[None, start:], Sight(mask[None, None], cache))
 
 
 class LlamaForCausalLM(nn.Module):
-    """Only the names: `model.*` is the decoder, `lm_head` the unused vocabulary projection."""
+    """Only the names: `model.*` is the decoder, `lm_head` the vocabulary projection."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()

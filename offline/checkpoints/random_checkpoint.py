@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from qvla_offline.checkpoints.config import OFTConfig, PolicyConfig, TextConfig, VisionConfig
+from qvla_offline.checkpoints.config import DecodingConfig, PolicyConfig, TextConfig, VisionConfig
 from qvla_offline.checkpoints.io import save_checkpoint
 from qvla_offline.checkpoints.model import OpenVLAOFT
 from qvla_offline.reference.tokenizer import padded_vocabulary, train_tokenizer
@@ -62,7 +62,7 @@ def random_config(size: str, vocab_size: int, pad_token_id: int) -> PolicyConfig
         num_key_value_heads=heads,
         pad_token_id=pad_token_id,
     )
-    return PolicyConfig("dinosiglip-vit-so-224px", "resize-naive", (first, second), text, OFTConfig())
+    return PolicyConfig("dinosiglip-vit-so-224px", "resize-naive", (first, second), text, DecodingConfig())
 
 
 @torch.no_grad()
@@ -85,7 +85,7 @@ def randomize(model: OpenVLAOFT, generator: torch.Generator) -> None:
     head.fc2.weight.mul_(0.3)  # keeps most actions within [-1, 1]
 
 
-def plausible_statistics(oft: OFTConfig, generator: torch.Generator) -> dict[str, Any]:
+def plausible_statistics(oft: DecodingConfig, generator: torch.Generator) -> dict[str, Any]:
     """Ranges like LIBERO's: six motion deltas within [-1, 1], a gripper in [0, 1] left as it is, state in metres."""
 
     def ranges(low: list[float], high: list[float]) -> dict[str, Any]:
@@ -131,6 +131,6 @@ def write_random_checkpoint(
     if family != "openvla-oft":
         raise QvlaError("family", family, "openvla-oft", "choose with --family")
     model = random_model(size, seed)
-    statistics = plausible_statistics(model.config.oft, torch.Generator().manual_seed(seed))
+    statistics = plausible_statistics(model.config.decoding, torch.Generator().manual_seed(seed))
     save_checkpoint(directory, model, train_tokenizer(), {UNNORM_KEY: statistics}, step=1000)
     return Path(directory)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from qvla_offline.checkpoints.config import OFTConfig
+from qvla_offline.checkpoints.config import DecodingConfig
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import parse, read_json
 
 
-def choose_statistics(file: Path, unnorm_key: str | None, oft: OFTConfig, fix: str) -> tuple[str, dict[str, Any]]:
+def choose_statistics(file: Path, unnorm_key: str | None, oft: DecodingConfig, fix: str) -> tuple[str, dict[str, Any]]:
     """(dataset key, {"action": {...}, "proprio": {...}}); a LIBERO suite's name also finds `<suite>_no_noops`.
 
     Raises QvlaError naming the file and the key unless every level that is read holds one finite number per dimension.

@@ -52,9 +52,12 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm block: attention, then MLP, each scaled per channel where the family has LayerScale."""
+    """Pre-norm block: attention, then MLP, each scaled per channel where the family has LayerScale.
 
-    def __init__(self, config: VisionConfig) -> None:
+    With FiLM, the mean embedding of the prompt scales and shifts the channels between the two.
+    """
+
+    def __init__(self, config: VisionConfig, film_width: int | None = None) -> None:
         super().__init__()
         width, eps = config.embed_dim, config.layer_norm_eps
         self.norm1 = nn.LayerNorm(width, eps=eps)
@@ -63,9 +66,14 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = Mlp(width, config.mlp_hidden)
         self.ls2 = LayerScale(width) if config.layer_scale else nn.Identity()
+        if film_width is not None:
+            self.scale = nn.Linear(film_width, width)
+            self.shift = nn.Linear(film_width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, language: Tensor | None = None) -> Tensor:
         x = x + self.ls1(self.attn(self.norm1(x)))
+        if language is not None:
+            x = x * (1 + self.scale(language)[:, None]) + self.shift(language)[:, None]
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
@@ -93,9 +101,12 @@ class AttentionPool(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Normalised images [B, 3, S, S] -> patch features [B, (S / patch)^2, width] after block n-2."""
+    """Normalised images [B, 3, S, S] -> patch features [B, (S / patch)^2, width] after block n-2.
 
-    def __init__(self, config: VisionConfig) -> None:
+    film_width: width of the language embedding [B, D] that `forward` then takes too; None without FiLM.
+    """
+
+    def __init__(self, config: VisionConfig, film_width: int | None = None) -> None:
         super().__init__()
         self.config = config
         width = config.embed_dim
@@ -105,15 +116,15 @@ class VisionTransformer(nn.Module):
             self.reg_token = nn.Parameter(torch.zeros(1, config.reg_tokens, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.num_patches, width))
         self.patch_embed = PatchEmbed(config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(Block(config, film_width) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         if config.attention_pool:
             self.attn_pool = AttentionPool(config)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, language: Tensor | None = None) -> Tensor:
         x = self.patch_embed(images) + self.pos_embed
         prefix = [getattr(self, name) for name in ("cls_token", "reg_token") if hasattr(self, name)]
         x = torch.cat([*(token.expand(len(x), -1, -1) for token in prefix), x], dim=1)
         for block in self.blocks[:-1]:
-            x = block(x)
+            x = block(x, language)
         return x[:, self.config.num_prefix_tokens :]

@@ -109,7 +109,7 @@ def _summary(
 
 
 def _manifest(checkpoint: Checkpoint, robot: RobotDescription, summary: QuantizationSummary) -> Manifest:
-    config, oft = checkpoint.config, checkpoint.config.oft
+    config, oft = checkpoint.config, checkpoint.config.decoding
     expected = (
         ("cameras", len(robot.cameras), oft.num_images),
         ("proprioception", len(robot.proprioception), oft.proprio_dim),

@@ -21,7 +21,7 @@ VIT_NAMES = ("featurizer", "fused_featurizer")
 
 def emit_policy(graph: GraphBuilder, weights: Weights, config: PolicyConfig) -> None:
     """Write the policy into `graph`; inputs and output as docs/architecture.md names them."""
-    oft, width = config.oft, config.text.hidden_size
+    oft, width = config.decoding, config.text.hidden_size
     size, channels = config.vision[0].image_size, 3 * len(config.vision) * oft.num_images
     pixels = graph.input("pixel_values", np.float32, [1, channels, size, size])
     ids = graph.input("input_ids", np.int64, [1, "prompt_tokens"])
@@ -50,7 +50,7 @@ def _to_compute(graph: GraphBuilder, x: str) -> str:
 
 def _patches(graph: GraphBuilder, weights: Weights, config: PolicyConfig, pixels: str) -> str:
     """[1, 3 * ViTs * images, S, S] -> projected patches [1, images * patches, D], image after image."""
-    count, vits, size = config.oft.num_images, len(config.vision), config.vision[0].image_size
+    count, vits, size = config.decoding.num_images, len(config.vision), config.vision[0].image_size
     views = graph.op("Reshape", pixels, graph.constant([count, 3 * vits, size, size]))
     features = []
     for index, (name, vit) in enumerate(zip(VIT_NAMES, config.vision, strict=False)):

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import torch
-from qvla_offline.checkpoints.config import OFTConfig, PolicyConfig, TextConfig, VisionConfig
+from qvla_offline.checkpoints.config import DecodingConfig, PolicyConfig, TextConfig, VisionConfig
 from qvla_offline.checkpoints.model import OpenVLAOFT
 from qvla_offline.reference.tokenizer import padded_vocabulary
 from tokenizers import Tokenizer
@@ -40,7 +40,7 @@ def reference_config(tokenizer: Tokenizer) -> PolicyConfig:
         num_key_value_heads=4,
         pad_token_id=tokenizer.token_to_id("<PAD>"),
     )
-    return PolicyConfig("dinosiglip-vit-so-224px", "resize-naive", (dino, siglip), text, OFTConfig())
+    return PolicyConfig("dinosiglip-vit-so-224px", "resize-naive", (dino, siglip), text, DecodingConfig())
 
 
 @torch.no_grad()

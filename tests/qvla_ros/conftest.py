@@ -30,12 +30,6 @@ HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 @pytest.fixture(scope="session")
-def vectors() -> dict:
-    """What the reference implementation computed; see `provenance` in the file."""
-    return json.loads((Path(__file__).parents[1] / "data" / "openvla_vectors.json").read_text())
-
-
-@pytest.fixture(scope="session")
 def manifest() -> Manifest:
     cameras = tuple(
         CameraSpec(name, CAMERA_SIZE, CAMERA_SIZE, True, None, 16, 0.9, (HALF,)) for name in libero.CAMERA_NAMES

@@ -118,7 +118,7 @@ def write(path: Path, name: str, content: object) -> None:
         (lambda path: edit_config(path, text_config="llama"), "text_config"),
         (lambda path: edit_config(path, text_config={"hidden_size": "wide"}), "TextConfig.hidden_size"),
         (lambda path: edit_config(path, vision_configs=[]), "vision_configs"),
-        (lambda path: edit_config(path, oft=[]), "oft"),
+        (lambda path: edit_config(path, decoding=[]), "decoding"),
         (lambda path: write(path, "dataset_statistics.json", []), "dataset_statistics.json"),
         (lambda path: write(path, "dataset_statistics.json", {"a": 1}), "dataset_statistics.json: a.action"),
         (lambda path: edit_statistics(path, "action", q99="gone"), "libero_object_no_noops.action.q99"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from qvla_offline.checkpoints.config import TextConfig, parse_config
-from qvla_offline.checkpoints.llama import LlamaForCausalLM
+from qvla_offline.checkpoints.llama import Cache, LlamaForCausalLM
 from qvla_offline.checkpoints.model import OpenVLAOFT, PolicyInputs
 from qvla_offline.checkpoints.random_checkpoint import random_model
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
@@ -22,15 +22,16 @@ def model() -> OpenVLAOFT:
 def random_inputs(model: OpenVLAOFT, batch: int, length: int, seed: int = 0) -> PolicyInputs:
     generator = torch.Generator().manual_seed(seed)
     config = model.config
-    size, channels = config.vision[0].image_size, 3 * len(config.vision) * config.oft.num_images
+    size, channels = config.vision[0].image_size, 3 * len(config.vision) * config.decoding.num_images
     ids = torch.randint(3, 400, (batch, length), generator=generator)
     ids[:, 0] = 1
     pixels = torch.randn(batch, channels, size, size, generator=generator)
-    return PolicyInputs(pixels, ids, torch.rand(batch, config.oft.proprio_dim, generator=generator) * 2 - 1)
+    return PolicyInputs(pixels, ids, torch.rand(batch, config.decoding.proprio_dim, generator=generator) * 2 - 1)
 
 
-@torch.no_grad()
-def test_decoder_equals_transformers_llama_with_a_bidirectional_mask() -> None:
+@pytest.fixture(scope="module")
+def decoders() -> tuple[LlamaForCausalLM, nn.Module]:
+    """Ours, and that of transformers with the same weights."""
     from transformers import LlamaConfig
     from transformers import LlamaForCausalLM as Reference
 
@@ -50,11 +51,29 @@ def test_decoder_equals_transformers_llama_with_a_bidirectional_mask() -> None:
     )
     assert list(ours.state_dict()) == list(reference.state_dict())
     ours.load_state_dict(reference.state_dict())
+    return ours, reference
+
+
+@torch.no_grad()
+def test_decoder_equals_transformers_llama_with_a_bidirectional_mask(decoders) -> None:
+    ours, reference = decoders
     embeddings = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(0))
     expected = reference.model(
         inputs_embeds=embeddings, attention_mask=torch.zeros(2, 1, 9, 9), use_cache=False
     ).last_hidden_state
     torch.testing.assert_close(ours.model(embeddings, torch.arange(9)[None]), expected)
+
+
+@torch.no_grad()
+def test_decoder_equals_transformers_llama_when_it_sees_only_backwards(decoders) -> None:
+    ours, reference = decoders
+    embeddings = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(1))
+    expected = reference.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+    torch.testing.assert_close(ours.model.causal(embeddings, Cache()), expected)
+    cache = Cache()
+    pieces = [ours.model.causal(part, cache) for part in embeddings.split([5, 1, 2, 1], dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), expected)
+    assert cache.length == 9
 
 
 def test_hidden_states_are_taken_one_before_the_placeholders(model: OpenVLAOFT) -> None:

@@ -63,11 +63,11 @@ def rounded_model(model: OpenVLAOFT, weights: Weights) -> OpenVLAOFT:
 def random_inputs(config: PolicyConfig, seed: int, prompt_tokens: int) -> dict[str, np.ndarray]:
     """Inputs of the policy graph."""
     rng = np.random.default_rng(seed)
-    size, channels = config.vision[0].image_size, 3 * len(config.vision) * config.oft.num_images
+    size, channels = config.vision[0].image_size, 3 * len(config.vision) * config.decoding.num_images
     return {
         "pixel_values": rng.standard_normal((1, channels, size, size), dtype=np.float32),
         "input_ids": rng.integers(3, config.text.vocab_size, (1, prompt_tokens)),
-        "proprio": rng.uniform(-1, 1, (1, config.oft.proprio_dim)).astype(np.float32),
+        "proprio": rng.uniform(-1, 1, (1, config.decoding.proprio_dim)).astype(np.float32),
     }
 
 
@@ -119,7 +119,8 @@ def test_shared_key_heads_agree(tmp_path: Path, run_graph, model: OpenVLAOFT) ->
 
 
 def test_a_single_backbone_and_a_single_image_agree(tmp_path: Path, run_graph, model: OpenVLAOFT) -> None:
-    config = replace(model.config, vision=model.config.vision[1:], oft=replace(model.config.oft, num_images=1))
+    decoding = replace(model.config.decoding, num_images=1)
+    config = replace(model.config, vision=model.config.vision[1:], decoding=decoding)
     single = changed_model(config)
     check_parity(tmp_path / "policy.onnx", run_graph, single, random_gates(single, 1))
 
