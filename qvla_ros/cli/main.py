@@ -39,6 +39,7 @@ WORKSTATION = {
     "demonstrations": Verb("qvla_offline.cli.demonstrations", "record a scripted expert in LIBERO"),
     "train_reference": Verb("qvla_offline.cli.train_reference", "train the small policy that is bundled"),
     "evaluate_reference": Verb("qvla_offline.cli.evaluate_reference", "success of a float checkpoint, without ROS"),
+    "export_demonstrations": Verb("qvla_offline.cli.export_demonstrations", "recordings as a LeRobot dataset"),
     "dagger": Verb("qvla_offline.cli.dagger", "the policy drives, the expert labels: data where it errs"),
     "random_checkpoint": Verb("qvla_offline.cli.random_checkpoint", "a small untrained checkpoint in the real layout"),
 }
@@ -108,9 +109,9 @@ def overview() -> str:
     lines = ["usage: qvla VERB [options]        (qvla VERB --help tells a verb's options)", ""]
     for title, verbs in (("workstation (torch)", WORKSTATION), ("robot (numpy, one engine, ROS 2)", ROBOT)):
         lines.append(f"{title}:")
-        lines += [f"  {name:<19}{verb.summary}" for name, verb in verbs.items()]
+        lines += [f"  {name:<23}{verb.summary}" for name, verb in verbs.items()]
         lines.append("")
-    return "\n".join([*lines, "options:", f"  {'--version':<19}print the version"])
+    return "\n".join([*lines, "options:", f"  {'--version':<23}print the version"])
 
 
 def package_version() -> str:
