@@ -19,10 +19,10 @@ from qvla_offline.checkpoints.config import PolicyConfig, config_json, parse_con
 from qvla_offline.checkpoints.empty import empty_model
 from qvla_offline.checkpoints.model import OpenVLAOFT
 from qvla_offline.checkpoints.statistics import choose_statistics
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from qvla_offline.checkpoints.stored import COMPLETE
+from qvla_offline.checkpoints.tensor_source import TensorSource, open_tensors
+from safetensors.torch import save
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from qvla_ros.atomic import atomic_directory
 from qvla_ros.bundle import PromptSpec
@@ -31,7 +31,6 @@ from qvla_ros.strict_json import parse, read_json
 
 FAMILY = "openvla-oft"
 COMPONENTS = ("action_head", "proprio_projector")
-COMPLETE = "download the checkpoint again, or name another directory with --pretrained_checkpoint"
 PROMPT_TEMPLATE = "In: What action should the robot take to {instruction}?\nOut:"
 # ImageNet's and SigLIP's statistics, rounded to bfloat16 as OpenVLA's converter left them in preprocessor_config.json.
 IMAGENET = ((0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375))
@@ -46,13 +45,15 @@ class Checkpoint:
     """A loaded policy and all that is needed to feed it.
 
     statistics: {"action": {...}, "proprio": {...}} of `unnorm_key`; normalizations: (mean, std) per vision backbone,
-    in the order of the channels of `pixel_values`; model: in eval mode, float32 unless asked otherwise.
+    in the order of the channels of `pixel_values`; model: in eval mode, float32 unless asked otherwise, on the meta
+    device if opened lazily; tensors: its weights as they are stored.
     """
 
     path: Path
     family: str
     config: PolicyConfig
     model: OpenVLAOFT
+    tensors: TensorSource
     tokenizer: Tokenizer
     prompt: PromptSpec
     statistics: dict[str, Any]
@@ -62,9 +63,15 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    path: str | Path, unnorm_key: str | None = None, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    path: str | Path,
+    unnorm_key: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    lazily: bool = False,
 ) -> Checkpoint:
     """Load an OpenVLA-OFT directory (L1 head). `unnorm_key` may be omitted when it holds one dataset's statistics.
+
+    lazily: check everything, but leave the model without weights (on the meta device); they are in `tensors`.
 
     Raises QvlaError naming the file or key for anything missing, corrupt, of another shape or ambiguous.
     """
@@ -74,21 +81,22 @@ def load_checkpoint(
         raise QvlaError("checkpoint", directory, "a directory in the OpenVLA-OFT layout", "check the path")
     config = parse_config(_read_object(directory / "config.json"))
     statistics_file = directory / "dataset_statistics.json"
-    key, statistics = choose_statistics(statistics_file, unnorm_key, config.oft, COMPLETE)
+    key, statistics = choose_statistics(statistics_file, unnorm_key, config.decoding, COMPLETE)
     normalizations = _normalizations(directory, len(config.vision))
     tokenizer = _load_tokenizer(directory / "tokenizer.json")
 
     components = {name: _component_file(directory, name) for name in COMPONENTS}
-    tensors = _load_weights(directory)
-    for name, file in components.items():
-        tensors.update({f"{name}.{entry}": tensor for entry, tensor in _load_component(file).items()})
+    tensors = open_tensors(directory, components)
     model = empty_model(config)
-    _assign(model, {name: tensor.to(device=device, dtype=dtype) for name, tensor in tensors.items()}, directory)
+    tensors.check_against(model, directory)
+    if not lazily:
+        model.load_state_dict({name: t.to(device=device, dtype=dtype) for name, t in tensors.items()}, assign=True)
     return Checkpoint(
         path=directory,
         family=FAMILY,
         config=config,
         model=model.eval().requires_grad_(False),
+        tensors=tensors,
         tokenizer=tokenizer,
         prompt=PromptSpec(PROMPT_TEMPLATE, lowercase=True, append_token_id=tokenizer.token_to_id("▁")),
         statistics=statistics,
@@ -196,27 +204,6 @@ def _load_tokenizer(file: Path) -> Tokenizer:
     return tokenizer
 
 
-def _load_weights(directory: Path) -> dict[str, Tensor]:
-    index = directory / "model.safetensors.index.json"
-    names = ["model.safetensors"]
-    if index.is_file():
-        weight_map = parse(dict[str, str], _read_object(index).get("weight_map"), f"{index}: weight_map", COMPLETE)
-        names = sorted(set(weight_map.values()))
-        for name in names:  # a path would read outside the directory
-            if Path(name).name != name:
-                raise QvlaError(f"{index}: weight_map", name, "plain file names, beside the index", COMPLETE)
-    tensors: dict[str, Tensor] = {}
-    for name in names:
-        file = directory / name
-        if not file.is_file():
-            raise QvlaError(str(file), "no such file", "weights in safetensors", COMPLETE)
-        try:
-            tensors.update(load_file(file))
-        except SafetensorError as error:
-            raise QvlaError(str(file), error, "an intact safetensors file", COMPLETE) from error
-    return tensors
-
-
 def _component_file(directory: Path, component: str) -> Path:
     """The one file named after the component; upstream's rule: its name holds the component and "checkpoint"."""
     found = sorted(file for file in directory.iterdir() if component in file.name and "checkpoint" in file.name)
@@ -225,29 +212,6 @@ def _component_file(directory: Path, component: str) -> Path:
         expected = f"exactly one {component}--<step>_checkpoint.pt"
         raise QvlaError(f"{directory}/{component}--*_checkpoint.pt", names, expected, COMPLETE)
     return found[0]
-
-
-def _load_component(file: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes end the restricted unpickler in any of a dozen exception types
-        raise QvlaError(str(file), type(error).__name__, "a plain state dict of tensors", COMPLETE) from error
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise QvlaError(str(file), type(state).__name__, "a plain state dict of tensors", COMPLETE)
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-
-
-def _assign(model: OpenVLAOFT, tensors: dict[str, Tensor], directory: Path) -> None:
-    """Put the tensors in place of the model's empty ones; every name and shape must agree."""
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for name, shape in expected.items():
-        found = tuple(tensors[name].shape) if name in tensors else "nothing"
-        if found != shape:
-            raise QvlaError(f"{directory}: {name}", found, f"a tensor of shape {shape}, after config.json", COMPLETE)
-    unknown = sorted(set(tensors) - set(expected))
-    if unknown:
-        raise QvlaError(f"{directory}: {unknown[0]}", "a tensor", "only tensors of an OpenVLA-OFT model", COMPLETE)
-    model.load_state_dict(tensors, assign=True)
 
 
 def _normalizations(directory: Path, num_backbones: int) -> tuple[Normalization, ...]:

@@ -1,0 +1,94 @@
+"""The tensors of a checkpoint directory, read one at a time when asked for, so that a 7B model never lies in memory.
+
+Weights are in `model.safetensors`, or in shards with an index beside them; parts that OpenVLA-OFT and UniVLA add are in
+`.pt` files, which are plain state dicts. A LoRA adapter is merged as its tensors are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from qvla_offline.checkpoints import lora
+from qvla_offline.checkpoints.stored import (
+    COMPLETE,
+    INDEX,
+    SINGLE_FILE,
+    StoredTensor,
+    component_tensors,
+    main_tensors,
+)
+from torch import Tensor
+
+from qvla_ros.errors import QvlaError
+
+ADAPTER_FOLDER = "lora_adapter"
+
+
+class TensorSource(Mapping[str, Tensor]):
+    """Name -> tensor. Each access reads that tensor anew and keeps nothing; `stored` tells shapes without reading."""
+
+    def __init__(self, stored: Mapping[str, StoredTensor]) -> None:
+        self.stored = dict(stored)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.stored[name].read()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.stored)
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.stored  # Mapping's own would read the tensor
+
+    def check_against(self, model: torch.nn.Module, directory: Path) -> None:
+        """QvlaError unless names and shapes are exactly those of `model`. No tensor is read."""
+        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        for name, shape in expected.items():
+            found = self.stored[name].shape if name in self.stored else "nothing"
+            if found != shape:
+                wanted = f"a tensor of shape {shape}, after config.json"
+                raise QvlaError(f"{directory}: {name}", found, wanted, COMPLETE)
+        unknown = sorted(set(self.stored) - set(expected))
+        if unknown:
+            file, wanted = self.stored[unknown[0]].file.name, "only tensors of the model that config.json describes"
+            raise QvlaError(f"{directory}: {unknown[0]}", f"a tensor in {file}", wanted, COMPLETE)
+
+
+def open_tensors(directory: Path, components: Mapping[str, Path]) -> TensorSource:
+    """All tensors of a checkpoint directory: its weights, and the `.pt` file of every component, as `component.name`.
+
+    An adapter (adapter_config.json) in the directory itself is merged into the weights beside it or, if there are none,
+    into those of its base model, which must be a local directory. OpenVLA-OFT leaves the adapter in `lora_adapter/`
+    beside weights that have it merged already; it counts only where there are no weights.
+    """
+    tensors = _weights(directory)
+    for name, file in components.items():
+        tensors |= component_tensors(file, name)
+    return TensorSource(tensors)
+
+
+def _weights(directory: Path) -> dict[str, StoredTensor]:
+    whole = (directory / SINGLE_FILE).is_file() or (directory / INDEX).is_file()
+    if (directory / lora.CONFIG).is_file():
+        return lora.with_adapter(main_tensors(directory if whole else _base(directory)), directory)
+    adapter = directory / ADAPTER_FOLDER
+    if not whole and (adapter / lora.CONFIG).is_file():
+        return lora.with_adapter(main_tensors(_base(adapter)), adapter)
+    return main_tensors(directory)
+
+
+def _base(adapter: Path) -> Path:
+    """The directory of the model that an adapter was trained on, as its configuration names it."""
+    named = lora.read_adapter_config(adapter).base_model_name_or_path
+    base = adapter / (named or "")  # an absolute path stays what it is
+    if named is None or not base.is_dir():
+        key, fix = (
+            f"{adapter / lora.CONFIG}: base_model_name_or_path",
+            "download the base model, and name its folder there",
+        )
+        raise QvlaError(key, named, "a local directory with the base model's weights", fix)
+    return base
