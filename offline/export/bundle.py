@@ -14,7 +14,7 @@ from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.linear import opset_for
 from qvla_offline.export.policy import emit_policy
-from qvla_offline.export.robot import LIBERO, RobotDescription
+from qvla_offline.export.robot import LIBERO, RobotDescription, camera_specs
 from qvla_offline.export.unpacked import merge_row_groups
 from qvla_offline.export.weights import Weights
 from qvla_offline.gates import Gates, match_layers, read_gates, write_gates
@@ -22,7 +22,6 @@ from qvla_offline.quantizers import QuantizationScheme
 
 from qvla_ros.bundle import (
     ActionSpec,
-    CameraSpec,
     Manifest,
     ProprioceptionSpec,
     QuantizationSummary,
@@ -119,19 +118,9 @@ def _manifest(checkpoint: Checkpoint, robot: RobotDescription, summary: Quantiza
         if found != wanted:
             fix = "describe the robot that the policy was trained on with --robot_path"
             raise QvlaError(f"robot {key}", f"{found} entries", f"{wanted}, as the checkpoint's config.json has", fix)
-    cameras = tuple(
-        CameraSpec(
-            **asdict(camera),
-            jpeg_quality=robot.jpeg_quality,
-            input_size=config.vision[0].image_size,
-            center_crop_area=robot.center_crop_area,
-            normalizations=checkpoint.normalizations,
-        )
-        for camera in robot.cameras
-    )
     return Manifest(
         family=checkpoint.family,
-        cameras=cameras,
+        cameras=camera_specs(robot, config.vision[0].image_size, checkpoint.normalizations),
         proprioception=ProprioceptionSpec(robot.proprioception, oft.normalization),
         prompt=checkpoint.prompt,
         actions=ActionSpec(**asdict(robot.actions), chunk_length=oft.chunk_length, normalization=oft.normalization),

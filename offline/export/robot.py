@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
-from qvla_ros.bundle import GripperConvention
+from qvla_ros.bundle import CameraSpec, GripperConvention
 from qvla_ros.errors import QvlaError
 from qvla_ros.simulation import specification as libero
 from qvla_ros.strict_json import parse
+
+if TYPE_CHECKING:
+    from qvla_offline.checkpoints.io import Normalization
 
 IMAGE_SIZE = 256  # LIBERO's released evaluation renders at this size
 
@@ -41,7 +45,11 @@ class RobotActions:
 
 @dataclass(frozen=True)
 class RobotDescription:
-    """Cameras in the order in which the policy reads them, the image chain, and names for the numbers in and out."""
+    """Cameras in the order in which the policy reads them, the image chain, and names for the numbers in and out.
+
+    jpeg_quality: of the files in which the training images were kept; the robot's images go through the same.
+    center_crop_area: fraction of the pixels that the policy sees, the middle of them.
+    """
 
     cameras: tuple[RobotCamera, ...]
     jpeg_quality: int | None
@@ -50,9 +58,11 @@ class RobotDescription:
     actions: RobotActions
 
 
+# The released data are JPEG files of this quality, and OpenVLA-OFT's evaluation gives its images the same round trip;
+# `qvla demonstrations` stores its images so, and training crops them so, by what is written here.
 LIBERO = RobotDescription(
     cameras=tuple(RobotCamera(name, IMAGE_SIZE, IMAGE_SIZE, rotate_180=True) for name in libero.CAMERA_NAMES),
-    jpeg_quality=None,
+    jpeg_quality=95,
     center_crop_area=0.9,
     proprioception=libero.PROPRIOCEPTION_NAMES,
     actions=RobotActions(
@@ -66,6 +76,22 @@ LIBERO = RobotDescription(
         limits=libero.ACTION_LIMITS,
     ),
 )
+
+
+def camera_specs(
+    robot: RobotDescription, input_size: int, normalizations: tuple[Normalization, ...]
+) -> tuple[CameraSpec, ...]:
+    """The robot's cameras with the whole chain of images, for a policy that reads input_size x input_size pixels."""
+    return tuple(
+        CameraSpec(
+            **asdict(camera),
+            jpeg_quality=robot.jpeg_quality,
+            input_size=input_size,
+            center_crop_area=robot.center_crop_area,
+            normalizations=normalizations,
+        )
+        for camera in robot.cameras
+    )
 
 
 def read_robot(path: str | Path) -> RobotDescription:

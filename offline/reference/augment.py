@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CROP_AREA = 0.9  # OpenVLA-OFT evaluates on the centre crop of this area
-
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -24,13 +22,13 @@ class Augmentation:
 NONE = Augmentation(0.0, 0.0, 0.0, 0.0)
 
 
-def crop_images(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """uint8 [B, V, S, S, 3] -> float [B, V, 3, S, S] in [0, 1]: near-centre crop of CROP_AREA, resized back bilinearly.
+def crop_images(images: Tensor, area: float, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """uint8 [B, V, S, S, 3] -> float [B, V, 3, S, S] in [0, 1]: near-centre crop, resized back bilinearly.
 
-    One box and one colour change per sample, shared by its views.
+    area: fraction of the pixels that the crop keeps. One box and one colour change per sample, shared by its views.
     """
     batch, views, size = images.shape[:3]
-    side = CROP_AREA**0.5
+    side = area**0.5
 
     def uniform(half_width: float, columns: int) -> Tensor:
         noise = torch.rand(batch, columns, generator=generator) * 2.0 - 1.0

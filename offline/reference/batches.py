@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from qvla_offline.checkpoints.io import IMAGENET, SYMMETRIC
 from qvla_offline.checkpoints.model import PolicyInputs
+from qvla_offline.export.robot import LIBERO
 from qvla_offline.reference.augment import Augmentation, crop_images, normalize_pixels
 from qvla_offline.reference.samples import Samples
 from tokenizers import Tokenizer
@@ -41,9 +42,8 @@ class Batcher:
         """`instructions[i]` is the text of task i; all noise follows from `seed`."""
         generator = torch.Generator().manual_seed(seed)
         images = torch.from_numpy(samples.images).to(self.device)
-        pixels = normalize_pixels(
-            crop_images(images, augmentation, generator), MEANS.to(self.device), STDS.to(self.device)
-        )
+        cropped = crop_images(images, LIBERO.center_crop_area or 1.0, augmentation, generator)
+        pixels = normalize_pixels(cropped, MEANS.to(self.device), STDS.to(self.device))
         low, high = (self.statistics["proprio"][name] for name in ("q01", "q99"))
         proprio = torch.from_numpy(normalize_proprioception(samples.proprio, low, high).astype(np.float32))
         proprio = proprio + augmentation.proprio_std * torch.randn(proprio.shape, generator=generator)

@@ -10,7 +10,7 @@ One episode is one file, `<out>/<suite>/task_<id>/episode_<index>.npz` (numpy, n
     object_position_m      float32 [T, 3]  middle of the object to be picked; privileged, for auxiliary losses only
     goal_position_m        float32 [T, 3]  middle of the container's rim; privileged as well
     image_steps            int32   [N]     the steps t that have images
-    <camera>_jpeg          uint8   [B]     N JPEG files (quality 95, 4:2:0), one after another, not rotated
+    <camera>_jpeg          uint8   [B]     N JPEG files (4:2:0, the robot's quality), one after another, not rotated
     <camera>_jpeg_offsets  int64   [N + 1] where each of them starts; cameras: agentview, wrist
     label_chunks           float32 [N, 8, 7], only if a learner drove (see dagger): the expert's next actions from there
     instruction, suite, task_id, episode, seed, attempt, success_step (-1: the task was not done)
@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from qvla_offline.export.robot import LIBERO
 from qvla_offline.reference.expert import CLOSE, OPEN, PickPlaceExpert, hand_rotation, step_towards
 from qvla_offline.reference.privileged import PickPlaceState, PrivilegedScene
 
@@ -43,7 +44,6 @@ from qvla_ros.simulation.libero import ACTION_SIZE, LiberoObservation, LiberoTas
 
 CAMERAS = ("agentview", "wrist")
 CHUNK_LENGTH = 8  # labels a training sample needs from its step on
-JPEG_QUALITY = 95
 _SERIES = (
     "label_actions",
     "executed_actions",
@@ -231,9 +231,9 @@ def series_row(
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:
-    """uint8 [H, W, 3] -> a JPEG file, quality 95 and 4:2:0, as TensorFlow's encoder writes it."""
+    """uint8 [H, W, 3] -> a JPEG file, 4:2:0, as TensorFlow's encoder writes it: the round trip of the robot's chain."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling="4:2:0")
+    Image.fromarray(image).save(buffer, format="JPEG", quality=LIBERO.jpeg_quality, subsampling="4:2:0")
     return buffer.getvalue()
 
 

@@ -1,7 +1,7 @@
 """A checkpoint driving LIBERO without ROS: the quick check of a policy in training.
 
-The official figures come from `qvla eval`, through the ROS nodes; here the chain of the training images runs in one
-process a worker. It has their JPEG round trip, which the exported bundle leaves out (qvla_offline.export.robot).
+The official figures come from `qvla eval`, through the ROS nodes; here the same chain of images, that of the robot
+description, runs in one process a worker.
 """
 
 from __future__ import annotations
@@ -13,16 +13,12 @@ import numpy as np
 import torch
 from qvla_offline.checkpoints.io import Checkpoint, load_checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
-from qvla_offline.export.robot import IMAGE_SIZE
-from qvla_offline.reference.augment import CROP_AREA
-from qvla_offline.reference.demonstrations import JPEG_QUALITY
+from qvla_offline.export.robot import LIBERO, camera_specs
 from qvla_offline.reference.privileged import PrivilegedScene
 
 from qvla_ros.actions import libero_action, quaternion_to_axis_angle
-from qvla_ros.bundle import CameraSpec
 from qvla_ros.preprocess import RANGE_EPSILON, image_tensor, normalize_proprioception, prompt_ids
 from qvla_ros.simulation.libero import LiberoObservation, LiberoTask
-from qvla_ros.simulation.specification import CAMERA_NAMES
 
 
 class Learner:
@@ -30,24 +26,14 @@ class Learner:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        size = checkpoint.config.vision[0].image_size
-        self.camera = CameraSpec(
-            name="camera",
-            height=IMAGE_SIZE,
-            width=IMAGE_SIZE,
-            rotate_180=True,
-            jpeg_quality=JPEG_QUALITY,
-            input_size=size,
-            center_crop_area=CROP_AREA,
-            normalizations=checkpoint.normalizations,
-        )
+        self.cameras = camera_specs(LIBERO, checkpoint.config.vision[0].image_size, checkpoint.normalizations)
 
     def inputs(self, observation: LiberoObservation, instruction: str) -> PolicyInputs:
         """What the network reads, batch of one."""
         checkpoint, proprio = self.checkpoint, self.checkpoint.statistics["proprio"]
         rotation = quaternion_to_axis_angle(observation.eef_quaternion_xyzw)
         state = np.concatenate([observation.eef_position_m, rotation, observation.gripper_positions_m])
-        pixels = np.concatenate([image_tensor(self.camera, observation.images[name]) for name in CAMERA_NAMES])
+        pixels = np.concatenate([image_tensor(camera, observation.images[camera.name]) for camera in self.cameras])
         return PolicyInputs(
             torch.from_numpy(pixels)[None],
             torch.from_numpy(prompt_ids(checkpoint.prompt, checkpoint.tokenizer, instruction)),

@@ -1,7 +1,8 @@
 """Training samples from recorded episodes: what the policy would have seen, and what the expert would have done.
 
 Every episode is decoded once into small uint8 images and kept beside the training run, so that a later start is quick.
-The images went through the robot's own functions (qvla_ros.preprocess), up to the centre crop.
+The images went through the robot's own functions (qvla_ros.preprocess) up to the centre crop; their JPEG round trip was
+the storing in the episode file.
 """
 
 from __future__ import annotations

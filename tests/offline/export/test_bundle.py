@@ -56,7 +56,7 @@ def test_the_manifest_carries_the_checkpoints_and_the_robots_facts(bundle_dir: P
     ]
     for camera in bundle.cameras:
         assert camera.input_size == checkpoint.config.vision[0].image_size
-        assert (camera.jpeg_quality, camera.center_crop_area) == (None, 0.9)
+        assert (camera.jpeg_quality, camera.center_crop_area) == (95, 0.9)
         assert camera.normalizations == checkpoint.normalizations
     assert bundle.prompt == checkpoint.prompt
     assert (bundle.actions.chunk_length, bundle.actions.normalization) == (8, "q99")
