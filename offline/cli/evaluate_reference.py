@@ -3,95 +3,130 @@
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
+import contextlib
 import json
 import multiprocessing
 import os
-from collections.abc import Iterable
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from qvla_ros.statistics import wilson_interval
+from qvla_offline.fingerprint import checkpoint_sha256
+from qvla_offline.reference.evaluation import Jobs, newest, read_results, success_table, trials_of
 
-if TYPE_CHECKING:
-    from qvla_ros.simulation.libero import LiberoTask
+from qvla_ros.cli.task_ids import task_ids_of
+from qvla_ros.errors import QvlaError
 
 HELP = "closed-loop success of a float checkpoint in LIBERO without ROS (resumes; official initial states)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pretrained_checkpoint", type=Path, default=Path("reference_policy"))
-    parser.add_argument("--task_suite_name", default="libero_object")
-    parser.add_argument("--task_ids", default="7,8,9", help="comma-separated task indices of the suite")
-    parser.add_argument("--num_trials_per_task", type=int, default=20, help="official initial states 0 to this, less 1")
+    parser.add_argument("--task_suite_names", default="libero_object", help="comma-separated suites")
+    parser.add_argument("--task_ids", default="all", help="tasks of each suite, for example 0,2-4, or all")
+    parser.add_argument(
+        "--num_trials_per_task",
+        default="20",
+        help="official initial states 0 to this, less 1; one number, or one a suite",
+    )
     parser.add_argument("--first_init_state", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/training/evaluation.jsonl"), help="one line an episode")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="processes, each with its own simulator")
+    parser.add_argument("--print_only", action="store_true", help="print the table of the newest checkpoint in --out")
 
 
 def run(args: argparse.Namespace) -> int:
-    from qvla_offline.checkpoints.io import load_checkpoint
-
-    step = load_checkpoint(args.pretrained_checkpoint).step
-    task_ids = [int(item) for item in args.task_ids.split(",")]
-    states = range(args.first_init_state, args.first_init_state + args.num_trials_per_task)
-    done = [entry for entry in read_results(args.out) if entry["checkpoint_step"] == step]
-    known = {(entry["task_id"], entry["init_state"]) for entry in done if entry["suite"] == args.task_suite_name}
-    jobs = [(task, state) for task in task_ids for state in states if (task, state) not in known]
-    print(f"checkpoint step {step}: {len(jobs)} episodes to run, {len(known)} known")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")  # a fork would share the GL driver's state
-    pool = concurrent.futures.ProcessPoolExecutor(args.workers, mp_context=context)
-    try:
-        waiting = [pool.submit(evaluate, args.pretrained_checkpoint, args.task_suite_name, *job) for job in jobs]
-        for future in concurrent.futures.as_completed(waiting):
-            result = future.result()
-            with open(args.out, "a", encoding="utf-8") as file:
-                file.write(json.dumps(result) + "\n")
-            print(json.dumps(result), flush=True)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    print_table(entry for entry in read_results(args.out) if entry["checkpoint_step"] == step)
+    if args.print_only:
+        print_newest(args.out)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "checkpoint"
+        checkpoint = take_copy(args.pretrained_checkpoint, copy)
+        run_missing(args, copy, checkpoint)
+    print_newest(args.out, checkpoint)
     return 0
 
 
-def evaluate(checkpoint: Path, suite: str, task_id: int, init_state: int) -> dict[str, Any]:
+def take_copy(source: Path, copy: Path) -> str:
+    """Copy a checkpoint, so that training may go on exporting to `source`; returns the hash of what was copied."""
+    for _ in range(5):
+        with contextlib.suppress(OSError, shutil.Error):  # replaced while it was copied
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("calibration*"))
+            if checkpoint_sha256(copy) == checkpoint_sha256(source):
+                return checkpoint_sha256(copy)
+    raise QvlaError("pretrained_checkpoint", source, "a checkpoint that can be read", "check the path")
+
+
+def run_missing(args: argparse.Namespace, copy: Path, checkpoint: str) -> None:
+    """Run what the options ask for and the results do not hold yet; one line of results an episode."""
+    jobs = missing_jobs(args, [entry for entry in read_results(args.out) if entry.get("checkpoint") == checkpoint])
+    print(f"{len(jobs)} episodes of {args.pretrained_checkpoint} ({checkpoint[:12]}) to run", flush=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    lock, total, started = threading.Lock(), len(jobs), time.monotonic()
+
+    def drive(worker: int) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would share the GL driver's state
+        with ProcessPoolExecutor(1, mp_context=context, initializer=_ignore_interrupt) as process:
+            while (job := jobs.take(worker)) is not None:
+                result = process.submit(evaluate, copy, checkpoint, *job).result()
+                with lock, open(args.out, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(result) + "\n")
+                done = total - len(jobs)
+                left_s = (time.monotonic() - started) / done * len(jobs)
+                print(f"{json.dumps(result)}; about {left_s / 60:.0f} min left", flush=True)
+
+    with ThreadPoolExecutor(args.workers) as threads:
+        try:
+            for finished in [threads.submit(drive, worker) for worker in range(args.workers if total else 0)]:
+                finished.result()
+        finally:  # on Ctrl-C and errors the episodes under way are finished and kept
+            jobs.drop()
+
+
+def missing_jobs(args: argparse.Namespace, done: list[dict[str, Any]]) -> Jobs:
+    """What the options ask for and `done` does not hold."""
+    suites = args.task_suite_names.split(",")
+    known = {(entry["suite"], entry["task_id"], entry["init_state"]) for entry in done}
+    missing = {}
+    for suite, trials in zip(suites, trials_of(args.num_trials_per_task, suites), strict=True):
+        states = range(args.first_init_state, args.first_init_state + trials)
+        for task in task_ids_of(None if args.task_ids == "all" else args.task_ids, suite):
+            missing[suite, task] = [state for state in states if (suite, task, state) not in known]
+    return Jobs(missing)
+
+
+def print_newest(path: Path, checkpoint: str | None = None) -> None:
+    """The table of one checkpoint's results, the newest one's unless named."""
+    entries = read_results(path)
+    chosen = newest(entries) if checkpoint is None else [e for e in entries if e.get("checkpoint") == checkpoint]
+    if not chosen:
+        raise QvlaError("out", path, "results of `qvla evaluate_reference`", "run it without --print_only first")
+    first = chosen[0]
+    print(f"step {first['checkpoint_step']}, weights {first.get('checkpoint', 'unknown')[:12]}, {len(chosen)} episodes")
+    print("\n".join(success_table(chosen)))
+
+
+_held: dict[str, Any] = {}  # the learner of one worker process
+
+
+def evaluate(path: Path, checkpoint: str, suite: str, task_id: int, init_state: int) -> dict[str, Any]:
     """Run one episode in this worker process."""
     os.environ.setdefault("LP_NUM_THREADS", "1")
+    from qvla_offline.reference.held_task import held_task
     from qvla_offline.reference.rollout import load_learner, run_episode
 
     if "learner" not in _held:
-        _held["learner"] = load_learner(checkpoint)
-    return asdict(run_episode(held_task(suite, task_id), _held["learner"], init_state))
+        _held["learner"] = load_learner(path)
+    result = run_episode(held_task(suite, task_id), _held["learner"], init_state)
+    return {**asdict(result), "checkpoint": checkpoint}
 
 
-def held_task(suite: str, task_id: int) -> LiberoTask:
-    """The simulator of a task, kept until another is asked for: building one takes seconds, and each holds 0.9 GB."""
-    from qvla_ros.simulation.libero import LiberoTask
-
-    if _held.get("task_key") != (suite, task_id):
-        if "task" in _held:
-            _held["task"].close()
-        _held.update(task=LiberoTask(suite, task_id), task_key=(suite, task_id))
-    return _held["task"]
-
-
-_held: dict[str, Any] = {}  # of one worker process
-
-
-def read_results(path: Path) -> list[dict[str, Any]]:
-    """The lines of a results file, none if there is no file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
-def print_table(entries: Iterable[dict[str, Any]]) -> None:
-    """Success per task and in all, with the 95 % Wilson interval."""
-    groups: dict[str, list[bool]] = {}
-    for entry in entries:
-        for name in (f"{entry['suite']} task {entry['task_id']}", "all"):
-            groups.setdefault(name, []).append(bool(entry["success"]))
-    for name, successes in sorted(groups.items(), reverse=True):
-        low, high = wilson_interval(sum(successes), len(successes))
-        rate = sum(successes) / len(successes)
-        print(f"{name:24s} {sum(successes):3d}/{len(successes):<3d} {rate:6.1%}  95 % {low:.1%} to {high:.1%}")
+def _ignore_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -56,6 +56,7 @@ class EpisodeResult:
 
     suite: str
     task_id: int
+    instruction: str
     init_state: int
     success: bool
     steps: int
@@ -83,6 +84,7 @@ def run_episode(task: LiberoTask, learner: Learner, init_state: int) -> EpisodeR
     return EpisodeResult(
         task.suite,
         task.task_index,
+        task.instruction,
         init_state,
         success,
         step,

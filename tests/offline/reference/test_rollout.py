@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
-from qvla_offline.cli.evaluate_reference import print_table
 from qvla_offline.reference.augment import NONE
 from qvla_offline.reference.batches import Batcher
 from qvla_offline.reference.rollout import Learner
@@ -72,18 +69,3 @@ def test_actions_are_the_simulators(learner: Learner) -> None:
         inputs = learner.inputs(observation(1), "pick up the milk and place it in the basket")
         opening = learner.checkpoint.model(inputs)[0, :, -1].numpy()
     assert np.array_equal(actions[:, -1] < 0, opening > 0.5)  # the simulator opens at -1
-
-
-def test_the_table_gives_rate_and_interval(capsys: pytest.CaptureFixture[str]) -> None:
-    entries = [{"suite": "libero_object", "task_id": 7, "success": index < 16} for index in range(18)]
-    print_table(entries)
-    line = capsys.readouterr().out.splitlines()[0]
-    assert "16/18" in line
-    assert "88.9%" in line
-    assert "67.2% to 96.9%" in line
-
-
-def test_results_of_other_files_are_not_needed(tmp_path: Path) -> None:
-    from qvla_offline.cli.evaluate_reference import read_results
-
-    assert read_results(tmp_path / "none.jsonl") == []
