@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 import simplejpeg
 from qvla_offline.datasets.card import dataset_card
-from qvla_offline.datasets.lerobot_writer import INFO, Feature, LeRobotWriter
+from qvla_offline.datasets.lerobot_layout import IMAGE_PREFIX, INFO
+from qvla_offline.datasets.lerobot_writer import Feature, LeRobotWriter
 from qvla_offline.progress import track
 from qvla_offline.reference.demonstrations import CAMERAS, CHUNK_LENGTH, Episode, encode_jpeg, read_episode
 from qvla_offline.reference.samples import dataset_actions, proprio_of
@@ -26,7 +27,6 @@ from qvla_ros.preprocess import rotate_180
 from qvla_ros.simulation.specification import ACTION_NAMES, CONTROL_PERIOD_S, PROPRIOCEPTION_NAMES
 
 Driver = Literal["expert", "learner"]
-IMAGE_PREFIX = "observation.images."
 _STATISTICS_PERIOD, _STATISTICS_STRIDE = 8, 8  # frames and pixels that image statistics look at
 
 

@@ -20,11 +20,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from qvla_offline.datasets.lerobot_layout import DATA_PATH, EPISODES, FILE_PATTERN, INFO, TASKS
 
 VERSION = "v3.0"
-INFO = "meta/info.json"
-FILE_PATTERN = "chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-DATA_PATH = f"data/{FILE_PATTERN}"
 FILES_PER_CHUNK = 1000
 FILE_MEGABYTES = 100  # of a data file, uncompressed: the library's default
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
@@ -133,13 +131,12 @@ class LeRobotWriter:
     def finish(self) -> None:
         """Write what describes the whole dataset; nothing may be added afterwards."""
         self._close()
-        meta = self._root / "meta"
-        episodes = meta / "episodes" / FILE_PATTERN.format(chunk_index=0, file_index=0)
+        episodes = self._root / EPISODES / FILE_PATTERN.format(chunk_index=0, file_index=0)
         episodes.parent.mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(self._episodes), episodes)
-        pq.write_table(_tasks_table(list(self._tasks)), meta / "tasks.parquet")
+        pq.write_table(_tasks_table(list(self._tasks)), self._root / TASKS)
         statistics = {n: feature_statistics(np.concatenate(self._values[n]), f) for n, f in self._features.items()}
-        _write_json(meta / "stats.json", statistics)
+        _write_json(self._root / "meta/stats.json", statistics)
         info = {
             "codebase_version": VERSION,
             "robot_type": self._robot_type,

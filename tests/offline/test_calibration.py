@@ -10,6 +10,7 @@ from PIL import Image
 from qvla_offline.calibration import calibration_sha256, instruction_of, read_calibration
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
+from qvla_offline.export.robot import LIBERO
 
 from qvla_ros.bundle import CameraSpec
 from qvla_ros.errors import QvlaError
@@ -47,7 +48,7 @@ def test_a_line_becomes_what_the_robot_feeds_the_policy(tmp_path, checkpoint):
     size = checkpoint.config.vision[0].image_size
     assert sample.pixel_values.shape == (1, 12, size, size)
     frame = np.asarray(Image.open(tmp_path / "wrist.png"))
-    camera = CameraSpec("wrist", 40, 48, False, None, size, 0.9, checkpoint.normalizations)
+    camera = CameraSpec("wrist", 40, 48, False, LIBERO.jpeg_quality, size, 0.9, checkpoint.normalizations)
     assert torch.equal(sample.pixel_values[0, 6:], torch.from_numpy(image_tensor(camera, frame)))
     ids = prompt_ids(checkpoint.prompt, checkpoint.tokenizer, "pick up the milk")
     assert sample.input_ids.tolist() == ids.tolist()
