@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save_minutes", type=float, default=4.0, help="time between saves and looks for new episodes")
     parser.add_argument("--threads", type=int, default=2, help="shards of a batch that run side by side")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--plot_only", action="store_true", help="draw training.png of --work_dir anew, with its results"
+    )
 
 
 def suite_weights(text: str) -> dict[str, float]:
@@ -53,7 +56,12 @@ def suite_weights(text: str) -> dict[str, float]:
 
 def run(args: argparse.Namespace) -> int:
     from qvla_offline.reference.train import train
+    from qvla_offline.reference.training_plot import plot_run
     from qvla_offline.reference.training_state import TrainingOptions
 
-    train(TrainingOptions(**vars(args)), report=lambda line: print(line, flush=True))
+    options = vars(args)
+    if options.pop("plot_only"):
+        print(plot_run(args.work_dir))
+        return 0
+    train(TrainingOptions(**options), report=lambda line: print(line, flush=True))
     return 0

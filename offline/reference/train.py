@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from qvla_offline.checkpoints.config import PolicyConfig
-from qvla_offline.checkpoints.io import PROMPT_TEMPLATE, save_checkpoint
+from qvla_offline.checkpoints.io import PROMPT_TEMPLATE
 from qvla_offline.checkpoints.model import OpenVLAOFT
+from qvla_offline.checkpoints.save import save_checkpoint
 from qvla_offline.reference.architecture import reference_config
 from qvla_offline.reference.attention import PlainAttention
 from qvla_offline.reference.augment import NONE, Augmentation
@@ -25,6 +26,7 @@ from qvla_offline.reference.batches import Batch, Batcher, action_loss_weights
 from qvla_offline.reference.calibration_set import write_calibration_set
 from qvla_offline.reference.samples import Samples, SampleSet, dataset_statistics
 from qvla_offline.reference.tokenizer import train_tokenizer
+from qvla_offline.reference.training_plot import plot_run
 from qvla_offline.reference.training_state import TrainingOptions, TrainingState, new_state
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -154,6 +156,7 @@ def train(
         }
         with open(options.work_dir / "curve.jsonl", "a", encoding="utf-8") as curve:
             curve.write(json.dumps(entry) + "\n")
+        plot_run(options.work_dir)
         listed = ", ".join(f"{suite} {error:.4f}" for suite, error in errors.items())
         report(f"step {state.step}: held-out error {listed}; saved {options.work_dir}, exported {options.out}")
         history.clear()

@@ -20,7 +20,7 @@ from qvla_ros.statistics import wilson_interval
 # From "nothing stored" to "as it was": light grey, then darker with every bit-width.
 BIT_COLOURS = {0: "#d7d9dd", 2: "#f2b366", 4: "#4fb3a5", 8: "#2f7fb5", 16: "#29335c"}
 POLICY_COLOURS = ("#29335c", "#e4572e", "#4fb3a5", "#8a5fbf", "#f2b366")
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
     "axes.spines.top": False,
@@ -160,7 +160,7 @@ def _wrapped(text: str, width: int = 30) -> str:
 
 @contextmanager
 def _figure(width_in: float, height_in: float) -> Iterator[tuple[Figure, Axes]]:
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width_in, height_in), layout="constrained")
         yield figure, figure.add_subplot()
 
