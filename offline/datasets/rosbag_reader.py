@@ -17,7 +17,7 @@ import numpy as np
 from qvla_offline.datasets.observed import Needs, Observed, decoded_image, evenly
 from qvla_offline.datasets.sources import BagSource
 from qvla_offline.progress import track
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from qvla_ros.errors import QvlaError
@@ -73,9 +73,12 @@ def _opened(path: Path) -> Iterator[AnyReader]:
     try:
         with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_KILTED)) as reader:
             yield reader
-    except (AnyReaderError, OSError, struct.error) as error:
+    except QvlaError:
+        raise
+    except Exception as error:  # what the parser trips over in a damaged file has no common type
         fix = "check that the recording was closed properly; `ros2 bag reindex` writes a missing metadata.yaml"
-        raise QvlaError(str(path), error, "a ROS 2 bag", fix) from None
+        found = f"{type(error).__name__}: {error}"
+        raise QvlaError(str(path), found, "a ROS 2 bag that can be read", fix) from error
 
 
 def _resolved(reader: AnyReader, path: Path, source: BagSource, needs: Needs) -> _Topics:
