@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from qvla_offline.cli.options import add_scheme_arguments, bit_list, scheme_overrides
+from qvla_offline.cli.options import CALIBRATION_HELP, add_scheme_arguments, bit_list, scheme_overrides
 
 from qvla_ros.errors import QvlaError
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tile", type=int, default=8, help="rows that export fills groups up to (default: 8)")
     parser.add_argument("--joint_rounds", type=int, default=0, metavar="N", help="measure how errors add up, N times")
     parser.add_argument("--pretrained_checkpoint", type=Path, help="for --joint_rounds, or to price a released .pt")
-    parser.add_argument("--calib_jsonl", type=Path, help="for --joint_rounds: calibration data")
+    parser.add_argument("--calib_jsonl", "--calibration", type=Path, help=f"for --joint_rounds: {CALIBRATION_HELP}")
     add_scheme_arguments(parser)
 
 

@@ -6,6 +6,8 @@ import argparse
 
 from qvla_ros.errors import QvlaError
 
+CALIBRATION_HELP = "a .jsonl file, a LeRobot dataset, a ROS 2 bag, or a YAML file as in config/calibration/"
+
 
 def add_scheme_arguments(parser: argparse.ArgumentParser) -> None:
     """How rows are stored; the defaults are those of QuantizationScheme."""

@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from qvla_offline.cli.options import add_scheme_arguments, bit_list, scheme_overrides
+from qvla_offline.cli.options import CALIBRATION_HELP, add_scheme_arguments, bit_list, scheme_overrides
 
 HELP = "score every output channel at every bit-width, in the space of the actions or with the released proxy"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pretrained_checkpoint", required=True, type=Path, help="checkpoint directory")
-    parser.add_argument("--calib_jsonl", required=True, type=Path, help="calibration data, one JSON object a line")
+    parser.add_argument("--calib_jsonl", "--calibration", required=True, type=Path, help=CALIBRATION_HELP)
     parser.add_argument("--out_path", required=True, type=Path, help="file to write; .pt gives the released layout")
     parser.add_argument("--method", default="action", help="action (default) or hessian (the released proxy)")
     parser.add_argument("--bits", type=bit_list, default=(0, 2, 4, 8), help="bit-widths to score (default: 0,2,4,8)")
-    parser.add_argument("--max_samples", type=int, default=32, help="calibration lines to use (default: 32)")
+    parser.add_argument("--max_samples", type=int, default=32, help="observations to use (default: 32)")
     parser.add_argument("--percdamp", type=float, default=0.01, help="hessian: damping (default: 0.01)")
     parser.add_argument("--probes", type=int, default=4, help="action: backward passes per sample (default: 4)")
     parser.add_argument("--seed", type=int, default=0, help="action: seed of the probes")
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save_every", type=int, help="taken for the released command lines: each finished step is saved anyway"
     )
-    parser.add_argument("--skip_bad_lines", action="store_true", help="report bad calibration lines and go on")
+    parser.add_argument("--skip_bad_lines", action="store_true", help="report bad lines of a .jsonl file and go on")
     parser.add_argument("--unnorm_key", help="dataset whose statistics apply, if the checkpoint holds several")
     parser.add_argument("--robot_path", help="robot description in YAML (default: LIBERO's arm)")
     add_scheme_arguments(parser)
