@@ -1,11 +1,12 @@
 # make setup   an environment in .venv with everything in it; nothing to do when it is up to date
 # make demo    quantize the bundled policy, let it drive a simulated arm through ROS 2, write out/demo/report.html
 # make test    lint and tests
+# make reference_policy   the bundled policy from nothing (hours; goes on where it was): config/train/reference.yaml
 # make clean   remove what was built, keep .venv;  make pin  freeze the versions of .venv after a deliberate upgrade
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean pin
+.PHONY: help setup demo reference_policy test lint clean pin
 
 PYTHON ?= python3
 VENV := .venv
@@ -47,6 +48,9 @@ $(STAMPS)/checkout: environment/develop.py $(STAMPS)/packages
 
 demo: setup
 	@$(BIN)/qvla demo --out out/demo
+
+reference_policy: setup
+	@$(BIN)/qvla reference --recipe config/train/reference.yaml
 
 lint: setup
 	@$(BIN)/ruff check .

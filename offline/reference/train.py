@@ -133,6 +133,9 @@ def train(
         samples.refresh(workers=options.threads)
     training.draw(1, np.random.default_rng(0), options.suite_weights)  # says so if there is nothing to learn from
     state = start(options, config, device, training, report)
+    if state.step >= options.steps and (options.out / "config.json").exists():
+        report(f"nothing to do: step {state.step} of {options.steps} is reached; a larger --steps prolongs the run")
+        return state
     batcher = Batcher(state.statistics, tokenizer, prompt, device)
     weights = action_loss_weights(state.statistics["action"], options.gripper_weight).to(device)
     options.work_dir.mkdir(parents=True, exist_ok=True)

@@ -36,6 +36,7 @@ WORKSTATION = {
     "export": Verb("qvla_offline.cli.export", "checkpoint and gates become the bundle a robot runs"),
     "build": Verb("qvla_offline.cli.build", "the bundle's graph becomes a TensorRT plan"),
     "audit": Verb("qvla_offline.cli.audit", "bytes and precision of every layer of a graph or plan"),
+    "reference": Verb("qvla_offline.cli.reference", "the bundled policy from nothing: record, train, evaluate"),
     "demonstrations": Verb("qvla_offline.cli.demonstrations", "record a scripted expert in LIBERO"),
     "train_reference": Verb("qvla_offline.cli.train_reference", "train the small policy that is bundled"),
     "evaluate_reference": Verb("qvla_offline.cli.evaluate_reference", "success of a float checkpoint, without ROS"),

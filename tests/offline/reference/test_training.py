@@ -149,6 +149,18 @@ def test_one_episode_in_twenty_is_held_out_of_every_task() -> None:
     assert numbers(15) == [4, 24]  # a suite of many tasks has few episodes of each
 
 
+def test_a_finished_run_is_left_alone(demonstrations: Path, tmp_path: Path) -> None:
+    options = tiny_options(demonstrations, tmp_path, "run", 2)
+    train(options, lambda _: None, tiny_config())
+    exported = {path.name: path.read_bytes() for path in options.out.iterdir() if path.is_file()}
+    curve = (options.work_dir / "curve.jsonl").read_text()
+    lines: list[str] = []
+    assert train(replace(options, steps=1), lines.append, tiny_config()).step == 2
+    assert any("nothing to do" in line for line in lines)
+    assert (options.work_dir / "curve.jsonl").read_text() == curve
+    assert exported == {path.name: path.read_bytes() for path in options.out.iterdir() if path.is_file()}
+
+
 def test_training_learns(demonstrations: Path, tmp_path: Path) -> None:
     options = replace(tiny_options(demonstrations, tmp_path, "long", 1), precision="float32")
     train(options, lambda _: None, tiny_config())
