@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from qvla_offline.checkpoints.io import load_checkpoint, save_checkpoint
+from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.model import OpenVLAOFT
 from qvla_offline.checkpoints.random_checkpoint import UNNORM_KEY, plausible_statistics, randomize
+from qvla_offline.checkpoints.save import save_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.export.bundle import export_bundle
 from qvla_offline.gates import Gates

@@ -12,6 +12,19 @@ from qvla_ros.preprocess import RANGE_EPSILON
 
 Actions = NDArray[np.float64]
 
+NUM_BINS = 256  # of OpenVLA's action tokens
+
+
+def token_actions(tokens: ArrayLike, vocabulary: int, num_bins: int = NUM_BINS) -> Actions:
+    """Normalised actions of OpenVLA's action tokens, of any shape: centres of the `num_bins` - 1 equal bins of [-1, 1].
+
+    The last token of the vocabulary is the lowest bin, tokens before it the higher ones; all others are clipped to the
+    two ends. vocabulary: one past the last action token (32000 for Llama-2).
+    """
+    edges = np.linspace(-1.0, 1.0, num_bins)
+    centers = (edges[:-1] + edges[1:]) / 2.0
+    return centers[np.clip(vocabulary - np.asarray(tokens) - 1, 0, num_bins - 2)]
+
 
 def unnormalize(normalized: ArrayLike, statistics: Statistics, epsilon: float = RANGE_EPSILON) -> Actions:
     """0.5 (x + 1) (high - low + epsilon) + low where the mask is set, else x. [..., A] -> float64 [..., A].

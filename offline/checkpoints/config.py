@@ -70,7 +70,7 @@ class DecodingConfig:
 
     The defaults are those of OpenVLA-OFT on LIBERO; released checkpoints do not store them (see `family`).
     proprio_dim: 0 where the policy reads no proprioception. film: the prompt modulates the ViTs. diffusion_steps:
-    denoising steps at run time, a divisor of the 50 of training. pool_width, pool_heads: of UniVLA's action decoder.
+    denoising steps at run time, at most the 50 of training. pool_width: of UniVLA's action decoder.
     """
 
     kind: DecoderKind = "l1_chunk"
@@ -82,7 +82,11 @@ class DecodingConfig:
     film: bool = False
     diffusion_steps: int = NUM_TRAIN_STEPS
     pool_width: int = 512
-    pool_heads: int = 8
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.diffusion_steps <= NUM_TRAIN_STEPS:
+            expected = f"1 to {NUM_TRAIN_STEPS}, the steps of training"
+            raise QvlaError(f"{_FILE}: decoding.diffusion_steps", self.diffusion_steps, expected, _FIX)
 
     @property
     def num_placeholders(self) -> int:

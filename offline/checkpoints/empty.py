@@ -7,14 +7,23 @@ from typing import Any
 
 import torch
 from qvla_offline.checkpoints.config import PolicyConfig
-from qvla_offline.checkpoints.model import OpenVLAOFT
+from qvla_offline.checkpoints.model import OpenVLAOFT, VisionLanguageModel
+from qvla_offline.checkpoints.openvla import OpenVLA
+from qvla_offline.checkpoints.univla import UniVLA
 from torch.overrides import TorchFunctionMode
 
+FAMILIES: dict[str, type[VisionLanguageModel]] = {"openvla": OpenVLA, "openvla-oft": OpenVLAOFT, "univla": UniVLA}
 
-def empty_model(config: PolicyConfig) -> OpenVLAOFT:
+
+def new_model(config: PolicyConfig) -> VisionLanguageModel:
+    """The policy with torch's starting weights."""
+    return FAMILIES[config.decoding.family](config)
+
+
+def empty_model(config: PolicyConfig) -> VisionLanguageModel:
     """The policy with every tensor on the meta device."""
     with torch.device("meta"), _NoInitialisation():
-        return OpenVLAOFT(config)
+        return new_model(config)
 
 
 class _NoInitialisation(TorchFunctionMode):

@@ -1,4 +1,4 @@
-"""Read and write checkpoint directories in the layout that OpenVLA-OFT publishes.
+"""Read checkpoint directories in the layouts of OpenVLA, OpenVLA-OFT and UniVLA.
 
 config.json, model*.safetensors (one file or shards with an index), tokenizer.json, preprocessor_config.json,
 dataset_statistics.json, and per component `<name>--<step>_checkpoint.pt`: a plain state dict whose keys begin with
@@ -7,34 +7,30 @@ dataset_statistics.json, and per component `<name>--<step>_checkpoint.pt`: a pla
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
-from qvla_offline.checkpoints.config import PolicyConfig, config_json, parse_config
+from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.empty import empty_model
-from qvla_offline.checkpoints.model import OpenVLAOFT
+from qvla_offline.checkpoints.family import read_layout
+from qvla_offline.checkpoints.model import VisionLanguageModel
 from qvla_offline.checkpoints.statistics import choose_statistics
 from qvla_offline.checkpoints.stored import COMPLETE
-from qvla_offline.checkpoints.tensor_source import TensorSource, open_tensors
-from safetensors.torch import save
+from qvla_offline.checkpoints.tensor_source import TensorSource
 from tokenizers import Tokenizer
 
-from qvla_ros.atomic import atomic_directory
 from qvla_ros.bundle import PromptSpec
 from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import parse, read_json
 
-FAMILY = "openvla-oft"
-COMPONENTS = ("action_head", "proprio_projector")
 PROMPT_TEMPLATE = "In: What action should the robot take to {instruction}?\nOut:"
-# ImageNet's and SigLIP's statistics, rounded to bfloat16 as OpenVLA's converter left them in preprocessor_config.json.
-IMAGENET = ((0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375))
-SYMMETRIC = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+PROMPT_TEMPLATE_V01 = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and"
+    " polite answers to the user's questions. USER: What action should the robot take to {instruction}? ASSISTANT:"
+)
 
 _Triple = tuple[float, float, float]
 Normalization = tuple[_Triple, _Triple]
@@ -52,7 +48,7 @@ class Checkpoint:
     path: Path
     family: str
     config: PolicyConfig
-    model: OpenVLAOFT
+    model: VisionLanguageModel
     tensors: TensorSource
     tokenizer: Tokenizer
     prompt: PromptSpec
@@ -69,7 +65,7 @@ def load_checkpoint(
     device: str = "cpu",
     lazily: bool = False,
 ) -> Checkpoint:
-    """Load an OpenVLA-OFT directory (L1 head). `unnorm_key` may be omitted when it holds one dataset's statistics.
+    """Load a checkpoint directory of any family. `unnorm_key` may be omitted when it holds one dataset's statistics.
 
     lazily: check everything, but leave the model without weights (on the meta device); they are in `tensors`.
 
@@ -78,31 +74,32 @@ def load_checkpoint(
     check_device(device)
     directory = Path(path)
     if not directory.is_dir():
-        raise QvlaError("checkpoint", directory, "a directory in the OpenVLA-OFT layout", "check the path")
-    config = parse_config(_read_object(directory / "config.json"))
-    statistics_file = directory / "dataset_statistics.json"
-    key, statistics = choose_statistics(statistics_file, unnorm_key, config.decoding, COMPLETE)
+        raise QvlaError("checkpoint", directory, "a checkpoint directory", "check the path")
+    layout = read_layout(directory)
+    config, norm_stats = layout.config, _read_object(directory / "config.json").get("norm_stats")
+    key, statistics = choose_statistics(directory, norm_stats, unnorm_key, config.decoding, COMPLETE)
+    if config.decoding.kind == "action_tokens":
+        config = replace(config, decoding=replace(config.decoding, action_dim=len(statistics["action"]["min"])))
     normalizations = _normalizations(directory, len(config.vision))
     tokenizer = _load_tokenizer(directory / "tokenizer.json")
 
-    components = {name: _component_file(directory, name) for name in COMPONENTS}
-    tensors = open_tensors(directory, components)
+    tensors = layout.open_tensors()
     model = empty_model(config)
     tensors.check_against(model, directory)
     if not lazily:
         model.load_state_dict({name: t.to(device=device, dtype=dtype) for name, t in tensors.items()}, assign=True)
     return Checkpoint(
         path=directory,
-        family=FAMILY,
+        family=config.decoding.family,
         config=config,
         model=model.eval().requires_grad_(False),
         tensors=tensors,
         tokenizer=tokenizer,
-        prompt=PromptSpec(PROMPT_TEMPLATE, lowercase=True, append_token_id=tokenizer.token_to_id("▁")),
+        prompt=PromptSpec(_template(directory, config), lowercase=True, append_token_id=tokenizer.token_to_id("▁")),
         statistics=statistics,
         unnorm_key=key,
         normalizations=normalizations,
-        step=_step(components["action_head"]),
+        step=layout.step,
     )
 
 
@@ -116,80 +113,9 @@ def check_device(device: str) -> None:
         raise QvlaError("device", f"{device} ({said})", expected, "use --device cpu") from None
 
 
-def empty_policy(path: str | Path) -> OpenVLAOFT:
-    """The policy of a checkpoint directory without its weights (all on the meta device), from config.json alone."""
-    return empty_model(parse_config(_read_object(Path(path) / "config.json")))
-
-
-def save_checkpoint(
-    path: str | Path,
-    model: OpenVLAOFT,
-    tokenizer: Tokenizer,
-    dataset_statistics: Mapping[str, Any],
-    step: int | str,
-    normalizations: tuple[Normalization, ...] = (IMAGENET, SYMMETRIC),
-    dtype: torch.dtype = torch.float16,
-    extra_files: Mapping[str, Path] | None = None,
-) -> None:
-    """Write a whole checkpoint directory, or nothing. dataset_statistics: {dataset key: {"action": ..., ...}}."""
-    config = model.config
-    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_directory(path, "config.json") as directory:
-        main = {name: tensor for name, tensor in state.items() if not name.startswith(COMPONENTS)}
-        (directory / "model.safetensors").write_bytes(save(main, metadata={"format": "pt"}))
-        for component in COMPONENTS:
-            prefix = f"{component}."
-            part = {
-                f"module.{name.removeprefix(prefix)}": tensor.clone()
-                for name, tensor in state.items()
-                if name.startswith(prefix)
-            }
-            torch.save(part, directory / f"{component}--{step}_checkpoint.pt")
-        tokenizer.save(str(directory / "tokenizer.json"))
-        for name, content in _json_files(config, normalizations[: len(config.vision)]).items():
-            _write_json(directory / name, content)
-        _write_json(directory / "dataset_statistics.json", dataset_statistics)
-        for name, source in (extra_files or {}).items():
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            (directory / name).write_bytes(source.read_bytes())
-
-
-def _json_files(config: PolicyConfig, normalizations: tuple[Normalization, ...]) -> dict[str, Any]:
-    sizes = [vit.image_size for vit in config.vision]
-    specials = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<PAD>"}
-    pad_id = config.text.pad_token_id
-    return {
-        "config.json": config_json(config),
-        "generation_config.json": {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": pad_id},
-        "special_tokens_map.json": specials,
-        "tokenizer_config.json": {
-            **specials,
-            "tokenizer_class": "LlamaTokenizer",
-            "padding_side": "right",
-            "model_max_length": 2048,
-            "add_bos_token": True,
-        },
-        "preprocessor_config.json": {
-            "image_processor_type": "PrismaticImageProcessor",
-            "use_fused_vision_backbone": len(sizes) > 1,
-            "image_resize_strategy": config.image_resize_strategy,
-            "input_sizes": [[3, size, size] for size in sizes],
-            "interpolations": ["bicubic"] * len(sizes),
-            "means": [list(mean) for mean, _ in normalizations],
-            "stds": [list(std) for _, std in normalizations],
-            "tvf_resize_params": [{"size": [size, size], "interpolation": 3, "antialias": True} for size in sizes],
-            "tvf_crop_params": [{"output_size": [size, size]} for size in sizes],
-            "tvf_normalize_params": [
-                {"mean": list(mean), "std": list(std), "inplace": False} for mean, std in normalizations
-            ],
-            "tvf_do_letterbox": False,
-            "tvf_letterbox_fill": None,
-        },
-    }
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def empty_policy(path: str | Path) -> VisionLanguageModel:
+    """The policy of a checkpoint directory without its weights (all on the meta device)."""
+    return empty_model(read_layout(Path(path)).config)
 
 
 def _load_tokenizer(file: Path) -> Tokenizer:
@@ -202,16 +128,6 @@ def _load_tokenizer(file: Path) -> Tokenizer:
     if tokenizer.token_to_id("▁") is None:
         raise QvlaError(str(file), "no token '▁'", "a Llama tokenizer, whose lone '▁' ends the prompt", COMPLETE)
     return tokenizer
-
-
-def _component_file(directory: Path, component: str) -> Path:
-    """The one file named after the component; upstream's rule: its name holds the component and "checkpoint"."""
-    found = sorted(file for file in directory.iterdir() if component in file.name and "checkpoint" in file.name)
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found) or "no such file"
-        expected = f"exactly one {component}--<step>_checkpoint.pt"
-        raise QvlaError(f"{directory}/{component}--*_checkpoint.pt", names, expected, COMPLETE)
-    return found[0]
 
 
 def _normalizations(directory: Path, num_backbones: int) -> tuple[Normalization, ...]:
@@ -240,7 +156,7 @@ def _read_object(file: Path) -> dict[str, Any]:
     return content
 
 
-def _step(file: Path) -> int | None:
-    """The training step in a component's file name, or None for `latest`."""
-    text = file.name.partition("--")[2].partition("_")[0]
-    return int(text) if text.isdigit() else None
+def _template(directory: Path, config: PolicyConfig) -> str:
+    """OpenVLA v0.1 has another prompt; as in the released code, only the name of the directory tells."""
+    old = config.decoding.kind == "action_tokens" and "openvla-v01" in str(directory)
+    return PROMPT_TEMPLATE_V01 if old else PROMPT_TEMPLATE

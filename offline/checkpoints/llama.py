@@ -37,7 +37,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class Sight:
-    """What a token may attend to: `mask` bool [B or 1, 1, T, seen tokens], None for everything; and the cache, if any."""
+    """What a token may attend to: `mask` bool [B or 1, 1, T, seen tokens], None for all; and the cache, if any."""
 
     mask: Tensor | None = None
     cache: Cache | None = None
@@ -128,7 +128,7 @@ class LlamaModel(nn.Module):
         return self.norm(embeddings)
 
     def causal(self, embeddings: Tensor, cache: Cache) -> Tensor:
-        """The next tokens of the sequence that `cache` holds: each sees itself and what came before. Extends the cache."""
+        """The next tokens of the sequence in `cache`, which they extend: each sees itself and what came before."""
         start, count = cache.length, embeddings.shape[1]
         positions = torch.arange(start + count, device=embeddings.device)
         mask = positions[None, :] <= positions[start:, None]

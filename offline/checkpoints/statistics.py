@@ -11,12 +11,20 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import parse, read_json
 
 
-def choose_statistics(file: Path, unnorm_key: str | None, oft: DecodingConfig, fix: str) -> tuple[str, dict[str, Any]]:
+def choose_statistics(
+    directory: Path, config_statistics: object, unnorm_key: str | None, decoding: DecodingConfig, fix: str
+) -> tuple[str, dict[str, Any]]:
     """(dataset key, {"action": {...}, "proprio": {...}}); a LIBERO suite's name also finds `<suite>_no_noops`.
 
-    Raises QvlaError naming the file and the key unless every level that is read holds one finite number per dimension.
+    dataset_statistics.json, where there is one, replaces what config.json holds (config_statistics: its `norm_stats`,
+    or None). Raises QvlaError naming the file and the key unless every level that is read holds one finite number per
+    dimension.
     """
-    everything = read_json(file, fix)
+    file = directory / "dataset_statistics.json"
+    if config_statistics is not None and not file.is_file():
+        file, everything = directory / "config.json: norm_stats", config_statistics
+    else:
+        everything = read_json(file, fix)
     if not isinstance(everything, dict):
         raise QvlaError(str(file), type(everything).__name__, "an object {dataset: statistics}", fix)
     keys = ", ".join(sorted(everything))
@@ -27,20 +35,28 @@ def choose_statistics(file: Path, unnorm_key: str | None, oft: DecodingConfig, f
     found = next((key for key in (unnorm_key, f"{unnorm_key}_no_noops") if key in everything), None)
     if found is None:
         raise QvlaError("unnorm_key", unnorm_key, f"one of {keys}", "say which dataset with --unnorm_key")
-    for part, length in (("action", oft.action_dim), ("proprio", oft.proprio_dim)):
-        entry = everything[found].get(part) if isinstance(everything[found], dict) else None
-        _check_levels(entry, length, oft.normalization, f"{file}: {found}.{part}", fix)
+    entries = everything[found] if isinstance(everything[found], dict) else {}
+    lengths: dict[str, int | None] = {"action": None if decoding.kind == "action_tokens" else decoding.action_dim}
+    if decoding.proprio_dim:
+        lengths["proprio"] = decoding.proprio_dim
+    for part, length in lengths.items():
+        _check_levels(entries.get(part), length, decoding.normalization, f"{file}: {found}.{part}", fix)
     return found, everything[found]
 
 
-def _check_levels(entry: object, length: int, normalization: str, key: str, fix: str) -> None:
-    """What the bundle and calibration will read: the levels in use, min and max, and the mask if there is one."""
+def _check_levels(entry: object, length: int | None, normalization: str, key: str, fix: str) -> None:
+    """What the bundle and calibration will read: the levels in use, min and max, and the mask if there is one.
+
+    length: None where the statistics themselves say how many numbers there are, as for OpenVLA's actions.
+    """
     if not isinstance(entry, dict):
         raise QvlaError(key, type(entry).__name__, "an object with q01, q99, min and max", fix)
     names = ("min", "max", "q01", "q99") if normalization == "q99" else ("min", "max")
     levels = {name: parse(tuple[float, ...], entry.get(name), f"{key}.{name}", fix) for name in names}
     mask = entry.get("mask")
     masks = {} if mask is None else {"mask": parse(tuple[bool, ...], mask, f"{key}.mask", fix)}
+    if length is None:
+        length = len(levels["min"])
     for name, values in {**levels, **masks}.items():
         if len(values) != length:
             raise QvlaError(f"{key}.{name}", f"{len(values)} values", f"{length}, as config.json has", fix)

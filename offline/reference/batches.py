@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from qvla_offline.checkpoints.io import IMAGENET, SYMMETRIC
 from qvla_offline.checkpoints.model import PolicyInputs
+from qvla_offline.checkpoints.save import IMAGENET, SYMMETRIC
 from qvla_offline.export.robot import LIBERO
 from qvla_offline.reference.augment import Augmentation, crop_images, normalize_pixels
 from qvla_offline.reference.samples import Samples

@@ -12,6 +12,7 @@ from qvla_ros.actions import (
     libero_gripper,
     opening_fraction,
     quaternion_to_axis_angle,
+    token_actions,
     unnormalize,
 )
 from qvla_ros.bundle import Statistics
@@ -27,6 +28,18 @@ def test_unnormalised_actions_equal_the_reference(vectors: dict) -> None:
     for example in case["cases"]:
         assert unnormalize(example["x"], statistics).tolist() == example["oft"]
         assert unnormalize(example["x"], statistics, epsilon=0.0).tolist() == example["openvla"]
+
+
+def test_action_tokens_mean_the_bin_centres_of_the_reference(vectors: dict) -> None:
+    bins = vectors["action_bins"]
+    for token, value in bins["token_to_value"].items():
+        assert token_actions([[int(token)]], 32000).tolist() == [[value]]
+    centers = token_actions(31999 - np.arange(255), 32000)
+    assert centers[:4].tolist() == bins["centers_head"]
+    assert centers[-2:].tolist() == bins["centers_tail"]
+    assert centers[127] == bins["center_127"]
+    for value, token in bins["value_to_token"].items():  # where the reference puts a value, its bin comes back
+        assert abs(token_actions(token, 32000) - np.clip(float(value), -1, 1)) <= 1 / 255 + 1e-12
 
 
 def test_rotations_equal_the_reference(vectors: dict) -> None:

@@ -47,6 +47,7 @@ def test_directory_has_the_files_of_a_real_one(written: Path) -> None:
         "model.safetensors",
         "tokenizer.json",
         "tokenizer_config.json",
+        "added_tokens.json",
         "special_tokens_map.json",
         "preprocessor_config.json",
         "dataset_statistics.json",

@@ -9,7 +9,7 @@ import torch
 from qvla_offline.checkpoints.config import TextConfig, parse_config
 from qvla_offline.checkpoints.llama import Cache, LlamaForCausalLM
 from qvla_offline.checkpoints.model import OpenVLAOFT, PolicyInputs
-from qvla_offline.checkpoints.random_checkpoint import random_model
+from qvla_offline.checkpoints.random_checkpoint import random_inputs, random_model
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
 from torch import nn
 
@@ -19,39 +19,11 @@ def model() -> OpenVLAOFT:
     return random_model("tiny", seed=3)
 
 
-def random_inputs(model: OpenVLAOFT, batch: int, length: int, seed: int = 0) -> PolicyInputs:
-    generator = torch.Generator().manual_seed(seed)
-    config = model.config
-    size, channels = config.vision[0].image_size, 3 * len(config.vision) * config.decoding.num_images
-    ids = torch.randint(3, 400, (batch, length), generator=generator)
-    ids[:, 0] = 1
-    pixels = torch.randn(batch, channels, size, size, generator=generator)
-    return PolicyInputs(pixels, ids, torch.rand(batch, config.decoding.proprio_dim, generator=generator) * 2 - 1)
-
-
 @pytest.fixture(scope="module")
-def decoders() -> tuple[LlamaForCausalLM, nn.Module]:
-    """Ours, and that of transformers with the same weights."""
-    from transformers import LlamaConfig
-    from transformers import LlamaForCausalLM as Reference
-
-    text = TextConfig(128, 32, 48, 2, 4, 2, rms_norm_eps=1e-5, pad_token_id=0)
-    ours = LlamaForCausalLM(text)
-    reference = Reference(
-        LlamaConfig(
-            vocab_size=128,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            rms_norm_eps=1e-5,
-            attn_implementation="eager",
-        )
-    )
-    assert list(ours.state_dict()) == list(reference.state_dict())
-    ours.load_state_dict(reference.state_dict())
-    return ours, reference
+def decoders(transformers_decoder) -> tuple[LlamaForCausalLM, nn.Module]:
+    """Ours with shared key heads, and that of transformers with the same weights."""
+    ours = LlamaForCausalLM(TextConfig(128, 32, 48, 2, 4, 2, rms_norm_eps=1e-5, pad_token_id=0))
+    return ours, transformers_decoder(ours)
 
 
 @torch.no_grad()
@@ -77,7 +49,7 @@ def test_decoder_equals_transformers_llama_when_it_sees_only_backwards(decoders)
 
 
 def test_hidden_states_are_taken_one_before_the_placeholders(model: OpenVLAOFT) -> None:
-    inputs = random_inputs(model, 1, 19)
+    inputs = random_inputs(model.config, 1, 19)
     seen: list[torch.Tensor] = []
     hook = model.language_model.model.register_forward_hook(lambda _, args, out: seen.extend([args[0], out]))
     slots = model.action_hidden_states(inputs)
@@ -93,7 +65,7 @@ def test_hidden_states_are_taken_one_before_the_placeholders(model: OpenVLAOFT) 
 
 def test_padded_batch_equals_single_runs(model: OpenVLAOFT) -> None:
     lengths = [9, 14, 11]
-    full = random_inputs(model, 3, max(lengths))
+    full = random_inputs(model.config, 3, max(lengths))
     mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
     padded = model(replace(full, input_ids=full.input_ids.where(mask, 467), attention_mask=mask))
     for row, length in enumerate(lengths):
@@ -104,7 +76,7 @@ def test_padded_batch_equals_single_runs(model: OpenVLAOFT) -> None:
 
 
 def test_every_input_moves_the_actions(model: OpenVLAOFT) -> None:
-    inputs = random_inputs(model, 4, 12)
+    inputs = random_inputs(model.config, 4, 12)
     actions = model(inputs)
     assert actions.shape == (4, 8, 7)
     assert actions.abs().max() < 2.0
@@ -133,7 +105,7 @@ def test_targets_of_a_7b_checkpoint_are_those_of_the_released_rule() -> None:
 
 def test_unexecuted_targets_are_exactly_those_without_gradient() -> None:
     model = random_model("tiny").requires_grad_(True)
-    model(random_inputs(model, 2, 10)).square().sum().backward()
+    model(random_inputs(model.config, 2, 10)).square().sum().backward()
     silent = {name for name, module in quantization_targets(model).items() if module.weight.grad is None}
     assert silent == unexecuted_targets(model)
     assert all(isinstance(module, nn.Linear | nn.Conv2d) for module in quantization_targets(model).values())

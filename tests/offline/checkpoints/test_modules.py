@@ -8,34 +8,12 @@ import torch
 from qvla_offline.checkpoints.config import VisionConfig
 from qvla_offline.checkpoints.heads import NumberProjector, ResidualMLP, time_token
 from qvla_offline.checkpoints.vit import Block
-from torch import Tensor, nn
 
 TOLERANCE = {"rtol": 0, "atol": 2e-6}
 
 
-def fill(module: nn.Module, renamed: dict[str, str] | None = None) -> list[str]:
-    """Parameters by the vectors' `fill_rule`; returns their names, with parts renamed as the reference has them."""
-    names = []
-    for k, (name, parameter) in enumerate(module.named_parameters()):
-        index = torch.arange(1, parameter.numel() + 1, dtype=torch.float64)
-        values = 0.1 * torch.sin(1.7 * index + k)
-        for ours, theirs in (renamed or {}).items():
-            name = name.replace(ours, theirs)
-        if name.endswith(".g") or ("norm" in name and name.endswith("weight")):
-            values = values + 1
-        parameter.data = values.float().reshape(parameter.shape)
-        names.append(name)
-    return names
-
-
-def wave(*shape: int, phase: float = 0.0) -> Tensor:
-    """The vectors' `input_rule`."""
-    index = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64)
-    return torch.sin(0.3 * index + phase).float().reshape(shape)
-
-
 @torch.no_grad()
-def test_the_l1_head_is_that_of_the_reference(vectors: dict) -> None:
+def test_the_l1_head_is_that_of_the_reference(vectors: dict, fill, wave) -> None:
     expected = vectors["modules"]["l1_head"]
     head = ResidualMLP(28, 6, 7)
     assert [f"model.{name}" for name in fill(head)] == expected["param_order"]
@@ -43,7 +21,7 @@ def test_the_l1_head_is_that_of_the_reference(vectors: dict) -> None:
 
 
 @torch.no_grad()
-def test_the_proprioception_projector_is_that_of_the_reference(vectors: dict) -> None:
+def test_the_proprioception_projector_is_that_of_the_reference(vectors: dict, fill, wave) -> None:
     projector = NumberProjector(8, 6)
     fill(projector)
     expected = torch.tensor(vectors["modules"]["proprio_projector"]["out"])
@@ -51,7 +29,7 @@ def test_the_proprioception_projector_is_that_of_the_reference(vectors: dict) ->
 
 
 @torch.no_grad()
-def test_a_film_block_is_that_of_the_reference(vectors: dict) -> None:
+def test_a_film_block_is_that_of_the_reference(vectors: dict, fill, wave) -> None:
     expected = vectors["modules"]["film_block"]
     config = VisionConfig("vit", 28, 14, 8, 2, 2, 32, True, 0, layer_scale=True, attention_pool=False)
     block = Block(config, film_width=4)

@@ -1,0 +1,153 @@
+"""Which family a checkpoint directory belongs to, told by the files in it, and where its parts lie.
+
+OpenVLA has no files of its own; OpenVLA-OFT adds `<part>--<step>_checkpoint.pt`; UniVLA adds `action_decoder*.pt`.
+Released checkpoints do not say how many actions make a chunk or how many images they read: that follows from the robot
+that the sizes of their parts give away. config.json may say it instead, under `decoding` (see DecodingConfig).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qvla_offline.checkpoints import lora
+from qvla_offline.checkpoints.config import DecodingConfig, PolicyConfig, parse_config, stated_decoding
+from qvla_offline.checkpoints.stored import COMPLETE, StoredTensor, component_tensors
+from qvla_offline.checkpoints.tensor_source import ADAPTER_FOLDER, TensorSource, open_tensors
+
+from qvla_ros.bundle import DecoderKind
+from qvla_ros.errors import QvlaError
+from qvla_ros.strict_json import read_json
+
+# (actions, proprioceptive numbers) of a robot -> the constants that openvla-oft has for it: LIBERO, ALOHA, BridgeData
+ROBOTS: dict[tuple[int, int], dict[str, Any]] = {
+    (7, 8): {"chunk_length": 8, "num_images": 2, "normalization": "q99"},
+    (14, 14): {"chunk_length": 25, "num_images": 3, "normalization": "bounds"},
+    (7, 7): {"chunk_length": 5, "num_images": 1, "normalization": "q99"},
+}
+REQUIRED_PARTS: dict[DecoderKind, tuple[str, ...]] = {
+    "action_tokens": (),
+    "l1_chunk": ("action_head",),
+    "diffusion": ("action_head", "noisy_action_projector"),
+    "univla": ("action_decoder",),
+}
+FILM_PART = "vision_backbone"
+FIRST_LATENT = "<ACT_0>"  # a token that only UniVLA's tokenizer has
+LARGEST_LORA_ALPHA = 16  # openvla-oft trains with alpha = min(rank, 16)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """config, and the `.pt` file of every part: {module: file}. film_file: of the ViTs that FiLM conditions, if any."""
+
+    directory: Path
+    config: PolicyConfig
+    parts: dict[str, Path]
+    film_file: Path | None
+
+    def open_tensors(self) -> TensorSource:
+        """All tensors by the names of our model."""
+        tensors = open_tensors(self.directory, self.parts)
+        if self.film_file is None:
+            return tensors
+        adapter = self.directory / ADAPTER_FOLDER
+        has_adapter = (adapter / lora.CONFIG).is_file()
+        scaling = lora.read_adapter_config(adapter).scaling if has_adapter else None
+        return TensorSource(tensors.stored | film_tensors(self.film_file, scaling))
+
+    @property
+    def step(self) -> int | None:
+        """The training step in a part's file name; None for `latest`, and where there are no parts."""
+        words = [file.name.partition("--")[2].partition("_")[0] for file in self.parts.values()]
+        return next((int(word) for word in words if word.isdigit()), None)
+
+
+def read_layout(directory: Path) -> Layout:
+    """Recognise the family of a checkpoint directory. QvlaError names the part that is missing or there twice."""
+    data = read_json(directory / "config.json", COMPLETE)
+    if not isinstance(data, dict):
+        raise QvlaError(str(directory / "config.json"), type(data).__name__, "a JSON object", COMPLETE)
+    stated = stated_decoding(data)
+    kind = stated.get("kind") or _kind(directory, stated)
+    parts = {part: _part_file(directory, part) for part in REQUIRED_PARTS.get(kind, ())}
+    if "action_head" in parts and stated.get("proprio_dim", bool(_files(directory, "proprio_projector"))):
+        parts["proprio_projector"] = _part_file(directory, "proprio_projector")
+    film = stated.get("film", "action_head" in parts and bool(_files(directory, FILM_PART)))
+    implied = {"kind": kind, "film": film, **_implied(directory, kind, parts, stated)}
+    film_file = _part_file(directory, FILM_PART) if film else None
+    return Layout(directory, parse_config(data, implied), parts, film_file)
+
+
+def film_tensors(file: Path, scaling: float | None = None) -> dict[str, StoredTensor]:
+    """The ViTs in openvla-oft's FiLM file under our names, with their LoRA factors merged.
+
+    There the ViTs are wrapped twice: each layer in its adapter, each block in FiLM. scaling: of the adapter; None takes
+    alpha = min(rank, 16) over rank, which openvla-oft trains with.
+    """
+    stored = {
+        name.removeprefix(f"{FILM_PART}.").replace(".block.", "."): tensor
+        for name, tensor in component_tensors(file, FILM_PART).items()
+    }
+    rank = next((tensor.shape[0] for name, tensor in stored.items() if ".lora_A." in name), 1)
+    return lora.merged(stored, min(rank, LARGEST_LORA_ALPHA) / rank if scaling is None else scaling)
+
+
+def _kind(directory: Path, stated: Mapping[str, Any]) -> DecoderKind:
+    if any(directory.glob("action_decoder*.pt")):
+        return "univla"
+    if _files(directory, "noisy_action_projector"):
+        return "diffusion"
+    if stated or any(_files(directory, part) for part in ("action_head", "proprio_projector", FILM_PART)):
+        return "l1_chunk"
+    tokenizer = directory / "tokenizer.json"
+    if tokenizer.is_file() and f'"{FIRST_LATENT}"'.encode() in tokenizer.read_bytes():
+        return "univla"
+    return "action_tokens"
+
+
+def _implied(directory: Path, kind: str, parts: Mapping[str, Path], stated: Mapping[str, Any]) -> dict[str, Any]:
+    """What the family and the shapes of its parts tell of DecodingConfig."""
+    if kind == "action_tokens":
+        return {"chunk_length": 1, "num_images": 1, "proprio_dim": 0}
+    if "chunk_length" in stated or kind not in REQUIRED_PARTS:
+        return {}
+    shapes = {name: t.shape for part, file in parts.items() for name, t in component_tensors(file, part).items()}
+    if kind == "univla":
+        (numbers,) = _shape(directory, shapes, "action_decoder.proj.0.bias")
+        pool_width = _shape(directory, shapes, "action_decoder.latent_action_pool.latents")[-1]
+        chunk_length = numbers // stated.get("action_dim", DecodingConfig.action_dim)
+        return {"chunk_length": chunk_length, "pool_width": pool_width, "num_images": 1, "proprio_dim": 0}
+    head = "action_head.model" if kind == "l1_chunk" else "action_head.noise_predictor.mlp_resnet"
+    action_dim = _shape(directory, shapes, f"{head}.fc2.bias")[0]
+    proprio_dim = _shape(directory, shapes, "proprio_projector.fc1.weight")[1] if "proprio_projector" in parts else 0
+    robot = ROBOTS.get((action_dim, proprio_dim))
+    if robot is None:
+        found = f"nothing, for {action_dim} actions and {proprio_dim} proprioceptive numbers"
+        fix = 'add e.g. "decoding": {"chunk_length": 8, "num_images": 1, "normalization": "q99"} as it was trained'
+        raise QvlaError(f"{directory / 'config.json'}: decoding", found, "chunk length, images, normalization", fix)
+    return {**robot, "action_dim": action_dim, "proprio_dim": proprio_dim}
+
+
+def _shape(directory: Path, shapes: Mapping[str, tuple[int, ...]], name: str) -> tuple[int, ...]:
+    if name not in shapes:
+        expected = "it, as the LIBERO policies of its family have it"
+        raise QvlaError(f"{directory}: {name}", "no such tensor", expected, "use a checkpoint of a supported kind")
+    return shapes[name]
+
+
+def _files(directory: Path, part: str) -> list[Path]:
+    """The files of a part; upstream's rule: the name holds the part's and "checkpoint", or begins with UniVLA's."""
+    if part == "action_decoder":
+        return sorted(directory.glob("action_decoder*.pt"))
+    return sorted(file for file in directory.iterdir() if part in file.name and "checkpoint" in file.name)
+
+
+def _part_file(directory: Path, part: str) -> Path:
+    found = _files(directory, part)
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "no such file"
+        pattern = "action_decoder*.pt" if part == "action_decoder" else f"{part}--*_checkpoint.pt"
+        raise QvlaError(f"{directory}/{pattern}", names, f"exactly one {pattern}", COMPLETE)
+    return found[0]

@@ -1,0 +1,184 @@
+"""Every family's directory is recognised by its files, read back whole, and refused by name where a part is missing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from qvla_offline.checkpoints.empty import empty_model
+from qvla_offline.checkpoints.family import film_tensors, read_layout
+from qvla_offline.checkpoints.io import PROMPT_TEMPLATE_V01, empty_policy, load_checkpoint
+from qvla_offline.checkpoints.random_checkpoint import (
+    FAMILIES,
+    full_config,
+    random_model,
+    random_tensors,
+    random_tokenizer,
+    write_random_checkpoint,
+)
+from qvla_offline.checkpoints.save import Belongings, write_checkpoint
+from qvla_offline.checkpoints.stored import main_tensors
+from qvla_offline.checkpoints.targets import quantization_targets
+
+from qvla_ros.errors import QvlaError
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("families")
+    return {family: write_random_checkpoint(root / family, family, seed=4) for family in FAMILIES}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_directory_gives_back_the_model_that_was_written(directories: dict[str, Path], family: str) -> None:
+    checkpoint, original = load_checkpoint(directories[family]), random_model("tiny", 4, family)
+    assert checkpoint.config == original.config
+    assert type(checkpoint.model) is type(original)
+    expected = original.state_dict()
+    assert set(expected) == set(checkpoint.model.state_dict())
+    for name, tensor in checkpoint.model.state_dict().items():
+        assert torch.equal(tensor, expected[name].half().float()), name
+    assert checkpoint.family == {"openvla": "openvla", "univla": "univla"}.get(family, "openvla-oft")
+    targets = [name for name in quantization_targets(empty_policy(directories[family]))]
+    assert any(".scale" in name for name in targets) == (family == "openvla_oft_film")
+
+
+def test_config_json_of_random_checkpoints_says_no_more_than_a_released_one(directories: dict[str, Path]) -> None:
+    for path in directories.values():
+        assert "decoding" not in json.loads((path / "config.json").read_text())
+
+
+def test_films_vision_file_is_wrapped_as_in_training(directories: dict[str, Path]) -> None:
+    state = torch.load(directories["openvla_oft_film"] / "vision_backbone--1000_checkpoint.pt", weights_only=True)
+    block = "vision_backbone.featurizer.blocks.0"
+    shapes = {name.removeprefix(f"{block}."): tuple(t.shape) for name, t in state.items() if name.startswith(block)}
+    assert shapes["block.attn.qkv.base_layer.weight"] == (96, 32)
+    assert shapes["block.attn.qkv.lora_A.default.weight"] == (32, 32)
+    assert shapes["block.attn.qkv.lora_B.default.weight"] == (96, 32)
+    assert shapes["scale.weight"] == (32, 64)
+    assert "block.ls1.scale_factor" in shapes
+    assert tuple(state["vision_backbone.featurizer.patch_embed.proj.lora_B.default.weight"].shape) == (32, 32, 1, 1)
+
+
+def test_films_adapters_are_merged_with_half_their_product(directories: dict[str, Path], tmp_path: Path) -> None:
+    file = directories["openvla_oft_film"] / "vision_backbone--1000_checkpoint.pt"
+    state = {name: tensor.float() for name, tensor in torch.load(file, weights_only=True).items()}
+    layer = "vision_backbone.featurizer.blocks.1.block.mlp.fc1"
+    state[f"{layer}.lora_B.default.weight"] += 0.5
+    torch.save(state, tmp_path / "vision_backbone--2_checkpoint.pt")
+    ours = film_tensors(tmp_path / "vision_backbone--2_checkpoint.pt")
+    base = state[f"{layer}.base_layer.weight"]
+    change = state[f"{layer}.lora_B.default.weight"] @ state[f"{layer}.lora_A.default.weight"]
+    merged = ours["vision_backbone.featurizer.blocks.1.mlp.fc1.weight"].read()
+    torch.testing.assert_close(merged, base + 0.5 * change)
+    assert (merged - base).abs().max() > 0.01
+
+
+@pytest.fixture
+def copy(directories: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
+    return lambda family: Path(shutil.copytree(directories[family], tmp_path / family))
+
+
+@pytest.mark.parametrize(
+    ("family", "missing", "named"),
+    [
+        ("openvla_oft", "action_head--1000_checkpoint.pt", "action_head--*_checkpoint.pt"),
+        ("openvla_oft_diffusion", "action_head--1000_checkpoint.pt", "action_head--*_checkpoint.pt"),
+        ("univla", "action_decoder.pt", "action_decoder*.pt"),
+    ],
+)
+def test_a_missing_part_is_named(copy: Callable[[str], Path], family: str, missing: str, named: str) -> None:
+    path = copy(family)
+    (path / missing).unlink()
+    with pytest.raises(QvlaError) as caught:
+        load_checkpoint(path)
+    assert caught.value.key.endswith(named)
+
+
+def test_a_part_of_another_shape_is_named(copy: Callable[[str], Path]) -> None:
+    path = copy("univla")
+    state = torch.load(path / "action_decoder.pt", weights_only=True)
+    state["visual_pool.latents"] = torch.zeros(2, 32)
+    torch.save(state, path / "action_decoder.pt")
+    with pytest.raises(QvlaError, match=r"action_decoder\.visual_pool\.latents"):
+        load_checkpoint(path)
+
+
+def test_a_decoder_of_another_kind_is_refused(copy: Callable[[str], Path]) -> None:
+    path = copy("univla")
+    torch.save({"attn_pool.latents": torch.zeros(1, 32)}, path / "action_decoder.pt")
+    with pytest.raises(QvlaError, match="LIBERO"):
+        load_checkpoint(path)
+
+
+def test_an_unknown_robot_must_be_described(copy: Callable[[str], Path]) -> None:
+    path = copy("openvla_oft")
+    (path / "proprio_projector--1000_checkpoint.pt").unlink()
+    with pytest.raises(QvlaError, match="7 actions and 0 proprioceptive numbers"):
+        read_layout(path)
+    config = json.loads((path / "config.json").read_text())
+    config["decoding"] = {"chunk_length": 8, "num_images": 1, "proprio_dim": 0}
+    (path / "config.json").write_text(json.dumps(config))
+    checkpoint = load_checkpoint(path)
+    assert (checkpoint.config.decoding.num_images, checkpoint.config.decoding.proprio_dim) == (1, 0)
+    assert not hasattr(checkpoint.model, "proprio_projector")
+
+
+def test_statistics_in_config_json_count_where_there_is_no_file(copy: Callable[[str], Path]) -> None:
+    path = copy("openvla")
+    statistics = json.loads((path / "dataset_statistics.json").read_text())["libero_object_no_noops"]
+    config = json.loads((path / "config.json").read_text())
+    two_arms = {level: values * 2 for level, values in statistics["action"].items()}
+    config["norm_stats"] = {"bridge_orig": statistics, "two_arms": {"action": two_arms}}
+    (path / "config.json").write_text(json.dumps(config))
+    assert load_checkpoint(path).unnorm_key == "libero_object_no_noops"
+    (path / "dataset_statistics.json").unlink()
+    with pytest.raises(QvlaError, match="one of bridge_orig, two_arms"):
+        load_checkpoint(path)
+    assert load_checkpoint(path, "bridge_orig").statistics == statistics
+    assert load_checkpoint(path, "two_arms").config.decoding.action_dim == 14
+
+
+def test_the_first_openvla_has_another_prompt(copy: Callable[[str], Path]) -> None:
+    path = copy("openvla")
+    assert load_checkpoint(path.rename(path.parent / "openvla-v01-7b")).prompt.template == PROMPT_TEMPLATE_V01
+
+
+@pytest.mark.parametrize("steps", [0, 51])
+def test_denoising_steps_out_of_range_are_refused(copy: Callable[[str], Path], steps: int) -> None:
+    path = copy("openvla_oft_diffusion")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "decoding": {"diffusion_steps": steps}}))
+    with pytest.raises(QvlaError, match="diffusion_steps"):
+        load_checkpoint(path)
+
+
+def test_weights_are_written_in_shards_that_are_read_back(tmp_path: Path) -> None:
+    model = random_model("tiny", 1)
+    belongings = Belongings(random_tokenizer("openvla_oft"), {}, step=7)
+    tensors = random_tensors(model.config, torch.Generator().manual_seed(1))
+    write_checkpoint(tmp_path / "sharded", model.config, tensors, belongings, torch.bfloat16, shard_bytes=100_000)
+    files = sorted(file.name for file in (tmp_path / "sharded").glob("*.safetensors"))
+    assert len(files) > 3
+    assert files[0] == f"model-00001-of-{len(files):05d}.safetensors"
+    index = json.loads((tmp_path / "sharded" / "model.safetensors.index.json").read_text())
+    stored = main_tensors(tmp_path / "sharded")
+    sizes = [stored[name].read().nbytes for name in stored]
+    assert index["metadata"]["total_size"] == sum(sizes)
+    expected = {n: t.bfloat16() for n, t in model.state_dict().items() if not n.startswith(("action", "proprio"))}
+    assert {name: tensor.dtype for name, tensor in stored.items()} == {name: torch.bfloat16 for name in expected}
+    assert all(torch.equal(stored[name].read(), tensor) for name, tensor in expected.items())
+
+
+def test_full_size_is_that_of_the_released_policies() -> None:
+    sizes = {}
+    for family, decoding in FAMILIES.items():
+        model = empty_model(full_config(decoding))
+        sizes[family] = sum(tensor.numel() for tensor in model.state_dict().values())
+    assert sizes["openvla"] == 7_541_237_184
+    assert sizes["openvla_oft"] > sizes["openvla"]
+    assert empty_model(full_config(FAMILIES["openvla"], num_layers=2)).config.text.num_hidden_layers == 2
