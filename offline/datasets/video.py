@@ -20,7 +20,7 @@ def video_frame(path: Path, time_s: float, fps: float) -> np.ndarray:
         raise QvlaError(str(path), "no such file", "a video of the dataset", "download the dataset with its videos")
     earliest_s = max(0.0, time_s - 0.5 / fps)  # ffmpeg shows the first frame at or after it
     frames = imageio_ffmpeg.read_frames(
-        path, input_params=["-ss", f"{earliest_s:.6f}"], output_params=["-vframes", "1"]
+        path, input_params=["-threads", "1", "-ss", f"{earliest_s:.6f}"], output_params=["-vframes", "1"]
     )
     try:
         width, height = next(frames)["size"]
