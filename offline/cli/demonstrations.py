@@ -25,7 +25,7 @@ _ATTEMPTS = 5  # an episode in which the expert fails is dropped and drawn again
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    parser.add_argument("--task_suite_name", default="libero_object", help="a suite of single picks and places")
+    parser.add_argument("--task_suite_name", default="libero_object", help="libero_object, libero_spatial and the like")
     parser.add_argument("--task_ids", help="tasks of the suite, for example 0,2-4 (default: all of them)")
     parser.add_argument("--episodes", type=int, default=40, help="successful episodes a task")
     parser.add_argument("--first_episode", type=int, default=0, help="number of the first; keeps machines apart")

@@ -5,8 +5,10 @@ hang on quantities a policy can see: where the hand is relative to the object, a
 recovers from a push or a dropped object by itself, and it can be asked for a label at any state a learner visits
 (DAgger, Ross et al. 2011). It uses ordinary OSC_POSE actions; its episodes are valid demonstrations.
 
-    hover above the object -> descend in a funnel (only as low as the hand is centred) -> close -> lift
+    hover above the grasp -> descend in a funnel (only as low as the hand is centred) -> close -> lift
     -> carry above the rim -> release over the middle of the container -> stay there, hand open
+
+A bowl is pinched by its rim; a plate is a container on which the object is put down before it is let go.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from qvla_offline.reference.obstacles import swept_footprint
 from qvla_offline.reference.privileged import WRIST_TURNS_RAD, PickPlaceState, grasp_widths
+from qvla_offline.reference.rim_grasp import Grasp, is_bowl, rim_grasp
 
 POSITION_UNIT_M, ROTATION_UNIT_RAD = 0.05, 0.5  # one unit of an OSC_POSE action
 OPEN, CLOSE = -1.0, 1.0
@@ -35,6 +39,14 @@ class PickPlaceExpert:
     release_m: float = 0.025  # horizontal error at which it lets go
     rim_clearance_m: float = 0.035  # object above the rim while it is carried
     widest_grasp_m: float = 0.068
+    # A bowl, its rim and a plate:
+    rim_hover_m: float = 0.045
+    rim_gain: float = 2.0  # near the rim or the plate: a stretched arm drifts, and a weaker pull would stop short
+    rim_descent_m: float = 0.015  # at most so far ahead: a fast descent carries a stretched arm outwards
+    look_ahead_m: float = 0.06  # on the way to the plate: what is in the way so soon must be cleared first
+    plate_release_m: float = 0.012  # horizontal error at which it lets go
+    plate_drop_m: float = 0.004  # and how far the object's bottom may be above the plate's rim then
+    on_plate_m: float = 0.027  # horizontal error up to which it lies well; LIBERO allows 0.03
 
     def act(self, state: PickPlaceState) -> np.ndarray:
         """Float64 [7] in [-1, 1]: the noise-free action at `state`."""
@@ -46,19 +58,46 @@ class PickPlaceExpert:
 
     def _is_placed(self, state: PickPlaceState) -> bool:
         """Let go of (or never held), with its middle inside the container's outline and not standing on the rim."""
-        center = state.object_center_m
-        inside = np.all(np.abs(center[:2] - state.goal_center_m) < state.goal_half_extent_m - 0.02)
-        low = state.object_points_m[:, 2].min() < state.goal_top_m + self.rim_clearance_m + 0.03
-        return bool(inside and low and not self._is_held(state))
+        if self._is_held(state):
+            return False
+        off_center, bottom = np.abs(state.object_center_m[:2] - state.goal_center_m), state.object_points_m[:, 2].min()
+        if state.goal_is_plate:
+            return bool(np.linalg.norm(off_center) < self.on_plate_m and bottom < state.goal_top_m + 0.02)
+        inside = np.all(off_center < state.goal_half_extent_m - 0.02)
+        return bool(inside and bottom < state.goal_top_m + self.rim_clearance_m + 0.03)
 
     def _is_held(self, state: PickPlaceState) -> bool:
         return state.object_touches_fingers and state.finger_opening_m < 0.078
 
     def _stay_above_goal(self, state: PickPlaceState) -> np.ndarray:
+        if state.goal_is_plate:  # straight up, or the fingers take the object along
+            target = np.append(state.eef_position_m[:2], state.goal_top_m + 0.12)
+            return self._move(state, target, OPEN, state.hand_yaw_rad)
         height = max(state.goal_top_m + 0.10, state.eef_position_m[2])
         return self._move(state, np.append(state.goal_center_m, height), OPEN)
 
+    def _put_down(self, state: PickPlaceState) -> np.ndarray:
+        """Carry over what is in the way to the plate, sink as the object comes over its middle, and let go."""
+        low, high = state.object_points_m.min(axis=0), state.object_points_m.max(axis=0)
+        bottom = low[2]
+        away = state.goal_center_m - state.object_center_m[:2]
+        distance = float(np.linalg.norm(away))
+        soon = away * min(1.0, self.look_ahead_m / max(distance, 1e-9))
+        near, all_the_way = (
+            float(state.obstacles.heights_m(swept_footprint(low[:2], high[:2], way), 0.01).max(initial=state.floor_m))
+            for way in (soon, away)
+        )
+        down = np.clip((distance - self.plate_release_m / 2) / self.look_ahead_m, 0.0, 1.0)
+        over_plate = state.goal_top_m - 0.012 + down * self.rim_clearance_m
+        carried = max(over_plate, all_the_way + 0.02 if distance > self.off_centre_m else -np.inf)
+        freedom = float(np.clip((bottom - near - 0.003) / 0.015, 0.0, 1.0)) if distance > self.off_centre_m else 1.0
+        target = state.eef_position_m + np.append(freedom * away, carried - bottom)
+        release = distance < self.plate_release_m and bottom < state.goal_top_m + self.plate_drop_m
+        return self._move(state, target, OPEN if release else CLOSE, state.hand_yaw_rad, self.rim_gain)
+
     def _carry(self, state: PickPlaceState) -> np.ndarray:
+        if state.goal_is_plate:
+            return self._put_down(state)
         bottom = state.object_points_m[:, 2].min()
         hanging = state.object_center_m[:2] - state.eef_position_m[:2]  # where in the hand the object sits
         over_goal = state.goal_center_m - hanging
@@ -73,32 +112,46 @@ class PickPlaceExpert:
         return self._move(state, target, OPEN if release else CLOSE)
 
     def _reach(self, state: PickPlaceState) -> np.ndarray:
-        center, top = state.object_center_m, float(state.object_points_m[:, 2].max())
-        grasp_z = max(top - self.grasp_depth_m, state.floor_m + self.lowest_grasp_m)
-        away = center[:2] - state.eef_position_m[:2]
+        grasp, top = self._grasp(state), float(state.object_points_m[:, 2].max())
+        yaw, grasp_z = grasp.yaw_rad, float(grasp.position_m[2])
+        gain = self.rim_gain if grasp.on_rim and abs(state.eef_position_m - grasp.position_m).max() < 0.1 else self.gain
+        away = grasp.position_m[:2] - state.eef_position_m[:2]
         distance, height = float(np.linalg.norm(away)), float(state.eef_position_m[2])
-        yaw = self._grasp_yaw(state)
         turned = abs(rotation_vector(hand_rotation(yaw) @ state.eef_rotation.T)).max()
 
         in_place = distance < 2 * self.centred_m and height < grasp_z + 0.010 and turned < 0.15
         if in_place:
-            return self._move(state, np.append(center[:2], grasp_z), CLOSE, yaw)
-        hover_z = top + self.hover_m
+            return self._move(state, grasp.position_m, CLOSE, yaw, gain)
+        hover_z = top + (self.rim_hover_m if grasp.on_rim else self.hover_m)
         off_centre = (distance - self.centred_m) / (self.off_centre_m - self.centred_m)
         off = np.clip(max(off_centre, (turned - 0.05) / 0.15, (0.072 - state.finger_opening_m) / 0.01), 0.0, 1.0)
         funnel_z = grasp_z + off * (hover_z - grasp_z)
+        if grasp.on_rim and distance < self.off_centre_m:
+            funnel_z = max(funnel_z, height - self.rim_descent_m)
         # Low beside the object (after a push, or with an empty hand): rise before moving sideways into it.
         beside = np.clip((funnel_z - 0.01 - height) / 0.03, 0.0, 1.0) if distance > self.centred_m else 0.0
-        return self._move(state, np.append(state.eef_position_m[:2] + (1.0 - beside) * away, funnel_z), OPEN, yaw)
+        return self._move(state, np.append(state.eef_position_m[:2] + (1.0 - beside) * away, funnel_z), OPEN, yaw, gain)
 
-    def _grasp_yaw(self, state: PickPlaceState) -> float:
-        """The smallest turn of the wrist, radians, at which the object fits between the fingers."""
+    def _grasp(self, state: PickPlaceState) -> Grasp:
+        """Across the object, at the smallest turn of the wrist at which it fits between the fingers; a bowl's rim."""
         widths = grasp_widths(state.object_points_m)
         fits = np.flatnonzero(widths < self.widest_grasp_m)
-        return float(WRIST_TURNS_RAD[fits[0] if len(fits) else widths.argmin()])
+        if not len(fits) and is_bowl(state.object_points_m):
+            hand = state.eef_position_m, state.hand_yaw_rad
+            return rim_grasp(state.object_points_m, state.obstacles, state.base_m, *hand)
+        height = max(state.object_points_m[:, 2].max() - self.grasp_depth_m, state.floor_m + self.lowest_grasp_m)
+        yaw = float(WRIST_TURNS_RAD[fits[0] if len(fits) else widths.argmin()])
+        return Grasp(np.append(state.object_center_m[:2], height), yaw)
 
-    def _move(self, state: PickPlaceState, target_m: np.ndarray, gripper: float, yaw_rad: float = 0.0) -> np.ndarray:
-        return step_towards(state, target_m, gripper, hand_rotation(yaw_rad), gain=self.gain)
+    def _move(
+        self,
+        state: PickPlaceState,
+        target_m: np.ndarray,
+        gripper: float,
+        yaw_rad: float = 0.0,
+        gain: float | None = None,
+    ) -> np.ndarray:
+        return step_towards(state, target_m, gripper, hand_rotation(yaw_rad), self.gain if gain is None else gain)
 
 
 def step_towards(

@@ -119,9 +119,10 @@ class LiberoTask:
             expected = f"0 to {self.init_state_count - 1}, or None for a fresh placement"
             raise QvlaError("init_state", init_state, expected, "use fewer episodes a task")
         environment = self.environment
-        # Without a hard reset these two carry over from the last episode; a hard reset would rebuild both. Upstream
-        # repeats the object initializers at each reset, which moves its random stream: repeat them likewise.
-        environment.object_property_initializers.extend(self._object_initializers)
+        # Without a hard reset these carry over from the last episode; a hard reset would rebuild them. Upstream repeats
+        # the object initializers once more at each reset, which moves its random stream: always be its first reset.
+        environment.object_property_initializers = self._object_initializers * 2
+        self._unplace_fixtures()
         self._rendering = init_state is None and settle_steps == 0
         with _seeded(seed):
             raw = self._sample_placement()
@@ -185,6 +186,16 @@ class LiberoTask:
         while True:
             with contextlib.suppress(RandomizationError):  # the sampler found no free place for an object: again
                 return self.environment.reset()
+
+    def _unplace_fixtures(self) -> None:
+        """Put fixtures at the origin, where LIBERO expects them when it places objects on or in them.
+
+        It adds the new pose of a fixture to the position that its region has now.
+        """
+        model = self.environment.sim.model
+        for name in self.environment.fixtures_dict:
+            body = self.environment.obj_body_id[name]
+            model.body_pos[body], model.body_quat[body] = (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0)
 
     def _observation(self, raw: dict[str, np.ndarray]) -> LiberoObservation:
         return LiberoObservation(
