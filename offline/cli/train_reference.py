@@ -21,8 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--suite_weights",
         type=suite_weights,
-        metavar="SUITE=SHARE,...",
-        help="shares of the samples (default: each task by the root of its size); what is not named is left out",
+        metavar="SUITE=WEIGHT,...",
+        help="a suite's share of the samples: this times the root of its size (default: what its tasks add up to, "
+        "each by the root of its size); a suite that is not named is left out",
     )
     parser.add_argument("--steps", type=int, default=8000, help="updates in all; a larger number prolongs a run")
     parser.add_argument("--decay_steps", type=int, default=2000, help="last steps, over which the rate falls to zero")
@@ -50,7 +51,7 @@ def suite_weights(text: str) -> dict[str, float]:
             shares[suite.strip()] = 0.0
         if not 0.0 < shares[suite.strip()] < float("inf"):
             fix = "for example --suite_weights libero_object=1,libero_spatial=2"
-            raise QvlaError("suite_weights", item, "SUITE=SHARE with a share above 0", fix)
+            raise QvlaError("suite_weights", item, "SUITE=WEIGHT with a weight above 0", fix)
     return shares
 
 

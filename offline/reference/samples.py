@@ -135,8 +135,8 @@ class SampleSet:
         """`count` samples. A task's share grows with the root of its size, so that a task with few episodes is neither
         drowned nor learnt by heart; within a task the samples around a grasp or release are twice as likely.
 
-        suite_weights: shares of the suites, relative to one another, in place of what their tasks add up to; a suite
-        that is not named is left out, one without episodes yet is passed over.
+        suite_weights: a suite's share is its weight times the root of its size, however many tasks it has, so that a
+        suite whose recording has just begun is not learnt by heart; one that is not named is left out.
         """
         fix = "record some with `qvla demonstrations`"
         if not len(self):
@@ -147,8 +147,8 @@ class SampleSet:
             factors = np.zeros(len(suites))
             for suite, share in suite_weights.items():
                 of_suite = suites == suite
-                total = weights[of_suite[self._task_of_sample]].sum()
-                factors[of_suite] = share / max(total, 1e-9)
+                members = of_suite[self._task_of_sample]
+                factors[of_suite] = share * np.sqrt(members.sum()) / max(weights[members].sum(), 1e-9)
             weights = weights * factors[self._task_of_sample]
             if not weights.any():
                 known = ", ".join(sorted(set(suites)))

@@ -165,8 +165,8 @@ def train(
         history.clear()
 
     report(f"{len(training)} samples of {training.episode_counts()} episodes, {len(training.tasks)} tasks, {device}")
-    for name in (signal.SIGINT, signal.SIGTERM):  # also in the background, where a shell has SIGINT ignored
-        signal.signal(name, _interrupt)
+    # Also in the background, where a shell has SIGINT ignored.
+    handlers = {name: signal.signal(name, _interrupt) for name in (signal.SIGINT, signal.SIGTERM)}
     pool = ThreadPoolExecutor(options.threads)
     try:
         last_save, last_report, reported_step = time.monotonic(), time.monotonic(), state.step
@@ -201,6 +201,8 @@ def train(
         if state.step:
             save()
         pool.shutdown()
+        for name, handler in handlers.items():
+            signal.signal(name, handler)
     return state
 
 

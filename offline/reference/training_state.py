@@ -27,7 +27,7 @@ class TrainingOptions:
     out: Path
     work_dir: Path
     unnorm_key: str = "libero"
-    suite_weights: Mapping[str, float] | None = None  # shares of the suites; None: by the number of samples
+    suite_weights: Mapping[str, float] | None = None  # see SampleSet.draw
     steps: int = 8000
     batch_size: int = 32
     learning_rate: float = 1e-3

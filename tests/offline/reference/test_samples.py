@@ -104,14 +104,19 @@ def test_the_same_instruction_in_another_suite_is_another_task(
     assert all(share == pytest.approx(1 / 3, abs=0.03) for share in shares(samples).values())
 
 
-def test_suite_weights_are_the_shares_of_the_suites(demonstrations: Path, tmp_path: Path, record: Record) -> None:
-    for task_id in range(3):
-        record(demonstrations, task_id, 0, "libero_spatial")
+def test_suite_weights_hold_for_suites_of_equal_size(demonstrations: Path, tmp_path: Path, record: Record) -> None:
+    for number in range(6):  # as many as libero_object has, of one task
+        record(demonstrations, 0, number, "libero_spatial")
     samples = everything(demonstrations, tmp_path)
     drawn = shares(samples, {"libero_object": 1.0, "libero_spatial": 3.0, "libero_goal": 5.0})
     spatial = [share for (suite, _), share in drawn.items() if suite == "libero_spatial"]
     assert sum(spatial) == pytest.approx(0.75, abs=0.03)
     assert shares(samples, {"libero_spatial": 1.0})["libero_object", 0] == 0.0
+    for number in range(6, 24):
+        record(demonstrations, 0, number, "libero_spatial")
+    samples.refresh()
+    drawn = shares(samples, {"libero_object": 1.0, "libero_spatial": 1.0})
+    assert drawn["libero_spatial", 0] == pytest.approx(2 / 3, abs=0.03)  # four times the samples, twice the share
     with pytest.raises(QvlaError, match="suite_weights"):
         samples.draw(1, np.random.default_rng(0), {"libero_goal": 1.0})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import random_config
+from qvla_offline.reference.calibration_set import write_calibration_set
 from qvla_offline.reference.demonstrations import episode_path
 from qvla_offline.reference.samples import SampleSet
-from qvla_offline.reference.tokenizer import PROMPT_TEMPLATE, padded_vocabulary, train_tokenizer
+from qvla_offline.reference.tokenizer import LIBERO_INSTRUCTIONS, PROMPT_TEMPLATE, padded_vocabulary, train_tokenizer
 from qvla_offline.reference.train import is_held_out, learning_rate_factor, start, train
 from qvla_offline.reference.training_state import TrainingOptions, new_state
 
@@ -147,6 +149,18 @@ def test_one_episode_in_twenty_is_held_out_of_every_task() -> None:
 
     assert numbers(0) == numbers(9) == [19, 39]
     assert numbers(15) == [4, 24]  # a suite of many tasks has few episodes of each
+
+
+def test_the_calibration_set_is_even_over_suites(tmp_path: Path, record: Callable[..., Path]) -> None:
+    record(tmp_path / "data", 0, 0, "libero_spatial")
+    for task_id in range(1, 6):
+        record(tmp_path / "data", task_id, 0, "libero_object")
+    prompt = PromptSpec(PROMPT_TEMPLATE, lowercase=True, append_token_id=None)
+    write_calibration_set(tmp_path / "data", tmp_path / "out", prompt, count=12)
+    lines = [json.loads(line) for line in (tmp_path / "out/calibration.jsonl").read_text().splitlines()]
+    texts = [line["text"] for line in lines]
+    assert sum(LIBERO_INSTRUCTIONS[0] in text for text in texts) == 6
+    assert {text for text in texts[:10]} == set(texts)  # every task is among the first
 
 
 def test_a_finished_run_is_left_alone(demonstrations: Path, tmp_path: Path) -> None:
