@@ -67,7 +67,7 @@ class PickPlaceExpert:
         return bool(inside and bottom < state.goal_top_m + self.rim_clearance_m + 0.03)
 
     def _is_held(self, state: PickPlaceState) -> bool:
-        return state.object_touches_fingers and state.finger_opening_m < 0.078
+        return state.object_touches_fingers and state.finger_opening_m < (0.03 if state.goal_is_plate else 0.078)
 
     def _stay_above_goal(self, state: PickPlaceState) -> np.ndarray:
         if state.goal_is_plate:  # straight up, or the fingers take the object along

@@ -29,7 +29,7 @@ class PickPlaceState:
     eef_rotation: np.ndarray  # [3, 3], the grip site's axes as columns: the fingers move along x, z points ahead
     finger_opening_m: float  # distance between the finger pads, 0 to 0.08
     object_points_m: np.ndarray  # [N, 3], vertices of the object's collision geometry
-    object_touches_fingers: bool  # both pads touch it
+    object_touches_fingers: bool  # both of them
     goal_center_m: np.ndarray  # [2], middle of the container seen from above
     goal_half_extent_m: np.ndarray  # [2]
     goal_top_m: float  # height of the container's rim
@@ -65,7 +65,7 @@ class PrivilegedScene:
         if {object_name, container} - set(self._environment.objects_dict):
             expected = "an object that is moved to another object"
             raise QvlaError("task_id", task.instruction, expected, "choose a task of libero_object or libero_spatial")
-        self._gripper = self._environment.robots[0].gripper
+        gripper = self._environment.robots[0].gripper
         self._object_geoms = list(self._environment.objects_dict[object_name].contact_geoms)
         object_body, goal_body = (self._environment.obj_body_id[name] for name in (object_name, container))
         self._object = _collision_vertices(model, {model.body_rootid[object_body]})
@@ -73,6 +73,8 @@ class PrivilegedScene:
         self._site = self._environment.robots[0].eef_site_id
         self._object_name = object_name
         self._goal_is_plate = predicate == "on"
+        parts = ("left_finger", "right_finger") if self._goal_is_plate else ("left_fingerpad", "right_fingerpad")
+        self._fingers = [gripper.important_geoms[part] for part in parts]  # a rim may be held above the pads
         robot_root = model.body_rootid[model.site_bodyid[self._site]]
         others = set(model.body_rootid) - {robot_root, model.body_rootid[object_body], model.body_rootid[goal_body]}
         boxes = _collision_vertices(model, others) if self._goal_is_plate else []
@@ -103,7 +105,7 @@ class PrivilegedScene:
             eef_rotation=data.site_xmat[self._site].reshape(3, 3).copy(),
             finger_opening_m=float(fingers[0] - fingers[1]),
             object_points_m=self._world_points(self._object),
-            object_touches_fingers=bool(self._environment._check_grasp(self._gripper, self._object_geoms)),
+            object_touches_fingers=bool(self._environment._check_grasp(self._fingers, self._object_geoms)),
             goal_center_m=(low[:2] + high[:2]) / 2,
             goal_half_extent_m=(high[:2] - low[:2]) / 2,
             goal_top_m=float(high[2]),

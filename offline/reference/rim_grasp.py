@@ -2,7 +2,7 @@
 
 The preferred place is the rim's right side (world -y): the fingers of a wrist that is not turned move along world y.
 Where something stands in the way of the hand, or the arm would be all but straight (OSC_POSE drifts there, and may not
-come back), it is the side next to the robot, or the left side half way to it.
+come back), it is the side next to the robot, with the wrist turned by a right angle.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from qvla_offline.reference.obstacles import Obstacles
 
-_PREFERENCES = ((0.0, -1.0), (np.pi / 2, 1.0), (np.pi / 6, 1.0))  # turn of the wrist, rad; side of the rim
+# Turn of the wrist, rad; side of the rim; how far inside it the hand is: a drawer has little room for the outer finger.
+_PREFERENCES = ((0.0, -1.0, 0.004), (np.pi / 2, 1.0, 0.014))
 _REACH_M, _REACH_PER_HEIGHT = 0.95, 0.2  # of the hand from the robot's base, seen from above; less the higher it is
 _POINTS_PER_M = 1000  # a millimetre out of reach counts as much as one point of the hand inside something
-_BELOW_RIM_M, _INSIDE_RIM_M = 0.015, 0.004
-# The open hand, metres from the point between the pads: along the fingers' motion, and across.
-_OUTER_FINGER = np.stack(np.meshgrid(np.linspace(0.038, 0.064, 4), [-0.011, 0.0, 0.011]), axis=-1).reshape(-1, 2)
-_PALM = np.stack(np.meshgrid(np.linspace(-0.105, 0.105, 9), [-0.03, 0.0, 0.03]), axis=-1).reshape(-1, 2)
+_BELOW_RIM_M = 0.015
+# The open hand and the way of its outer finger, metres from the point between the pads: along the fingers, across.
+_OUTER_FINGER = np.stack(np.meshgrid(np.linspace(0.008, 0.064, 9), [-0.011, 0.0, 0.011]), axis=-1).reshape(-1, 2)
+_PALM = np.stack(np.meshgrid(np.linspace(-0.075, 0.075, 7), [-0.025, 0.0, 0.025]), axis=-1).reshape(-1, 2)
 _FINGERTIP_M, _PALM_M = -0.010, 0.030  # how high they are above that point
 
 
@@ -51,7 +52,7 @@ def rim_grasp(
     hand_m: where the hand is, [3]. A grasp that it is about to close is kept, though the bowl may have moved a little.
     """
 
-    def badness(choice: tuple[float, float]) -> float:
+    def badness(choice: tuple[float, float, float]) -> float:
         grasp = _grasp(points_m, *choice)
         reach = _REACH_M - _REACH_PER_HEIGHT * grasp.position_m[2]
         too_far = max(0.0, float(np.linalg.norm(grasp.position_m[:2] - base_m)) - reach)
@@ -62,9 +63,9 @@ def rim_grasp(
     return _grasp(points_m, *min(_PREFERENCES, key=badness))
 
 
-def _grasp(points_m: np.ndarray, yaw_rad: float, side: float) -> Grasp:
+def _grasp(points_m: np.ndarray, yaw_rad: float, side: float, inside_m: float) -> Grasp:
     low, high = points_m.min(axis=0), points_m.max(axis=0)
-    radius = (high - low)[:2].mean() / 2 - _INSIDE_RIM_M
+    radius = (high - low)[:2].mean() / 2 - inside_m
     position = np.append((low + high)[:2] / 2 + side * radius * _fingers(yaw_rad), high[2] - _BELOW_RIM_M)
     return Grasp(position, yaw_rad, on_rim=True)
 
