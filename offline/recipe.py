@@ -50,6 +50,7 @@ class ExportSection:
 
     compute_dtype: Literal["float32", "float16"] = "float32"
     tile: int = 8
+    ensemble: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,9 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
         [sha256_of(scores), asdict(budget), asdict(scheme), rounds],
         lambda target, _: _write_gates(scores, target, budget, scheme, rounds, (checkpoint, calibration, options)),
     )
-    common = [weights, recipe.unnorm_key, export.compute_dtype, None if robot is None else sha256_of(Path(robot))]
+    common = [weights, recipe.unnorm_key, asdict(export), None if robot is None else sha256_of(Path(robot))]
     if recipe.bundle:
-        exported = [*common, sha256_of(gates_path), asdict(scheme), export.tile]
+        exported = [*common, sha256_of(gates_path), asdict(scheme)]
         steps.run(
             "bundle",
             out / "bundle",
@@ -217,7 +218,7 @@ def _export(
     from qvla_offline.export.robot import LIBERO, read_robot
 
     described: Mapping[str, Any] = {"robot": LIBERO if robot is None else read_robot(robot), "unnorm_key": unnorm_key}
-    export_bundle(checkpoint, gates, target, scheme, export.compute_dtype, export.tile, **described)
+    export_bundle(checkpoint, gates, target, scheme, **asdict(export), **described)
 
 
 def _fake_quantize(checkpoint: Path, gates: Path, target: Path, scheme: QuantizationScheme) -> None:

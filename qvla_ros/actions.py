@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +14,7 @@ from qvla_ros.preprocess import RANGE_EPSILON
 Actions = NDArray[np.float64]
 
 NUM_BINS = 256  # of OpenVLA's action tokens
+ENSEMBLE_DECAY = 0.1  # a control period
 
 
 def token_actions(tokens: ArrayLike, vocabulary: int, num_bins: int = NUM_BINS) -> Actions:
@@ -36,6 +38,16 @@ def unnormalize(normalized: ArrayLike, statistics: Statistics, epsilon: float = 
     return np.where(statistics.mask, 0.5 * (normalized + 1.0) * span + statistics.low, normalized)
 
 
+def ensemble(chunks: Sequence[ArrayLike]) -> Actions:
+    """UniVLA's temporal ensembling: what the last looks said of now, weighted; float64 [A].
+
+    chunks: [K, A] each, one a control period, the newest first. The chunk of i periods ago says its i-th action of now
+    and counts exp(-0.1 i).
+    """
+    said = np.array([np.asarray(chunk, np.float64)[age] for age, chunk in enumerate(chunks)])
+    return np.average(said, axis=0, weights=np.exp(-ENSEMBLE_DECAY * np.arange(len(said))))
+
+
 def opening_fraction(gripper: ArrayLike, convention: GripperConvention) -> Actions:
     """A model's gripper column as opening fraction: 0 closed, 1 open. Not clipped; see qvla_ros.safety."""
     gripper = np.asarray(gripper, np.float64)
@@ -46,9 +58,14 @@ def opening_fraction(gripper: ArrayLike, convention: GripperConvention) -> Actio
     return gripper
 
 
-def robot_actions(normalized: ArrayLike, spec: ActionSpec, statistics: Statistics) -> Actions:
-    """The graph's output [K, A] in the units of the specification, the gripper as opening fraction; float64 [K, A]."""
-    actions = unnormalize(normalized, statistics)
+def robot_actions(
+    normalized: ArrayLike, spec: ActionSpec, statistics: Statistics, epsilon: float = RANGE_EPSILON
+) -> Actions:
+    """Normalised actions [K, A] in the units of the specification, the gripper as opening fraction; float64 [K, A].
+
+    epsilon: see unnormalize.
+    """
+    actions = unnormalize(normalized, statistics, epsilon)
     if spec.gripper_index is not None and spec.gripper_convention is not None:
         column = spec.gripper_index
         actions[:, column] = opening_fraction(actions[:, column], spec.gripper_convention)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qvla_ros.atomic import atomic_directory
+from qvla_ros.diffusion import NUM_TRAIN_STEPS
 from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import FIX_MANIFEST, canonical_json, parse, read_json
 
@@ -29,7 +30,7 @@ REQUIRED_FILES = ("policy.onnx", "tokenizer.json", "statistics.json")
 KNOWN_FILES = (*REQUIRED_FILES, "policy.onnx.data", "policy.unpacked.onnx", "gates.json")
 
 Normalization = Literal["q99", "bounds"]
-# How the graph's outputs become actions; see DecoderSpec.
+# How the graph is run; see DecoderSpec.
 DecoderKind = Literal["l1_chunk", "action_tokens", "diffusion", "univla"]
 # What the un-normalised gripper column of the model means; see qvla_ros.actions.opening_fraction.
 GripperConvention = Literal["opening_fraction", "closing_fraction", "signed_closing"]
@@ -126,6 +127,76 @@ class ActionSpec:
 
 
 @dataclass(frozen=True)
+class TokenSpec:
+    """OpenVLA's action tokens: `vocabulary` is one past the last, see qvla_ros.actions.token_actions."""
+
+    vocabulary: int
+    num_bins: int
+
+    def __post_init__(self) -> None:
+        _require(2 <= self.num_bins <= self.vocabulary, "decoder.tokens.num_bins", self.num_bins, "2 to the vocabulary")
+
+
+@dataclass(frozen=True)
+class DiffusionSpec:
+    """OpenVLA-OFT's diffusion head: denoising steps a look, and the seed of the noise that they start from."""
+
+    num_steps: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        expected = f"1 to {NUM_TRAIN_STEPS}"
+        _require(1 <= self.num_steps <= NUM_TRAIN_STEPS, "decoder.diffusion.num_steps", self.num_steps, expected)
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """UniVLA's latent action tokens.
+
+    num_tokens, top_k: shape of the noise that they are drawn with; seed: of that noise, null for the likeliest tokens.
+    ensemble_length: 0, and the whole chunk is executed; else the length of the graph's chunk, of which one action is
+    executed per look, averaged with what the looks before said of that moment. history_template: the prompt from the
+    second look on, with {instruction} and {history}, the last look's tokens; null to use the plain prompt throughout.
+    """
+
+    num_tokens: int
+    top_k: int
+    seed: int | None
+    ensemble_length: int
+    history_template: str | None
+
+    def __post_init__(self) -> None:
+        template = self.history_template
+        whole = template is None or all(template.count(name) == 1 for name in ("{instruction}", "{history}"))
+        _require(whole, "decoder.latents.history_template", repr(template), "{instruction} and {history}, once each")
+        for name, lowest in (("num_tokens", 1), ("top_k", 1), ("ensemble_length", 0)):
+            value = getattr(self, name)
+            _require(lowest <= value <= 1024, f"decoder.latents.{name}", value, f"{lowest} to 1024")
+
+
+@dataclass(frozen=True)
+class DecoderSpec:
+    """How the graph is run and what its outputs are.
+
+    kind: "l1_chunk": once, `actions` come out. "action_tokens": once, `action_tokens` come out, see `tokens`.
+    "diffusion": once per denoising step, `noise` comes out, see `diffusion`. "univla": once, with noise to draw tokens
+    by, `actions` and `latent_tokens` come out, see `latents`.
+    """
+
+    kind: DecoderKind = "l1_chunk"
+    tokens: TokenSpec | None = None
+    diffusion: DiffusionSpec | None = None
+    latents: LatentSpec | None = None
+
+    def __post_init__(self) -> None:
+        needed = {"action_tokens": "tokens", "diffusion": "diffusion", "univla": "latents"}.get(self.kind)
+        for name in ("tokens", "diffusion", "latents"):
+            there = getattr(self, name) is not None
+            expected = f"{'an object' if name == needed else 'null'} with kind {self.kind}"
+            _require(there == (name == needed), f"decoder.{name}", "an object" if there else "null", expected)
+
+
+@dataclass(frozen=True)
 class QuantizationSummary:
     """How the weights are stored; `method` "none" and 16 bits for a float policy."""
 
@@ -148,10 +219,15 @@ class Manifest:
     prompt: PromptSpec
     actions: ActionSpec
     quantization: QuantizationSummary
+    decoder: DecoderSpec = DecoderSpec()
 
     def __post_init__(self) -> None:
         names = tuple(camera.name for camera in self.cameras)
         _require(_unique(names), "cameras", list(names), "distinct names, at least one camera")
+        one_by_one = self.decoder.kind == "action_tokens"
+        one_by_one |= self.decoder.latents is not None and self.decoder.latents.ensemble_length > 0
+        length = self.actions.chunk_length
+        _require(length == 1 or not one_by_one, "actions.chunk_length", length, f"1 with decoder {self.decoder.kind}")
 
 
 @dataclass(frozen=True)
@@ -165,7 +241,7 @@ class Statistics:
     mask: NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bundle(Manifest):
     """A verified bundle. bundle_id: 16 hex digits that name its weights, gates, statistics and specification."""
 

@@ -8,7 +8,7 @@ spaced from 0 up and taken backwards, and the last step ends at the clean action
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,47 +20,45 @@ _MAX_BETA = 0.999
 Array = TypeVar("Array", bound=Any)  # a numpy array or a torch tensor: the arithmetic is the same
 
 
-@lru_cache(maxsize=8)
-def betas(num_train_steps: int = NUM_TRAIN_STEPS) -> NDArray[np.float32]:
+@cache
+def betas() -> NDArray[np.float32]:
     """Noise variances of the squared-cosine schedule, float32 [steps]."""
 
     def signal(fraction: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.cos((fraction + 0.008) / 1.008 * np.pi / 2) ** 2
 
-    edges = signal(np.arange(num_train_steps + 1) / num_train_steps)
+    edges = signal(np.arange(NUM_TRAIN_STEPS + 1) / NUM_TRAIN_STEPS)
     return np.minimum(1.0 - edges[1:] / edges[:-1], _MAX_BETA).astype(np.float32)
 
 
-@lru_cache(maxsize=8)
-def alphas_cumprod(num_train_steps: int = NUM_TRAIN_STEPS) -> NDArray[np.float32]:
+@cache
+def alphas_cumprod() -> NDArray[np.float32]:
     """Share of the signal's variance that is left at each timestep, float32 [steps]."""
-    return np.cumprod(np.float32(1.0) - betas(num_train_steps), dtype=np.float32)
+    return np.cumprod(np.float32(1.0) - betas(), dtype=np.float32)
 
 
-def timesteps(num_inference_steps: int, num_train_steps: int = NUM_TRAIN_STEPS) -> list[int]:
-    """The timesteps to run, from the noisiest to 0."""
-    stride = num_train_steps // num_inference_steps
-    return [index * stride for index in reversed(range(num_inference_steps))]
+def denoising_steps(num_inference_steps: int) -> list[tuple[int, int]]:
+    """(timestep, the one that follows) of every step, from the noisiest on; below 0 the actions are clean."""
+    stride = NUM_TRAIN_STEPS // num_inference_steps
+    return [(index * stride, (index - 1) * stride) for index in reversed(range(num_inference_steps))]
 
 
-def add_noise(clean: Array, noise: Array, timestep: int, num_train_steps: int = NUM_TRAIN_STEPS) -> Array:
+def add_noise(clean: Array, noise: Array, timestep: int) -> Array:
     """`clean` with as much of `noise` in it as there is at `timestep`; both [..., K, A]."""
-    alpha = float(alphas_cumprod(num_train_steps)[timestep])
+    alpha = float(alphas_cumprod()[timestep])
     return alpha**0.5 * clean + (1.0 - alpha) ** 0.5 * noise
 
 
-def remove_noise(noisy: Array, noise: Array, timestep: int, num_train_steps: int = NUM_TRAIN_STEPS) -> Array:
+def remove_noise(noisy: Array, noise: Array, timestep: int) -> Array:
     """The other way round: the clean actions that `noisy` comes from if `noise` is in it; not clipped."""
-    alpha = float(alphas_cumprod(num_train_steps)[timestep])
+    alpha = float(alphas_cumprod()[timestep])
     return (noisy - (1.0 - alpha) ** 0.5 * noise) / alpha**0.5
 
 
-def denoise_step(
-    noisy: Array, noise: Array, timestep: int, previous: int, num_train_steps: int = NUM_TRAIN_STEPS
-) -> Array:
-    """One DDIM step: `noisy` at `timestep` and the noise predicted in it -> the actions at `previous` (-1: clean)."""
-    clean = remove_noise(noisy, noise, timestep, num_train_steps).clip(-1.0, 1.0)
-    return clean if previous < 0 else add_noise(clean, noise, previous, num_train_steps)
+def denoise_step(noisy: Array, noise: Array, timestep: int, following: int) -> Array:
+    """One DDIM step: `noisy` at `timestep` and the noise predicted in it -> the actions at `following`."""
+    clean = remove_noise(noisy, noise, timestep).clip(-1.0, 1.0)
+    return clean if following < 0 else add_noise(clean, noise, following)
 
 
 def start_noise(shape: tuple[int, ...], seed: int | np.random.Generator) -> NDArray[np.float32]:
@@ -68,15 +66,9 @@ def start_noise(shape: tuple[int, ...], seed: int | np.random.Generator) -> NDAr
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-def denoise(
-    predict_noise: Callable[[Array, int], Array],
-    start: Array,
-    num_inference_steps: int,
-    num_train_steps: int = NUM_TRAIN_STEPS,
-) -> Array:
+def denoise(predict_noise: Callable[[Array, int], Array], start: Array, num_inference_steps: int) -> Array:
     """From noise [.., K, A] to normalised actions; predict_noise(noisy, timestep) runs the network once."""
-    stride = num_train_steps // num_inference_steps
     noisy = start
-    for timestep in timesteps(num_inference_steps, num_train_steps):
-        noisy = denoise_step(noisy, predict_noise(noisy, timestep), timestep, timestep - stride, num_train_steps)
+    for timestep, following in denoising_steps(num_inference_steps):
+        noisy = denoise_step(noisy, predict_noise(noisy, timestep), timestep, following)
     return noisy

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qvla_ros.actions import robot_actions
-from qvla_ros.bundle import Bundle, load_bundle
+from qvla_ros.bundle import Bundle, PromptSpec, load_bundle
+from qvla_ros.decoding import make_decoder
 from qvla_ros.engines import Engine, load_engine
 from qvla_ros.errors import QvlaError
 from qvla_ros.observation import Observation
@@ -38,8 +39,10 @@ class Policy:
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
         self.bundle, self.engine = bundle, engine
         self._tokenizer = _load_tokenizer(bundle.directory / "tokenizer.json")
+        self._decoder = make_decoder(bundle, self._tokenizer)
         self._low, self._high = action_limits(bundle)
-        self._prompt: tuple[str, NDArray[np.int64]] | None = None
+        self._prompt: tuple[PromptSpec, str, NDArray[np.int64]] | None = None
+        self._forget = False
 
     def graph_inputs(self, observation: Observation) -> dict[str, NDArray]:
         """The arrays of the policy graph (docs/architecture.md). QvlaError names the input that does not fit."""
@@ -58,16 +61,19 @@ class Policy:
     def infer(self, observation: Observation) -> Prediction:
         """Run the policy once. QvlaError on an input that does not fit and on an output that is not finite."""
         started = time.perf_counter()
+        if self._forget:
+            self._forget = False
+            self._decoder.reset()
         inputs = self.graph_inputs(observation)
         prepared = time.perf_counter()
-        normalized = self.engine.run(inputs)["actions"]
+        normalized = self._decoder.run(self.engine, inputs)
         inferred = time.perf_counter()
         spec = self.bundle.actions
         expected = (1, spec.chunk_length, len(spec.names))
         if normalized.shape != expected:
             fix = "export the bundle again: its graph and its manifest disagree"
-            raise QvlaError("policy graph output `actions`", list(normalized.shape), str(list(expected)), fix)
-        actions = robot_actions(normalized[0], spec, self.bundle.statistics["action"])
+            raise QvlaError("the policy graph's actions", list(normalized.shape), str(list(expected)), fix)
+        actions = robot_actions(normalized[0], spec, self.bundle.statistics["action"], self._decoder.range_epsilon)
         require_finite(actions, "actions")
         actions, clipped = clip_to_limits(actions, self._low, self._high)
         stages = (prepared - started, inferred - prepared, time.perf_counter() - inferred)
@@ -80,15 +86,21 @@ class Policy:
         proprio = self.bundle.statistics.get("proprio")
         middle = np.zeros(0) if proprio is None else 0.5 * (proprio.low + proprio.high)
         for _ in range(WARM_UP_RUNS):
-            self.engine.run(self.graph_inputs(Observation(images, middle, "warm up", 0, {})))
+            self._decoder.run(self.engine, self.graph_inputs(Observation(images, middle, "warm up", 0, {})))
+        self._decoder.reset()
+
+    def reset(self) -> None:
+        """Forget what earlier observations left behind, before the next one: a new episode begins. From any thread."""
+        self._forget = True
 
     def close(self) -> None:
         self.engine.close()
 
     def _prompt_ids(self, instruction: str) -> NDArray[np.int64]:
-        if self._prompt is None or self._prompt[0] != instruction:
-            self._prompt = instruction, prompt_ids(self.bundle.prompt, self._tokenizer, instruction)
-        return self._prompt[1]
+        prompt = self._decoder.prompt(instruction)
+        if self._prompt is None or self._prompt[:2] != (prompt, instruction):
+            self._prompt = prompt, instruction, prompt_ids(prompt, self._tokenizer, instruction)
+        return self._prompt[2]
 
 
 def load_policy(bundle_dir: str | Path, backend: str, **options: object) -> Policy:

@@ -27,10 +27,13 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import parse, read_json
 
 PROMPT_TEMPLATE = "In: What action should the robot take to {instruction}?\nOut:"
+HISTORY_TEMPLATE = "In: What action should the robot take to {instruction}? History action {history}\nOut:"  # UniVLA
 PROMPT_TEMPLATE_V01 = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and"
     " polite answers to the user's questions. USER: What action should the robot take to {instruction}? ASSISTANT:"
 )
+
+KEPT_WIDE = "action_decoder."  # UniVLA's, which its evaluation runs in float32 whatever the rest is in
 
 _Triple = tuple[float, float, float]
 Normalization = tuple[_Triple, _Triple]
@@ -87,7 +90,9 @@ def load_checkpoint(
     model = empty_model(config)
     tensors.check_against(model, directory)
     if not lazily:
-        model.load_state_dict({name: t.to(device=device, dtype=dtype) for name, t in tensors.items()}, assign=True)
+        kinds = {name: torch.float32 if name.startswith(KEPT_WIDE) else dtype for name in tensors}
+        loaded = {name: tensors[name].to(device=device, dtype=kind) for name, kind in kinds.items()}
+        model.load_state_dict(loaded, assign=True)
     return Checkpoint(
         path=directory,
         family=config.decoding.family,

@@ -195,7 +195,8 @@ def _json_files(config: PolicyConfig, belongings: Belongings, dtype: torch.dtype
     normalizations = (IMAGENET, SYMMETRIC)[: len(sizes)]
     specials = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<PAD>"}
     pad_id = config.text.pad_token_id
-    added = {token: index for token, index in belongings.tokenizer.get_vocab().items() if index >= pad_id}
+    first_added = belongings.tokenizer.token_to_id("<PAD>")
+    added = {token: index for token, index in belongings.tokenizer.get_vocab().items() if index >= first_added}
     model = config_json(config, str(dtype).removeprefix("torch."))
     if belongings.released:
         del model["decoding"]

@@ -107,6 +107,8 @@ class ActionDecoder(nn.Module):
         self.proj = nn.Sequential(nn.Linear(width, chunk_length * action_dim), nn.Tanh())
 
     def forward(self, latent: Tensor, visual: Tensor) -> Tensor:
+        """In the dtype of its own weights, which the released evaluation leaves in float32."""
+        latent, visual = (hidden.to(self.proj[0].weight.dtype) for hidden in (latent, visual))
         pooled = self.latent_action_pool(latent[:, -LATENT_TOKENS:], start=self.visual_pool(visual))
         return self.proj(pooled).reshape(len(pooled), -1, self.action_dim)
 

@@ -8,7 +8,7 @@ HELP = "write the bundle of a checkpoint: one ONNX graph with the bit-widths of 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pretrained_checkpoint", required=True, help="directory in the OpenVLA-OFT layout")
+    parser.add_argument("--pretrained_checkpoint", required=True, help="directory of any supported family")
     parser.add_argument("--gates_path", help="bits per output channel; left out: float16 everywhere")
     parser.add_argument("--out_dir", required=True, help="directory of the bundle; replaced if it exists")
     parser.add_argument(
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tile", type=int, default=8, help="row groups are promoted to multiples of this")
     parser.add_argument("--robot_path", help="YAML like config/robots/libero.yaml (default: LIBERO's arm)")
     parser.add_argument("--unnorm_key", help="dataset whose statistics to take (default: the only one)")
+    parser.add_argument("--ensemble", action="store_true", help="UniVLA: one action a look, averaged over looks")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
             tile=args.tile,
             robot=LIBERO if args.robot_path is None else read_robot(args.robot_path),
             unnorm_key=args.unnorm_key,
+            ensemble=args.ensemble,
             progress=lambda layer: status.update(f"writing {layer}"),
         )
     sizes = load_bundle(path, verify_hashes=False).quantization

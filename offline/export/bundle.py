@@ -9,8 +9,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import onnx
-from qvla_offline.checkpoints.io import Checkpoint, load_checkpoint
+from qvla_offline.calibration import policy_needs
+from qvla_offline.checkpoints.config import PolicyConfig
+from qvla_offline.checkpoints.io import HISTORY_TEMPLATE, Checkpoint, load_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets
+from qvla_offline.checkpoints.univla import LATENT_TOKENS, SAMPLING
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.linear import opset_for
 from qvla_offline.export.policy import emit_policy
@@ -22,15 +25,20 @@ from qvla_offline.quantizers import QuantizationScheme
 
 from qvla_ros.bundle import (
     ActionSpec,
+    DecoderSpec,
+    DiffusionSpec,
+    LatentSpec,
     Manifest,
     ProprioceptionSpec,
     QuantizationSummary,
+    TokenSpec,
     save_bundle,
     sha256_of,
 )
 from qvla_ros.errors import QvlaError
 
 COMPUTE_DTYPES = ("float32", "float16")
+NOISE_SEED = 7  # of what is drawn at run time; the released evaluations set all seeds to 7
 
 
 def export_bundle(
@@ -42,20 +50,25 @@ def export_bundle(
     tile: int = 8,
     robot: RobotDescription = LIBERO,
     unnorm_key: str | None = None,
+    ensemble: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Write the bundle of a checkpoint directory to `out_dir`, whole or not at all; returns its path.
 
     gates: bits per output channel (object or file), None for float16 everywhere. scheme: None takes the one that the
     gates were priced with. compute_dtype: of activations and scales, "float32" or "float16". tile: row groups are
-    filled up to multiples of it by promoting rows; the bundle's gates.json holds the bits after that. progress: called
-    with the name of each linear layer as it is written.
+    filled up to multiples of it by promoting rows; the bundle's gates.json holds the bits after that. ensemble: UniVLA
+    executes one action a look, averaged over looks, in place of whole chunks. progress: called with the name of each
+    linear layer as it is written.
     """
     if compute_dtype not in COMPUTE_DTYPES:
         raise QvlaError("compute_dtype", compute_dtype, f"one of {list(COMPUTE_DTYPES)}", "use float32")
     if tile < 1:
         raise QvlaError("tile", tile, "a number of rows from 1 on", "use 8; 1 promotes no row")
-    checkpoint = load_checkpoint(checkpoint_path, unnorm_key)
+    checkpoint = load_checkpoint(checkpoint_path, unnorm_key, lazily=True)
+    if ensemble and checkpoint.config.decoding.kind != "univla":
+        raise QvlaError("ensemble", f"asked of {checkpoint.family}", "a UniVLA checkpoint", "leave out --ensemble")
+    policy_needs(checkpoint, robot)
     rows = {name: module.weight.shape[0] for name, module in quantization_targets(checkpoint.model).items()}
     if isinstance(gates, (str, Path)):
         gates = read_gates(gates)
@@ -63,7 +76,7 @@ def export_bundle(
     if scheme is None:
         scheme = QuantizationScheme(**gates.scheme) if gates is not None else QuantizationScheme()
     asked = gates.layers if gates is not None else {name: [16] * count for name, count in rows.items()}
-    weights = Weights(checkpoint.model.state_dict(), asked, scheme, tile, progress=progress)
+    weights = Weights(checkpoint.tensors, asked, scheme, tile, progress=progress)
 
     out = Path(out_dir)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +100,7 @@ def export_bundle(
                 files["gates.json"], replace(gates, layers={**gates.layers, **weights.bits}, scheme=asdict(scheme))
             )
         summary = _summary(gates, weights, graph.stored_bytes, files.get("gates.json"))
-        save_bundle(out, _manifest(checkpoint, robot, summary), files)
+        save_bundle(out, _manifest(checkpoint, robot, summary, ensemble), files)
     return out
 
 
@@ -107,22 +120,45 @@ def _summary(
     )
 
 
-def _manifest(checkpoint: Checkpoint, robot: RobotDescription, summary: QuantizationSummary) -> Manifest:
-    config, oft = checkpoint.config, checkpoint.config.decoding
-    expected = (
-        ("cameras", len(robot.cameras), oft.num_images),
-        ("proprioception", len(robot.proprioception), oft.proprio_dim),
-        ("actions.names", len(robot.actions.names), oft.action_dim),
-    )
-    for key, found, wanted in expected:
-        if found != wanted:
-            fix = "describe the robot that the policy was trained on with --robot_path"
-            raise QvlaError(f"robot {key}", f"{found} entries", f"{wanted}, as the checkpoint's config.json has", fix)
+def _manifest(
+    checkpoint: Checkpoint, robot: RobotDescription, summary: QuantizationSummary, ensemble: bool
+) -> Manifest:
+    config, decoding = checkpoint.config, checkpoint.config.decoding
+    found, wanted = len(robot.actions.names), decoding.action_dim
+    if found != wanted:
+        fix = "describe the robot that the policy was trained on with --robot_path"
+        raise QvlaError("robot actions.names", f"{found} entries", f"{wanted}, as the checkpoint has", fix)
+    cameras = camera_specs(robot, config.vision[0].image_size, checkpoint.normalizations)
     return Manifest(
         family=checkpoint.family,
-        cameras=camera_specs(robot, config.vision[0].image_size, checkpoint.normalizations),
-        proprioception=ProprioceptionSpec(robot.proprioception, oft.normalization),
+        cameras=cameras[: decoding.num_images],
+        proprioception=ProprioceptionSpec(robot.proprioception, decoding.normalization)
+        if decoding.proprio_dim
+        else None,
         prompt=checkpoint.prompt,
-        actions=ActionSpec(**asdict(robot.actions), chunk_length=oft.chunk_length, normalization=oft.normalization),
+        actions=ActionSpec(
+            **asdict(robot.actions),
+            chunk_length=1 if ensemble else decoding.chunk_length,
+            normalization=decoding.normalization,
+        ),
         quantization=summary,
+        decoder=_decoder(config, ensemble),
     )
+
+
+def _decoder(config: PolicyConfig, ensemble: bool) -> DecoderSpec:
+    decoding = config.decoding
+    if decoding.kind == "action_tokens":
+        return DecoderSpec(decoding.kind, tokens=TokenSpec(config.action_vocabulary, config.n_action_bins))
+    if decoding.kind == "diffusion":
+        return DecoderSpec(decoding.kind, diffusion=DiffusionSpec(decoding.diffusion_steps, NOISE_SEED))
+    if decoding.kind == "univla":
+        latents = LatentSpec(
+            num_tokens=LATENT_TOKENS,
+            top_k=min(SAMPLING.top_k, config.text.vocab_size),
+            seed=NOISE_SEED,
+            ensemble_length=decoding.chunk_length if ensemble else 0,
+            history_template=HISTORY_TEMPLATE if ensemble else None,
+        )
+        return DecoderSpec(decoding.kind, latents=latents)
+    return DecoderSpec(decoding.kind)

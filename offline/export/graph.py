@@ -11,11 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
+
+if TYPE_CHECKING:
+    from qvla_offline.export.linear import StoredLinear
 
 OPSET = 21  # the first with INT4 and blocked DequantizeLinear; ONNX Runtime and TensorRT(-RTX) both read it
 OPSET_INT2 = 25  # the first whose DequantizeLinear takes INT2; ONNX Runtime only
@@ -59,6 +63,7 @@ class GraphBuilder:
         self._initializers: dict[str, TensorProto] = {}
         self.stored_bytes: dict[str, int] = {}  # of every tensor and constant, by name
         self.products: list[RowProduct] = []
+        self.layers: dict[str, StoredLinear] = {}  # by module; one that is used again is not stored again
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._scope: list[str] = []

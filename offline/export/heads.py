@@ -1,4 +1,4 @@
-"""Projectors and the L1 action head as ONNX nodes. They are no quantization targets: their weights are float16."""
+"""Projectors and OpenVLA-OFT's action heads as ONNX nodes. No quantization targets: their weights are float16."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NUM_RESIDUAL_BLOCKS = 2
 
 
 def emit_mlp(graph: GraphBuilder, weights: Weights, module: str, x: str) -> str:
-    """`projector` and `proprio_projector`: fc1, fc2 (and fc3 after fused backbones) with GELU between."""
+    """`projector` and the projectors of numbers: fc1, fc2 (and fc3 after fused backbones) with GELU between."""
     names = [name for name in ("fc1", "fc2", "fc3") if f"{module}.{name}.weight" in weights.tensors]
     for index, name in enumerate(names):
         if index:
@@ -21,11 +21,9 @@ def emit_mlp(graph: GraphBuilder, weights: Weights, module: str, x: str) -> str:
     return x
 
 
-def emit_l1_head(graph: GraphBuilder, weights: Weights, chunk_length: int, hidden: str, inputs: int) -> str:
-    """Hidden states [1, K * A, D] -> actions [1, K, A], normalised; inputs: A * D, what one step of the chunk reads."""
-    module = "action_head.model"
+def emit_residual_mlp(graph: GraphBuilder, weights: Weights, module: str, x: str) -> str:
+    """The network of the action heads: what one step of the chunk reads [1, K, A * D] -> [1, K, A]."""
     with graph.scope(module):
-        x = graph.op("Reshape", hidden, graph.constant([1, chunk_length, inputs]))
         x = layer_norm(graph, weights, f"{module}.layer_norm1", x, LAYER_NORM_EPSILON)
     x = linear(graph, weights, f"{module}.fc1", x)
     with graph.scope(module):

@@ -12,10 +12,45 @@ the graph equals the fake-quant checkpoint, and pays for the Gather.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from qvla_offline.export.graph import OPSET, OPSET_INT2, GraphBuilder, RowProduct
 from qvla_offline.export.row_groups import RowGroup, row_groups
 from qvla_offline.quantizers import QuantizedLayer
+
+
+@dataclass(frozen=True)
+class StoredGroup:
+    """One row group in the graph. weight: its value in the compute dtype, `shape` [C', n']; scale: of an int2 group."""
+
+    container: str
+    weight: str
+    shape: tuple[int, int]
+    scale: str
+    scales_per_column: int
+    block: int | None
+
+
+@dataclass(frozen=True)
+class StoredLinear:
+    """A layer whose weights lie in the graph, to be multiplied with as often as needed.
+
+    inputs: C. source: int64 [R], the column of each output channel in the groups side by side, one past the last if it
+    has none; order: the constant that holds it, None where nothing is to be reordered. bias: its value, if any.
+    """
+
+    name: str
+    groups: tuple[StoredGroup, ...]
+    inputs: int
+    source: np.ndarray
+    order: str | None
+    bias: str | None
+
+    @property
+    def width(self) -> int:
+        """Columns of the groups side by side."""
+        return sum(group.shape[1] for group in self.groups)
 
 
 def opset_for(two_bit_storage: str) -> int:
@@ -28,30 +63,54 @@ def emit_linear(graph: GraphBuilder, x: str, name: str, layer: QuantizedLayer, b
 
     name: the checkpoint's module path; its weights become `{name}.weight.{container}` and `{...}.scale`.
     """
+    return multiply(graph, x, store_linear(graph, name, layer, bias))
+
+
+def store_linear(graph: GraphBuilder, name: str, layer: QuantizedLayer, bias: np.ndarray | None = None) -> StoredLinear:
+    """Put the weights of `layer` [R, C] and `bias` [R] into the graph; see emit_linear."""
     groups = row_groups(layer)
     with graph.scope(name):
-        if groups:
-            y = _multiply_groups(graph, x, name, groups, layer.shape)
+        stored = tuple(
+            StoredGroup(
+                group.container,
+                _weight(graph, name, group),
+                group.weight.shape,
+                _scale_name(name, group),
+                0 if group.scales is None else group.scales.shape[0],
+                group.block,
+            )
+            for group in groups
+        )
+        channels, inputs = layer.shape
+        width = sum(group.shape[1] for group in stored)
+        source = _source_columns(groups, channels, width)
+        in_order = not groups or np.array_equal(source, np.arange(width))
+        order = None if in_order else graph.constant(source)
+        bias_name = None if bias is None else graph.tensor(f"{name}.bias", bias.astype(graph.compute))
+    return StoredLinear(name, stored, inputs, source, order, bias_name)
+
+
+def multiply(graph: GraphBuilder, x: str, layer: StoredLinear) -> str:
+    """`x` [B, T, C] times the layer: the value's name, shape [B, T, R]."""
+    with graph.scope(layer.name):
+        if layer.groups:
+            y = _multiply_groups(graph, x, layer)
         else:  # nothing is left of the weight; multiplying keeps the leading shape of x, whatever it is at run time
             first = graph.op("Slice", x, graph.constant([0]), graph.constant([1]), graph.constant([-1]))
-            y = graph.op("Mul", first, graph.constant(np.zeros(layer.shape[0])))
-        return y if bias is None else graph.op("Add", y, graph.tensor(f"{name}.bias", bias.astype(graph.compute)))
+            y = graph.op("Mul", first, graph.constant(np.zeros(len(layer.source))))
+        return y if layer.bias is None else graph.op("Add", y, layer.bias)
 
 
-def _multiply_groups(graph: GraphBuilder, x: str, name: str, groups: list[RowGroup], shape: tuple[int, int]) -> str:
-    channels, inputs = shape
-    weights = [_weight(graph, name, group) for group in groups]
-    parts = [_multiply(graph, x, weight, name, group, inputs) for weight, group in zip(weights, groups, strict=True)]
+def _multiply_groups(graph: GraphBuilder, x: str, layer: StoredLinear) -> str:
+    parts = [_multiply_group(graph, x, group, layer.inputs) for group in layer.groups]
     y = parts[0] if len(parts) == 1 else graph.op("Concat", *parts, axis=-1)
-    width = sum(group.weight.shape[1] for group in groups)
-    source = _source_columns(groups, channels, width)
-    if (source == width).any():
+    if (layer.source == layer.width).any():
         y = graph.op("Pad", y, graph.constant([0, 1]), graph.constant(0.0), graph.constant([-1]))
-    if not np.array_equal(source, np.arange(width)):
-        y = graph.op("Gather", y, graph.constant(source), axis=-1)
-    if all(group.container != "int2" for group in groups):
-        shapes = tuple(group.weight.shape for group in groups)
-        graph.products.append(RowProduct(x, y, tuple(weights), shapes, inputs, source))
+    if layer.order is not None:
+        y = graph.op("Gather", y, layer.order, axis=-1)
+    if all(group.container != "int2" for group in layer.groups):
+        weights, shapes = tuple(g.weight for g in layer.groups), tuple(g.shape for g in layer.groups)
+        graph.products.append(RowProduct(x, y, weights, shapes, layer.inputs, layer.source))
     return y
 
 
@@ -79,15 +138,15 @@ def _scale_name(name: str, group: RowGroup) -> str:
     return f"{name}.weight.{group.container}.scale"
 
 
-def _multiply(graph: GraphBuilder, x: str, weight: str, name: str, group: RowGroup, inputs: int) -> str:
-    if surplus := group.weight.shape[0] - inputs:
+def _multiply_group(graph: GraphBuilder, x: str, group: StoredGroup, inputs: int) -> str:
+    if surplus := group.shape[0] - inputs:
         x = graph.op("Pad", x, graph.constant([0, surplus]), graph.constant(0.0), graph.constant([-1]))
-    y = graph.op("MatMul", x, weight)
-    return y if group.container != "int2" else _restore_half_offset(graph, x, y, _scale_name(name, group), group)
+    y = graph.op("MatMul", x, group.weight)
+    return y if group.container != "int2" else _restore_half_offset(graph, x, y, group)
 
 
-def _restore_half_offset(graph: GraphBuilder, x: str, y: str, scale: str, group: RowGroup) -> str:
+def _restore_half_offset(graph: GraphBuilder, x: str, y: str, group: StoredGroup) -> str:
     """From x @ (stored * scale) to x @ ((2 * stored + 1) * scale); the ones give each block's sum of x by its scale."""
-    x = graph.op("Reshape", x, graph.constant([0, 0, group.scales.shape[0], group.block]))
+    x = graph.op("Reshape", x, graph.constant([0, 0, group.scales_per_column, group.block]))
     sums = graph.op("ReduceSum", x, graph.constant([-1]), keepdims=0)
-    return graph.op("Add", graph.op("Add", y, y), graph.op("MatMul", sums, scale))
+    return graph.op("Add", graph.op("Add", y, y), graph.op("MatMul", sums, group.scale))

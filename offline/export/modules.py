@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 from qvla_offline.export.graph import GraphBuilder
-from qvla_offline.export.linear import emit_linear
+from qvla_offline.export.linear import multiply, store_linear
 from qvla_offline.export.weights import Weights
 
 
 def linear(graph: GraphBuilder, weights: Weights, module: str, x: str) -> str:
-    """The linear layer `module` of the checkpoint, quantized as its gates say."""
-    return emit_linear(graph, x, module, weights.layer(module), weights.bias(module))
+    """The linear layer `module` of the checkpoint, quantized as its gates say; stored when it is first used."""
+    if module not in graph.layers:
+        graph.layers[module] = store_linear(graph, module, weights.layer(module), weights.bias(module))
+    return multiply(graph, x, graph.layers[module])
 
 
 def vector(graph: GraphBuilder, weights: Weights, name: str) -> str:
     """A small tensor of the checkpoint (norm, bias, position embedding) in the compute dtype."""
-    return graph.tensor(name, weights.array(name).astype(graph.compute))
+    return name if name in graph.stored_bytes else graph.tensor(name, weights.array(name).astype(graph.compute))
 
 
 def layer_norm(graph: GraphBuilder, weights: Weights, module: str, x: str, epsilon: float) -> str:
@@ -35,10 +37,24 @@ def split_heads(graph: GraphBuilder, x: str, num_heads: int, head_dim: int, batc
     return graph.op("Transpose", x, perm=[0, 2, 1, 3])
 
 
-def attention(graph: GraphBuilder, query: str, key: str, value: str, head_dim: int, width: int, batch: int) -> str:
-    """Softmax attention without a mask: query, key and value [B, heads, T, head_dim] -> [B, T, width]."""
+def attention(
+    graph: GraphBuilder,
+    query: str,
+    key: str,
+    value: str,
+    head_dim: int,
+    width: int,
+    batch: int,
+    mask: str | None = None,
+) -> str:
+    """Softmax attention: query, key and value [B, heads, T, head_dim] -> [B, T, width].
+
+    mask: what is added to the scores, [queries, keys], 0 or minus infinity; None where all tokens see all.
+    """
     query = graph.op("Mul", query, graph.constant(head_dim**-0.5))
     scores = graph.op("MatMul", query, graph.op("Transpose", key, perm=[0, 1, 3, 2]))
+    if mask is not None:
+        scores = graph.op("Add", scores, mask)
     mixed = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), value)
     mixed = graph.op("Transpose", mixed, perm=[0, 2, 1, 3])
     return graph.op("Reshape", mixed, graph.constant([batch, -1, width]))

@@ -23,13 +23,18 @@ def merge_row_groups(model: onnx.ModelProto, products: Sequence[RowProduct]) -> 
     makers = {output: node for node in graph.node for output in node.output}
     replaced: set[str] = set()
     at_node: dict[str, list[onnx.NodeProto]] = {}
+    whole: dict[tuple[str, ...], str] = {}  # a layer that is multiplied with several times has one weight
     for product in products:
-        nodes, tensors = _one_product(product)
-        if len(nodes) == 1:  # one group, in order, without padding: it is one product already
+        if _is_whole(product):
             continue
+        nodes: list[onnx.NodeProto] = []
+        if product.weights not in whole:
+            nodes, tensors, whole[product.weights] = _one_weight(product)
+            graph.initializer.extend(tensors)
+        name = f"{product.y}/merged/MatMul"
+        nodes.append(helper.make_node("MatMul", [product.x, whole[product.weights]], [product.y], name=name))
         replaced |= _nodes_between(product, makers)
         at_node[makers[product.y].name] = nodes
-        graph.initializer.extend(tensors)
     kept = [n for node in graph.node for n in at_node.get(node.name, [] if node.name in replaced else [node])]
     del graph.node[:]
     graph.node.extend(kept)
@@ -52,8 +57,14 @@ def _nodes_between(product: RowProduct, makers: dict[str, onnx.NodeProto]) -> se
     return found
 
 
-def _one_product(product: RowProduct) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Nodes from the groups' weights to y, ending with the one MatMul, and the constants that they take."""
+def _is_whole(product: RowProduct) -> bool:
+    """One group, in order, without padding: it is one product already."""
+    one = len(product.weights) == 1 and product.shapes[0][0] == product.inputs
+    return one and np.array_equal(product.source, np.arange(product.shapes[0][1]))
+
+
+def _one_weight(product: RowProduct) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto], str]:
+    """Nodes that put the groups' weights together, the constants that they take, and the name of the result."""
     nodes: list[onnx.NodeProto] = []
     tensors: list[onnx.TensorProto] = []
 
@@ -77,6 +88,4 @@ def _one_product(product: RowProduct) -> tuple[list[onnx.NodeProto], list[onnx.T
         whole = add("Pad", whole, constant([0, 0, 0, 1]))
     if not np.array_equal(product.source, np.arange(width)):
         whole = add("Gather", whole, constant(product.source), axis=1)
-    name = f"{product.y}/merged/MatMul"
-    nodes.append(helper.make_node("MatMul", [product.x, whole], [product.y], name=name))
-    return nodes, tensors
+    return nodes, tensors, whole

@@ -8,8 +8,19 @@ from qvla_offline.export.modules import attention, gelu, layer_norm, linear, spl
 from qvla_offline.export.weights import Weights
 
 
-def emit_vit(graph: GraphBuilder, weights: Weights, config: VisionConfig, prefix: str, images: str, count: int) -> str:
-    """Normalised images [count, 3, S, S] -> patch features [count, patches, width] after the second-to-last block."""
+def emit_vit(
+    graph: GraphBuilder,
+    weights: Weights,
+    config: VisionConfig,
+    prefix: str,
+    images: str,
+    count: int,
+    language: str | None = None,
+) -> str:
+    """Normalised images [count, 3, S, S] -> patch features [count, patches, width] after the second-to-last block.
+
+    language: mean embedding of the prompt [1, 1, D], for FiLM.
+    """
     x = _embed_patches(graph, weights, config, f"{prefix}.patch_embed.proj", images, count)
     with graph.scope(prefix):
         x = graph.op("Add", x, vector(graph, weights, f"{prefix}.pos_embed"))
@@ -19,7 +30,7 @@ def emit_vit(graph: GraphBuilder, weights: Weights, config: VisionConfig, prefix
             tokens = [graph.op("Tile", vector(graph, weights, f"{prefix}.{name}"), shape) for name in names]
             x = graph.op("Concat", *tokens, x, axis=1)
     for index in range(config.depth - 1):
-        x = _block(graph, weights, config, f"{prefix}.blocks.{index}", x, count)
+        x = _block(graph, weights, config, f"{prefix}.blocks.{index}", x, count, language)
     if not config.num_prefix_tokens:
         return x
     with graph.scope(prefix):
@@ -42,7 +53,15 @@ def _embed_patches(
     return linear(graph, weights, module, x)
 
 
-def _block(graph: GraphBuilder, weights: Weights, config: VisionConfig, prefix: str, x: str, count: int) -> str:
+def _block(
+    graph: GraphBuilder,
+    weights: Weights,
+    config: VisionConfig,
+    prefix: str,
+    x: str,
+    count: int,
+    language: str | None,
+) -> str:
     width, heads = config.embed_dim, config.num_heads
 
     def add(x: str, y: str, scale: str) -> str:
@@ -59,6 +78,8 @@ def _block(graph: GraphBuilder, weights: Weights, config: VisionConfig, prefix: 
         query, key, value = (split_heads(graph, part, heads, width // heads, count) for part in parts)
         mixed = attention(graph, query, key, value, width // heads, width, count)
     x = add(x, linear(graph, weights, f"{prefix}.attn.proj", mixed), "ls1")
+    if language is not None:
+        x = _modulate(graph, weights, prefix, x, language)
 
     with graph.scope(f"{prefix}.norm2"):
         normed = layer_norm(graph, weights, f"{prefix}.norm2", x, config.layer_norm_eps)
@@ -66,3 +87,11 @@ def _block(graph: GraphBuilder, weights: Weights, config: VisionConfig, prefix: 
     with graph.scope(f"{prefix}.mlp"):
         hidden = gelu(graph, hidden)
     return add(x, linear(graph, weights, f"{prefix}.mlp.fc2", hidden), "ls2")
+
+
+def _modulate(graph: GraphBuilder, weights: Weights, prefix: str, x: str, language: str) -> str:
+    """FiLM: x (1 + scale(language)) + shift(language), the same for all tokens of all images."""
+    scale, shift = (linear(graph, weights, f"{prefix}.{name}", language) for name in ("scale", "shift"))
+    with graph.scope(f"{prefix}.film"):
+        gain = graph.op("Add", scale, graph.constant(1.0))
+        return graph.op("Add", graph.op("Mul", x, gain), shift)

@@ -38,8 +38,9 @@ class Weights:
         """float32 tensor `name`."""
         if name not in self.tensors:
             raise QvlaError("checkpoint", f"no tensor {name}", "every tensor of the model", "use a whole checkpoint")
-        self.parameters += self.tensors[name].numel()
-        return self.tensors[name].float().numpy()
+        tensor = self.tensors[name]
+        self.parameters += tensor.numel()
+        return tensor.float().numpy()
 
     def bias(self, module: str) -> np.ndarray | None:
         """float32 [R], or None where the layer has none."""

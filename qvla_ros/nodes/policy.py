@@ -250,6 +250,8 @@ class PolicyNode(LifecycleNode):
         if request.data and state in (PolicyStatus.INACTIVE, PolicyStatus.FAULT):
             response.success, response.message = False, f"cannot arm: {reason}"
             return response
+        if request.data and not self._armed and self._policy is not None:
+            self._policy.reset()  # what it saw before is not part of what begins now
         self._armed = request.data
         response.success, response.message = True, "armed" if self._armed else "disarmed"
         self.get_logger().info(response.message)

@@ -13,9 +13,9 @@ from qvla_ros.diffusion import (
     betas,
     denoise,
     denoise_step,
+    denoising_steps,
     remove_noise,
     start_noise,
-    timesteps,
 )
 
 
@@ -25,8 +25,8 @@ def test_the_schedule_is_that_of_the_reference(vectors: dict) -> None:
     assert betas()[49] == pytest.approx(expected["beta_49"], rel=1e-7)
     for timestep, value in expected["alphas_cumprod"].items():
         assert alphas_cumprod()[int(timestep)] == pytest.approx(value, rel=2e-6)
-    assert timesteps(50) == list(range(49, -1, -1))
-    assert timesteps(5) == [40, 30, 20, 10, 0]
+    assert denoising_steps(50) == [(step, step - 1) for step in range(49, -1, -1)]
+    assert denoising_steps(5) == [(40, 30), (30, 20), (20, 10), (10, 0), (0, -10)]
 
 
 def test_single_steps_are_those_of_the_reference(vectors: dict) -> None:
@@ -49,7 +49,7 @@ def test_the_loop_finds_what_a_perfect_predictor_knows() -> None:
     for steps in (50, 10):
         asked.clear()
         np.testing.assert_allclose(denoise(predict, start_noise((2, 7), 3), steps), actions, atol=1e-6)
-        assert asked == timesteps(steps)
+        assert asked == [timestep for timestep, _ in denoising_steps(steps)]
 
 
 @given(st.integers(0, 49), st.floats(-1, 1), st.floats(-3, 3))

@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from qvla_offline.checkpoints.empty import empty_model
 from qvla_offline.checkpoints.family import film_tensors, read_layout
-from qvla_offline.checkpoints.io import PROMPT_TEMPLATE_V01, empty_policy, load_checkpoint
+from qvla_offline.checkpoints.io import (
+    HISTORY_TEMPLATE,
+    PROMPT_TEMPLATE,
+    PROMPT_TEMPLATE_V01,
+    empty_policy,
+    load_checkpoint,
+)
 from qvla_offline.checkpoints.random_checkpoint import (
     FAMILIES,
     full_config,
+    random_inputs,
     random_model,
     random_tensors,
     random_tokenizer,
@@ -141,6 +149,33 @@ def test_statistics_in_config_json_count_where_there_is_no_file(copy: Callable[[
         load_checkpoint(path)
     assert load_checkpoint(path, "bridge_orig").statistics == statistics
     assert load_checkpoint(path, "two_arms").config.decoding.action_dim == 14
+
+
+def test_prompts_are_those_of_the_reference(vectors: dict) -> None:
+    told = "<ACT_3><ACT_0><ACT_15><ACT_7>"
+    filled = HISTORY_TEMPLATE.replace("{history}", told).replace("{instruction}", "close the drawer")
+    assert filled in vectors["prompts_univla_fast_legacy"]
+    for template in (PROMPT_TEMPLATE, PROMPT_TEMPLATE_V01):
+        assert template.replace("{instruction}", "close the drawer") in vectors["prompts"]
+
+
+def test_in_bfloat16_univlas_action_decoder_stays_in_float32(directories: dict[str, Path]) -> None:
+    model = load_checkpoint(directories["univla"], dtype=torch.bfloat16).model
+    assert model.projector.fc1.weight.dtype == torch.bfloat16
+    assert model.action_decoder.proj[0].weight.dtype == torch.float32
+    inputs = random_inputs(model.config)
+    actions = model(replace(inputs, pixel_values=inputs.pixel_values.bfloat16()))
+    assert (actions.shape, actions.dtype) == ((1, 12, 7), torch.float32)
+
+
+@pytest.mark.parametrize("family", ["openvla", "openvla_oft_diffusion", "openvla_oft_film"])
+def test_bfloat16_stays_near_float32(directories: dict[str, Path], family: str) -> None:
+    wide = load_checkpoint(directories[family]).model
+    narrow = load_checkpoint(directories[family], dtype=torch.bfloat16).model
+    inputs = wide.prepare(random_inputs(wide.config))
+    floats = {name: value for name, value in vars(inputs).items() if value is not None and value.is_floating_point()}
+    smooth = narrow.smooth_actions(replace(inputs, **{name: value.bfloat16() for name, value in floats.items()}))
+    assert (smooth.float() - wide.smooth_actions(inputs)).abs().mean() < 0.1
 
 
 def test_the_first_openvla_has_another_prompt(copy: Callable[[str], Path]) -> None:

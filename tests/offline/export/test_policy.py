@@ -11,8 +11,8 @@ import onnx
 import pytest
 import torch
 from qvla_offline.checkpoints.config import PolicyConfig
-from qvla_offline.checkpoints.model import OpenVLAOFT, PolicyInputs
-from qvla_offline.checkpoints.random_checkpoint import randomize
+from qvla_offline.checkpoints.model import OpenVLAOFT, PolicyInputs, VisionLanguageModel
+from qvla_offline.checkpoints.random_checkpoint import random_model, randomize
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.linear import opset_for
@@ -44,9 +44,9 @@ def write_policy(
 
 
 @torch.no_grad()
-def rounded_model(model: OpenVLAOFT, weights: Weights) -> OpenVLAOFT:
+def rounded_model(model: VisionLanguageModel, weights: Weights) -> VisionLanguageModel:
     """A copy whose gated layers went through the quantizer and whose other matrices through float16."""
-    copy = OpenVLAOFT(model.config)
+    copy = type(model)(model.config)
     copy.load_state_dict(model.state_dict())
     for name, module in copy.named_modules():
         weight = getattr(module, "weight", None)
@@ -64,16 +64,22 @@ def random_inputs(config: PolicyConfig, seed: int, prompt_tokens: int) -> dict[s
     """Inputs of the policy graph."""
     rng = np.random.default_rng(seed)
     size, channels = config.vision[0].image_size, 3 * len(config.vision) * config.decoding.num_images
-    return {
+    inputs = {
         "pixel_values": rng.standard_normal((1, channels, size, size), dtype=np.float32),
         "input_ids": rng.integers(3, config.text.vocab_size, (1, prompt_tokens)),
-        "proprio": rng.uniform(-1, 1, (1, config.decoding.proprio_dim)).astype(np.float32),
     }
+    if config.decoding.proprio_dim:
+        inputs["proprio"] = rng.uniform(-1, 1, (1, config.decoding.proprio_dim)).astype(np.float32)
+    return inputs
 
 
-def torch_actions(model: OpenVLAOFT, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+def policy_inputs(inputs: Mapping[str, np.ndarray]) -> PolicyInputs:
+    return PolicyInputs(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+
+
+def torch_actions(model: VisionLanguageModel, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """[1, K, A], float32."""
-    return model(PolicyInputs(**{name: torch.from_numpy(array) for name, array in inputs.items()})).numpy()
+    return model(policy_inputs(inputs)).numpy()
 
 
 def check_parity(path: Path, run_graph, model: OpenVLAOFT, gates, scheme=None, prompts=(19,)) -> None:
@@ -137,3 +143,75 @@ def test_what_a_policy_never_executes_is_not_in_the_graph(tmp_path: Path, model:
     left_out = set(quantization_targets(model)) - set(weights.bits)
     assert {name.split(".")[2] for name in left_out} == {"blocks", "attn_pool"}
     assert len(left_out) == 13  # the last block of two ViTs, four layers each, and five of the pooling head
+
+
+def test_openvlas_tokens_agree_and_every_weight_is_stored_once(tmp_path: Path, run_graph) -> None:
+    model = random_model("tiny", 0, "openvla")
+    weights = write_policy(tmp_path / "policy.onnx", model, random_gates(model, 0), QuantizationScheme(group_size=32))
+    rounded = rounded_model(model, weights)
+    seen = set()
+    for length in (2, 19, 60):
+        inputs = random_inputs(model.config, length, length)
+        expected = rounded.generate(policy_inputs(inputs)).numpy()
+        tokens = run_graph(tmp_path / "policy.onnx", inputs)["action_tokens"]
+        np.testing.assert_array_equal(tokens, expected)
+        seen |= set(expected[0].tolist())
+    assert len(seen) > 10
+    graph = onnx.load(tmp_path / "policy.onnx", load_external_data=False).graph
+    stored = [tensor.name for tensor in graph.initializer]
+    assert len(stored) == len(set(stored))
+    assert sum(node.op_type == "DequantizeLinear" for node in graph.node) <= len(stored) / 2
+    assert sum("language_model.lm_head.weight" in name for name in stored) == 1
+
+
+def test_the_noise_of_a_diffusion_policy_agrees(tmp_path: Path, run_graph) -> None:
+    model = random_model("tiny", 0, "openvla_oft_diffusion")
+    weights = write_policy(tmp_path / "policy.onnx", model, random_gates(model, 0), QuantizationScheme())
+    rounded = rounded_model(model, weights)
+    inputs = random_inputs(model.config, 1, 19)
+    noisy = np.random.default_rng(0).standard_normal((1, 8, 7), dtype=np.float32)
+    for timestep in (49, 7, 0):
+        context = rounded.context(policy_inputs(inputs))
+        expected = rounded.predict_noise(policy_inputs(inputs), context, torch.from_numpy(noisy), timestep).numpy()
+        asked = {**inputs, "noisy_actions": noisy, "timestep": np.array([timestep], np.float32)}
+        np.testing.assert_allclose(run_graph(tmp_path / "policy.onnx", asked)["noise"], expected, atol=TOLERANCE)
+    assert np.abs(expected).max() > 0.05
+
+
+def test_film_agrees_and_the_prompt_reaches_the_images(tmp_path: Path, run_graph) -> None:
+    model = random_model("tiny", 0, "openvla_oft_film")
+    gates = random_gates(model, 0)
+    assert "vision_backbone.featurizer.blocks.0.scale" in gates
+    check_parity(tmp_path / "policy.onnx", run_graph, model, gates, prompts=(2, 19))
+
+
+def test_univlas_drawn_tokens_and_actions_agree(tmp_path: Path, run_graph) -> None:
+    model = random_model("tiny", 0, "univla")
+    weights = write_policy(tmp_path / "policy.onnx", model, random_gates(model, 0), QuantizationScheme(group_size=32))
+    rounded = rounded_model(model, weights)
+    rng = np.random.default_rng(0)
+    seen = set()
+    for length in (3, 19):
+        inputs = random_inputs(model.config, length, length)
+        for noise in (np.zeros((1, 4, 50)), rng.gumbel(size=(1, 4, 50))):
+            noise = noise.astype(np.float32)
+            outputs = run_graph(tmp_path / "policy.onnx", {**inputs, "sampling_noise": noise})
+            tokens = rounded.generate(policy_inputs(inputs), torch.from_numpy(noise))
+            np.testing.assert_array_equal(outputs["latent_tokens"], tokens.numpy())
+            expected = rounded(replace(policy_inputs(inputs), chosen=tokens)).numpy()
+            np.testing.assert_allclose(outputs["actions"], expected, atol=TOLERANCE)
+            seen |= set(tokens[0].tolist())
+    assert len(seen) > 4
+
+
+def test_tokens_in_float16_are_mostly_those_of_the_rounded_policy(tmp_path: Path, run_graph) -> None:
+    model = random_model("tiny", 0, "openvla")
+    path = tmp_path / "policy.onnx"
+    weights = write_policy(path, model, random_gates(model, 0), QuantizationScheme(), "float16")
+    rounded = rounded_model(model, weights)
+    same = []
+    for seed in range(6):
+        inputs = random_inputs(model.config, seed, 19)
+        tokens = run_graph(path, inputs)["action_tokens"]
+        same.append(tokens[0, 0] == rounded.generate(policy_inputs(inputs))[0, 0].item())
+    assert sum(same) >= 5  # a near tie may fall the other way

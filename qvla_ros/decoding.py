@@ -1,0 +1,138 @@
+"""From one look's graph inputs to normalised actions: how often the graph runs, and what a look leaves to the next."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qvla_ros.actions import ensemble, token_actions
+from qvla_ros.bundle import ActionSpec, Bundle, DiffusionSpec, LatentSpec, PromptSpec, TokenSpec
+from qvla_ros.diffusion import denoise_step, denoising_steps, start_noise
+from qvla_ros.engines import Engine
+from qvla_ros.errors import QvlaError
+from qvla_ros.preprocess import RANGE_EPSILON
+
+Arrays = Mapping[str, NDArray[Any]]
+FIRST_LATENT = "<ACT_0>"  # the token of UniVLA's first latent action; the others follow it
+
+
+class Decoder:
+    """The plain case, OpenVLA-OFT's L1 head: one run. One caller at a time.
+
+    range_epsilon: what its code base adds to a range before un-normalising (see qvla_ros.actions.unnormalize).
+    """
+
+    range_epsilon = RANGE_EPSILON
+
+    def __init__(self, prompt: PromptSpec) -> None:
+        self._prompt = prompt
+
+    def prompt(self, instruction: str) -> PromptSpec:
+        """The prompt of the next look."""
+        return self._prompt
+
+    def run(self, engine: Engine, inputs: Arrays) -> NDArray[Any]:
+        """Normalised actions [1, K, A] of one look; an engine that looks at nothing gives `actions` at once."""
+        outputs = engine.run(inputs)
+        if "actions" not in outputs:
+            raise QvlaError("policy graph outputs", sorted(outputs), "actions", "export the bundle again")
+        return outputs["actions"]
+
+    def reset(self) -> None:
+        """Forget earlier looks; random numbers go on."""
+
+
+class TokenDecoder(Decoder):
+    """OpenVLA: the graph gives one action as tokens."""
+
+    range_epsilon = 0.0
+
+    def __init__(self, prompt: PromptSpec, spec: TokenSpec) -> None:
+        super().__init__(prompt)
+        self._spec = spec
+
+    def run(self, engine: Engine, inputs: Arrays) -> NDArray[Any]:
+        outputs = engine.run(inputs)
+        if "action_tokens" not in outputs:
+            return outputs["actions"]
+        return token_actions(outputs["action_tokens"], self._spec.vocabulary, self._spec.num_bins)[:, None]
+
+
+class DiffusionDecoder(Decoder):
+    """OpenVLA-OFT's diffusion head: the graph tells the noise in noisy actions, step by step.
+
+    Each run looks at the images again. That keeps it one graph, at the price of the ViTs' share of the time.
+    """
+
+    def __init__(self, prompt: PromptSpec, spec: DiffusionSpec, actions: ActionSpec) -> None:
+        super().__init__(prompt)
+        self._steps, self._shape = denoising_steps(spec.num_steps), (1, actions.chunk_length, len(actions.names))
+        self._random = np.random.default_rng(spec.seed)
+
+    def run(self, engine: Engine, inputs: Arrays) -> NDArray[Any]:
+        noisy: NDArray[Any] = start_noise(self._shape, self._random)
+        for timestep, following in self._steps:
+            time = np.array([timestep], np.float32)
+            outputs = engine.run({**inputs, "noisy_actions": noisy, "timestep": time})
+            if "noise" not in outputs:
+                return outputs["actions"]
+            noisy = denoise_step(noisy, outputs["noise"], timestep, following)
+        return noisy
+
+
+class LatentDecoder(Decoder):
+    """UniVLA: latent tokens are drawn inside the graph; actions may be averaged over looks, tokens be told again."""
+
+    range_epsilon = 0.0
+
+    def __init__(self, prompt: PromptSpec, spec: LatentSpec, tokenizer: Any) -> None:
+        super().__init__(prompt)
+        self._spec = spec
+        self._random = None if spec.seed is None else np.random.default_rng(spec.seed)
+        self._chunks: deque[NDArray[Any]] = deque(maxlen=spec.ensemble_length or 1)
+        self._history, self._instruction = "", ""
+        self._first = tokenizer.token_to_id(FIRST_LATENT)
+        if spec.history_template is not None and self._first is None:
+            expected = f"a token {FIRST_LATENT}, since the prompt tells latent actions"
+            raise QvlaError("tokenizer.json", "no such token", expected, "export the bundle again")
+
+    def prompt(self, instruction: str) -> PromptSpec:
+        if instruction != self._instruction:  # another task: what was thought of the last one is not its history
+            self.reset()
+            self._instruction = instruction
+        if self._spec.history_template is None or not self._history:
+            return self._prompt
+        return replace(self._prompt, template=self._spec.history_template.replace("{history}", self._history))
+
+    def run(self, engine: Engine, inputs: Arrays) -> NDArray[Any]:
+        shape = (1, self._spec.num_tokens, self._spec.top_k)
+        noise = np.zeros(shape) if self._random is None else self._random.gumbel(size=shape)
+        outputs = engine.run({**inputs, "sampling_noise": noise.astype(np.float32)})
+        if self._spec.history_template is not None and "latent_tokens" in outputs:
+            tokens = [int(token) - self._first for token in outputs["latent_tokens"][0]]
+            self._history = "".join(FIRST_LATENT.replace("0", str(token)) for token in tokens if token >= 0)
+        if not self._spec.ensemble_length or "latent_tokens" not in outputs:
+            return outputs["actions"]
+        self._chunks.appendleft(outputs["actions"][0])
+        return ensemble(self._chunks)[None, None]
+
+    def reset(self) -> None:
+        self._chunks.clear()
+        self._history, self._instruction = "", ""
+
+
+def make_decoder(bundle: Bundle, tokenizer: Any) -> Decoder:
+    """The decoder that the bundle's manifest asks for. tokenizer: the bundle's, a tokenizers.Tokenizer."""
+    spec, prompt = bundle.decoder, bundle.prompt
+    if spec.tokens is not None:
+        return TokenDecoder(prompt, spec.tokens)
+    if spec.diffusion is not None:
+        return DiffusionDecoder(prompt, spec.diffusion, bundle.actions)
+    if spec.latents is not None:
+        return LatentDecoder(prompt, spec.latents, tokenizer)
+    return Decoder(prompt)
