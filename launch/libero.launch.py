@@ -35,7 +35,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "task_suite_name",
             default_value="libero_object",
-            choices=["libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90"],
+            choices=["libero_spatial", "libero_object", "libero_object_named", "libero_goal", "libero_10", "libero_90"],
             description="LIBERO suite",
         ),
         DeclareLaunchArgument("task_ids", default_value="[0]", description="Tasks of the suite, a YAML list"),
