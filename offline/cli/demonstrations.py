@@ -7,6 +7,7 @@ import concurrent.futures
 import multiprocessing
 import signal
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +38,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Record what is missing; 0 when every episode is there."""
     task_ids = task_ids_of(args.task_ids, args.task_suite_name)
-    place = partial(episode_path, args.out, args.task_suite_name)
+    return record_in_turns(args, task_ids, partial(episode_path, args.out, args.task_suite_name), record)
+
+
+def record_in_turns(
+    args: argparse.Namespace,
+    task_ids: Sequence[int],
+    place: Callable[[int, int], Path],
+    record: Callable[[argparse.Namespace, int, list[int]], int],
+) -> int:
+    """Have worker processes `record(args, task_id, numbers)` what has no file at `place(task_id, number)` yet.
+
+    args: --episodes, --first_episode, --workers and --out are read here. Returns 0 when every episode is there.
+    """
     for key in ("episodes", "workers"):
         if getattr(args, key) < 1:
             raise QvlaError(f"--{key}", getattr(args, key), "at least 1", f"pass --{key} 2")
@@ -52,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     context = multiprocessing.get_context("spawn")  # a fork would share the GL driver's state
     pool = concurrent.futures.ProcessPoolExecutor(args.workers, mp_context=context, initializer=_ignore_interrupt)
     try:
-        jobs = [pool.submit(record, args.out, args.task_suite_name, *job, args.seed) for job in missing if job[1]]
+        jobs = [pool.submit(record, args, *job) for job in missing if job[1]]
         for job in concurrent.futures.as_completed(jobs):
             done += job.result()
             left_s = (time.monotonic() - started) / done * (total - done)
@@ -68,13 +81,14 @@ def turns(first_episode: int, episodes: int) -> list[range]:
     return [range(start, min(start + EPISODES_A_TURN, last)) for start in range(first_episode, last, EPISODES_A_TURN)]
 
 
-def record(out: Path, suite: str, task_id: int, numbers: list[int], seed: int) -> int:
+def record(args: argparse.Namespace, task_id: int, numbers: list[int]) -> int:
     """Record some episodes of a task, each into its file, with a line about each; returns how many. In a worker."""
+    suite, seed = args.task_suite_name, args.seed
     for number in numbers:
         started = time.monotonic()
         recorded, attempt = _record_success(held_task(suite, task_id), (seed, task_id, number))
         recorded.facts.update(episode=number, seed=seed, attempt=attempt)
-        write_episode(episode_path(out, suite, task_id, number), recorded)
+        write_episode(episode_path(args.out, suite, task_id, number), recorded)
         print(
             f"{suite} task {task_id} episode {number}: {len(recorded)} steps, {len(recorded.image_steps)} samples, "
             f"{time.monotonic() - started:.1f} s",

@@ -27,9 +27,10 @@ Learner = Callable[[LiberoObservation, str], np.ndarray]
 """(rendered observation, instruction) -> float [K, 7] simulator actions: six deltas in [-1, 1], gripper -1 or +1."""
 
 
-def expert_chunk(task: LiberoTask, expert: PickPlaceExpert, horizon: int = CHUNK_LENGTH) -> np.ndarray:
-    """What the expert would do from here on, float32 [horizon, 7]; the simulation is left exactly as it was."""
-    scene = PrivilegedScene(task)
+def expert_chunk(
+    task: LiberoTask, expert: PickPlaceExpert, scene: PrivilegedScene, horizon: int = CHUNK_LENGTH
+) -> np.ndarray:
+    """What the expert would do from here on to reach the goal of `scene`, float32 [horizon, 7]; nothing is changed."""
     labels = []
     with task.branch():
         for _ in range(horizon):
@@ -63,7 +64,7 @@ def record_learner_episode(
     success_step = -1
     while len(rows) < task.max_steps and not (0 <= success_step <= len(rows) - hold_steps):
         frames[len(rows)] = observation.images
-        chunks.append(expert_chunk(task, expert))
+        chunks.append(expert_chunk(task, expert, scene))
         actions = chunks[-1] if rng.random() < expert_share else learner(observation, task.instruction)
         for remaining, action in zip(reversed(range(len(actions))), actions, strict=True):
             state = scene.state()

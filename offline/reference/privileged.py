@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +54,9 @@ class PickPlaceState:
 class PrivilegedScene:
     """Reads a PickPlaceState from a running task. Keeps nothing between calls, so one serves all episodes of a task."""
 
-    def __init__(self, task: LiberoTask) -> None:
-        goals = task.environment.parsed_problem["goal_state"]
+    def __init__(self, task: LiberoTask, goal: Sequence[str] | None = None) -> None:
+        """goal: (predicate, object, container or plate); the task's own unless given."""
+        goals = task.environment.parsed_problem["goal_state"] if goal is None else [goal]
         if len(goals) != 1 or goals[0][0] not in ("in", "on"):
             expected = "a task with one goal, In(object, container) or On(object, plate)"
             raise QvlaError("task_id", task.instruction, expected, "choose a task of libero_object or libero_spatial")

@@ -41,6 +41,7 @@ WORKSTATION = {
     "train_reference": Verb("qvla_offline.cli.train_reference", "train the small policy that is bundled"),
     "evaluate_reference": Verb("qvla_offline.cli.evaluate_reference", "success of a float checkpoint, without ROS"),
     "export_demonstrations": Verb("qvla_offline.cli.export_demonstrations", "recordings as a LeRobot dataset"),
+    "every_instruction": Verb("qvla_offline.cli.every_instruction", "the same pictures labelled for each object"),
     "dagger": Verb("qvla_offline.cli.dagger", "the policy drives, the expert labels: data where it errs"),
     "random_checkpoint": Verb("qvla_offline.cli.random_checkpoint", "a small untrained checkpoint in the real layout"),
 }

@@ -20,13 +20,29 @@ def scene_and_other(task_index: int) -> tuple[int, int]:
     return divmod(task_index, OTHERS_A_SCENE)
 
 
-def name_other_object(environment: Any, other: int) -> str:
-    """Make the scene's `other`-th other object the goal of a robosuite environment; returns the instruction."""
+def other_objects(environment: Any) -> list[str]:
+    """Names of the objects that a robosuite environment of SCENE_SUITE holds besides its usual one and the basket."""
     problem = environment.parsed_problem
-    ((predicate, usual, container),) = problem["goal_state"]
+    ((_, usual, container),) = problem["goal_state"]
     standing = [name for names in problem["objects"].values() for name in names]
     others = [name for name in standing if name != usual and not container.startswith(name)]
     assert len(others) == OTHERS_A_SCENE, others
-    problem["goal_state"] = [[predicate, others[other], container]]
-    words = others[other].rpartition("_")[0].replace("_", " ")
-    return f"pick up the {words} and place it in the basket"
+    return others
+
+
+def goal_of(environment: Any, object_name: str) -> tuple[str, str, str]:
+    """The scene's goal, (predicate, object, container), with `object_name` in the place of the usual object."""
+    ((predicate, _, container),) = environment.parsed_problem["goal_state"]
+    return predicate, object_name, container
+
+
+def instruction_of(object_name: str) -> str:
+    """What LIBERO says when it asks for an object, for example "cream_cheese_1"."""
+    return f"pick up the {object_name.rpartition('_')[0].replace('_', ' ')} and place it in the basket"
+
+
+def name_other_object(environment: Any, other: int) -> str:
+    """Make the scene's `other`-th other object the goal of a robosuite environment; returns the instruction."""
+    name = other_objects(environment)[other]
+    environment.parsed_problem["goal_state"] = [list(goal_of(environment, name))]
+    return instruction_of(name)

@@ -18,7 +18,7 @@ EXPERT = PickPlaceExpert()
 def test_a_chunk_is_what_the_expert_then_does(milk_task):
     milk_task.reset(None, seed=3, settle_steps=2)
     before = milk_task.environment.sim.get_state().flatten()
-    chunk = expert_chunk(milk_task, EXPERT)
+    chunk = expert_chunk(milk_task, EXPERT, PrivilegedScene(milk_task))
     np.testing.assert_array_equal(milk_task.environment.sim.get_state().flatten(), before)
     scene = PrivilegedScene(milk_task)
     for expected in chunk:
