@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from qvla_offline.checkpoints import lora
+from qvla_offline.checkpoints.family import film_name, read_layout
 from qvla_offline.checkpoints.io import empty_policy
+from qvla_offline.checkpoints.stored import INDEX, safetensors_tensors, state_dict, write_safetensors
 from qvla_offline.checkpoints.targets import quantization_targets
+from qvla_offline.checkpoints.tensor_source import TensorSource, origin_of
 from qvla_offline.gates import Gates, match_layers, write_gates
 from qvla_offline.progress import track
 from qvla_offline.quantizers import QuantizationScheme, quantize_layer, released_rtn
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from qvla_ros.atomic import atomic_directory
@@ -41,7 +44,9 @@ def fake_quantize(
 
     mode: 'scheme' restores exactly what export stores (up to the rounding of the checkpoint's own dtype: float32 is
     exact); 'released' rounds as the released injection script, in the checkpoint's dtype. dtype: of the target weights,
-    None keeps theirs. Shards are rewritten one at a time; the directory appears whole or not at all.
+    None keeps theirs. Files, names and types stay those of the original, so that the original code loads the result; a
+    LoRA adapter is merged, and left out. Tensors are read and written one at a time; the directory appears whole or not
+    at all.
     """
     if mode not in MODES:
         raise QvlaError("mode", mode, f"one of {MODES}", "choose with --mode")
@@ -52,19 +57,28 @@ def fake_quantize(
     gates = match_layers(gates, {name: rows for name, (rows, _) in shapes.items()})
     chosen = scheme or QuantizationScheme(**gates.scheme)
     restore = released_rows if mode == "released" else lambda w, bits: quantize_layer(w, bits, chosen).dequantize()
-    missing = {f"{name}.weight" for name in shapes}
+    layout, origin = read_layout(source), origin_of(source)
+    tensors = layout.open_tensors()
+    tensors.check_against(empty_policy(source), source)
+
+    def restored(name: str) -> Tensor:
+        tensor, bits = tensors[name], gates.layers.get(name.removesuffix(".weight"))
+        if bits is None or not name.endswith(".weight"):
+            return tensor
+        return restore(tensor.flatten(1), bits).reshape(tensor.shape).to(dtype or tensor.dtype)
+
+    shards = sorted({stored.file for stored in origin.tensors().values()})
+    adapter = [] if origin.adapter is None else [origin.adapter / name for name in (lora.CONFIG, lora.WEIGHTS)]
+    rewritten = {*shards, *adapter, layout.film_file}
     with atomic_directory(target, "config.json") as directory:
-        for file in sorted(p for p in source.rglob("*") if p.is_file()):
-            copy = directory / file.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            if file.suffix == ".safetensors" and file.parent == source:
-                missing -= _rewrite(file, copy, gates.layers, restore, dtype)
-            else:
-                shutil.copy2(file, copy)
-        if missing:
-            raise QvlaError(
-                str(source), f"no tensor {min(missing)}", "all weights in *.safetensors", "check the download"
-            )
+        for file in sorted(p for p in source.rglob("*") if p.is_file() and p not in rewritten):
+            _copy(file, directory / file.relative_to(source))
+        if origin.base != source and (origin.base / INDEX).is_file():
+            _copy(origin.base / INDEX, directory / INDEX)
+        for shard in shards:
+            _write_shard(shard, directory / shard.name, tensors, restored, dtype, gates.layers)
+        if layout.film_file is not None:
+            _write_film(layout.film_file, directory / layout.film_file.name, restored, gates.layers)
         write_gates(directory / "gates.json", gates)
     return target
 
@@ -78,26 +92,42 @@ def released_rows(weight: Tensor, row_bits: np.ndarray) -> Tensor:
     return restored
 
 
-def _rewrite(
+def _copy(file: Path, copy: Path) -> None:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(file, copy)
+
+
+def _write_shard(
     source: Path,
     copy: Path,
-    layers: dict[str, np.ndarray],
-    restore: Callable[[Tensor, np.ndarray], Tensor],
+    tensors: TensorSource,
+    restored: Callable[[str], Tensor],
     dtype: torch.dtype | None,
-) -> set[str]:
-    """Copy one safetensors file with its target weights restored; returns the names of those."""
-    tensors: dict[str, Tensor] = {}
-    done = set()
+    layers: Mapping[str, np.ndarray],
+) -> None:
+    """One safetensors file with its target weights restored, a tensor at a time.
+
+    What a FiLM file overrides stays as it is: the policy does not read it here.
+    """
+    here = safetensors_tensors(source)
+    read = {name for name, stored in tensors.stored.items() if stored.file == source}
+    changed = {name for name in read if name.endswith(".weight") and name.removesuffix(".weight") in layers}
+    kinds = {name: (s.shape, dtype if dtype and name in changed else s.dtype) for name, s in here.items()}
+    kinds = dict(sorted(kinds.items(), key=lambda item: -item[1][1].itemsize))
+    values = ((name, restored(name) if name in read else here[name].read()) for name in kinds)
     with safe_open(source, "pt") as file:
-        names = list(file.keys())
-        for name in track(names, f"fake-quantize {source.name}", total=len(names)):
-            tensor = file.get_tensor(name)
-            module = name.removesuffix(".weight")
-            if name.endswith(".weight") and module in layers:
-                back = restore(tensor.flatten(1), layers[module])
-                tensor = back.reshape(tensor.shape).to(dtype or tensor.dtype).contiguous()
-                done.add(name)
-            tensors[name] = tensor
-        save_file(tensors, copy, file.metadata())
-    shutil.copymode(source, copy)  # safetensors makes its files private
-    return done
+        metadata = file.metadata()
+    write_safetensors(copy, kinds, track(values, f"fake-quantize {source.name}", total=len(kinds)), metadata)
+
+
+def _write_film(source: Path, copy: Path, restored: Callable[[str], Tensor], layers: Mapping[str, np.ndarray]) -> None:
+    """The FiLM file with the weights of its targets restored: adapters merged into them, and their factors zeroed."""
+    state = dict(state_dict(source))
+    for key, tensor in state.items():
+        name = film_name(key.removeprefix("module."))
+        module = name.removesuffix(".weight").removesuffix(".base_layer")
+        if name.endswith(".weight") and module in layers:
+            state[key] = restored(f"{module}.weight").to(tensor.dtype)
+        elif ".lora_B." in name and name.partition(".lora_B.")[0] in layers:
+            state[key] = torch.zeros_like(tensor)
+    torch.save(state, copy)

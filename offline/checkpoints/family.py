@@ -80,6 +80,11 @@ def read_layout(directory: Path) -> Layout:
     return Layout(directory, parse_config(data, implied), parts, film_file)
 
 
+def film_name(key: str) -> str:
+    """What a key of openvla-oft's FiLM file is called without the FiLM wrapper around each block."""
+    return key.replace(".block.", ".")
+
+
 def film_tensors(file: Path, scaling: float | None = None) -> dict[str, StoredTensor]:
     """The ViTs in openvla-oft's FiLM file under our names, with their LoRA factors merged.
 
@@ -87,7 +92,7 @@ def film_tensors(file: Path, scaling: float | None = None) -> dict[str, StoredTe
     alpha = min(rank, 16) over rank, which openvla-oft trains with.
     """
     stored = {
-        name.removeprefix(f"{FILM_PART}.").replace(".block.", "."): tensor
+        film_name(name.removeprefix(f"{FILM_PART}.")): tensor
         for name, tensor in component_tensors(file, FILM_PART).items()
     }
     rank = next((tensor.shape[0] for name, tensor in stored.items() if ".lora_A." in name), 1)

@@ -19,7 +19,7 @@ from qvla_offline.checkpoints.config import BACKBONES, PolicyConfig, config_json
 from qvla_offline.checkpoints.empty import empty_model
 from qvla_offline.checkpoints.family import FILM_PART
 from qvla_offline.checkpoints.model import VisionLanguageModel
-from qvla_offline.checkpoints.stored import DTYPES, INDEX, SINGLE_FILE
+from qvla_offline.checkpoints.stored import INDEX, SINGLE_FILE, write_safetensors
 from qvla_offline.checkpoints.targets import quantization_targets
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -149,35 +149,22 @@ def _write_shards(
         shards[-1][name] = shape
         filled += size
     if len(shards) == 1:
-        _write_safetensors(directory / SINGLE_FILE, shards[0], dtype, stream)
+        _write_shard(directory / SINGLE_FILE, shards[0], dtype, stream)
         return
     names = [f"model-{index:05d}-of-{len(shards):05d}.safetensors" for index in range(1, len(shards) + 1)]
     for name, shard in zip(names, shards, strict=True):
-        _write_safetensors(directory / name, shard, dtype, stream)
+        _write_shard(directory / name, shard, dtype, stream)
     total = sum(torch.Size(shape).numel() for shape in shapes.values()) * dtype.itemsize
     weight_map = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
     content = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (directory / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_safetensors(
+def _write_shard(
     file: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, stream: Iterator[tuple[str, Tensor]]
 ) -> None:
-    """The safetensors format: length of the header, the header (where each tensor lies), then the tensors."""
-    code = next(code for code, kind in DTYPES.items() if kind == dtype)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, shape in shapes.items():
-        start, end = end, end + torch.Size(shape).numel() * dtype.itemsize
-        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with file.open("wb") as out:
-        out.write(len(text).to_bytes(8, "little") + text)
-        for expected, (name, tensor) in zip(shapes, islice(stream, len(shapes)), strict=True):
-            if name != expected or tuple(tensor.shape) != shapes[name]:
-                raise ValueError(f"{name} {tuple(tensor.shape)} in place of {expected} {shapes[expected]}")
-            out.write(tensor.contiguous().view(torch.uint8).numpy().data)
+    kinds = {name: (shape, dtype) for name, shape in shapes.items()}
+    write_safetensors(file, kinds, islice(stream, len(kinds)))
 
 
 def _write_parts(directory: Path, tensors: Mapping[str, Tensor], step: int | str) -> None:

@@ -1,14 +1,18 @@
 """Tensors in files, described without being read: shards of safetensors, and the `.pt` state dicts of components.
 
-Files are mapped, not loaded; tensors keep the dtype that they are stored in; nothing is unpickled but tensors.
+Files are mapped, not loaded; tensors keep the dtype that they are stored in; nothing is unpickled but tensors. Shards
+are written as they are read, one tensor at a time.
 """
 
 from __future__ import annotations
 
+import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from qvla_offline.torch_file import load_pt
@@ -98,15 +102,54 @@ def safetensors_tensors(file: Path) -> dict[str, StoredTensor]:
 def component_tensors(file: Path, prefix: str) -> dict[str, StoredTensor]:
     """The state dict in a `.pt` file under `prefix.`; one leading `module.` (of DistributedDataParallel) is dropped."""
 
-    def load() -> dict[str, Tensor]:
-        state = load_pt(file, "a plain state dict of tensors", COMPLETE, mapped=zipfile.is_zipfile(file))
-        if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-            raise QvlaError(str(file), type(state).__name__, "a plain state dict of tensors", COMPLETE)
-        return state
+    def read(key: str) -> Tensor:
+        return state_dict(file)[key].clone()  # the state dict may be in use elsewhere
 
     return {
         f"{prefix}.{key.removeprefix('module.')}": StoredTensor(
-            file, tuple(tensor.shape), tensor.dtype, lambda key=key: load()[key]
+            file, tuple(tensor.shape), tensor.dtype, lambda key=key: read(key)
         )
-        for key, tensor in load().items()
+        for key, tensor in state_dict(file).items()
     }
+
+
+def state_dict(file: Path) -> dict[str, Tensor]:
+    """The tensors in a `.pt` file, mapped; shared with other callers, so not to be changed in place."""
+    return _state_dict(file, file.stat().st_mtime_ns if file.is_file() else 0)
+
+
+@lru_cache(maxsize=1)  # one at a time, since the pages that were read count as memory while the file is held
+def _state_dict(file: Path, mtime_ns: int) -> dict[str, Tensor]:
+    state = load_pt(file, "a plain state dict of tensors", COMPLETE, mapped=zipfile.is_zipfile(file))
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise QvlaError(str(file), type(state).__name__, "a plain state dict of tensors", COMPLETE)
+    return state
+
+
+def write_safetensors(
+    file: Path,
+    kinds: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
+    tensors: Iterable[tuple[str, Tensor]],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a safetensors file, taking tensors one by one, in the order of `kinds`: {name: (shape, dtype)}.
+
+    Wide types must come first, as the library itself has them: it wants every tensor aligned to its type. The format:
+    the length of the header, the header (where each tensor lies), then the tensors.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata or {"format": "pt"})}
+    codes = {dtype: code for code, dtype in DTYPES.items()}
+    end = 0
+    for name, (shape, dtype) in kinds.items():
+        start, end = end, end + torch.Size(shape).numel() * dtype.itemsize
+        if start % dtype.itemsize:
+            raise ValueError(f"{name} of {dtype} after narrower tensors")
+        header[name] = {"dtype": codes[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for (expected, kind), (name, tensor) in zip(kinds.items(), tensors, strict=True):
+            if (name, tuple(tensor.shape), tensor.dtype) != (expected, *kind):
+                raise ValueError(f"{name} {tuple(tensor.shape)} {tensor.dtype} in place of {expected} {kind}")
+            out.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)

@@ -7,6 +7,7 @@ Weights are in `model.safetensors`, or in shards with an index beside them; part
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -58,27 +59,41 @@ class TensorSource(Mapping[str, Tensor]):
             raise QvlaError(f"{directory}: {unknown[0]}", f"a tensor in {file}", wanted, COMPLETE)
 
 
-def open_tensors(directory: Path, components: Mapping[str, Path]) -> TensorSource:
-    """All tensors of a checkpoint directory: its weights, and the `.pt` file of every component, as `component.name`.
+@dataclass(frozen=True)
+class Origin:
+    """Where a checkpoint's weights come from: the directory with the safetensors, and an adapter to merge into them."""
+
+    base: Path
+    adapter: Path | None
+
+    def tensors(self) -> dict[str, StoredTensor]:
+        """The tensors by name, the adapter merged."""
+        base = main_tensors(self.base)
+        return base if self.adapter is None else lora.with_adapter(base, self.adapter)
+
+
+def origin_of(directory: Path) -> Origin:
+    """What to read of a checkpoint directory.
 
     An adapter (adapter_config.json) in the directory itself is merged into the weights beside it or, if there are none,
     into those of its base model, which must be a local directory. OpenVLA-OFT leaves the adapter in `lora_adapter/`
     beside weights that have it merged already; it counts only where there are no weights.
     """
-    tensors = _weights(directory)
+    whole = (directory / SINGLE_FILE).is_file() or (directory / INDEX).is_file()
+    if (directory / lora.CONFIG).is_file():
+        return Origin(directory if whole else _base(directory), directory)
+    adapter = directory / ADAPTER_FOLDER
+    if not whole and (adapter / lora.CONFIG).is_file():
+        return Origin(_base(adapter), adapter)
+    return Origin(directory, None)
+
+
+def open_tensors(directory: Path, components: Mapping[str, Path]) -> TensorSource:
+    """All tensors of a checkpoint directory: its weights, and those in the file of each component: `component.name`."""
+    tensors = origin_of(directory).tensors()
     for name, file in components.items():
         tensors |= component_tensors(file, name)
     return TensorSource(tensors)
-
-
-def _weights(directory: Path) -> dict[str, StoredTensor]:
-    whole = (directory / SINGLE_FILE).is_file() or (directory / INDEX).is_file()
-    if (directory / lora.CONFIG).is_file():
-        return lora.with_adapter(main_tensors(directory if whole else _base(directory)), directory)
-    adapter = directory / ADAPTER_FOLDER
-    if not whole and (adapter / lora.CONFIG).is_file():
-        return lora.with_adapter(main_tensors(_base(adapter)), adapter)
-    return main_tensors(directory)
 
 
 def _base(adapter: Path) -> Path:

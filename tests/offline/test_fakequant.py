@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.fakequant import fake_quantize, target_shapes
 from qvla_offline.gates import Gates, uniform
 from qvla_offline.quantizers import QuantizationScheme, quantize_layer, released_rtn
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from qvla_ros.errors import QvlaError
 
@@ -84,3 +89,93 @@ def test_wrong_gates_wrong_mode_and_writing_over_the_source_leave_nothing_behind
     with pytest.raises(QvlaError, match="out_dir"):
         fake_quantize(checkpoint, gates, checkpoint, SCHEME)
     assert not list(tmp_path.iterdir())
+
+
+def random_gates(checkpoint) -> Gates:
+    generator = np.random.default_rng(1)
+    rows = {name: rows for name, (rows, _) in target_shapes(checkpoint).items()}
+    return Gates({n: generator.choice([0, 2, 4, 8, 16], r).astype(np.uint8) for n, r in rows.items()}, "random")
+
+
+def check_policy(source, out, gates) -> None:
+    """`out` loads as the policy of `source` with its targets quantized and restored."""
+    before, after = load_checkpoint(source, lazily=True).tensors, load_checkpoint(out, lazily=True).tensors
+    assert set(before) == set(after)
+    for name, stored in before.stored.items():
+        tensor, layer = before[name], name.removesuffix(".weight")
+        if name.endswith(".weight") and layer in gates.layers:
+            restored = quantize_layer(tensor.flatten(1), gates.layers[layer], SCHEME).dequantize()
+            tensor = restored.reshape(tensor.shape).to(tensor.dtype)
+        assert after.stored[name].dtype == stored.dtype
+        assert torch.equal(after[name], tensor), name
+
+
+@pytest.mark.parametrize("family", ["openvla", "openvla_oft_diffusion", "openvla_oft_film", "univla"])
+def test_every_family_is_read_back_with_its_targets_restored(tmp_path, family):
+    source = write_random_checkpoint(tmp_path / "source", family)
+    gates = random_gates(source)
+    out = fake_quantize(source, gates, tmp_path / "out", SCHEME)
+    check_policy(source, out, gates)
+    assert {f.name for f in out.iterdir()} == {f.name for f in source.iterdir()} | {"gates.json"}
+
+
+def test_the_file_of_film_keeps_its_names_and_types_and_its_factors_do_nothing(tmp_path):
+    source = write_random_checkpoint(tmp_path / "source", "openvla_oft_film")
+    [file] = source.glob("vision_backbone--*.pt")
+    state = torch.load(file, weights_only=True)
+    factor = next(key for key in state if ".lora_B." in key)
+    state[factor] += 0.5  # an adapter that does something, to be merged
+    torch.save(state, file)
+    gates = random_gates(source)
+    out = fake_quantize(source, gates, tmp_path / "out", SCHEME)
+    check_policy(source, out, gates)
+    written = torch.load(out / file.name, weights_only=True)
+    assert [(n, t.shape, t.dtype) for n, t in written.items()] == [(n, t.shape, t.dtype) for n, t in state.items()]
+    assert not any(tensor.any() for key, tensor in written.items() if ".lora_B." in key)
+
+
+def cut_in_two(directory) -> None:
+    """model.safetensors becomes two shards and an index, of which the second holds float32 beside float16."""
+    tensors = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    halves = {f"model-{i + 1:05d}-of-00002.safetensors": list(tensors)[i::2] for i in range(2)}
+    wide = {name for name in halves["model-00002-of-00002.safetensors"] if "norm" in name}
+    for shard, names in halves.items():
+        save_file(
+            {n: tensors[n].float() if n in wide else tensors[n] for n in names}, directory / shard, {"format": "pt"}
+        )
+    weight_map = {name: shard for shard, names in halves.items() for name in names}
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float32])
+def test_shards_keep_their_files_names_and_metadata(tmp_path, checkpoint, gates, dtype):
+    source = shutil.copytree(checkpoint, tmp_path / "source")
+    cut_in_two(source)
+    out = fake_quantize(source, gates, tmp_path / "out", SCHEME, dtype=dtype)
+    assert {file.name for file in out.iterdir()} == {file.name for file in source.iterdir()} | {"gates.json"}
+    for shard in source.glob("*.safetensors"):
+        with safe_open(shard, "pt") as before, safe_open(out / shard.name, "pt") as after:
+            assert set(before.keys()) == set(after.keys())
+            assert before.metadata() == after.metadata()
+            for name in before.keys():  # noqa: SIM118 - not a mapping
+                gated = name.endswith(".weight") and name.removesuffix(".weight") in gates.layers
+                kind = before.get_tensor(name).dtype
+                assert after.get_tensor(name).dtype == (dtype if dtype and gated else kind)
+    if dtype is None:
+        check_policy(source, out, gates)
+
+
+def test_an_adapter_is_merged_into_what_is_written(tmp_path, checkpoint, gates):
+    source = shutil.copytree(checkpoint, tmp_path / "source")
+    (source / "model.safetensors").unlink()
+    layer = "language_model.model.layers.0.mlp.up_proj"
+    shape = load_file(checkpoint / "model.safetensors")[f"{layer}.weight"].shape
+    factors = {"lora_A": torch.ones(2, shape[1]).half(), "lora_B": torch.ones(shape[0], 2).half() / 4}
+    named = {f"base_model.model.{layer}.{name}.weight": factor for name, factor in factors.items()}
+    save_file(named, source / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 1, "base_model_name_or_path": str(checkpoint)}
+    (source / "adapter_config.json").write_text(json.dumps(config))
+    out = fake_quantize(source, gates, tmp_path / "out", SCHEME)
+    assert not list(out.glob("adapter*"))
+    check_policy(source, out, gates)
