@@ -127,9 +127,12 @@ class LlamaModel(nn.Module):
             embeddings = layer(embeddings, rotation, sight, index)
         return self.norm(embeddings)
 
-    def causal(self, embeddings: Tensor, cache: Cache) -> Tensor:
-        """The next tokens of the sequence in `cache`, which they extend: each sees itself and what came before."""
-        start, count = cache.length, embeddings.shape[1]
+    def causal(self, embeddings: Tensor, cache: Cache | None = None) -> Tensor:
+        """The next tokens of the sequence in `cache`, which they extend: each sees itself and what came before.
+
+        Without a cache they are the whole sequence, and nothing is kept: a block may then be run alone (see blockwise).
+        """
+        start, count = 0 if cache is None else cache.length, embeddings.shape[1]
         positions = torch.arange(start + count, device=embeddings.device)
         mask = positions[None, :] <= positions[start:, None]
         return self(embeddings, positions[None, start:], Sight(mask[None, None], cache))

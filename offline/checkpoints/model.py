@@ -216,5 +216,4 @@ class OpenVLAOFT(VisionLanguageModel):
     def _start(self, inputs: PolicyInputs) -> Tensor:
         decoding = self.config.decoding
         noise = torch.from_numpy(start_noise((1, decoding.chunk_length, decoding.action_dim), 0))
-        weight = self.projector.fc1.weight
-        return noise.to(weight).expand(len(inputs.input_ids), -1, -1)
+        return noise.to(inputs.pixel_values).expand(len(inputs.input_ids), -1, -1)

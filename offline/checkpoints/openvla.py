@@ -48,7 +48,7 @@ class OpenVLA(CausalModel):
     def forward(self, inputs: PolicyInputs) -> Tensor:
         tokens = self.generate(inputs)
         actions = token_actions(tokens.cpu().numpy(), self.config.action_vocabulary, self.config.n_action_bins)
-        return torch.from_numpy(actions).to(self.projector.fc1.weight)[:, None]
+        return torch.from_numpy(actions).to(inputs.pixel_values)[:, None]
 
     @torch.no_grad()
     def generate(self, inputs: PolicyInputs) -> Tensor:
@@ -68,7 +68,7 @@ class OpenVLA(CausalModel):
         """The mean over all action tokens, by their probability once the likeliest ones before were taken."""
         tokens = self.prepare(inputs).chosen
         sequence = torch.cat([self.prefix(inputs), self.embed(tokens[:, :-1])], dim=1)
-        hidden = self.language_model.model.causal(sequence, Cache())[:, -self.config.decoding.action_dim :]
+        hidden = self.language_model.model.causal(sequence)[:, -self.config.decoding.action_dim :]
         shares = self.logits(hidden)[..., self._action_tokens].softmax(-1)
         values = torch.from_numpy(self._values).to(shares)
         return (shares @ values)[:, None]

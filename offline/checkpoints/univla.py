@@ -136,7 +136,7 @@ class UniVLA(CausalModel):
         """
         tokens = self.prepare(inputs).chosen
         sequence = torch.cat([self.prefix(inputs), self.embed(tokens[:, :-1])], dim=1)
-        hidden = self.language_model.model.causal(sequence, Cache())
+        hidden = self.language_model.model.causal(sequence)
         return self.action_decoder(hidden[:, -LATENT_TOKENS:], hidden[:, : self.config.num_patches])
 
     @torch.no_grad()

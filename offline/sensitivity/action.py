@@ -2,43 +2,47 @@
 
 A is the vector of normalised actions [K * A], w_c the weights of output channel c, dw_cb what quantizing them to b bits
 changes (with the scheme that export uses). With J the Jacobian of A, ||J dw||^2 = E_r (dw . grad_w <r, A>)^2 for random
-signs r, so one forward pass and a few backward passes per sample score every channel at every bit-width at once.
+signs r, so one forward pass and a few backward passes per sample score every channel at every bit-width at once. For a
+layer that reads x and gives y, dw . grad_w <r, A> = sum_t grad_y[t] (dw x)[t]: no gradient of a weight is formed.
 Units: squared normalised actions, summed over the chunk, averaged over samples.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from qvla_offline.progress import track
+from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute, Pull
+from qvla_offline.blockwise.schedule import Arguments
+from qvla_offline.blockwise.taps import Tap, tapped
+from qvla_offline.blockwise.weights import members_of
 from qvla_offline.quantizers import QuantizationScheme, reconstruct_rows
-from qvla_offline.sensitivity.hessian import flat_weight, shared_inputs, split_by_memory
+from qvla_offline.sensitivity.hessian import flat_weight
 from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from qvla_ros.atomic import atomic_file
 from qvla_ros.errors import QvlaError
 
-Actions = Callable[[Any], Tensor]
-
 
 @dataclass(frozen=True)
 class Probing:
-    """How the expectation is taken. probes: backward passes per sample; memory_bytes bounds the weight errors held."""
+    """How the expectation is taken. probes: backward passes per sample."""
 
     bits: tuple[int, ...] = (0, 2, 4, 8)
     probes: int = 4
     seed: int = 0
-    memory_bytes: float = 4e9
 
 
 def action_scores(
-    actions: Actions,
+    policy: Blockwise,
     targets: Mapping[str, nn.Module],
     samples: Sequence[Any],
     scheme: QuantizationScheme,
@@ -47,32 +51,28 @@ def action_scores(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """({module: scores float32 [len(bits), R]}, names of the modules that no sample reached, whose scores are 0).
 
-    actions: one sample -> normalised actions, differentiable. partial: where finished samples are kept, so that an
-    interrupted run goes on. Raises QvlaError naming the layers if a module ran and yet moves no action: that is either
-    a part of the network that does nothing or a broken gradient, and a zero score would hide it.
+    policy: one sample -> normalised actions, differentiable. The samples go forward through one block after the other,
+    then the probes backward, each block run once more with its weights at hand; so the weights and weight errors of one
+    block are in memory at a time. partial: where finished blocks are kept, so that an interrupted run goes on. Raises
+    QvlaError naming the layers if a module ran and yet moves no action: that is either a part of the network that does
+    nothing or a broken gradient, and a zero score would hide it.
     """
-    reached = {name for members in shared_inputs(actions, targets, samples[0]).values() for name in members}
-    sizes = {n: 4 * len(probing.bits) * targets[n].weight.numel() for n in targets if n in reached}
-    passes = split_by_memory(sizes, probing.memory_bytes)
-    print(f"action: {len(sizes)} of {len(targets)} layers run, {len(passes)} pass(es) over {len(samples)} samples")
-    sums, done = partial.load() if partial else ({}, 0)
-    for number, group in enumerate(passes):
-        first = done - number * len(samples)
-        if first >= len(samples):
-            continue
-        layers = {name: targets[name] for name in group}
-        errors = {name: weight_errors(module, probing.bits, scheme) for name, module in layers.items()}
-        remaining = range(max(first, 0), len(samples))
-        for index in track(remaining, f"action {number + 1}/{len(passes)}", total=len(remaining)):
-            generator = torch.Generator().manual_seed(probing.seed * 1_000_003 + index)
-            for name, squares in sample_squares(
-                actions, layers, errors, samples[index], probing.probes, generator
-            ).items():
-                sums[name] = sums[name] + squares if name in sums else squares
-            if partial:
-                partial.save(sums, number * len(samples) + index + 1)
-    scores = {name: (sums[name] / (len(samples) * probing.probes)).T.contiguous().cpu() for name in sizes}
-    silent = [name for name, score in scores.items() if not score.any()]
+    sums = partial.load() if partial else {}
+    members = members_of(policy.weights.blocks, targets)
+    owner = {name: block for block, names in members.items() for name in names}
+    work = _Scoring(members, targets, probing, scheme, sums, partial)
+    with BlockPass(policy, samples, keep=True) as run:
+        work.remaining = Counter(call.block for call in run.schedule.calls)
+        run.forward("action, forward", work.noting_reached)
+        reached = [name for name in targets if name in work.reached]
+        print(f"action: {len(reached)} of {len(targets)} layers run, in {len(members)} blocks, {len(samples)} samples")
+        unfinished = {owner[name] for name in reached if name not in sums}
+        run.backward(
+            "action, backward", unfinished, lambda sample, actions: _signs(actions, sample, probing), work.pulling
+        )
+    scores = {name: torch.zeros(len(probing.bits), targets[name].weight.shape[0]) for name in targets}
+    scores |= {name: (sums[name] / (len(samples) * probing.probes)).T.contiguous().cpu() for name in sums}
+    silent = [name for name in reached if not scores[name].any()]
     if silent:
         raise QvlaError(
             "sensitivity",
@@ -80,60 +80,131 @@ def action_scores(
             "a non-zero score in every layer that runs",
             "check that gradients reach them, or leave them out of the model",
         )
-    unreached = tuple(name for name in targets if name not in reached)
-    zeros = {n: torch.zeros(len(probing.bits), targets[n].weight.shape[0]) for n in unreached}
-    return {name: (scores | zeros)[name] for name in targets}, unreached
+    return scores, tuple(name for name in targets if name not in work.reached)
+
+
+def _signs(actions: Tensor, sample: int, probing: Probing) -> list[Tensor]:
+    """Random signs in the shape of the actions, one tensor per probe, equal for equal seed and sample number."""
+    generator = torch.Generator().manual_seed(probing.seed * 1_000_003 + sample)
+    return [torch.randint(0, 2, actions.shape, generator=generator).to(actions) * 2 - 1 for _ in range(probing.probes)]
+
+
+class _Scoring:
+    """What is done at each block. sums: {module: sum over samples and probes of (dw . grad)^2, float32 [R, bits]}."""
+
+    def __init__(
+        self,
+        members: Mapping[str, list[str]],
+        targets: Mapping[str, nn.Module],
+        probing: Probing,
+        scheme: QuantizationScheme,
+        sums: dict[str, Tensor],
+        partial: PartialSums | None,
+    ) -> None:
+        self.members, self.targets, self.probing, self.scheme = members, targets, probing, scheme
+        self.sums, self.partial = sums, partial
+        self.reached: set[str] = set()
+        self.remaining: Counter[str] = Counter()  # calls of each block that the way back has yet to come to
+        self._moved: dict[tuple[int, str], Tensor] = {}  # sums over the calls so far, for blocks that are called again
+
+    @contextmanager
+    def noting_reached(self, index: int, name: str, block: nn.Module) -> Iterator[Execute]:
+        """On the way forward: which targets run, told by the first sample."""
+
+        def execute(sample: int, arguments: Arguments) -> Tensor:
+            if sample:
+                return arguments.call(block)
+            with tapped({n: self.targets[n] for n in self.members.get(name, [])}) as taps:
+                output = arguments.call(block)
+            self.reached |= {tap.name for tap in taps}
+            return output
+
+        yield execute
+
+    @contextmanager
+    def pulling(self, index: int, name: str, block: nn.Module) -> Iterator[Pull]:
+        """On the way back: run the block again, take the probes through it, and score its layers."""
+        scored = [n for n in self.members.get(name, []) if n in self.reached and n not in self.sums]
+        layers = {n: self.targets[n] for n in scored}
+        bits, drops = self.probing.bits, 0 in self.probing.bits
+        errors = {n: weight_errors(module, bits, self.scheme) for n, module in layers.items()}
+        squares = {n: torch.zeros(len(error), len(bits), device=error.device) for n, error in errors.items()}
+        self.remaining[name] -= 1
+        last = not self.remaining[name]
+
+        def pull(sample: int, arguments: Arguments, cotangents: Tensor) -> list[tuple[Tensor, ...]]:
+            given = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in arguments.tensors]
+            inputs = [tensor for tensor in given if tensor.requires_grad]
+            with torch.enable_grad(), tapped(layers) as taps:
+                output = arguments.call(block, given)
+            count = len(inputs)
+            sought = [*inputs, *(tap.output for tap in taps)]
+            pulled = [
+                torch.autograd.grad(output, sought, cotangent, retain_graph=True, materialize_grads=True)
+                for cotangent in cotangents
+            ]
+            for place, tap in enumerate(taps, count):
+                moved = _moved(tap, errors[tap.name], [grads[place] for grads in pulled], drops)
+                key = (sample, tap.name)
+                self._moved[key] = self._moved[key] + moved if key in self._moved else moved
+            if last:
+                for n in layers:
+                    if (sample, n) in self._moved:
+                        squares[n] += self._moved.pop((sample, n)).square().sum(dim=0)
+            return [grads[:count] for grads in pulled]
+
+        yield pull
+        if last and layers:
+            self.sums |= squares
+            if self.partial:
+                self.partial.save(self.sums)
 
 
 def weight_errors(module: nn.Module, bits: Sequence[int], scheme: QuantizationScheme) -> Tensor:
-    """dw [R, len(bits), C] in the dtype of the weight: what each bit-width changes."""
+    """dw [R, bits above 0, C] in the dtype of the weight: what each bit-width changes."""
     weight = flat_weight(module)
+    widths = [b for b in bits if b]
+    errors = weight.new_empty(weight.shape[0], len(widths), weight.shape[1])
     wide = weight.float()
-    return torch.stack([reconstruct_rows(wide, b, scheme) - wide for b in bits], dim=1).to(weight.dtype)
+    for index, width in enumerate(widths):
+        errors[:, index] = reconstruct_rows(wide, width, scheme) - wide
+    return errors
 
 
-def sample_squares(
-    actions: Actions,
-    layers: Mapping[str, nn.Module],
-    errors: Mapping[str, Tensor],
-    sample: Any,
-    probes: int,
-    generator: torch.Generator,
-) -> dict[str, Tensor]:
-    """Sum over probes of (dw . grad)^2, float32 [R, len(bits)] per layer, for one sample."""
-    weights = [module.weight for module in layers.values()]
-    previous = [weight.requires_grad for weight in weights]
-    for weight in weights:
-        weight.requires_grad_(True)
-    try:
-        with torch.enable_grad():
-            output = actions(sample)
-        squares = {name: torch.zeros(error.shape[:2], device=error.device) for name, error in errors.items()}
-        for probe in range(probes):
-            signs = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
-            grads = torch.autograd.grad(
-                output, weights, signs, retain_graph=probe + 1 < probes, allow_unused=True, materialize_grads=True
-            )
-            for (name, error), grad in zip(errors.items(), grads, strict=True):
-                moved = torch.bmm(error, grad.flatten(1).unsqueeze(-1)).squeeze(-1)
-                squares[name] += moved.float().square()
-    finally:
-        for weight, flag in zip(weights, previous, strict=True):
-            weight.requires_grad_(flag)
-    return squares
+def _moved(tap: Tap, errors: Tensor, gradients: Sequence[Tensor], drops: bool) -> Tensor:
+    """dw . grad_w of every probe, channel and bit-width, [P, R, bits], for one execution of a layer.
+
+    drops: whether 0 bits are among them, first; there dw x is the bias less the output.
+    """
+    module, rows = tap.module, len(errors)
+    if isinstance(module, nn.Conv2d):
+        kernels = errors.reshape(-1, *module.weight.shape[1:])
+        geometry = (module.stride, module.padding, module.dilation, module.groups)
+        changes = F.conv2d(tap.input, kernels, None, *geometry).flatten(2).transpose(0, 1)
+        output, *gradients = (tensor.flatten(2).transpose(1, 2) for tensor in (tap.output, *gradients))
+    else:
+        changes = errors.flatten(0, 1) @ tap.input.flatten(0, -2).T
+        output = tap.output
+    changes = changes.reshape(rows, -1, output.numel() // rows)  # [R, bits, tokens]
+    if drops:
+        lost = output.reshape(-1, rows).T[:, None]
+        bias = 0 if module.bias is None else module.bias[:, None, None]
+        changes = torch.cat([bias - lost, changes], dim=1)
+    deltas = torch.stack([gradient.reshape(-1, rows).T for gradient in gradients], dim=1)  # [R, P, tokens]
+    return torch.bmm(deltas, changes.transpose(1, 2)).transpose(0, 1).float()
 
 
 class PartialSums:
-    """Sums over the samples done so far, kept in a file beside the result until that is written."""
+    """Sums of the layers done so far, kept in a file beside the result until that is written."""
 
     def __init__(self, path: Path, fingerprint: str, resume: bool) -> None:
         """fingerprint: hash of all that the numbers depend on; a file with another one is not continued."""
         self.path, self.fingerprint, self.resume = path, fingerprint, resume
 
-    def load(self) -> tuple[dict[str, Tensor], int]:
-        """({module: sums}, samples done over all passes); nothing unless resuming."""
+    def load(self) -> dict[str, Tensor]:
+        """{module: sums}; nothing unless resuming."""
         if not self.resume or not self.path.is_file():
-            return {}, 0
+            return {}
         with safe_open(self.path, "pt") as file:
             metadata = json.loads(file.metadata()["qvla_partial"])
         if metadata["fingerprint"] != self.fingerprint:
@@ -143,11 +214,12 @@ class PartialSums:
                 "the same checkpoint, calibration, bits, scheme, probes and seed",
                 "delete it, or run without --resume",
             )
-        print(f"resuming after {metadata['done']} samples")
-        return load_file(self.path), metadata["done"]
+        sums = load_file(self.path)
+        print(f"resuming after {len(sums)} layers")
+        return sums
 
-    def save(self, sums: Mapping[str, Tensor], done: int) -> None:
-        metadata = {"qvla_partial": json.dumps({"fingerprint": self.fingerprint, "done": done})}
+    def save(self, sums: Mapping[str, Tensor]) -> None:
+        metadata = {"qvla_partial": json.dumps({"fingerprint": self.fingerprint})}
         with atomic_file(self.path) as temporary:
             save_file({name: tensor.contiguous() for name, tensor in sums.items()}, temporary, metadata)
 

@@ -1,21 +1,24 @@
 """The action sensitivity measured instead of estimated: quantize one channel, run the policy, compare the actions.
 
-One forward pass a channel and bit-width, so it checks the first-order estimate on a sample of channels, and replaces it
-where that matters most (the paper measures its top-ranked channels so).
+One run per channel and bit-width, from the changed block on, so it checks the first-order estimate on a sample of
+channels, and replaces it where that matters most (the paper measures its top-ranked channels so).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute, Work, plainly
+from qvla_offline.blockwise.weights import members_of
 from qvla_offline.progress import track
 from qvla_offline.quantizers import QuantizationScheme, reconstruct_rows
 from qvla_offline.sensitivity.hessian import flat_weight
-from torch import Tensor, nn
+from torch import nn
 
 Choice = tuple[str, int, int]  # module, channel, bits
 
@@ -42,7 +45,7 @@ class Agreement:
 
 @torch.no_grad()
 def measured_scores(
-    actions: Callable[[Any], Tensor],
+    policy: Blockwise,
     targets: Mapping[str, nn.Module],
     samples: Sequence[Any],
     choices: Sequence[Choice],
@@ -50,21 +53,45 @@ def measured_scores(
 ) -> np.ndarray:
     """float64 [len(choices)]: mean over samples of ||A(w + dw) - A(w)||^2 for each (module, channel, bits).
 
-    A sample may be a batch: actions [B, K, A] count as B samples. Weights are put back even when interrupted.
+    A sample may be a batch: actions [B, K, A] count as B samples. For each choice the policy runs from the block of its
+    module on. Weights are put back even when interrupted.
     """
-    reference = [actions(sample).double() for sample in samples]
-    count = sum(len(rows) for rows in reference)
+    owner = {name: block for block, names in members_of(policy.weights.blocks, targets).items() for name in names}
     scores = np.zeros(len(choices))
-    for index, (name, channel, bits) in enumerate(track(choices, "exact", total=len(choices))):
-        row = flat_weight(targets[name])[channel : channel + 1]
+    with BlockPass(policy, samples, keep=True) as unchanged:
+        unchanged.forward()
+        reference = [unchanged.result(sample).double() for sample in range(len(samples))]
+        count = sum(len(rows) for rows in reference)
+        for index, choice in enumerate(track(choices, "exact", total=len(choices))):
+            block, work = owner[choice[0]], _with_one_row_quantized(targets, choice, owner, scheme)
+            with BlockPass(policy, samples, over=unchanged, changed=block) as run:
+                run.forward(work=work)
+                for sample, before in enumerate(reference):
+                    scores[index] += float((run.result(sample).double() - before).square().sum()) / count
+    return scores
+
+
+def _with_one_row_quantized(
+    targets: Mapping[str, nn.Module], choice: Choice, owner: Mapping[str, str], scheme: QuantizationScheme
+) -> Work:
+    module, channel, bits = choice
+
+    @contextmanager
+    def work(index: int, name: str, block: nn.Module) -> Iterator[Execute]:
+        if name != owner[module]:
+            with plainly(index, name, block) as execute:
+                yield execute
+            return
+        row = flat_weight(targets[module])[channel : channel + 1]
         kept = row.clone()
         try:
             row.copy_(reconstruct_rows(kept.float(), bits, scheme))
-            for sample, before in zip(samples, reference, strict=True):
-                scores[index] += float((actions(sample).double() - before).square().sum()) / count
+            with plainly(index, name, block) as execute:
+                yield execute
         finally:
             row.copy_(kept)
-    return scores
+
+    return work
 
 
 def stratified_choices(scores: Mapping[str, np.ndarray], bits: Sequence[int], count: int, seed: int) -> list[Choice]:

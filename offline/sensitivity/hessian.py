@@ -2,92 +2,111 @@
 
 Per layer, H = (2/N) sum X X^T over its inputs X; d_j^2 = [(H_{>=j,>=j})^-1]_jj from a Cholesky factor, as in GPTQ;
 score[b, r] = sum_j (W_rj - Q_b(W)_rj)^2 / d_j^2. N counts forward calls (the leading dimension), not tokens. The
-released script runs every sample once per layer; here hooks gather all layers at once, and layers that read the very
-same tensor (q, k and v; gate and up) share one H.
+released script runs every sample once per layer; here all samples go through one block after the other, whose layers
+are scored on the way; layers that read the very same tensor (q, k and v; gate and up) share one H.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from qvla_offline.progress import track
+from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute
+from qvla_offline.blockwise.schedule import Arguments
+from qvla_offline.blockwise.taps import Tap, tapped
+from qvla_offline.blockwise.weights import members_of
 from qvla_offline.quantizers import released_rtn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qvla_ros.errors import QvlaError
 
-Forward = Callable[[Any], object]
+Scores = dict[str, tuple[Tensor, bool]]
 _DAMPING_ATTEMPTS = 6
 
 
 def hessian_scores(
-    forward: Forward,
+    policy: Blockwise,
     targets: Mapping[str, nn.Module],
     samples: Sequence[Any],
     bits: Sequence[int],
     percdamp: float = 0.01,
-    memory_bytes: float = 4e9,
-) -> Iterator[dict[str, tuple[Tensor, bool]]]:
-    """Yield, pass by pass over `samples`, {module: (scores float32 [len(bits), R], whether any sample reached it)}.
+) -> Iterator[Scores]:
+    """Yield, block by block, {module: (scores float32 [len(bits), R], whether any sample reached it)}.
 
-    forward: runs the model on one sample. memory_bytes bounds the Hessians held at a time (C^2 floats each); layers
-    that do not fit wait for the next pass. A layer that is never reached has H = 0 and thus d = 1 / sqrt(1 + percdamp)
-    throughout, as in the released script.
+    A layer that is never reached has H = 0 and thus d = 1 / sqrt(1 + percdamp) throughout, as in the released script.
+    The Hessians of one block are in memory at a time: C^2 floats for each tensor of width C that its layers read.
     """
-    readers = shared_inputs(forward, targets, samples[0])
-    sizes = {first: 4 * columns(targets[first]) ** 2 for first in readers}
-    passes = split_by_memory(sizes, memory_bytes)
-    print(f"hessian: {len(targets)} layers, {len(readers)} distinct inputs, {len(passes)} pass(es) over the samples")
-    for number, group in enumerate(passes, 1):
-        hessians = _accumulate(forward, {n: targets[n] for n in group}, samples, f"hessian {number}/{len(passes)}")
-        finished = {}
-        for first in group:
-            diagonal = inverse_factor_diagonal(hessians.pop(first), percdamp, first)
-            for name in readers[first]:
-                finished[name] = (proxy_scores(flat_weight(targets[name]), diagonal, bits), True)
-        yield finished
-    reached = {name for members in readers.values() for name in members}
-    unreached = {}
-    for name in targets:
-        if name not in reached:
-            weight = flat_weight(targets[name])
-            diagonal = torch.full((weight.shape[1],), (1 + percdamp) ** -0.5, device=weight.device)
-            unreached[name] = (proxy_scores(weight, diagonal, bits), False)
-    if unreached:
-        yield unreached
+    members = members_of(policy.weights.blocks, targets)
+    gathering = _Gathering(members, targets, bits, percdamp)
+    with BlockPass(policy, samples) as run:
+        gathering.remaining = Counter(call.block for call in run.schedule.calls)
+        for _ in run.steps("hessian", gathering.at_block):
+            if gathering.finished:
+                yield gathering.finished
+                gathering.finished = {}
+    for block, names in members.items():
+        unreached = [name for name in names if name not in gathering.reached]
+        if unreached:
+            with policy.weights.loaded(block):
+                yield {name: (_unreached_scores(targets[name], bits, percdamp), False) for name in unreached}
 
 
-def shared_inputs(forward: Forward, targets: Mapping[str, nn.Module], sample: Any) -> dict[str, list[str]]:
-    """Modules that some forward reaches, grouped by the tensors that they read: {first module: [modules]}."""
-    seen: dict[str, list[Tensor]] = {}
-    handles = [
-        module.register_forward_pre_hook(lambda _, args, name=name: seen.setdefault(name, []).append(args[0]))
-        for name, module in targets.items()
-    ]
-    _run_and_remove(forward, [sample], handles)
+class _Gathering:
+    """The Hessians of the block that runs, by the first layer that reads the tensor; scores once it has run."""
+
+    def __init__(
+        self, members: Mapping[str, list[str]], targets: Mapping[str, nn.Module], bits: Sequence[int], percdamp: float
+    ) -> None:
+        self.members, self.targets, self.bits, self.percdamp = members, targets, bits, percdamp
+        self.remaining: Counter[str] = Counter()  # calls of each block still to come
+        self.finished: Scores = {}
+        self.reached: set[str] = set()
+        self._sums: dict[str, HessianSum] = {}
+        self._readers: dict[str, list[str]] = {}
+
+    @contextmanager
+    def at_block(self, index: int, name: str, block: nn.Module) -> Iterator[Execute]:
+        layers = {n: self.targets[n] for n in self.members.get(name, [])}
+
+        def execute(sample: int, arguments: Arguments) -> Tensor:
+            with tapped(layers) as taps:
+                output = arguments.call(block)
+            for first, group in shared_inputs(taps).items():
+                if first not in self._sums:
+                    self._sums[first], self._readers[first] = HessianSum(layers[first]), group
+                for tap in taps:
+                    if tap.name == first:
+                        self._sums[first].add(tap.input)
+            return output
+
+        yield execute
+        self.remaining[name] -= 1
+        if not self.remaining[name]:
+            self._finish()
+
+    def _finish(self) -> None:
+        for first in list(self._sums):
+            diagonal = inverse_factor_diagonal(self._sums.pop(first).total, self.percdamp, first)
+            for name in self._readers.pop(first):
+                self.finished[name] = (proxy_scores(flat_weight(self.targets[name]), diagonal, self.bits), True)
+        self.reached |= set(self.finished)
+
+
+def shared_inputs(taps: Sequence[Tap]) -> dict[str, list[str]]:
+    """Layers that ran, grouped by the tensors that they read: {first layer: [layers]}; each convolution by itself."""
+    seen: dict[str, list[Tap]] = {}
+    for tap in taps:
+        seen.setdefault(tap.name, []).append(tap)
     groups: dict[tuple[Any, ...], list[str]] = {}
-    for name in targets:  # their order, not the order of execution
-        if name in seen:
-            geometry = name if isinstance(targets[name], nn.Conv2d) else "linear"
-            groups.setdefault((geometry, *map(id, seen[name])), []).append(name)
+    for name, own in seen.items():
+        geometry = name if isinstance(own[0].module, nn.Conv2d) else "linear"
+        groups.setdefault((geometry, *(id(tap.input) for tap in own)), []).append(name)
     return {members[0]: members for members in groups.values()}
-
-
-def split_by_memory(sizes: Mapping[str, float], memory_bytes: float) -> list[list[str]]:
-    """Cut the names, in order, into groups whose sizes add up to at most `memory_bytes` (or that hold one name)."""
-    groups: list[list[str]] = []
-    used = 0.0
-    for name, size in sizes.items():
-        if not groups or used + size > memory_bytes:
-            groups.append([])
-            used = 0.0
-        groups[-1].append(name)
-        used += size
-    return groups
 
 
 class HessianSum:
@@ -154,23 +173,6 @@ def _unfolded(conv: nn.Conv2d, x: Tensor) -> Tensor:
     return patches.permute(1, 0, 2).flatten(1)
 
 
-def _accumulate(
-    forward: Forward, targets: Mapping[str, nn.Module], samples: Sequence[Any], title: str
-) -> dict[str, Tensor]:
-    sums = {name: HessianSum(module) for name, module in targets.items()}
-    handles = [
-        module.register_forward_pre_hook(lambda _, args, total=sums[name]: total.add(args[0].detach()))
-        for name, module in targets.items()
-    ]
-    _run_and_remove(forward, track(samples, title), handles)
-    return {name: total.total for name, total in sums.items()}
-
-
-def _run_and_remove(forward: Forward, samples: Any, handles: list[Any]) -> None:
-    try:
-        with torch.no_grad():
-            for sample in samples:
-                forward(sample)
-    finally:
-        for handle in handles:
-            handle.remove()
+def _unreached_scores(module: nn.Module, bits: Sequence[int], percdamp: float) -> Tensor:
+    weight = flat_weight(module)
+    return proxy_scores(weight, torch.full((weight.shape[1],), (1 + percdamp) ** -0.5, device=weight.device), bits)

@@ -7,11 +7,15 @@ the dropped rows together cost ten times the sum of their scores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute
+from qvla_offline.blockwise.schedule import Arguments
+from qvla_offline.blockwise.weights import members_of
 from qvla_offline.quantizers import QuantizationScheme, reconstruct_rows
 from qvla_offline.sensitivity.hessian import flat_weight
 from torch import Tensor, nn
@@ -19,7 +23,7 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def joint_errors(
-    actions: Callable[[Any], Tensor],
+    policy: Blockwise,
     targets: Mapping[str, nn.Module],
     samples: Sequence[Any],
     layers: Mapping[str, np.ndarray],
@@ -27,31 +31,45 @@ def joint_errors(
 ) -> tuple[dict[int, float], float]:
     """Mean over samples of ||A' - A||^2, with all rows of one bit-width quantized, and with all rows quantized.
 
-    layers: {module: bits [R]}. Returns ({bits below 16: error}, whole error). Weights are put back in the end.
+    layers: {module: bits [R]}. Returns ({bits below 16: error}, whole error). Every sample goes through each block with
+    all of these weights in turn, so that a block is loaded and quantized once. Weights are put back in the end.
     """
-    reference = [actions(sample).double() for sample in samples]
-    kept = {name: module.weight.clone() for name, module in targets.items()}
     widths = sorted({int(b) for name in targets for b in np.unique(layers[name])} - {16})
-    rows = {name: {b: torch.from_numpy(np.flatnonzero(layers[name] == b)) for b in widths} for name in targets}
-    restored = {
-        name: {b: _restored(module, rows[name][b], b, scheme) for b in widths} for name, module in targets.items()
-    }
+    variants: list[tuple[int, ...]] = [(), *((b,) for b in widths), tuple(widths)]
+    members, count = members_of(policy.weights.blocks, targets), len(samples)
 
-    def error(chosen: Sequence[int]) -> float:
-        for name, module in targets.items():
-            for b in chosen:
-                flat_weight(module)[rows[name][b]] = restored[name][b]
-        moved = [float((actions(s).double() - a).square().sum()) for s, a in zip(samples, reference, strict=True)]
-        for name, module in targets.items():
-            module.weight.copy_(kept[name])
-        return sum(moved) / sum(len(a) for a in reference)
+    @contextmanager
+    def in_all_variants(index: int, name: str, block: nn.Module) -> Iterator[Execute]:
+        kept = {n: flat_weight(targets[n]).clone() for n in members.get(name, [])}
+        rows = {n: {b: torch.from_numpy(np.flatnonzero(layers[n] == b)) for b in widths} for n in kept}
+        restored = {n: {b: _restored(kept[n], rows[n][b], b, scheme) for b in widths} for n in kept}
 
-    try:
-        return {b: error([b]) for b in widths}, error(widths)
-    finally:
-        for name, module in targets.items():
-            module.weight.copy_(kept[name])
+        def execute(sample: int, arguments: Arguments) -> Tensor:
+            variant, first = divmod(sample, count)
+            if first == 0:
+                for n, weight in kept.items():
+                    flat_weight(targets[n]).copy_(weight)
+                    for b in variants[variant]:
+                        flat_weight(targets[n])[rows[n][b]] = restored[n][b]
+            return arguments.call(block)
+
+        try:
+            yield execute
+        finally:
+            for n, weight in kept.items():
+                flat_weight(targets[n]).copy_(weight)
+
+    with BlockPass(policy, list(samples) * len(variants)) as run:
+        run.forward("joint", in_all_variants)
+        actions = [run.result(index).double() for index in range(len(run.samples))]
+    reference = actions[:count]
+    moved = [
+        sum(float((a - b).square().sum()) for a, b in zip(actions[start : start + count], reference, strict=True))
+        / sum(len(a) for a in reference)
+        for start in range(count, len(actions), count)
+    ]
+    return dict(zip(widths, moved, strict=False)), moved[-1]
 
 
-def _restored(module: nn.Module, rows: Tensor, bits: int, scheme: QuantizationScheme) -> Tensor:
-    return reconstruct_rows(flat_weight(module)[rows].float(), bits, scheme).to(module.weight.dtype)
+def _restored(weight: Tensor, rows: Tensor, bits: int, scheme: QuantizationScheme) -> Tensor:
+    return reconstruct_rows(weight[rows].float(), bits, scheme).to(weight.dtype)

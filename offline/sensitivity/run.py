@@ -10,8 +10,10 @@ from typing import Literal
 
 import numpy as np
 import torch
+from qvla_offline.blockwise.passes import Blockwise
+from qvla_offline.blockwise.weights import BlockWeights
 from qvla_offline.calibration import calibration_sha256, read_calibration
-from qvla_offline.checkpoints.io import Checkpoint, load_checkpoint
+from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.export.robot import LIBERO, read_robot
@@ -28,7 +30,9 @@ from qvla_offline.sensitivity.exact import (
 )
 from qvla_offline.sensitivity.hessian import columns, hessian_scores
 from qvla_offline.sensitivity.joint import joint_errors
+from qvla_offline.sensitivity.prepare import prepared
 from qvla_offline.sensitivity.store import Sensitivity, read_sensitivity, side_file, write_sensitivity
+from torch import nn
 
 from qvla_ros.errors import QvlaError
 
@@ -88,11 +92,19 @@ class SensitivityOptions(Scoring):
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """A policy whose weights are read block by block, its layers to score, and calibration samples on its device."""
+
+    policy: Blockwise
+    targets: dict[str, nn.Module]
+    samples: list[PolicyInputs]
+
+
+@dataclass(frozen=True)
 class _Run:
     """One scoring run. empty: the result but for its scores."""
 
-    checkpoint: Checkpoint
-    samples: list[PolicyInputs]
+    inputs: Inputs
     empty: Sensitivity
     out_path: Path
     options: SensitivityOptions
@@ -103,26 +115,25 @@ def compute_sensitivity(
     checkpoint_path: Path, calib_jsonl: Path, out_path: Path, options: SensitivityOptions, resume: bool = False
 ) -> tuple[Sensitivity, Agreement | None]:
     """Score every target layer, write `out_path`; returns the scores and, if asked, how exact measurement agrees."""
-    checkpoint, samples = load_inputs(checkpoint_path, calib_jsonl, options)
+    inputs = load_inputs(checkpoint_path, calib_jsonl, options, Path(out_path).parent)
     sources = {
         "checkpoint_sha256": checkpoint_sha256(checkpoint_path),
         "calibration_sha256": calibration_sha256(calib_jsonl, options.max_samples),
     }
-    targets = quantization_targets(checkpoint.model)
     empty = Sensitivity(
         options.method,
         options.bits,
         {},
-        {name: columns(module) for name, module in targets.items()},
+        {name: columns(module) for name, module in inputs.targets.items()},
         (),
         sources,
-        {**options.identity(), "samples": len(samples)},
+        {**options.identity(), "samples": len(inputs.samples)},
     )
     score = _action if options.method == "action" else _hessian
-    sensitivity = score(_Run(checkpoint, samples, empty, out_path, options, resume))
+    sensitivity = score(_Run(inputs, empty, out_path, options, resume))
     report = None
     if options.check:
-        report = check(checkpoint, samples, sensitivity, options)
+        report = check(inputs, sensitivity, options)
         settings = sensitivity.settings | {"agreement": asdict(report)}
         sensitivity = replace(sensitivity, settings=settings)
     write_sensitivity(out_path, sensitivity)
@@ -130,39 +141,47 @@ def compute_sensitivity(
 
 
 def load_inputs(
-    checkpoint_path: Path, calib_jsonl: Path, options: SensitivityOptions
-) -> tuple[Checkpoint, list[PolicyInputs]]:
-    """The policy and its calibration samples, both on the device."""
+    checkpoint_path: Path, calib_jsonl: Path, options: SensitivityOptions, folder: Path | None = None
+) -> Inputs:
+    """The policy and its calibration samples.
+
+    folder: for activations that exceed the memory (None: the system's temporary one). Of memory_gb, half is for weights
+    that stay and half for activations.
+    """
     robot = LIBERO if options.robot_path is None else read_robot(options.robot_path)
-    checkpoint = load_checkpoint(checkpoint_path, options.unnorm_key, device=options.device)
+    checkpoint = load_checkpoint(checkpoint_path, options.unnorm_key, device=options.device, lazily=True)
     suit_threads(checkpoint.model)
+    half = options.memory_gb * 1e9 / 2
+    weights = BlockWeights(checkpoint.model, checkpoint.tensors, options.device, kept_bytes=half)
+    policy = Blockwise(checkpoint.model.smooth_actions, weights, half, folder)
     samples = read_calibration(calib_jsonl, checkpoint, options.max_samples, options.skip_bad_lines, robot)
-    return checkpoint, [sample.to(options.device) for sample in samples]
+    with policy.filled_on_demand():
+        samples = prepared(checkpoint.model, [sample.to(options.device) for sample in samples])
+    return Inputs(policy, quantization_targets(checkpoint.model), samples)
 
 
 def joint_measure(
     checkpoint_path: Path, calib_jsonl: Path, options: SensitivityOptions
 ) -> Callable[[Mapping[str, np.ndarray]], tuple[dict[int, float], float]]:
     """The measurement that assign_jointly asks for, on JOINT_SAMPLES of the calibration samples."""
-    checkpoint, samples = load_inputs(checkpoint_path, calib_jsonl, options)
-    targets, some = quantization_targets(checkpoint.model), spread(samples, JOINT_SAMPLES)
+    inputs = load_inputs(checkpoint_path, calib_jsonl, options)
+    some = spread(inputs.samples, JOINT_SAMPLES)
 
     def measure(layers: Mapping[str, np.ndarray]) -> tuple[dict[int, float], float]:
-        return joint_errors(checkpoint.model, {name: targets[name] for name in layers}, some, layers, options.scheme)
+        targets = {name: inputs.targets[name] for name in layers}
+        return joint_errors(inputs.policy, targets, some, layers, options.scheme)
 
     return measure
 
 
-def check(
-    checkpoint: Checkpoint, samples: list[PolicyInputs], sensitivity: Sensitivity, options: SensitivityOptions
-) -> Agreement:
+def check(inputs: Inputs, sensitivity: Sensitivity, options: SensitivityOptions) -> Agreement:
     """Compare the estimate with exact measurement on `options.check` channels, spread over ranks and bit-widths."""
     executed = sensitivity.executed()
     choices = stratified_choices(executed, sensitivity.bits, options.check, options.seed)
-    targets, some = quantization_targets(checkpoint.model), spread(samples)
-    measured = measured_scores(checkpoint.model, targets, some, choices, options.scheme)
-    involved = {name: targets[name] for name in dict.fromkeys(name for name, _, _ in choices)}
-    same, _ = action_scores(checkpoint.model, involved, some, options.scheme, _probing(options))
+    some = spread(inputs.samples)
+    measured = measured_scores(inputs.policy, inputs.targets, some, choices, options.scheme)
+    involved = {name: inputs.targets[name] for name in dict.fromkeys(name for name, _, _ in choices)}
+    same, _ = action_scores(inputs.policy, involved, some, options.scheme, _probing(options))
     same_samples = look_up({name: score.numpy() for name, score in same.items()}, options.bits, choices)
     return agreement(choices, look_up(executed, sensitivity.bits, choices), measured, same_samples)
 
@@ -183,21 +202,20 @@ def suit_threads(model: torch.nn.Module) -> None:
 
 
 def _probing(options: SensitivityOptions) -> Probing:
-    return Probing(options.bits, options.probes, options.seed, options.memory_gb * 1e9)
+    return Probing(options.bits, options.probes, options.seed)
 
 
 def _action(run: _Run) -> Sensitivity:
-    options, targets, empty = run.options, quantization_targets(run.checkpoint.model), run.empty
-    # memory_gb cuts the layers into passes, and so decides which sums a number of finished samples stands for
-    fingerprint = value_sha256([empty.settings, empty.sources, options.memory_gb])
+    options, targets, empty = run.options, run.inputs.targets, run.empty
+    fingerprint = value_sha256([empty.settings, empty.sources])
     partial = PartialSums(run.out_path.with_name(f"{run.out_path.name}.partial"), fingerprint, run.resume)
-    model, samples = run.checkpoint.model, run.samples
-    tensors, unreached = action_scores(model, targets, samples, options.scheme, _probing(options), partial)
+    policy, samples = run.inputs.policy, run.inputs.samples
+    tensors, unreached = action_scores(policy, targets, samples, options.scheme, _probing(options), partial)
     scores = {name: tensor.numpy() for name, tensor in tensors.items()}
     sensitivity = replace(empty, scores=scores, not_executed=unreached)
     if options.refine:
         choices = top_channels(sensitivity.executed(), options.bits, options.refine)
-        measured = measured_scores(model, targets, spread(samples), choices, options.scheme)
+        measured = measured_scores(policy, targets, spread(samples), choices, options.scheme)
         position = {bits: index for index, bits in enumerate(options.bits)}
         for (name, channel, bits), value in zip(choices, measured, strict=True):
             scores[name][position[bits], channel] = value
@@ -207,14 +225,11 @@ def _action(run: _Run) -> Sensitivity:
 
 
 def _hessian(run: _Run) -> Sensitivity:
-    options, targets, empty = run.options, quantization_targets(run.checkpoint.model), run.empty
+    options, targets, empty = run.options, run.inputs.targets, run.empty
     finished = _finished_layers(run.out_path, empty) if run.resume else {}
     unreached: list[str] = []
     remaining = {name: module for name, module in targets.items() if name not in finished}
-    memory_bytes = options.memory_gb * 1e9
-    for group in hessian_scores(
-        run.checkpoint.model, remaining, run.samples, options.bits, options.percdamp, memory_bytes
-    ):
+    for group in hessian_scores(run.inputs.policy, remaining, run.inputs.samples, options.bits, options.percdamp):
         finished |= {name: scores.numpy() for name, (scores, _) in group.items()}
         unreached += [name for name, (_, reached) in group.items() if not reached]
         ordered = {name: finished[name] for name in targets if name in finished}

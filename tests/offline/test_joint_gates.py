@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from qvla_offline.blockwise.passes import Blockwise
 from qvla_offline.gates.assign import Budget, assign_gates
 from qvla_offline.gates.joint import assign_jointly
 from qvla_offline.quantizers import QuantizationScheme, reconstruct_rows
@@ -57,14 +58,31 @@ def test_scores_in_other_units_than_actions_are_refused():
         assign_jointly(sensitivity(), Budget(3.0, method="released"), SCHEME, aligned_zeros, 1)
 
 
-def test_joint_errors_are_those_of_all_rows_of_a_width_and_leave_the_weights_alone():
+class InBlocks(nn.Module):
+    """The layers of a Sequential, each a block of its own."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def __getitem__(self, index: int) -> nn.Module:
+        return self.layers[index]
+
+
+@pytest.mark.parametrize("kind", [nn.Sequential, InBlocks])
+def test_joint_errors_are_those_of_all_rows_of_a_width_and_leave_the_weights_alone(kind):
     torch.manual_seed(0)
-    policy = nn.Sequential(nn.Linear(20, 6), nn.Tanh(), nn.Linear(6, 3)).requires_grad_(False)
+    policy = kind(nn.Linear(20, 6), nn.Tanh(), nn.Linear(6, 3)).requires_grad_(False)
     targets = {"0": policy[0], "2": policy[2]}
     layers = {"0": np.array([0, 0, 2, 4, 16, 8]), "2": np.array([4, 0, 16])}
     samples = [torch.randn(1, 20) for _ in range(3)]
     before = {name: module.weight.clone() for name, module in targets.items()}
-    by_bits, whole = joint_errors(policy, targets, samples, layers, SCHEME)
+    by_bits, whole = joint_errors(Blockwise.resident(policy), targets, samples, layers, SCHEME)
     assert all(torch.equal(module.weight, before[name]) for name, module in targets.items())
     assert list(by_bits) == [0, 2, 4, 8]
 
@@ -75,7 +93,7 @@ def test_joint_errors_are_those_of_all_rows_of_a_width_and_leave_the_weights_alo
             for row, b in enumerate(layers[name]):
                 if b in widths:
                     weight[row] = reconstruct_rows(module.weight[row : row + 1], int(b), SCHEME)[0]
-            weights[f"{name}.weight"] = weight
+            weights[("" if kind is nn.Sequential else "layers.") + f"{name}.weight"] = weight
         moved = [torch.func.functional_call(policy, weights, (s,)) - policy(s) for s in samples]
         return float(torch.stack(moved).square().sum() / len(samples))
 

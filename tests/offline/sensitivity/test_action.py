@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from qvla_offline.blockwise.passes import Blockwise
 from qvla_offline.quantizers import QuantizationScheme, reconstruct_rows
-from qvla_offline.sensitivity.action import PartialSums, Probing, action_scores, sample_squares, weight_errors
+from qvla_offline.sensitivity.action import PartialSums, Probing, action_scores
 from qvla_offline.sensitivity.exact import (
     agreement,
     look_up,
@@ -40,6 +41,28 @@ class TinyPolicy(nn.Module):
         return self.second(torch.tanh(self.first(tokens)))[:, None, :]
 
 
+class InBlocks(nn.Module):
+    """Four blocks, one of them called twice; the input of the last depends on three of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch = nn.Conv2d(3, 8, 2, stride=2)
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(2))
+        self.head = nn.Linear(24, 2)
+        self.requires_grad_(False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        patches = self.patch(image).flatten(2).mean(dim=2)
+        first = self.layers[0](patches)
+        again = self.layers[0](2 * self.layers[1](first))
+        return self.head(torch.cat([patches, first, again], dim=1))[:, None, :]
+
+
+def scores_of(model: nn.Module, samples, probing: Probing, partial: PartialSums | None = None):
+    return action_scores(Blockwise.resident(model), targets_of(model), samples, SCHEME, probing, partial)
+
+
 def targets_of(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
 
@@ -69,78 +92,68 @@ def jacobian_scores(model: nn.Module, name: str, samples: list[torch.Tensor]) ->
 
 def test_with_one_action_number_a_single_probe_is_the_exact_jacobian_score():
     model, samples = TinyPolicy(outputs=1), images(3)
-    found, unreached = action_scores(model, targets_of(model), samples, SCHEME, Probing(BITS, probes=1))
+    found, unreached = scores_of(model, samples, Probing(BITS, probes=1))
     assert unreached == ("unused",)
     assert not found["unused"].any()
     for name in ("patch", "first", "second"):
         assert torch.allclose(found[name], jacobian_scores(model, name, samples), rtol=1e-4, atol=1e-12)
 
 
-def test_random_probes_are_unbiased():
+@pytest.mark.parametrize(("kind", "outputs"), [(TinyPolicy, 3), (InBlocks, 2)])
+def test_random_probes_are_unbiased(kind, outputs):
     """Over all sign vectors, each equally likely, the mean estimate is exactly the Jacobian score."""
-    model, [sample] = TinyPolicy(outputs=3), images(1)
-    layers = {name: module for name, module in targets_of(model).items() if name != "unused"}
-    errors = {name: weight_errors(module, BITS, SCHEME) for name, module in layers.items()}
+    model, [sample] = kind(), images(1)
     drawn: dict[tuple[int, ...], dict[str, torch.Tensor]] = {}
     for seed in range(48):
-        signs = torch.randint(0, 2, (1, 1, 3), generator=torch.Generator().manual_seed(seed))
-        drawn.setdefault(
-            tuple(signs.flatten().tolist()),
-            sample_squares(model, layers, errors, sample, 1, torch.Generator().manual_seed(seed)),
-        )
-    assert set(drawn) == set(itertools.product((0, 1), repeat=3))
-    for name in layers:
-        mean = torch.stack([squares[name] for squares in drawn.values()]).mean(dim=0).T
+        signs = torch.randint(0, 2, (1, 1, outputs), generator=torch.Generator().manual_seed(seed * 1_000_003))
+        key = tuple(signs.flatten().tolist())
+        if key not in drawn:
+            drawn[key], unreached = scores_of(model, [sample], Probing(BITS, probes=1, seed=seed))
+    assert set(drawn) == set(itertools.product((0, 1), repeat=outputs))
+    for name in set(targets_of(model)) - set(unreached):
+        mean = torch.stack([scores[name] for scores in drawn.values()]).mean(dim=0)
         assert torch.allclose(mean, jacobian_scores(model, name, [sample]), rtol=1e-4, atol=1e-12)
 
 
-def test_several_passes_give_what_one_pass_gives():
-    model, samples = TinyPolicy(), images(2)
-    whole, _ = action_scores(model, targets_of(model), samples, SCHEME, Probing(BITS))
-    split, _ = action_scores(model, targets_of(model), samples, SCHEME, Probing(BITS, memory_bytes=1.0))
-    assert all(torch.equal(whole[name], split[name]) for name in whole)
-    assert not any(p.requires_grad for p in model.parameters())
+@pytest.mark.parametrize("interrupted_at", [1, 3, 4])
+def test_an_interrupted_run_resumes_to_the_same_numbers(tmp_path, interrupted_at):
+    model, samples, probing = InBlocks(), images(4), Probing(BITS)
+    whole, _ = scores_of(model, samples, probing)
+    path = tmp_path / "p"
 
+    class Interrupted(PartialSums):
+        saves = 0
 
-@pytest.mark.parametrize("memory_bytes", [1e9, 1.0])
-def test_an_interrupted_run_resumes_to_the_same_numbers(tmp_path, memory_bytes):
-    model, samples, probing = TinyPolicy(), images(4), Probing(BITS, memory_bytes=memory_bytes)
-    whole, _ = action_scores(model, targets_of(model), samples, SCHEME, probing)
-    calls = itertools.count()
-
-    def interrupted(sample: torch.Tensor) -> torch.Tensor:
-        if next(calls) == 4:
-            raise KeyboardInterrupt
-        return model(sample)
+        def save(self, sums) -> None:
+            self.saves += 1
+            if self.saves == interrupted_at:
+                raise KeyboardInterrupt
+            super().save(sums)
 
     with pytest.raises(KeyboardInterrupt):
-        action_scores(
-            interrupted, targets_of(model), samples, SCHEME, probing, PartialSums(tmp_path / "p", "run", resume=False)
-        )
-    resumed, _ = action_scores(
-        model, targets_of(model), samples, SCHEME, probing, PartialSums(tmp_path / "p", "run", resume=True)
-    )
+        scores_of(model, samples, probing, Interrupted(path, "run", resume=False))
+    resumed, _ = scores_of(model, samples, probing, PartialSums(path, "run", resume=True))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     with pytest.raises(QvlaError, match="another run"):
-        PartialSums(tmp_path / "p", "other", resume=True).load()
+        PartialSums(path, "other", resume=True).load()
 
 
 def test_a_layer_that_runs_without_moving_the_action_is_refused():
     model = TinyPolicy()
     model.second.weight[:] = 0.0
     with pytest.raises(QvlaError, match="first"):
-        action_scores(model, targets_of(model), images(1), SCHEME, Probing(BITS))
+        scores_of(model, images(1), Probing(BITS))
 
 
 def test_first_order_scores_rank_channels_as_exact_measurement_does():
     model, samples = TinyPolicy(), images(3)
     targets = targets_of(model)
-    found, unreached = action_scores(model, targets, samples, SCHEME, Probing(BITS, probes=32))
+    found, unreached = scores_of(model, samples, Probing(BITS, probes=32))
     scores = {name: score.numpy() for name, score in found.items() if name not in unreached}
     choices = stratified_choices(scores, BITS, 40, seed=0)
     assert {bits for _, _, bits in choices} == set(BITS)
     kept = {name: module.weight.clone() for name, module in targets.items()}
-    measured = measured_scores(model, targets, samples, choices, SCHEME)
+    measured = measured_scores(Blockwise.resident(model), targets, samples, choices, SCHEME)
     assert all(torch.equal(module.weight, kept[name]) for name, module in targets.items())
     result = agreement(choices, look_up(scores, BITS, choices), measured)
     assert result.rank_correlation > 0.95
@@ -151,10 +164,22 @@ def test_first_order_scores_rank_channels_as_exact_measurement_does():
 
 def test_measured_scores_average_over_every_row_of_a_batch():
     model, samples = TinyPolicy(), images(4)
-    choices = [("first", 2, 2), ("patch", 1, 4)]
-    single = measured_scores(model, targets_of(model), samples, choices, SCHEME)
-    batched = measured_scores(model, targets_of(model), [torch.cat(samples)], choices, SCHEME)
+    policy, choices = Blockwise.resident(model), [("first", 2, 2), ("patch", 1, 4)]
+    single = measured_scores(policy, targets_of(model), samples, choices, SCHEME)
+    batched = measured_scores(policy, targets_of(model), [torch.cat(samples)], choices, SCHEME)
     assert np.allclose(single, batched, rtol=1e-4)
+
+
+def test_measured_scores_are_those_of_the_whole_model_with_one_row_changed():
+    model, samples = InBlocks(), images(3)
+    targets = targets_of(model)
+    choices = [(name, row, b) for name in targets for row, b in ((0, 0), (1, 2))]
+    found = measured_scores(Blockwise.resident(model), targets, samples, choices, SCHEME)
+    for (name, row, b), score in zip(choices, found, strict=True):
+        weight = targets[name].weight.clone()
+        weight[row] = reconstruct_rows(weight[row].reshape(1, -1), b, SCHEME).reshape(weight[row].shape)
+        changed = [torch.func.functional_call(model, {f"{name}.weight": weight}, (s,)) - model(s) for s in samples]
+        assert score == pytest.approx(float(torch.cat(changed).square().sum()) / 3, rel=1e-3)
 
 
 def test_top_channels_are_the_most_sensitive_ones_at_every_bit_width():

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from qvla_offline.blockwise.passes import Blockwise
+from qvla_offline.blockwise.taps import tapped
 from qvla_offline.quantizers import released_rtn
 from qvla_offline.sensitivity.hessian import (
     HessianSum,
@@ -13,7 +15,6 @@ from qvla_offline.sensitivity.hessian import (
     inverse_factor_diagonal,
     proxy_scores,
     shared_inputs,
-    split_by_memory,
 )
 from torch import nn
 
@@ -49,7 +50,8 @@ def test_scores_of_a_linear_layer_match_the_reference():
     samples = [torch.tensor(LINEAR[key])[None] for key in ("X1 (1,2,3)", "X2 (1,2,3)")]
     layer = linear_layer()
     bits = [int(b) for b in LINEAR["proxy"]]
-    [result] = list(hessian_scores(layer, {"layer": layer}, samples, bits, LINEAR["percdamp"]))
+    policy = Blockwise.resident(layer)
+    [result] = list(hessian_scores(policy, {"layer": layer}, samples, bits, LINEAR["percdamp"]))
     scores, reached = result["layer"]
     assert reached
     assert torch.allclose(scores, torch.tensor(list(LINEAR["proxy"].values())), rtol=2e-5, atol=1e-12)
@@ -105,17 +107,26 @@ def layers_of(model: nn.Module) -> dict[str, nn.Module]:
 
 def test_layers_that_read_the_same_tensor_share_a_hessian():
     model = TwoReaders()
-    groups = shared_inputs(model, layers_of(model), torch.randn(1, 3, 8, 8))
-    assert groups == {"patch": ["patch"], "q": ["q", "k"], "v": ["v"]}
+    with tapped(layers_of(model)) as taps:
+        model(torch.randn(1, 3, 8, 8))
+    assert shared_inputs(taps) == {"patch": ["patch"], "q": ["q", "k"], "v": ["v"]}
 
 
-@pytest.mark.parametrize("memory_bytes", [1e9, 1.0])
-def test_one_pass_over_all_layers_equals_one_pass_a_layer(memory_bytes):
-    model, bits = TwoReaders(), (0, 2, 4, 8)
+class InBlocks(TwoReaders):
+    """The same, each layer a block of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([])
+
+
+@pytest.mark.parametrize("kind", [TwoReaders, InBlocks])
+def test_one_pass_over_all_layers_equals_one_pass_a_layer(kind):
+    model, bits = kind(), (0, 2, 4, 8)
     generator = torch.Generator().manual_seed(1)
     samples = [torch.randn(1, 3, 8, 8, generator=generator) for _ in range(3)]
     found = {}
-    for finished in hessian_scores(model, layers_of(model), samples, bits, memory_bytes=memory_bytes):
+    for finished in hessian_scores(Blockwise.resident(model), layers_of(model), samples, bits):
         found |= finished
     assert set(found) == set(layers_of(model))
     assert [name for name, (_, reached) in found.items() if not reached] == ["unused"]
@@ -130,9 +141,3 @@ def test_one_pass_over_all_layers_equals_one_pass_a_layer(memory_bytes):
         for score, b in zip(found[name][0], bits, strict=True):
             rows = [(((w - released_rtn(w[None], b)[0]) / diagonal) ** 2).sum() for w in weight]
             assert torch.allclose(score, torch.stack(rows), rtol=1e-4)
-
-
-def test_memory_budget_cuts_layers_into_passes_in_order():
-    sizes = {"a": 3.0, "b": 3.0, "c": 5.0, "d": 1.0}
-    assert split_by_memory(sizes, 6.0) == [["a", "b"], ["c", "d"]]
-    assert split_by_memory(sizes, 0.5) == [["a"], ["b"], ["c"], ["d"]]
