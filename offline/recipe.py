@@ -19,6 +19,7 @@ from qvla_offline.fingerprint import checkpoint_sha256, value_sha256
 from qvla_offline.gates import read_gates, write_gates
 from qvla_offline.gates.assign import Budget, assign_gates, describe
 from qvla_offline.gates.joint import assign_jointly
+from qvla_offline.memory import peak_memory
 from qvla_offline.quantizers import BIT_WIDTHS, QuantizationScheme
 from qvla_offline.sensitivity.run import Scoring, SensitivityOptions, compute_sensitivity, joint_measure
 from qvla_offline.sensitivity.store import read_sensitivity
@@ -175,6 +176,7 @@ class Steps:
         self._note(name, {"inputs": fingerprint})
         start = time.monotonic()
         make(target, begun and "seconds" not in entry)
+        print(f"{name}: {peak_memory()} so far")
         self._note(name, {"inputs": fingerprint, "seconds": round(time.monotonic() - start, 2)})
         return target
 

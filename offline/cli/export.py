@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from qvla_offline.export.bundle import export_bundle
     from qvla_offline.export.robot import LIBERO, read_robot
     from qvla_offline.gates import read_gates
+    from qvla_offline.memory import peak_memory
     from qvla_offline.quantizers import QuantizationScheme
     from rich.console import Console
 
@@ -52,5 +53,5 @@ def run(args: argparse.Namespace) -> int:
     megabytes = sizes.weight_bytes / 1e6, sizes.float16_weight_bytes / 1e6
     bits = sizes.nominal_bits_per_weight, sizes.stored_bits_per_weight
     print("wrote {}: {:.2f} MB of weights (float16: {:.2f} MB)".format(path, *megabytes))
-    print("bits per weight with scales: {:.2f} asked, {:.2f} stored".format(*bits))
+    print("bits per weight with scales: {:.2f} asked, {:.2f} stored; {}".format(*bits, peak_memory()))
     return 0

@@ -23,10 +23,12 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from qvla_offline.fakequant import fake_quantize
     from qvla_offline.gates import read_gates
+    from qvla_offline.memory import peak_memory
     from qvla_offline.quantizers import QuantizationScheme
 
     gates = read_gates(args.gates_path)
     scheme = QuantizationScheme(**(gates.scheme | scheme_overrides(args)))
     dtype = torch.float32 if args.dtype else None
-    print(f"wrote {fake_quantize(args.pretrained_checkpoint, gates, args.out_dir, scheme, args.mode, dtype)}")
+    out = fake_quantize(args.pretrained_checkpoint, gates, args.out_dir, scheme, args.mode, dtype)
+    print(f"wrote {out}; {peak_memory()}")
     return 0

@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from qvla_offline.gates import write_gates
     from qvla_offline.gates.assign import Budget, assign_gates, describe
     from qvla_offline.gates.joint import assign_jointly
+    from qvla_offline.memory import peak_memory
     from qvla_offline.quantizers import BIT_WIDTHS, QuantizationScheme
     from qvla_offline.sensitivity.imported import completed
     from qvla_offline.sensitivity.store import read_sensitivity
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         gates = assign_gates(sensitivity, budget, scheme, sources)
     write_gates(args.out_json, gates)
     print(describe(gates))
-    print(f"wrote {args.out_json}")
+    print(f"wrote {args.out_json}; {peak_memory()}")
     return 0
 
 

@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from dataclasses import fields
 
+    from qvla_offline.memory import peak_memory
     from qvla_offline.quantizers import QuantizationScheme
     from qvla_offline.sensitivity.run import SensitivityOptions, compute_sensitivity
 
@@ -51,5 +52,5 @@ def run(args: argparse.Namespace) -> int:
         print(f"{name:<64} " + " ".join(f"{value:12.4g}" for value in score.mean(axis=1)) + idle)
     if agreement:
         print(agreement.table())
-    print(f"wrote {args.out_path}")
+    print(f"wrote {args.out_path}; {peak_memory()}")
     return 0

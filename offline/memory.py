@@ -1,0 +1,22 @@
+"""How much memory the process has taken at most."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import torch
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident set so far, pages of mapped files included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def peak_memory() -> str:
+    """The same in words, with what was allocated on a GPU if one was used."""
+    told = f"peak memory {peak_memory_bytes() / 1e9:.2f} GB"
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        told += f", on the GPU {torch.cuda.max_memory_allocated() / 1e9:.2f} GB"
+    return told
