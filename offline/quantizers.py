@@ -8,7 +8,7 @@ scales as stored, so that the numbers evaluated are the numbers written.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -98,6 +98,27 @@ class QuantizedLayer:
         if 16 in self.rows:
             weight[self.rows[16]] = self.float16_rows.float()
         return weight
+
+    def with_rows(self, index: Tensor, other: QuantizedLayer) -> QuantizedLayer:
+        """This layer with the rows `index` (int64, ascending) replaced by all those of `other`, in order."""
+        stays = torch.ones(self.shape[0], dtype=torch.bool)
+        stays[index] = False
+        rows, codes, kept = {}, {}, self.float16_rows
+        for b in sorted(set(self.rows) | set(other.rows)):
+            own, new = self.rows.get(b, index[:0]), other.rows.get(b, index[:0])
+            staying = stays[own]
+            joined = torch.cat([own[staying], index[new]])
+            order = joined.argsort()
+            if len(joined):
+                rows[b] = joined[order]
+            if b == 16:
+                kept = torch.cat([self.float16_rows[staying], other.float16_rows])[order]
+            elif b and len(joined):
+                parts = [(self.codes.get(b), staying), (other.codes.get(b), slice(None))]
+                there = [(part, which) for part, which in parts if part is not None]
+                joint = [torch.cat([getattr(p, name)[w] for p, w in there])[order] for name in ("codes", "scales")]
+                codes[b] = replace(there[0][0], codes=joint[0], scales=joint[1])
+        return QuantizedLayer(self.shape, self.scheme, rows, codes, kept)
 
     def nominal_bits(self) -> int:
         """Bits of codes and scales together, 2-bit codes counted as 2."""

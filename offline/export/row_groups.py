@@ -125,4 +125,6 @@ def quantize_to_tile(
     asked = np.asarray(row_bits, dtype=np.int64)
     error = (weight.float() - layer.dequantize()).square().sum(dim=1).numpy()
     bits = promote_to_tile(asked, error, tile, scheme)
-    return (layer if np.array_equal(bits, asked) else quantize_layer(weight, bits, scheme)), bits
+    promoted = np.flatnonzero(bits != asked)
+    rows = torch.from_numpy(promoted)
+    return layer.with_rows(rows, quantize_layer(weight[rows], bits[promoted], scheme)), bits

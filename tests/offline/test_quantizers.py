@@ -150,6 +150,26 @@ def test_layer_with_mixed_bits_puts_every_row_back_in_its_place():
         assert torch.equal(back[row : row + 1], alone)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.3, 1.0]))
+def test_replaced_rows_leave_the_layer_that_their_bits_would_have_made(seed, share):
+    generator = np.random.default_rng(seed)
+    weight = torch.from_numpy(generator.standard_normal((12, 40), dtype=np.float32))
+    before, after = generator.choice([0, 2, 4, 8, 16], (2, 12))
+    changed = np.flatnonzero(generator.random(12) < share)
+    after = np.where(np.isin(np.arange(12), changed), after, before)
+    index, scheme = torch.from_numpy(changed), QuantizationScheme(16)
+    other = quantize_layer(weight[index], after[changed], scheme)
+    found, expected = (
+        quantize_layer(weight, before, scheme).with_rows(index, other),
+        quantize_layer(weight, after, scheme),
+    )
+    assert {b: rows.tolist() for b, rows in found.rows.items()} == {b: r.tolist() for b, r in expected.rows.items()}
+    assert set(found.codes) == set(expected.codes)
+    assert torch.equal(found.dequantize(), expected.dequantize())
+    assert torch.equal(found.float16_rows, expected.float16_rows)
+
+
 def test_bits_of_a_row_count_codes_and_scales():
     scheme = QuantizationScheme(64)
     assert [scheme.row_bits(130, b) for b in (0, 2, 4, 8, 16)] == [0, 260 + 48, 520 + 48, 1040 + 16, 2080]
