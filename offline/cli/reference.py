@@ -18,7 +18,7 @@ from qvla_ros.errors import QvlaError
 
 HELP = "run the stages of a training recipe; what is done already is skipped, so the same command goes on where it was"
 DEFAULT_RECIPE = Path("config/train/reference.yaml")
-STAGES = ("demonstrations", "train_reference", "dagger", "evaluate_reference")
+STAGES = ("demonstrations", "every_instruction", "train_reference", "dagger", "evaluate_reference")
 _FIX = f"compare with {DEFAULT_RECIPE}"
 
 
