@@ -71,4 +71,5 @@ def _measure(args: argparse.Namespace, sensitivity: Any, scheme: Any) -> Any:
         if getattr(args, key) is None:
             raise QvlaError(key, "nothing", "a path: --joint_rounds runs the policy", f"name it with --{key}")
     known = {key: sensitivity.settings[key] for key in _SAME_INPUTS if key in sensitivity.settings}
-    return joint_measure(args.pretrained_checkpoint, args.calib_jsonl, SensitivityOptions(**known, scheme=scheme))
+    options = SensitivityOptions(**known, scheme=scheme)
+    return joint_measure(args.pretrained_checkpoint, args.calib_jsonl, options, args.out_json.parent)

@@ -22,7 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="action: seed of the probes")
     parser.add_argument("--check", type=int, default=0, metavar="N", help="action: measure N channels exactly, compare")
     parser.add_argument("--refine", type=int, default=0, metavar="N", help="action: measure the N top channels exactly")
-    parser.add_argument("--memory_gb", type=float, default=4.0, help="working memory beside the model (default: 4)")
+    parser.add_argument(
+        "--memory_gb",
+        type=float,
+        default=4.0,
+        help="for weights and activations that stay, beside the block at work (default: 4)",
+    )
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
     parser.add_argument(

@@ -34,7 +34,7 @@ from qvla_ros.errors import QvlaError
 
 @dataclass(frozen=True)
 class Probing:
-    """How the expectation is taken. probes: backward passes per sample."""
+    """How the expectation is taken. bits: ascending; probes: backward passes per sample."""
 
     bits: tuple[int, ...] = (0, 2, 4, 8)
     probes: int = 4

@@ -161,10 +161,10 @@ def load_inputs(
 
 
 def joint_measure(
-    checkpoint_path: Path, calib_jsonl: Path, options: SensitivityOptions
+    checkpoint_path: Path, calib_jsonl: Path, options: SensitivityOptions, folder: Path | None = None
 ) -> Callable[[Mapping[str, np.ndarray]], tuple[dict[int, float], float]]:
-    """The measurement that assign_jointly asks for, on JOINT_SAMPLES of the calibration samples."""
-    inputs = load_inputs(checkpoint_path, calib_jsonl, options)
+    """The measurement that assign_jointly asks for, on JOINT_SAMPLES of the calibration samples. See load_inputs."""
+    inputs = load_inputs(checkpoint_path, calib_jsonl, options, folder)
     some = spread(inputs.samples, JOINT_SAMPLES)
 
     def measure(layers: Mapping[str, np.ndarray]) -> tuple[dict[int, float], float]:
