@@ -35,6 +35,10 @@ def build_plan(
     """
     bundle = load_bundle(bundle_dir)
     name, trt = import_flavour(flavour)
+    unrolled = bundle.decoder.kind in ("action_tokens", "univla") and not bundle.decoder.guessed
+    if name == "rtx" and unrolled and bundle.quantization.method != "none":
+        found, expected = f"{bundle.family}, unrolled and quantized", "a graph that uses each weight once"
+        raise QvlaError(f"{bundle_dir} for {trt.__name__}", found, expected, "export again with --guessed")
     capabilities = _target(name, compute_capability)
     messages: list[str] = []
     started_s = time.monotonic()

@@ -52,6 +52,7 @@ class ExportSection:
     compute_dtype: Literal["float32", "float16"] = "float32"
     tile: int = 8
     ensemble: bool = False
+    guessed: bool = False
 
 
 @dataclass(frozen=True)

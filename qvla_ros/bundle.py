@@ -180,15 +180,19 @@ class DecoderSpec:
 
     kind: "l1_chunk": once, `actions` come out. "action_tokens": once, `action_tokens` come out, see `tokens`.
     "diffusion": once per denoising step, `noise` comes out, see `diffusion`. "univla": once, with noise to draw tokens
-    by, `actions` and `latent_tokens` come out, see `latents`.
+    by, `actions` and `latent_tokens` come out, see `latents`. guessed: the two latter also take a `guess` of all tokens
+    but the last, and are run until they confirm it.
     """
 
     kind: DecoderKind = "l1_chunk"
     tokens: TokenSpec | None = None
     diffusion: DiffusionSpec | None = None
     latents: LatentSpec | None = None
+    guessed: bool = False
 
     def __post_init__(self) -> None:
+        fits = not self.guessed or self.kind in ("action_tokens", "univla")
+        _require(fits, "decoder.guessed", self.guessed, f"false with kind {self.kind}")
         needed = {"action_tokens": "tokens", "diffusion": "diffusion", "univla": "latents"}.get(self.kind)
         for name in ("tokens", "diffusion", "latents"):
             there = getattr(self, name) is not None

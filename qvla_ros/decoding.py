@@ -47,17 +47,39 @@ class Decoder:
         """Forget earlier looks; random numbers go on."""
 
 
+class Guesses:
+    """Runs a graph that says what comes after each token of a guess, until the guess is what it says.
+
+    Each run gets at least one token more right, so `count` runs do; the look before is where guessing starts.
+    """
+
+    def __init__(self, output: str, count: int) -> None:
+        self._output, self._count = output, count
+        self._guess: NDArray[Any] = np.zeros((1, count - 1), np.int64)
+
+    def run(self, engine: Engine, inputs: Arrays) -> Mapping[str, NDArray[Any]]:
+        for _ in range(self._count):
+            outputs = engine.run({**inputs, "guess": self._guess})
+            if self._output not in outputs:
+                break
+            told = outputs[self._output][:, :-1]
+            if np.array_equal(told, self._guess):
+                break
+            self._guess = told
+        return outputs
+
+
 class TokenDecoder(Decoder):
     """OpenVLA: the graph gives one action as tokens."""
 
     range_epsilon = 0.0
 
-    def __init__(self, prompt: PromptSpec, spec: TokenSpec) -> None:
+    def __init__(self, prompt: PromptSpec, spec: TokenSpec, guesses: Guesses | None) -> None:
         super().__init__(prompt)
-        self._spec = spec
+        self._spec, self._guesses = spec, guesses
 
     def run(self, engine: Engine, inputs: Arrays) -> NDArray[Any]:
-        outputs = engine.run(inputs)
+        outputs = engine.run(inputs) if self._guesses is None else self._guesses.run(engine, inputs)
         if "action_tokens" not in outputs:
             return outputs["actions"]
         return token_actions(outputs["action_tokens"], self._spec.vocabulary, self._spec.num_bins)[:, None]
@@ -90,9 +112,9 @@ class LatentDecoder(Decoder):
 
     range_epsilon = 0.0
 
-    def __init__(self, prompt: PromptSpec, spec: LatentSpec, tokenizer: Any) -> None:
+    def __init__(self, prompt: PromptSpec, spec: LatentSpec, tokenizer: Any, guesses: Guesses | None) -> None:
         super().__init__(prompt)
-        self._spec = spec
+        self._spec, self._guesses = spec, guesses
         self._random = None if spec.seed is None else np.random.default_rng(spec.seed)
         self._chunks: deque[NDArray[Any]] = deque(maxlen=spec.ensemble_length or 1)
         self._history, self._instruction = "", ""
@@ -112,7 +134,8 @@ class LatentDecoder(Decoder):
     def run(self, engine: Engine, inputs: Arrays) -> NDArray[Any]:
         shape = (1, self._spec.num_tokens, self._spec.top_k)
         noise = np.zeros(shape) if self._random is None else self._random.gumbel(size=shape)
-        outputs = engine.run({**inputs, "sampling_noise": noise.astype(np.float32)})
+        inputs = {**inputs, "sampling_noise": noise.astype(np.float32)}
+        outputs = engine.run(inputs) if self._guesses is None else self._guesses.run(engine, inputs)
         if self._spec.history_template is not None and "latent_tokens" in outputs:
             tokens = [int(token) - self._first for token in outputs["latent_tokens"][0]]
             self._history = "".join(FIRST_LATENT.replace("0", str(token)) for token in tokens if token >= 0)
@@ -130,9 +153,11 @@ def make_decoder(bundle: Bundle, tokenizer: Any) -> Decoder:
     """The decoder that the bundle's manifest asks for. tokenizer: the bundle's, a tokenizers.Tokenizer."""
     spec, prompt = bundle.decoder, bundle.prompt
     if spec.tokens is not None:
-        return TokenDecoder(prompt, spec.tokens)
+        guesses = Guesses("action_tokens", len(bundle.actions.names)) if spec.guessed else None
+        return TokenDecoder(prompt, spec.tokens, guesses)
     if spec.diffusion is not None:
         return DiffusionDecoder(prompt, spec.diffusion, bundle.actions)
     if spec.latents is not None:
-        return LatentDecoder(prompt, spec.latents, tokenizer)
+        guesses = Guesses("latent_tokens", spec.latents.num_tokens) if spec.guessed else None
+        return LatentDecoder(prompt, spec.latents, tokenizer, guesses)
     return Decoder(prompt)

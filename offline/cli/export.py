@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--robot_path", help="YAML like config/robots/libero.yaml (default: LIBERO's arm)")
     parser.add_argument("--unnorm_key", help="dataset whose statistics to take (default: the only one)")
     parser.add_argument("--ensemble", action="store_true", help="UniVLA: one action a look, averaged over looks")
+    parser.add_argument("--guessed", action="store_true", help="OpenVLA and UniVLA in the form for TensorRT-RTX")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
             robot=LIBERO if args.robot_path is None else read_robot(args.robot_path),
             unnorm_key=args.unnorm_key,
             ensemble=args.ensemble,
+            guessed=args.guessed,
             progress=lambda layer: status.update(f"writing {layer}"),
         )
     sizes = load_bundle(path, verify_hashes=False).quantization

@@ -51,6 +51,7 @@ def export_bundle(
     robot: RobotDescription = LIBERO,
     unnorm_key: str | None = None,
     ensemble: bool = False,
+    guessed: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Write the bundle of a checkpoint directory to `out_dir`, whole or not at all; returns its path.
@@ -58,8 +59,8 @@ def export_bundle(
     gates: bits per output channel (object or file), None for float16 everywhere. scheme: None takes the one that the
     gates were priced with. compute_dtype: of activations and scales, "float32" or "float16". tile: row groups are
     filled up to multiples of it by promoting rows; the bundle's gates.json holds the bits after that. ensemble: UniVLA
-    executes one action a look, averaged over looks, in place of whole chunks. progress: called with the name of each
-    linear layer as it is written.
+    executes one action a look, averaged over looks, in place of whole chunks. guessed: OpenVLA and UniVLA in the form
+    for TensorRT-RTX (see `tokens`). progress: called with the name of each linear layer as it is written.
     """
     if compute_dtype not in COMPUTE_DTYPES:
         raise QvlaError("compute_dtype", compute_dtype, f"one of {list(COMPUTE_DTYPES)}", "use float32")
@@ -68,6 +69,8 @@ def export_bundle(
     checkpoint = load_checkpoint(checkpoint_path, unnorm_key, lazily=True)
     if ensemble and checkpoint.config.decoding.kind != "univla":
         raise QvlaError("ensemble", f"asked of {checkpoint.family}", "a UniVLA checkpoint", "leave out --ensemble")
+    if guessed and checkpoint.family == "openvla-oft":
+        raise QvlaError("guessed", f"asked of {checkpoint.family}", "OpenVLA or UniVLA", "leave out --guessed")
     policy_needs(checkpoint, robot)
     rows = {name: module.weight.shape[0] for name, module in quantization_targets(checkpoint.model).items()}
     if isinstance(gates, (str, Path)):
@@ -85,7 +88,7 @@ def export_bundle(
         files = {name: parts / name for name in ("policy.onnx", "policy.onnx.data", "statistics.json")}
         files["tokenizer.json"] = checkpoint.path / "tokenizer.json"
         with GraphBuilder(files["policy.onnx.data"], compute_dtype, opset_for(scheme.two_bit_storage)) as graph:
-            emit_policy(graph, weights, checkpoint.config)
+            emit_policy(graph, weights, checkpoint.config, guessed)
             model = graph.model()
             onnx.save(model, files["policy.onnx"])
             if gates is not None:
@@ -100,7 +103,7 @@ def export_bundle(
                 files["gates.json"], replace(gates, layers={**gates.layers, **weights.bits}, scheme=asdict(scheme))
             )
         summary = _summary(gates, weights, graph.stored_bytes, files.get("gates.json"))
-        save_bundle(out, _manifest(checkpoint, robot, summary, ensemble), files)
+        save_bundle(out, _manifest(checkpoint, robot, summary, _decoder(checkpoint.config, ensemble, guessed)), files)
     return out
 
 
@@ -121,7 +124,7 @@ def _summary(
 
 
 def _manifest(
-    checkpoint: Checkpoint, robot: RobotDescription, summary: QuantizationSummary, ensemble: bool
+    checkpoint: Checkpoint, robot: RobotDescription, summary: QuantizationSummary, decoder: DecoderSpec
 ) -> Manifest:
     config, decoding = checkpoint.config, checkpoint.config.decoding
     found, wanted = len(robot.actions.names), decoding.action_dim
@@ -138,18 +141,19 @@ def _manifest(
         prompt=checkpoint.prompt,
         actions=ActionSpec(
             **asdict(robot.actions),
-            chunk_length=1 if ensemble else decoding.chunk_length,
+            chunk_length=1 if decoder.latents and decoder.latents.ensemble_length else decoding.chunk_length,
             normalization=decoding.normalization,
         ),
         quantization=summary,
-        decoder=_decoder(config, ensemble),
+        decoder=decoder,
     )
 
 
-def _decoder(config: PolicyConfig, ensemble: bool) -> DecoderSpec:
+def _decoder(config: PolicyConfig, ensemble: bool, guessed: bool) -> DecoderSpec:
     decoding = config.decoding
     if decoding.kind == "action_tokens":
-        return DecoderSpec(decoding.kind, tokens=TokenSpec(config.action_vocabulary, config.n_action_bins))
+        tokens = TokenSpec(config.action_vocabulary, config.n_action_bins)
+        return DecoderSpec(decoding.kind, tokens=tokens, guessed=guessed)
     if decoding.kind == "diffusion":
         return DecoderSpec(decoding.kind, diffusion=DiffusionSpec(decoding.diffusion_steps, NOISE_SEED))
     if decoding.kind == "univla":
@@ -160,5 +164,5 @@ def _decoder(config: PolicyConfig, ensemble: bool) -> DecoderSpec:
             ensemble_length=decoding.chunk_length if ensemble else 0,
             history_template=HISTORY_TEMPLATE if ensemble else None,
         )
-        return DecoderSpec(decoding.kind, latents=latents)
+        return DecoderSpec(decoding.kind, latents=latents, guessed=guessed)
     return DecoderSpec(decoding.kind)

@@ -1,10 +1,17 @@
-"""OpenVLA and UniVLA as one graph: the prompt in one pass, then token after token, unrolled.
+"""OpenVLA and UniVLA as one graph, in one of two forms.
 
-Keys and values stay inside the graph and every weight is stored once, so an engine sees an ordinary graph that is run
-once a look. Same arithmetic as `qvla_offline.checkpoints.openvla` and `.univla` on one observation.
+Unrolled: the prompt in one pass, then token after token. Keys and values stay inside the graph and every weight is
+stored once, so an engine sees an ordinary graph that is run once a look.
+Guessed: one pass over the prompt and a guess of all tokens but the last tells at once what comes after each; where it
+differs from the guess, the graph is run again with what it said (see qvla_ros.decoding). The tokens are the same, after
+as many runs as there are tokens at most. TensorRT-RTX needs it: 1.7 crashes on a graph that multiplies with one
+quantized weight several times.
+Same arithmetic as `qvla_offline.checkpoints.openvla` and `.univla` on one observation.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from qvla_offline.checkpoints.config import PolicyConfig
@@ -17,75 +24,99 @@ from qvla_offline.export.modules import attention, linear, slice_axis, split_hea
 from qvla_offline.export.weights import Weights
 
 HEAD = "language_model.lm_head"
+STOP_TOKEN = "stop_token"  # which of the vocabulary it is
 MLP_RATIO = 4
 
 
-def emit_openvla(graph: GraphBuilder, weights: Weights, config: PolicyConfig) -> None:
-    """Output: `action_tokens` int64 [1, A], each the likeliest after those before."""
-    decoder, sequence = _prefix(graph, weights, config)
+def emit_openvla(graph: GraphBuilder, weights: Weights, config: PolicyConfig, guessed: bool) -> None:
+    """Output: `action_tokens` int64 [1, A], each the likeliest after those before.
+
+    guessed: input `guess` int64 [1, A - 1] besides the others.
+    """
     count = config.decoding.action_dim
-    hidden, tokens = decoder(sequence, wanted=(-1, None)), []
-    for index in range(count):
-        logits = linear(graph, weights, HEAD, hidden)
-        tokens.append(graph.op("ArgMax", logits, axis=-1, keepdims=0))
-        if index < count - 1:
-            hidden = decoder(embed(graph, weights, tokens[-1]))
-    graph.output(graph.op("Concat", *tokens, axis=1), "action_tokens", np.int64, [1, count])
+
+    def likeliest(hidden: str, index: int | None) -> str:
+        return graph.op("ArgMax", linear(graph, weights, HEAD, hidden), axis=-1, keepdims=0)
+
+    tokens, _ = _decode(graph, weights, config, count, likeliest, guessed, only_last=True)
+    graph.output(tokens, "action_tokens", np.int64, [1, count])
 
 
-def emit_univla(graph: GraphBuilder, weights: Weights, config: PolicyConfig) -> None:
+def emit_univla(graph: GraphBuilder, weights: Weights, config: PolicyConfig, guessed: bool) -> None:
     """Input besides the others: `sampling_noise` float32 [1, 4, top_k]: Gumbel noise, or zeros for the likeliest token.
 
-    Outputs: `actions` float32 [1, K, A], normalised, and `latent_tokens` int64 [1, 4].
+    Outputs: `actions` float32 [1, K, A], normalised, and `latent_tokens` int64 [1, 4]. guessed: input `guess` int64
+    [1, 3] too; the actions are those of the guess.
     """
-    decoding = config.decoding
-    decoder, sequence = _prefix(graph, weights, config)
-    top_k = min(SAMPLING.top_k, config.text.vocab_size)
+    decoding, vocab_size = config.decoding, config.text.vocab_size
+    top_k = min(SAMPLING.top_k, vocab_size)
     noise = graph.input("sampling_noise", np.float32, [1, LATENT_TOKENS, top_k])
-    seen = decoder(sequence)
-    visual = slice_axis(graph, seen, 1, 0, config.num_patches)
-    latent, tokens = [slice_axis(graph, seen, 1, -1, None)], []
-    for index in range(LATENT_TOKENS):
-        logits = to_float32(graph, linear(graph, weights, HEAD, latent[-1]))
-        tokens.append(
-            _draw(graph, logits, slice_axis(graph, noise, 1, index, index + 1), config.text.vocab_size, top_k)
-        )
-        if index < LATENT_TOKENS - 1:
-            latent.append(decoder(embed(graph, weights, tokens[-1])))
-    pool = "action_decoder.latent_action_pool"
+
+    def drawn(hidden: str, index: int | None) -> str:
+        logits = to_float32(graph, linear(graph, weights, HEAD, hidden))
+        here = noise if index is None else slice_axis(graph, noise, 1, index, index + 1)
+        return _draw(graph, logits, here, vocab_size, top_k)
+
+    tokens, hidden = _decode(graph, weights, config, LATENT_TOKENS, drawn, guessed, only_last=False)
+    visual, latent = (
+        slice_axis(graph, hidden, 1, 0, config.num_patches),
+        slice_axis(graph, hidden, 1, -LATENT_TOKENS, None),
+    )
     start = _pool(graph, weights, decoding.pool_width, "action_decoder.visual_pool", visual, None)
-    pooled = _pool(graph, weights, decoding.pool_width, pool, graph.op("Concat", *latent, axis=1), start)
+    pooled = _pool(graph, weights, decoding.pool_width, "action_decoder.latent_action_pool", latent, start)
     actions = graph.op("Tanh", linear(graph, weights, "action_decoder.proj.0", pooled))
     shape = [1, decoding.chunk_length, decoding.action_dim]
     actions = graph.op("Reshape", actions, graph.constant(shape))
     graph.output(to_float32(graph, actions), "actions", np.float32, shape)
-    graph.output(graph.op("Concat", *tokens, axis=1), "latent_tokens", np.int64, [1, LATENT_TOKENS])
+    graph.output(tokens, "latent_tokens", np.int64, [1, LATENT_TOKENS])
 
 
-def _prefix(graph: GraphBuilder, weights: Weights, config: PolicyConfig) -> tuple[Decoder, str]:
-    """The decoder and its first tokens [1, patches + L, D]: [BOS][patches][prompt rest]."""
+def _decode(
+    graph: GraphBuilder,
+    weights: Weights,
+    config: PolicyConfig,
+    count: int,
+    choose: Callable[[str, int | None], str],
+    guessed: bool,
+    only_last: bool,
+) -> tuple[str, str]:
+    """`count` tokens int64 [1, count], and the hidden states of the whole sequence but the last token.
+
+    choose(hidden [1, n, D], index): tokens int64 [1, n]; index: which token that is, None for all of them in order.
+    only_last: the hidden states are wanted for choosing alone.
+    """
     pixels, ids = graph_inputs(graph, config)
-    patches = emit_patches(graph, weights, config, pixels)
-    prompt = embed(graph, weights, ids)
+    patches, prompt = emit_patches(graph, weights, config, pixels), embed(graph, weights, ids)
     first, rest = slice_axis(graph, prompt, 1, 0, 1), slice_axis(graph, prompt, 1, 1, None)
-    longest = config.num_patches + MAX_PROMPT_TOKENS + max(config.decoding.action_dim, LATENT_TOKENS)
-    return Decoder(graph, weights, config.text, longest, causal=True), graph.op("Concat", first, patches, rest, axis=1)
+    longest = config.num_patches + MAX_PROMPT_TOKENS + count
+    decoder = Decoder(graph, weights, config.text, longest, causal=True)
+    if guessed:
+        guess = embed(graph, weights, graph.input("guess", np.int64, [1, count - 1]))
+        hidden = decoder(graph.op("Concat", first, patches, rest, guess, axis=1), (-count, None) if only_last else None)
+        return choose(slice_axis(graph, hidden, 1, -count, None), None), hidden
+    hidden = decoder(graph.op("Concat", first, patches, rest, axis=1), (-1, None) if only_last else None)
+    tokens = [choose(slice_axis(graph, hidden, 1, -1, None), 0)]
+    for index in range(1, count):
+        newest = decoder(embed(graph, weights, tokens[-1]))
+        hidden = newest if only_last else graph.op("Concat", hidden, newest, axis=1)
+        tokens.append(choose(newest, index))
+    return graph.op("Concat", *tokens, axis=1), hidden
 
 
 def _draw(graph: GraphBuilder, logits: str, noise: str, vocab_size: int, top_k: int) -> str:
-    """See `qvla_offline.checkpoints.univla.choose_token`: logits and noise [1, 1, ...] -> int64 [1, 1]."""
+    """See `qvla_offline.checkpoints.univla.choose_token`: logits and noise [1, n, ...] -> int64 [1, n]."""
     with graph.scope("draw"):
-        never = graph.constant(np.full((1, 1, 1), -np.inf), np.float32)
-        parts = [slice_axis(graph, logits, 2, 0, STOP_TOKEN_ID), never]
-        parts.append(slice_axis(graph, logits, 2, STOP_TOKEN_ID + 1, vocab_size))
-        best, ids = graph.ops("TopK", graph.op("Concat", *parts, axis=2), graph.constant([top_k]), count=2, axis=-1)
+        lowest = graph.constant(-np.inf, np.float32)
+        if STOP_TOKEN not in graph.stored_bytes:
+            graph.tensor(STOP_TOKEN, np.arange(vocab_size) == STOP_TOKEN_ID)
+        logits = graph.op("Where", STOP_TOKEN, lowest, logits)
+        best, ids = graph.ops("TopK", logits, graph.constant([top_k]), count=2, axis=-1)
         best = graph.op("Mul", best, graph.constant(1.0 / SAMPLING.temperature, np.float32))
         scores = graph.op("LogSoftmax", best, axis=-1)
         earlier = graph.constant(np.triu(np.ones((top_k, top_k)), 1), np.float32)  # sums of the likelier ones
         before = graph.op("MatMul", graph.op("Exp", scores), earlier)
         kept = graph.op("Less", before, graph.constant(SAMPLING.top_p, np.float32))
-        hidden = graph.constant(-np.inf, np.float32)
-        noisy = graph.op("Where", kept, graph.op("Add", scores, noise), hidden)
+        noisy = graph.op("Where", kept, graph.op("Add", scores, noise), lowest)
         place = graph.op("ArgMax", noisy, axis=-1, keepdims=1)
         return graph.op("Squeeze", graph.op("GatherElements", ids, place, axis=-1), graph.constant([2]))
 

@@ -83,6 +83,39 @@ def test_a_token_policy_commands_what_the_reference_un_normalises(bundle: Bundle
     assert actions[0, :3].tolist() == case["cases"][0]["openvla"]
 
 
+def test_a_guess_is_corrected_until_the_graph_confirms_it(bundle: Bundle, tokenizer: Tokenizer) -> None:
+    """Each token follows from all before it, as in a causal network."""
+    start = 3
+
+    def follow(tokens: list[int]) -> int:
+        return (31 * sum((place + 1) * token for place, token in enumerate(tokens)) + start) % 1000
+
+    def answer(inputs: dict) -> dict:
+        guess = inputs["guess"][0].tolist()
+        return {"action_tokens": np.array([[follow(guess[:count]) for count in range(7)]])}
+
+    truth: list[int] = []
+    while len(truth) < 7:
+        truth.append(follow(truth))
+    engine = RecordingEngine(answer)
+    decoder = make_decoder(with_decoder(bundle, replace(TOKENS, guessed=True), 1), tokenizer)
+    actions = decoder.run(engine, {})
+    np.testing.assert_array_equal(actions[0, 0], token_actions(truth, 32000))
+    assert len(engine.asked) <= 7
+    assert engine.asked[-1]["guess"].dtype == np.int64
+    engine.asked.clear()
+    np.testing.assert_array_equal(decoder.run(engine, {})[0, 0], token_actions(truth, 32000))
+    assert len(engine.asked) == 1  # nothing has changed since the last look
+    start = 4
+    decoder.run(engine, {})
+    assert 1 < len(engine.asked) <= 1 + 7
+
+
+def test_only_tokens_are_guessed() -> None:
+    with pytest.raises(QvlaError, match=r"decoder\.guessed"):
+        replace(DIFFUSION, guessed=True)
+
+
 def test_diffusion_runs_the_graph_once_a_step_from_seeded_noise(bundle: Bundle, tokenizer: Tokenizer) -> None:
     engine = RecordingEngine(lambda inputs: {"noise": 0.5 * inputs["noisy_actions"] - 0.1})
     bundle = with_decoder(bundle, DIFFUSION)

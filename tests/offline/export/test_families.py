@@ -11,6 +11,7 @@ from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.checkpoints.random_checkpoint import FAMILIES, write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets
+from qvla_offline.engine import build_plan
 from qvla_offline.export.bundle import NOISE_SEED, export_bundle
 from qvla_offline.fakequant import fake_quantize
 from qvla_offline.gates import Gates, read_gates
@@ -55,8 +56,10 @@ def expected_actions(checkpoint_dir: Path, policy: Policy, inputs: dict[str, np.
     return model(tensors).numpy()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_bundle_commands_what_the_fake_quantized_checkpoint_does(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "guessed"), [*((family, False) for family in FAMILIES), ("openvla", True), ("univla", True)]
+)
+def test_a_bundle_commands_what_the_fake_quantized_checkpoint_does(family: str, guessed: bool, tmp_path: Path) -> None:
     checkpoint_dir = write_random_checkpoint(tmp_path / "checkpoint", family, seed=6)
     checkpoint = load_checkpoint(checkpoint_dir, lazily=True)
     rng = np.random.default_rng(0)
@@ -64,7 +67,7 @@ def test_a_bundle_commands_what_the_fake_quantized_checkpoint_does(family: str, 
         name: rng.choice([0, 4, 8, 16], len(module.weight), p=[0.03, 0.27, 0.4, 0.3])
         for name, module in quantization_targets(checkpoint.model).items()
     }
-    bundle_dir = export_bundle(checkpoint_dir, Gates(layers, "test"), tmp_path / "bundle")
+    bundle_dir = export_bundle(checkpoint_dir, Gates(layers, "test"), tmp_path / "bundle", guessed=guessed)
     policy = load_policy(bundle_dir, "onnxruntime", threads=1)
     bundle = policy.bundle
     assert (bundle.family, bundle.decoder.kind) == (checkpoint.family, KINDS[family])
@@ -98,10 +101,20 @@ def test_an_ensembled_bundle_gives_one_action_a_look_and_tells_its_tokens(tmp_pa
     policy.close()
 
 
-def test_only_univla_is_ensembled(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("family", "option"), [("openvla", "ensemble"), ("openvla_oft", "guessed")])
+def test_an_option_of_another_family_is_refused(tmp_path: Path, family: str, option: str) -> None:
+    checkpoint_dir = write_random_checkpoint(tmp_path / "checkpoint", family)
+    with pytest.raises(QvlaError, match=option):
+        export_bundle(checkpoint_dir, None, tmp_path / "bundle", **{option: True})
+
+
+def test_an_unrolled_quantized_graph_is_not_given_to_tensorrt_rtx(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
     checkpoint_dir = write_random_checkpoint(tmp_path / "checkpoint", "openvla")
-    with pytest.raises(QvlaError, match="ensemble"):
-        export_bundle(checkpoint_dir, None, tmp_path / "bundle", ensemble=True)
+    targets = quantization_targets(load_checkpoint(checkpoint_dir, lazily=True).model)
+    gates = Gates({name: np.full(len(module.weight), 8) for name, module in targets.items()}, "test")
+    with pytest.raises(QvlaError, match="export again with --guessed"):
+        build_plan(export_bundle(checkpoint_dir, gates, tmp_path / "bundle"), "rtx")
 
 
 def test_both_graphs_of_an_unrolled_policy_agree(tmp_path: Path) -> None:

@@ -32,12 +32,17 @@ def random_gates(model: OpenVLAOFT, seed: int) -> dict[str, np.ndarray]:
 
 
 def write_policy(
-    path: Path, model: OpenVLAOFT, gates: Mapping[str, np.ndarray], scheme: QuantizationScheme, compute: str = "float32"
+    path: Path,
+    model: VisionLanguageModel,
+    gates: Mapping[str, np.ndarray],
+    scheme: QuantizationScheme,
+    compute: str = "float32",
+    guessed: bool = False,
 ) -> Weights:
     """The policy's graph at `path`; returns what was taken from the checkpoint."""
     weights = Weights(model.state_dict(), gates, scheme)
     with GraphBuilder(path.with_suffix(".onnx.data"), compute, opset_for(scheme.two_bit_storage)) as graph:
-        emit_policy(graph, weights, model.config)
+        emit_policy(graph, weights, model.config, guessed)
         onnx.save(graph.model(), path)
     onnx.checker.check_model(path, full_check=True)
     return weights
@@ -160,8 +165,28 @@ def test_openvlas_tokens_agree_and_every_weight_is_stored_once(tmp_path: Path, r
     graph = onnx.load(tmp_path / "policy.onnx", load_external_data=False).graph
     stored = [tensor.name for tensor in graph.initializer]
     assert len(stored) == len(set(stored))
-    assert sum(node.op_type == "DequantizeLinear" for node in graph.node) <= len(stored) / 2
+    scales = sum(name.endswith(".scale") for name in stored)
+    assert scales == sum(node.op_type == "DequantizeLinear" for node in graph.node)
     assert sum("language_model.lm_head.weight" in name for name in stored) == 1
+
+
+def test_the_graph_tells_what_follows_each_token_of_a_guess(tmp_path: Path, run_graph) -> None:
+    model = random_model("tiny", 0, "openvla")
+    path = tmp_path / "policy.onnx"
+    weights = write_policy(path, model, random_gates(model, 0), QuantizationScheme(), guessed=True)
+    rounded = rounded_model(model, weights)
+    inputs = random_inputs(model.config, 5, 19)
+    truth = rounded.generate(policy_inputs(inputs)).numpy()
+    told = run_graph(path, {**inputs, "guess": truth[:, :-1]})["action_tokens"]
+    np.testing.assert_array_equal(told, truth)
+    wrong = truth[:, :-1].copy()
+    wrong[0, 3] += 1
+    told = run_graph(path, {**inputs, "guess": wrong})["action_tokens"]
+    np.testing.assert_array_equal(told[:, :4], truth[:, :4])  # what comes after the wrong one is another matter
+    weighed = [
+        node.input[1] for node in onnx.load(path, load_external_data=False).graph.node if node.op_type == "MatMul"
+    ]
+    assert len(weighed) == len(set(weighed))
 
 
 def test_the_noise_of_a_diffusion_policy_agrees(tmp_path: Path, run_graph) -> None:
