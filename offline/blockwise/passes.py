@@ -117,6 +117,7 @@ class BlockPass:
             with self.model.weights.loaded(name) as block, work(index, name, block) as execute:
                 for sample in range(len(self.samples)):
                     self._hold(index, sample, execute(sample, self._arguments(sample, index)))
+            del execute  # what it holds of this block goes before the next is prepared
             if not self.keep:
                 self._drop(call for call in self.own if self._last_use.get(call, call) == index)
             yield name
@@ -149,6 +150,7 @@ class BlockPass:
                     for sample in range(len(self.samples)):
                         if (index, sample) in waiting:
                             self._pull(pull, waiting, sample, index, live)
+                del pull
                 self._drop([index])
 
     def _pull(self, pull: Pull, waiting: Activations, sample: int, index: int, live: Collection[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -219,6 +220,40 @@ def test_a_pass_over_another_runs_only_what_the_change_reaches() -> None:
             assert list(run.steps(None, plainly)) == ["layers.2", "final"]
             torch.testing.assert_close(run.result(0), model(samples[0]))
     assert all("forward" not in vars(block) for block in policy.weights.blocks.values())
+
+
+def test_what_is_prepared_for_a_block_is_gone_before_the_next_is_prepared() -> None:
+    class Prepared:
+        """Stands for the weight errors of a block, gigabytes of them."""
+
+    earlier: list[weakref.ref[Prepared]] = []
+
+    def prepare() -> Prepared:
+        assert [reference for reference in earlier if reference() is not None] == []
+        held = Prepared()
+        earlier.append(weakref.ref(held))
+        return held
+
+    @contextmanager
+    def executing(index, name, block):
+        held = prepare()
+        yield lambda sample, arguments: arguments.call(block) if held else None
+
+    @contextmanager
+    def pulling(index, name, block):
+        held = prepare()
+
+        def pull(sample, arguments, cotangents):
+            assert held
+            return [[torch.zeros_like(t) for t in arguments.tensors if t.requires_grad] for _ in cotangents]
+
+        yield pull
+
+    model, samples = Crossing(), [torch.randn(2, 4)]
+    with BlockPass(Blockwise.resident(model), samples, keep=True) as run:
+        run.forward(work=executing)
+        run.backward("back", model_blocks(model), lambda sample, result: [torch.ones_like(result)], pulling)
+    assert len(earlier) == 10  # five calls, forward and back
 
 
 def test_a_block_that_gives_no_tensor_is_named() -> None:
