@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from qvla_ros.bundle import Bundle, CameraSpec, load_bundle
+from qvla_ros.bundle import Bundle, CameraSpec, DecoderSpec, load_bundle
 from qvla_ros.safety import action_limits
 
 HELP = "what a bundle holds and whether it is intact"
@@ -38,6 +38,7 @@ def describe(bundle: Bundle) -> Iterator[tuple[str, str]]:
         state = bundle.proprioception
         yield "state", f"{', '.join(state.names)} (normalised by {state.normalization})"
     yield "prompt", repr(bundle.prompt.template)
+    yield "decoder", _decoder(bundle.decoder)
     yield from _actions(bundle)
     yield from _quantization(bundle)
     yield from _labelled("file", [f"{name:<18}{_size(bundle.directory / name)}  SHA-256 ok" for name in bundle.files])
@@ -51,6 +52,20 @@ def _camera(camera: CameraSpec) -> str:
     steps += [f"Lanczos to {camera.input_size}"]
     steps += [f"centre crop {camera.center_crop_area:g}"] if camera.center_crop_area is not None else []
     return f"{camera.name} {camera.width}x{camera.height}: {', '.join(steps)}, {len(camera.normalizations)} backbone(s)"
+
+
+def _decoder(decoder: DecoderSpec) -> str:
+    if decoder.tokens is not None:
+        text = f"action tokens, {decoder.tokens.num_bins} bins"
+    elif decoder.diffusion is not None:
+        text = f"diffusion, {decoder.diffusion.num_steps} steps, seed {decoder.diffusion.seed}"
+    elif decoder.latents is not None:
+        seed, length = decoder.latents.seed, decoder.latents.ensemble_length
+        drawn = "the likeliest" if seed is None else f"drawn with seed {seed}"
+        text = f"{decoder.latents.num_tokens} latent tokens, {drawn}" + (f", {length} looks averaged" if length else "")
+    else:
+        text = "one pass"
+    return text + (", guessed and confirmed" if decoder.guessed else "")
 
 
 def _actions(bundle: Bundle) -> Iterator[tuple[str, str]]:

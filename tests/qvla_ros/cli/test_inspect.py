@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from qvla_ros.bundle import load_bundle
+from qvla_ros.bundle import DecoderSpec, DiffusionSpec, LatentSpec, TokenSpec, load_bundle
+from qvla_ros.cli.inspect import describe
 from qvla_ros.cli.main import main
 
 
@@ -25,6 +27,21 @@ def test_an_intact_bundle_is_described(bundle_dir: Path, capsys: pytest.CaptureF
         "none built for this bundle",
     ):
         assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("decoder", "words"),
+    [
+        (DecoderSpec(), "one pass"),
+        (DecoderSpec("action_tokens", tokens=TokenSpec(32000, 256), guessed=True), "256 bins, guessed and confirmed"),
+        (DecoderSpec("diffusion", diffusion=DiffusionSpec(50, 7)), "50 steps, seed 7"),
+        (DecoderSpec("univla", latents=LatentSpec(4, 50, None, 12, None)), "the likeliest, 12 looks averaged"),
+    ],
+)
+def test_the_way_of_decoding_is_told(bundle_dir: Path, decoder: DecoderSpec, words: str) -> None:
+    bundle = load_bundle(bundle_dir)
+    bundle = replace(bundle, decoder=decoder, actions=replace(bundle.actions, chunk_length=1))
+    assert dict(describe(bundle))["decoder"].endswith(words)
 
 
 def test_json_is_json(bundle_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
