@@ -113,8 +113,7 @@ def _draw(graph: GraphBuilder, logits: str, noise: str, vocab_size: int, top_k: 
         best, ids = graph.ops("TopK", logits, graph.constant([top_k]), count=2, axis=-1)
         best = graph.op("Mul", best, graph.constant(1.0 / SAMPLING.temperature, np.float32))
         scores = graph.op("LogSoftmax", best, axis=-1)
-        earlier = graph.constant(np.triu(np.ones((top_k, top_k)), 1), np.float32)  # sums of the likelier ones
-        before = graph.op("MatMul", graph.op("Exp", scores), earlier)
+        before = graph.op("CumSum", graph.op("Exp", scores), graph.constant(2, np.int64), exclusive=1)
         kept = graph.op("Less", before, graph.constant(SAMPLING.top_p, np.float32))
         noisy = graph.op("Where", kept, graph.op("Add", scores, noise), lowest)
         place = graph.op("ArgMax", noisy, axis=-1, keepdims=1)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from qvla_offline.audit import audit_bundle
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.checkpoints.random_checkpoint import FAMILIES, write_random_checkpoint
@@ -73,6 +74,8 @@ def test_a_bundle_commands_what_the_fake_quantized_checkpoint_does(family: str, 
     assert (bundle.family, bundle.decoder.kind) == (checkpoint.family, KINDS[family])
     assert len(bundle.cameras) == checkpoint.config.decoding.num_images
     assert bundle.actions.chunk_length == checkpoint.config.decoding.chunk_length
+
+    assert audit_bundle(bundle_dir).complaints == []
 
     fake = fake_quantize(checkpoint_dir, read_gates(bundle_dir / "gates.json"), tmp_path / "fake", dtype=torch.float32)
     observation = look(policy)
