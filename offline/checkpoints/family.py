@@ -2,7 +2,8 @@
 
 OpenVLA has no files of its own; OpenVLA-OFT adds `<part>--<step>_checkpoint.pt`; UniVLA adds `action_decoder*.pt`.
 Released checkpoints do not say how many actions make a chunk or how many images they read: that follows from the robot
-that the sizes of their parts give away. config.json may say it instead, under `decoding` (see DecodingConfig).
+that the sizes of their parts give away. config.json may say it instead, under `decoding` (see DecodingConfig). OpenVLA-OFT without an action head, which decodes
+its chunks as tokens in parallel, has no file of its own either; it is not supported, and taken for OpenVLA.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from qvla_offline.checkpoints.tensor_source import ADAPTER_FOLDER, TensorSource,
 
 from qvla_ros.bundle import DecoderKind
 from qvla_ros.errors import QvlaError
-from qvla_ros.strict_json import read_json
+from qvla_ros.strict_json import parse, read_json
 
 # (actions, proprioceptive numbers) of a robot -> the constants that openvla-oft has for it: LIBERO, ALOHA, BridgeData
 ROBOTS: dict[tuple[int, int], dict[str, Any]] = {
@@ -70,8 +71,9 @@ def read_layout(directory: Path) -> Layout:
     if not isinstance(data, dict):
         raise QvlaError(str(directory / "config.json"), type(data).__name__, "a JSON object", COMPLETE)
     stated = stated_decoding(data)
-    kind = stated.get("kind") or _kind(directory, stated)
-    parts = {part: _part_file(directory, part) for part in REQUIRED_PARTS.get(kind, ())}
+    key = f"{directory / 'config.json'}: decoding.kind"
+    kind = parse(DecoderKind, stated["kind"], key, COMPLETE) if "kind" in stated else _kind(directory, stated)
+    parts = {part: _part_file(directory, part) for part in REQUIRED_PARTS[kind]}
     if "action_head" in parts and stated.get("proprio_dim", bool(_files(directory, "proprio_projector"))):
         parts["proprio_projector"] = _part_file(directory, "proprio_projector")
     film = stated.get("film", "action_head" in parts and bool(_files(directory, FILM_PART)))
@@ -116,13 +118,14 @@ def _implied(directory: Path, kind: str, parts: Mapping[str, Path], stated: Mapp
     """What the family and the shapes of its parts tell of DecodingConfig."""
     if kind == "action_tokens":
         return {"chunk_length": 1, "num_images": 1, "proprio_dim": 0}
-    if "chunk_length" in stated or kind not in REQUIRED_PARTS:
+    if "chunk_length" in stated:
         return {}
     shapes = {name: t.shape for part, file in parts.items() for name, t in component_tensors(file, part).items()}
     if kind == "univla":
         (numbers,) = _shape(directory, shapes, "action_decoder.proj.0.bias")
         pool_width = _shape(directory, shapes, "action_decoder.latent_action_pool.latents")[-1]
-        chunk_length = numbers // stated.get("action_dim", DecodingConfig.action_dim)
+        action_dim = parse(int, stated.get("action_dim", DecodingConfig.action_dim), "config.json: decoding.action_dim")
+        chunk_length = numbers // max(action_dim, 1)
         return {"chunk_length": chunk_length, "pool_width": pool_width, "num_images": 1, "proprio_dim": 0}
     head = "action_head.model" if kind == "l1_chunk" else "action_head.noise_predictor.mlp_resnet"
     action_dim = _shape(directory, shapes, f"{head}.fc2.bias")[0]

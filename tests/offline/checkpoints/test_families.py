@@ -183,6 +183,15 @@ def test_the_first_openvla_has_another_prompt(copy: Callable[[str], Path]) -> No
     assert load_checkpoint(path.rename(path.parent / "openvla-v01-7b")).prompt.template == PROMPT_TEMPLATE_V01
 
 
+@pytest.mark.parametrize("kind", ["discrete", [], 3])
+def test_an_unknown_kind_of_decoding_is_refused(copy: Callable[[str], Path], kind: object) -> None:
+    path = copy("openvla")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "decoding": {"kind": kind}}))
+    with pytest.raises(QvlaError, match=r"decoding\.kind"):
+        load_checkpoint(path)
+
+
 @pytest.mark.parametrize("steps", [0, 51])
 def test_denoising_steps_out_of_range_are_refused(copy: Callable[[str], Path], steps: int) -> None:
     path = copy("openvla_oft_diffusion")
