@@ -201,7 +201,7 @@ def _write_gates(
 ) -> None:
     sensitivity, sources = read_sensitivity(scores), {"sensitivity_sha256": sha256_of(scores)}
     if rounds:
-        gates = assign_jointly(sensitivity, budget, scheme, joint_measure(*inputs), rounds, sources)
+        gates = assign_jointly(sensitivity, budget, scheme, joint_measure(*inputs, target.parent), rounds, sources)
     else:
         gates = assign_gates(sensitivity, budget, scheme, sources)
     print(describe(gates))
