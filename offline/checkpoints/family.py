@@ -2,8 +2,9 @@
 
 OpenVLA has no files of its own; OpenVLA-OFT adds `<part>--<step>_checkpoint.pt`; UniVLA adds `action_decoder*.pt`.
 Released checkpoints do not say how many actions make a chunk or how many images they read: that follows from the robot
-that the sizes of their parts give away. config.json may say it instead, under `decoding` (see DecodingConfig). OpenVLA-OFT without an action head, which decodes
-its chunks as tokens in parallel, has no file of its own either; it is not supported, and taken for OpenVLA.
+that the sizes of their parts give away. config.json may say it instead, under `decoding` (see DecodingConfig).
+OpenVLA-OFT without an action head, which decodes its chunks as tokens in parallel, has no file of its own either; it is
+not supported, and would be taken for OpenVLA.
 """
 
 from __future__ import annotations
