@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class StreamHealth:
-    """One input. rate_hz: of messages that could be used; age_s: node time since the newest's stamp, infinite if none."""
+    """One input. rate_hz: of usable messages; age_s: node time since the newest one's stamp, infinite if none came."""
 
     topic: str
     rate_hz: float
