@@ -13,6 +13,7 @@ from rclpy.time import Time as RclpyTime
 
 from qvla_ros.bundle import Bundle
 from qvla_ros.errors import QvlaError
+from qvla_ros.observation import Observation
 
 
 def stamp_ns(stamp: Time) -> int:
@@ -25,15 +26,15 @@ def stamp_message(nanoseconds: int) -> Time:
     return RclpyTime(nanoseconds=nanoseconds).to_msg()
 
 
-def chunk_message(
-    bundle: Bundle, actions: NDArray[np.float64], instruction: str, observation_ns: int, armed: bool
-) -> ActionChunk:
+def chunk_message(bundle: Bundle, actions: NDArray[np.float64], observation: Observation, armed: bool) -> ActionChunk:
     """The message for un-normalised actions [K, A]; latencies are still to be filled in (see `set_latencies`)."""
     spec = bundle.actions
     message = ActionChunk()
-    message.header.stamp = stamp_message(observation_ns)
+    message.header.stamp = stamp_message(observation.stamp_ns)
     message.header.frame_id = spec.frame
-    message.bundle_id, message.instruction, message.armed = bundle.bundle_id, instruction, armed
+    message.bundle_id, message.instruction, message.armed = bundle.bundle_id, observation.instruction, armed
+    message.input_topics = list(observation.stamps_ns)
+    message.input_stamps = [stamp_message(nanoseconds) for nanoseconds in observation.stamps_ns.values()]
     message.kind, message.names, message.units = spec.kind, list(spec.names), list(spec.units)
     message.step_dt, message.horizon = spec.control_period_s, len(actions)
     message.data = actions.ravel().tolist()

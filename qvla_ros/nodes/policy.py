@@ -175,9 +175,7 @@ class PolicyNode(LifecycleNode):
         wait_ms = (self._now_ns() - arrival_ns) * 1e-6
         try:
             prediction = policy.infer(observation)
-            message = chunk_message(
-                policy.bundle, prediction.actions, observation.instruction, observation.stamp_ns, self._armed
-            )
+            message = chunk_message(policy.bundle, prediction.actions, observation, self._armed)
             if self._inputs is None or self._fault:  # deactivated or timed out meanwhile: too late to act on
                 return
             self._last_inference_ms = prediction.latency_ms["inference"]

@@ -13,6 +13,7 @@ from std_msgs.msg import Header
 from qvla_ros.bundle import load_bundle
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.chunk_message import chunk_actions, chunk_message, stamp_message, stamp_ns
+from qvla_ros.observation import Observation
 from qvla_ros.simulation.specification import ACTION_KIND, ACTION_NAMES, ACTION_UNITS, CONTROL_PERIOD_S, POSE_FRAME
 
 ROBOT = (ACTION_KIND, ACTION_NAMES, ACTION_UNITS, POSE_FRAME, CONTROL_PERIOD_S)
@@ -21,12 +22,18 @@ ACTIONS = np.arange(28, dtype=float).reshape(4, 7) / 28
 
 @pytest.fixture
 def chunk(bundle_dir: Path) -> ActionChunk:
-    return chunk_message(load_bundle(bundle_dir), ACTIONS, "go", 1_500_000_000, True)
+    stamps_ns = {"/camera": 1_500_000_000, "/joint_states": 1_490_000_000}
+    observation = Observation({}, np.zeros(0), "go", max(stamps_ns.values()), stamps_ns)
+    return chunk_message(load_bundle(bundle_dir), ACTIONS, observation, True)
 
 
 def test_actions_survive_the_message(chunk: ActionChunk) -> None:
     np.testing.assert_array_equal(chunk_actions(chunk, "/chunk", *ROBOT), ACTIONS)
     assert stamp_ns(chunk.header.stamp) == 1_500_000_000
+    assert dict(zip(chunk.input_topics, map(stamp_ns, chunk.input_stamps), strict=True)) == {
+        "/camera": 1_500_000_000,
+        "/joint_states": 1_490_000_000,
+    }
 
 
 def test_stamps_survive_the_message() -> None:
