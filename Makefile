@@ -34,7 +34,7 @@ $(STAMPS)/packages: environment/constraints.txt pyproject.toml environment/requi
 	  --requirement $(STAMPS)/requirements.txt
 	@touch $@
 
-$(STAMPS)/messages: $(wildcard msg/*.msg) CMakeLists.txt cmake/pypi_ros_wheels.cmake package.xml $(STAMPS)/packages
+$(STAMPS)/messages: $(wildcard action/*.action msg/*.msg) CMakeLists.txt cmake/pypi_ros_wheels.cmake package.xml $(STAMPS)/packages
 	@echo "Building the ROS messages into $(VENV)"
 	@export PATH="$(CURDIR)/$(BIN):$$PATH" AMENT_PREFIX_PATH="$(CURDIR)/$(VENV)"; mkdir -p build; \
 	{ cmake -G Ninja -S . -B build/messages -DCMAKE_INSTALL_PREFIX="$(CURDIR)/$(VENV)" -DBUILD_TESTING=OFF \
