@@ -95,3 +95,17 @@ def test_inputs_that_do_not_fit_are_named(changed: dict, said: str) -> None:
     inputs = {name: array for name, array in {**INPUTS, **changed}.items() if array is not None}
     with pytest.raises(QvlaError, match=said):
         check_inputs(specs, inputs)
+
+
+def test_a_fake_engine_fails_once_in_the_way_that_its_fault_file_says(bundle_dir: Path, tmp_path: Path) -> None:
+    trigger = tmp_path / "fault"
+    engine = load_engine(load_bundle(bundle_dir), "zero", fault_file=str(trigger))
+    assert np.isfinite(engine.run(INPUTS)["actions"]).all()
+    trigger.write_text("raise")
+    with pytest.raises(RuntimeError, match="as asked for by"):
+        engine.run(INPUTS)
+    trigger.write_text("nan")
+    assert np.isnan(engine.run(INPUTS)["actions"]).all()
+    trigger.write_text("0.01")
+    assert np.isfinite(engine.run(INPUTS)["actions"]).all()
+    assert not trigger.exists()
