@@ -15,13 +15,13 @@ from qvla_offline.checkpoints.stored import INDEX, safetensors_tensors, state_di
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.checkpoints.tensor_source import TensorSource, origin_of
 from qvla_offline.gates import Gates, match_layers, write_gates
-from qvla_offline.progress import track
 from qvla_offline.quantizers import QuantizationScheme, quantize_layer, released_rtn
 from safetensors import safe_open
 from torch import Tensor
 
 from qvla_ros.atomic import atomic_directory
 from qvla_ros.errors import QvlaError
+from qvla_ros.progress import track
 
 MODES = ("scheme", "released")
 

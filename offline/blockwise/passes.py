@@ -12,8 +12,9 @@ import torch
 from qvla_offline.blockwise.activations import Activations
 from qvla_offline.blockwise.schedule import Arguments, Model, Schedule, answered, arguments_of, result_of, trace
 from qvla_offline.blockwise.weights import ResidentWeights
-from qvla_offline.progress import track
 from torch import Tensor, nn
+
+from qvla_ros.progress import track
 
 # A Work prepares for one call of a block, given its number, name and module, and then serves sample after sample.
 Execute = Callable[[int, Arguments], Tensor]  # (sample, arguments) -> output

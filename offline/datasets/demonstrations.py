@@ -17,13 +17,13 @@ import simplejpeg
 from qvla_offline.datasets.card import dataset_card
 from qvla_offline.datasets.lerobot_layout import IMAGE_PREFIX, INFO
 from qvla_offline.datasets.lerobot_writer import Feature, LeRobotWriter
-from qvla_offline.progress import track
 from qvla_offline.reference.demonstrations import CAMERAS, CHUNK_LENGTH, Episode, encode_jpeg, read_episode
 from qvla_offline.reference.samples import dataset_actions, proprio_of
 
 from qvla_ros.atomic import atomic_directory
 from qvla_ros.errors import QvlaError
 from qvla_ros.preprocess import rotate_180
+from qvla_ros.progress import track
 from qvla_ros.simulation.specification import ACTION_NAMES, CONTROL_PERIOD_S, PROPRIOCEPTION_NAMES
 
 Driver = Literal["expert", "learner"]

@@ -14,9 +14,9 @@ from qvla_offline.datasets.lerobot_metadata import FIX_BROKEN, Episode, Metadata
 from qvla_offline.datasets.observed import Needs, Observed, decoded_image, evenly
 from qvla_offline.datasets.sources import LeRobotSource
 from qvla_offline.datasets.video import video_frame
-from qvla_offline.progress import track
 
 from qvla_ros.errors import QvlaError
+from qvla_ros.progress import track
 
 _EXAMPLE = "config/calibration/lerobot.yaml"
 

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from qvla_offline.datasets.observed import Needs, Observed, decoded_image, evenly
 from qvla_offline.datasets.sources import BagSource
-from qvla_offline.progress import track
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.image_message import rgb_pixels
 from qvla_ros.observation import POSE_NAMES, Samples, Synchronizer, Waiting, joint_names, proprioception_vector
+from qvla_ros.progress import track
 
 _EXAMPLE = "config/calibration/ros2_bag.yaml"
 _IMAGE, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"

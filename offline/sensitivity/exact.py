@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute, Work, plainly
 from qvla_offline.blockwise.weights import members_of
-from qvla_offline.progress import track
 from qvla_offline.quantizers import QuantizationScheme, reconstruct_rows
 from qvla_offline.sensitivity.hessian import flat_weight
 from torch import nn
+
+from qvla_ros.progress import track
 
 Choice = tuple[str, int, int]  # module, channel, bits
 

@@ -7,7 +7,8 @@ from dataclasses import fields
 
 import torch
 from qvla_offline.checkpoints.model import PolicyInputs, VisionLanguageModel
-from qvla_offline.progress import track
+
+from qvla_ros.progress import track
 
 MOST_AT_ONCE = (
     8  # a 7B decoder keeps 0.3 GB of keys and values for each, and its weights are read once per token for all
