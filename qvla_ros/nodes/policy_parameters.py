@@ -24,6 +24,9 @@ INPUTS = (
     seconds("max_image_age_s", 1.0, "oldest observation that is acted on, by its stamp and node time", minimum=1e-3),
     seconds("max_stamp_spread_s", 0.05, "largest difference between the stamps of one observation"),
     ParameterSpec("image_transport", "raw", "which image topics are subscribed to", choices=("raw", "compressed")),
+    ParameterSpec("pose_source", "topic", "the end effector's pose: ee_pose, or TF", choices=("topic", "tf")),
+    ParameterSpec("tool_frame", "", "with pose_source tf: the frame whose pose the policy was trained on"),
+    seconds("tf_timeout_s", 0.05, "how long a transform of an image's time is waited for"),
 )
 
 COMMANDS = (
@@ -37,6 +40,7 @@ COMMANDS = (
     ParameterSpec("angular_scale", 0.0, "rad per unit of a rotational action; 0: its units are SI", 0.0, 1e3),
     ParameterSpec("gripper_output", "none", "how the gripper is commanded", choices=GRIPPER_OUTPUTS),
     ParameterSpec("gripper_topic", "~/gripper_command", "topic or action that the gripper listens to"),
+    ParameterSpec("gripper_joint", "", "joint that tells how open the gripper is; empty: it is not measured"),
     ParameterSpec("gripper_min", 0.0, "gripper command when closed, in the gripper's units", -1e6, 1e6),
     ParameterSpec("gripper_max", 1.0, "gripper command when open, in the gripper's units", -1e6, 1e6),
 )
