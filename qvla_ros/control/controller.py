@@ -1,0 +1,289 @@
+"""When a robot is commanded, when it is stopped and why: a state machine that a control thread ticks.
+
+Time comes in as numbers; nothing here sleeps, publishes or reads a clock. Not thread-safe: whoever ticks it and feeds
+it holds one lock.
+
+Every stop disarms, whatever its reason; the robot moves again only after it is armed by hand. A stop is told by exactly
+one tick, and only if something was commanded since the last one: a robot that was told nothing is not told to hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, fields, replace
+from enum import Enum
+from typing import Literal
+
+import numpy as np
+
+from qvla_ros.control import rotation
+from qvla_ros.control.limits import STAGES, MotionLimits, MotionState, at_rest, limit_motion
+from qvla_ros.control.setpoint import MotionSpec, Setpoint, advance
+from qvla_ros.control.timeline import ChunkTimeline, PlannedChunk
+from qvla_ros.errors import QvlaError
+
+RATE = "rate"  # the stage of the safety chain that lies in time; the others: limits.STAGES
+SOONEST = 0.75  # of a period after the last command: what comes sooner is a burst, not a wake-up that came late
+FIX_ARM = "see to it, then call ~/arm again"
+
+
+class StopReason(Enum):
+    """Why commands ended; lower case, because the names are what users read."""
+
+    stale_input = "no observation newer than max_input_age_s"
+    clock_jump = "the clocks of ROS and of the machine parted by more than max_clock_jump_s"
+    late_inference = "an inference took longer than max_inference_s"
+    inference_error = "the inference failed, or its chunk is no plan"
+    plan_exhausted = "the plan ended more than max_command_age_s ago"
+    deadman_lost = "the deadman was released, or silent for deadman_timeout_s"
+    tracking_error = "the command leads the measured state by more than max_lead"
+    bad_measurement = "the measured state is not finite, or missing for max_input_age_s"
+    disarmed = "disarmed by hand"
+    cancelled = "the task was cancelled"
+    finished = "the task ended"
+    deactivated = "the node was deactivated"
+    shutdown = "the node is shutting down"
+
+
+@dataclass(frozen=True)
+class ControllerSettings:
+    """Limits in time, and what a stop commands.
+
+    period_s: between two commands. max_input_age_s: of the newest observation's stamp, and of the measured state.
+    max_inference_s: of one inference. max_command_age_s: how long past its last step a plan may keep the robot waiting.
+    deadman_timeout_s: 0 for no deadman. max_clock_jump_s: between two ticks. max_linear_lead (m or rad, each axis) and
+    max_angular_lead_rad: how far the command may run ahead of the measured state. sim_time: ROS time follows /clock.
+    """
+
+    period_s: float
+    max_input_age_s: float
+    max_inference_s: float
+    max_command_age_s: float
+    deadman_timeout_s: float = 0.0
+    max_clock_jump_s: float = 0.5
+    stop: Literal["hold", "zero", "none"] = "hold"
+    max_linear_lead: float = math.inf
+    max_angular_lead_rad: float = math.inf
+    sim_time: bool = False
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name not in ("stop", "sim_time", "deadman_timeout_s") and not value > 0.0:
+                raise QvlaError(f"parameter {field.name}", value, "a number above 0", f"give {field.name} in SI units")
+        if not 0.0 <= self.deadman_timeout_s < math.inf:
+            fix = "-p deadman_timeout_s:=0.5, or 0 for no deadman"
+            raise QvlaError("parameter deadman_timeout_s", self.deadman_timeout_s, "a number, 0 or above", fix)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one tick leads to: a setpoint to send, if any, and, in the one tick that tells it, the stop.
+
+    With a stop, `command` is the setpoint to hold if settings.stop is `hold`, else None; for `zero` the caller sends a
+    zero twist, for `none` nothing.
+    """
+
+    command: Setpoint | None = None
+    stop: StopReason | None = None
+
+
+class Controller:
+    """See the module. `now_ns` is ROS time, `steady_s` the monotonic clock.
+
+    armed; reason: why it was last disarmed, None since it is armed; motion: the last command with its velocities (for
+    twists), None before the first arming; interventions: ticks in which a stage of STAGES or RATE changed the command.
+    """
+
+    def __init__(
+        self, settings: ControllerSettings, spec: MotionSpec, limits: MotionLimits, blend_steps: int = 0
+    ) -> None:
+        self.settings, self._spec, self._limits = settings, spec, limits
+        self.timeline = ChunkTimeline(blend_steps, spec)
+        self.interventions: Counter[str] = Counter(dict.fromkeys((*STAGES, RATE), 0))
+        self.armed = False
+        self.reason: StopReason | None = None
+        self.motion: MotionState | None = None
+        self._goal: Setpoint | None = None  # where an absolute plan is now; deltas go from the last command instead
+        self._stop: StopReason | None = None  # still to be told
+        self._hold: Setpoint | None = None
+        self._sent = False  # something since the last stop
+        self._plan_ns = 0  # up to where the plan was carried out
+        self._last_command_s = -math.inf
+        self._clocks: tuple[int, float] | None = None  # of the last tick
+        self._input_ns: int | None = None
+        self._measured_s: float | None = None
+        self._deadman, self._deadman_s = False, -math.inf
+
+    def arm(self, measured: Setpoint | None, now_ns: int) -> None:
+        """Start from `measured`, a fresh one; QvlaError if anything would stop the robot at once. Armed: no effect.
+
+        Chunks from before are forgotten, and chunks made from images stamped before now are refused.
+        """
+        if self.armed:
+            return
+        if self._stop is not None:
+            raise QvlaError(
+                "arm", f"the stop {self._stop.name!r} not yet sent", "no stop under way", "call ~/arm again"
+            )
+        if measured is None or not _is_finite(measured):
+            expected = "a fresh and finite measured state"
+            raise QvlaError(
+                "arm", "none" if measured is None else measured, expected, f"start the robot's driver; {FIX_ARM}"
+            )
+        axes = self._limits.linear_low.shape
+        if measured.linear.shape != axes or self._spec.is_pose != (measured.quaternion_xyzw is not None):
+            value = f"{measured.linear.shape[0]} axes, orientation: {measured.quaternion_xyzw is not None}"
+            expected = f"{axes[0]} axes, orientation: {self._spec.is_pose}"
+            raise QvlaError("arm: measured state", value, expected, "correct the parameter joints, or the limits")
+        if self._is_stale(now_ns):
+            raise QvlaError(
+                "arm", "no fresh observation", StopReason.stale_input.value, f"start the cameras; {FIX_ARM}"
+            )
+        if self.settings.deadman_timeout_s > 0.0 and not self._deadman:
+            raise QvlaError("arm", "the deadman is not held", "~/enable true", f"hold it; {FIX_ARM}")
+        self.armed, self.reason, self._sent = True, None, False
+        self.motion, self._goal = at_rest(measured), measured
+        self._plan_ns, self._measured_s = now_ns, None
+        self.flush(now_ns)
+
+    def disarm(self, reason: StopReason = StopReason.disarmed) -> None:
+        """Command nothing more. The next tick tells the stop, if there is one to tell. Not armed: no effect."""
+        if not self.armed:
+            return
+        self.armed, self.reason = False, reason
+        self.timeline.flush()
+        if self._sent:
+            assert self.motion is not None
+            self._stop, self._hold, self._sent = reason, self.motion.setpoint, False
+
+    fault = disarm
+
+    def flush(self, now_ns: int) -> None:
+        """Forget the plan, as when the instruction changes; chunks made from images stamped before now are refused."""
+        self.timeline.flush(now_ns)
+
+    def set_chunk(self, chunk: PlannedChunk, now_ns: int) -> int | None:
+        """Take over a new plan; see ChunkTimeline.add. None if refused, also while disarmed. Not finite: a fault."""
+        if not self.armed:
+            return None
+        if not np.isfinite(chunk.actions).all():
+            self.disarm(StopReason.inference_error)
+            return None
+        return self.timeline.add(chunk, now_ns)
+
+    def feed_input(self, stamp_ns: int) -> None:
+        """A complete observation was received; the stamp of its newest image, ROS time."""
+        self._input_ns = stamp_ns
+
+    def feed_deadman(self, enabled: bool, steady_s: float) -> None:
+        """What ~/enable said, and when it was heard."""
+        self._deadman, self._deadman_s = enabled, steady_s
+
+    def tick(self, now_ns: int, steady_s: float, measured: Setpoint | None, inference_busy_s: float = 0.0) -> Decision:
+        """What to send now. To be called once a period, armed or not.
+
+        measured: the newest state if it came since the last tick, else None. inference_busy_s: how long the inference
+        under way has been running, 0 if none is.
+        """
+        clocks, self._clocks = self._clocks, (now_ns, steady_s)
+        if self.armed:
+            reason = self._reason_to_stop(clocks, now_ns, steady_s, measured, inference_busy_s)
+            if reason is not None:
+                self.disarm(reason)
+        if self._stop is not None:
+            decision = Decision(self._hold if self.settings.stop == "hold" else None, self._stop)
+            self._stop = None
+            return decision
+        return self._command(now_ns, steady_s) if self.armed else Decision()
+
+    def _reason_to_stop(
+        self,
+        clocks: tuple[int, float] | None,
+        now_ns: int,
+        steady_s: float,
+        measured: Setpoint | None,
+        inference_busy_s: float,
+    ) -> StopReason | None:
+        settings = self.settings
+        if clocks is not None and self._has_jumped(clocks, now_ns, steady_s):
+            return StopReason.clock_jump
+        silent_s = steady_s - self._deadman_s
+        if settings.deadman_timeout_s > 0.0 and not (self._deadman and silent_s <= settings.deadman_timeout_s):
+            return StopReason.deadman_lost
+        if measured is not None or self._measured_s is None:
+            self._measured_s = steady_s
+        if steady_s - self._measured_s > settings.max_input_age_s or not (measured is None or _is_finite(measured)):
+            return StopReason.bad_measurement
+        if measured is not None and self._leads(measured):
+            return StopReason.tracking_error
+        if self._is_stale(now_ns):
+            return StopReason.stale_input
+        if inference_busy_s > settings.max_inference_s:
+            return StopReason.late_inference
+        end_ns = self.timeline.end_ns()
+        if end_ns is not None and (now_ns - end_ns) * 1e-9 > settings.max_command_age_s:
+            return StopReason.plan_exhausted
+        return None
+
+    def _has_jumped(self, clocks: tuple[int, float], now_ns: int, steady_s: float) -> bool:
+        ros_s, passed_s = (now_ns - clocks[0]) * 1e-9, steady_s - clocks[1]
+        if self.settings.sim_time:  # it may run at any speed or stand still
+            return not 0.0 <= ros_s <= self.settings.max_clock_jump_s
+        return abs(ros_s - passed_s) > self.settings.max_clock_jump_s
+
+    def _is_stale(self, now_ns: int) -> bool:
+        """A stamp from the future is as bad: it would look fresh for too long."""
+        return self._input_ns is None or abs(now_ns - self._input_ns) * 1e-9 > self.settings.max_input_age_s
+
+    def _leads(self, measured: Setpoint) -> bool:
+        assert self.motion is not None
+        command = self.motion.setpoint
+        if np.abs(command.linear - measured.linear).max() > self.settings.max_linear_lead:
+            return True
+        if command.quaternion_xyzw is None or measured.quaternion_xyzw is None:
+            return False
+        lead_rad = np.linalg.norm(rotation.between(measured.quaternion_xyzw, command.quaternion_xyzw))
+        return bool(lead_rad > self.settings.max_angular_lead_rad)
+
+    def _command(self, now_ns: int, steady_s: float) -> Decision:
+        if not self._sent and self.timeline.at(now_ns) is None:
+            self._plan_ns = now_ns
+            return Decision()  # the first step has not begun
+        period_s = self.settings.period_s
+        if steady_s - self._last_command_s < SOONEST * period_s:
+            self.interventions[RATE] += 1
+            return Decision()
+        target = self._target(now_ns)
+        assert self.motion is not None
+        self.motion, stages = limit_motion(target, self.motion, self._limits, period_s)
+        self.interventions.update(name for name, changed in zip(STAGES, stages, strict=True) if changed)
+        self._last_command_s, self._sent = steady_s, True
+        return Decision(self.motion.setpoint)
+
+    def _target(self, now_ns: int) -> Setpoint:
+        """Where the plan wants the robot after one more period.
+
+        The plan is read in steps of exactly one period while the ticks come about as often, so that a late wake-up is
+        not passed on to the robot as a jerk. Time lost to a longer stall is not made up for.
+        """
+        assert self.motion is not None
+        assert self._goal is not None
+        period_ns = round(self.settings.period_s * 1e9)
+        next_ns = self._plan_ns + period_ns
+        end_ns = next_ns if 2 * abs(now_ns - next_ns) <= period_ns else now_ns
+        begin_ns = min(max(self._plan_ns, end_ns - period_ns), end_ns)
+        self._plan_ns = end_ns
+        if self._spec.is_delta:
+            self._goal = self.motion.setpoint
+            self.motion = replace(self.motion, target=None)
+        for step, start_ns, stop_ns in self.timeline.between(begin_ns, end_ns):
+            whole_ns = step.end_ns - (step.begin_ns if self._spec.is_delta else start_ns)
+            self._goal = advance(self._goal, step.action, self._spec, (stop_ns - start_ns) / whole_ns)
+        return self._goal
+
+
+def _is_finite(setpoint: Setpoint) -> bool:
+    parts = (setpoint.linear, setpoint.quaternion_xyzw, setpoint.gripper)
+    return all(part is None or bool(np.isfinite(part).all()) for part in parts)
