@@ -56,7 +56,18 @@ def test_only_the_simulated_robot_imports_the_simulator(source: str) -> None:
 
 
 def test_importing_the_policy_core_loads_neither_torch_nor_ros() -> None:
-    core = ["bundle", "preprocess", "actions", "safety", "policy", "observation", "statistics", "engines", "cli.main"]
+    core = [
+        "bundle",
+        "preprocess",
+        "actions",
+        "safety",
+        "control.controller",
+        "policy",
+        "observation",
+        "statistics",
+        "engines",
+        "cli.main",
+    ]
     code = f"""
 import importlib, sys
 for name in {core!r}:
