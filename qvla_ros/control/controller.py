@@ -32,6 +32,7 @@ class StopReason(Enum):
     """Why commands ended; lower case, because the names are what users read."""
 
     stale_input = "no observation newer than max_input_age_s"
+    bad_input = "an input cannot be used: its size, encoding, names, frame or numbers are wrong"
     clock_jump = "the clocks of ROS and of the machine parted by more than max_clock_jump_s"
     late_inference = "an inference took longer than max_inference_s"
     inference_error = "the inference failed, or its chunk is no plan"
@@ -39,6 +40,7 @@ class StopReason(Enum):
     deadman_lost = "the deadman was released, or silent for deadman_timeout_s"
     tracking_error = "the command leads the measured state by more than max_lead"
     bad_measurement = "the measured state is not finite, or missing for max_input_age_s"
+    internal_error = "the control thread failed"
     disarmed = "disarmed by hand"
     cancelled = "the task was cancelled"
     finished = "the task ended"
