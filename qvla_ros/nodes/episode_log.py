@@ -10,7 +10,8 @@ from typing import Any
 
 from qvla_ros.errors import QvlaError
 
-# What makes two episodes the same one: another bundle under the same name is another policy.
+# What makes two episodes the same one: another bundle under the same name is another policy. And "conditions", which
+# only an episode in real time has.
 KEY = ("task_suite_name", "task_id", "init_state", "seed", "max_steps", "policy", "bundle_id")
 
 
@@ -26,7 +27,7 @@ class EpisodeLog:
                 self._finished = {_key(record): record for record in _read(self._path)}
 
     def find(self, **key: Any) -> Mapping[str, Any] | None:
-        """The record of an episode that was finished before, or None; the arguments are those in KEY."""
+        """The record of an episode that was finished before, or None; the arguments: those in KEY, and conditions."""
         return self._finished.get(_key(key))
 
     def append(self, record: Mapping[str, Any]) -> None:
@@ -44,7 +45,7 @@ class EpisodeLog:
 
 
 def _key(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(record[name] for name in KEY)
+    return (*(record[name] for name in KEY), json.dumps(record.get("conditions"), sort_keys=True))
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

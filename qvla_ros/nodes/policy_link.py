@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import array
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,8 @@ from std_srvs.srv import SetBool
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import chunk_actions, stamp_message, stamp_ns
+from qvla_ros.nodes.observation_messages import image_message, joint_state_message, pose_message
+from qvla_ros.simulation.faults import Sensed
 from qvla_ros.simulation.libero import LiberoObservation
 from qvla_ros.simulation.specification import (
     ACTION_KIND,
@@ -27,8 +28,6 @@ from qvla_ros.simulation.specification import (
     ACTION_UNITS,
     CAMERA_NAMES,
     CONTROL_PERIOD_S,
-    FINGER_NAMES,
-    JOINT_NAMES,
     POSE_FRAME,
 )
 
@@ -38,6 +37,8 @@ RESEND_PERIOD_S = 2.0
 # An answer is dropped when the server has not matched the client's reader yet, so a service is asked again.
 ARM_TIMEOUT_S, ARM_RETRY_S = 10.0, 2.0
 LAST_DISARM_S = 1.0
+# What "latency_ms" of a chunk calls the time that went into making it.
+COMPUTING = ("preprocess", "inference", "postprocess")
 _STATE_NAMES = {0: "WAITING", 1: "RUNNING", 2: "FAULT", 3: "INACTIVE"}
 
 
@@ -45,21 +46,51 @@ class PolicyLost(Exception):
     """No usable chunk: the policy is absent, gone, late, faulty or speaks for another robot. The text is the reason."""
 
 
+class PolicyDisarmed(PolicyLost):
+    """Its chunk is not to be executed: the policy has disarmed itself, or was disarmed."""
+
+
 @dataclass(frozen=True)
 class Answer:
-    """A chunk that may be executed. actions: float64 [K, 7]; published_ns: the first stamp of its observation."""
+    """A chunk that may be executed. actions: float64 [K, 7]; published_ns: when its observation was first published.
+
+    stamp_ns: of the image it was computed from. published_ns is on the node's clock, stamp_ns on that of the stamps.
+    computing_s: preprocessing, inference and postprocessing; NaN when the chunk does not say.
+    """
 
     actions: NDArray[np.float64]
     published_ns: int
     inference_ms: float
+    stamp_ns: int
+    computing_s: float
+
+
+@dataclass
+class _Look:
+    """One observation on its way, sent once or again. stamps_ns: those of its images, of every time it was sent."""
+
+    published_ns: int = -1
+    last_stamp_ns: int = -1
+    sent_s: float = float("-inf")
+    stamps_ns: set[int] = field(default_factory=set)
 
 
 class PolicyLink:
-    """Topics of the policy node `/<namespace>/policy`. `wait(seconds)` serves callbacks of the node for that long."""
+    """Topics of the policy node `/<namespace>/policy`. `wait(seconds)` serves callbacks of the node for that long.
 
-    def __init__(self, node: Node, namespace: str, wait: Callable[[float], None]) -> None:
+    stamps_ns: the clock that stamps observations; None: the node's, which is system time.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        namespace: str,
+        wait: Callable[[float], None],
+        stamps_ns: Callable[[], int] | None = None,
+    ) -> None:
         self.namespace = namespace
         self._node, self._wait = node, wait
+        self._stamps_ns = self.now_ns if stamps_ns is None else stamps_ns
         root = f"/{namespace.strip('/')}"
         self._images = {
             name: node.create_publisher(Image, f"{root}/camera/{name}/image_raw", qos.SENSOR) for name in CAMERA_NAMES
@@ -76,7 +107,14 @@ class PolicyLink:
         self._chunk: ActionChunk | None = None
         self._seen, self._status_s = False, 0.0
         self._maybe_armed = False
-        self._fix = f"start it with: python -m qvla_ros.nodes.policy --ros-args -p bundle:=DIR -r __ns:={root}"
+        sim_time = "" if stamps_ns is None else " -p use_sim_time:=true"
+        self._fix = (
+            f"start it with: python -m qvla_ros.nodes.policy --ros-args -p bundle:=DIR -r __ns:={root}{sim_time}"
+        )
+
+    def now_ns(self) -> int:
+        """Now on the node's clock."""
+        return self._node.get_clock().now().nanoseconds
 
     def wait_until_ready(self, timeout_s: float) -> None:
         """Return once the policy is active and hears every stream that it needs; else PolicyLost."""
@@ -113,33 +151,45 @@ class PolicyLink:
             while not call.done() and time.monotonic() < end_s:
                 self._wait(WAIT_S)
 
-    def request(self, observation: LiberoObservation, instruction: str, timeout_s: float) -> Answer:
-        """Publish the observation and wait for the armed chunk that answers it and follows the instruction.
+    def request(self, sensed: Sensed, instruction: str, timeout_s: float) -> Answer:
+        """Publish an observation and wait for the armed chunk that answers it and follows the instruction.
 
         PolicyLost when none comes within `timeout_s`, when the policy vanishes or reports a fault, and when the chunk
         is not armed or not for this robot.
         """
+        look = _Look()
         self._chunk = None
-        sent_ns = [self._publish(observation)]
-        last_sent_s = time.monotonic()
+        self._until(lambda: self._answered(look, sensed, instruction), timeout_s, "no chunk for this observation")
+        return self._checked(self._chunk, look)
 
-        def answered() -> bool:
-            nonlocal last_sent_s
-            chunk, self._chunk = self._chunk, None
-            if chunk is not None and stamp_ns(chunk.header.stamp) in sent_ns:
-                if chunk.instruction == instruction:
-                    self._chunk = chunk
-                    return True
-                last_sent_s = float("-inf")  # computed before the instruction had arrived: ask again
-            if time.monotonic() - last_sent_s > RESEND_PERIOD_S:
-                sent_ns.append(self._publish(observation))
-                last_sent_s = time.monotonic()
-            return False
+    def offer(self, sensed: Sensed, instruction: str, patience_s: float) -> Answer | None:
+        """The same for an observation that deserves no answer: None when there is none within `patience_s`."""
+        look = _Look()
+        self._chunk = None
+        end_s = time.monotonic() + patience_s
+        while not (answered := self._answered(look, sensed, instruction)) and time.monotonic() < end_s:
+            self._wait(WAIT_S)
+        return self._checked(self._chunk, look) if answered else None
 
-        self._until(answered, timeout_s, "no chunk for this observation")
-        return self._checked(self._chunk, sent_ns[0])
+    def publish_proprioception(self, observation: LiberoObservation) -> None:
+        """Joint states and pose of now."""
+        stamp = stamp_message(self._stamps_ns())
+        self._joints.publish(joint_state_message(observation, stamp))
+        self._pose.publish(pose_message(observation, stamp))
 
-    def _checked(self, chunk: Any, published_ns: int) -> Answer:
+    def _answered(self, look: _Look, sensed: Sensed, instruction: str) -> bool:
+        """Whether the chunk has come; if not, publish the observation when it is time to (again)."""
+        chunk, self._chunk = self._chunk, None
+        if chunk is not None and stamp_ns(chunk.header.stamp) in look.stamps_ns:
+            if chunk.instruction == instruction:
+                self._chunk = chunk
+                return True
+            look.sent_s = float("-inf")  # computed before the instruction had arrived: ask again
+        if time.monotonic() - look.sent_s > RESEND_PERIOD_S:
+            self._publish(look, sensed)
+        return False
+
+    def _checked(self, chunk: Any, look: _Look) -> Answer:
         try:
             actions = chunk_actions(
                 chunk, self.topic, ACTION_KIND, ACTION_NAMES, ACTION_UNITS, POSE_FRAME, CONTROL_PERIOD_S
@@ -147,31 +197,29 @@ class PolicyLink:
         except QvlaError as error:
             raise PolicyLost(f"policy {self.namespace!r}: {error}") from None
         if not chunk.armed:
-            raise self._lost("its chunk is marked disarmed; somebody called ~/arm with false, or it was restarted")
+            what = "its chunk is marked disarmed; somebody called ~/arm with false, or it was restarted"
+            raise PolicyDisarmed(str(self._lost(what)))
         latency_ms = dict(zip(chunk.latency_names, chunk.latency_ms, strict=False))
-        return Answer(actions, published_ns, float(latency_ms.get("inference", float("nan"))))
+        stages_ms = [float(latency_ms.get(stage, float("nan"))) for stage in COMPUTING]
+        inference_ms = float(latency_ms.get("inference", float("nan")))
+        return Answer(actions, look.published_ns, inference_ms, stamp_ns(chunk.header.stamp), 1e-3 * sum(stages_ms))
 
-    def _publish(self, observation: LiberoObservation) -> int:
-        """Publish all streams under one stamp: now, on the node's clock. The arm stands still, so it is still true."""
-        now_ns = self._node.get_clock().now().nanoseconds
-        stamp = stamp_message(now_ns)
-        joints = JointState(name=[*JOINT_NAMES, *FINGER_NAMES])
-        joints.header.stamp = stamp
-        joints.position = [*map(float, observation.joint_positions_rad), *map(float, observation.gripper_positions_m)]
-        self._joints.publish(joints)
-        pose = PoseStamped()
-        pose.header.stamp, pose.header.frame_id = stamp, POSE_FRAME
-        position, rotation = pose.pose.position, pose.pose.orientation
-        position.x, position.y, position.z = map(float, observation.eef_position_m)
-        rotation.x, rotation.y, rotation.z, rotation.w = map(float, observation.eef_quaternion_xyzw)
-        self._pose.publish(pose)
-        for name, pixels in observation.images.items():
-            height, width, channels = pixels.shape
-            image = Image(height=height, width=width, encoding="rgb8", step=width * channels)
-            image.header.stamp, image.header.frame_id = stamp, name
-            image.data = array.array("B", pixels.tobytes())
-            self._images[name].publish(image)
-        return now_ns
+    def _publish(self, look: _Look, sensed: Sensed) -> None:
+        """Publish all streams under the stamp of now: the arm stands still, so what was sensed is still true.
+
+        A stamp that was used is never used again, even where the clock of the stamps stands still: a policy answers
+        each moment once.
+        """
+        if look.published_ns < 0:
+            look.published_ns = self.now_ns()
+        now_ns = max(self._stamps_ns(), look.last_stamp_ns + 1)
+        look.sent_s, look.last_stamp_ns = time.monotonic(), now_ns
+        self._joints.publish(joint_state_message(sensed.observation, stamp_message(now_ns)))
+        self._pose.publish(pose_message(sensed.observation, stamp_message(now_ns)))
+        for name, pixels in sensed.observation.images.items():
+            taken_ns = now_ns - sensed.image_ages_ns.get(name, 0)
+            look.stamps_ns.add(taken_ns)
+            self._images[name].publish(image_message(name, pixels, stamp_message(taken_ns)))
 
     def _is_ready(self) -> bool:
         active = self.status is not None and self.status.state in (PolicyStatus.WAITING, PolicyStatus.RUNNING)

@@ -67,18 +67,23 @@ def execute(task: Task, rollout: Rollout, observation: LiberoObservation, action
     return observation
 
 
-def hold_still(task: Task, rollout: Rollout, observation: LiberoObservation) -> Hold:
-    """Hold the position of `observation` and the gripper as it was, until the arm rests or HOLD_MAX_STEPS are over.
+def hold_action(stay_m: np.ndarray, position_m: np.ndarray, last_action: np.ndarray) -> np.ndarray:
+    """What keeps an arm that is at `position_m` [3] at `stay_m` [3], its gripper as `last_action` [7] had it; [7].
 
     Zero deltas would not do: LIBERO's controller takes them from wherever the arm has drifted to, so that from full
     speed it coasts for centimetres. The way back is commanded instead.
     """
+    back = np.clip((stay_m - position_m) / METRES_PER_UNIT, -1.0, 1.0)
+    return np.concatenate([back, np.zeros(3), last_action[6:]])
+
+
+def hold_still(task: Task, rollout: Rollout, observation: LiberoObservation) -> Hold:
+    """Hold the position of `observation` and the gripper as it was, until the arm rests or HOLD_MAX_STEPS are over."""
     stay_m = observation.eef_position_m
     positions_m = [stay_m]
     resting = 0
     while resting < REST_STEPS and len(positions_m) <= HOLD_MAX_STEPS:
-        back = np.clip((stay_m - positions_m[-1]) / METRES_PER_UNIT, -1.0, 1.0)
-        action = np.concatenate([back, np.zeros(3), rollout.last_action[6:]])
+        action = hold_action(stay_m, positions_m[-1], rollout.last_action)
         positions_m.append(task.step(action, render=False)[0].eef_position_m)
         resting = resting + 1 if np.linalg.norm(positions_m[-1] - positions_m[-2]) < REST_STEP_M else 0
     moved_m = float(np.linalg.norm(np.array(positions_m) - stay_m, axis=1).max())

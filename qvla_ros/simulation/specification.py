@@ -26,8 +26,8 @@ PROPRIOCEPTION_NAMES = (
     *FINGER_NAMES,
 )
 
-# OSC_POSE: deltas along the axes of the world frame, one controller unit = METRES_PER_UNIT or 0.5 rad; then gripper.
-METRES_PER_UNIT = 0.05
+# OSC_POSE: deltas along and about the axes of the world frame, in controller units; then gripper.
+METRES_PER_UNIT, RADIANS_PER_UNIT = 0.05, 0.5
 ACTION_KIND = "delta_end_effector_pose"
 ACTION_NAMES = (
     *("delta_x", "delta_y", "delta_z", "delta_axis_angle_x", "delta_axis_angle_y", "delta_axis_angle_z"),

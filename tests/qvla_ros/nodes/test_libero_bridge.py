@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from qvla_ros.errors import QvlaError
-from qvla_ros.nodes.libero_bridge import LiberoBridge, main
+from qvla_ros.nodes.libero_bridge import main
+from qvla_ros.nodes.libero_episode import LiberoEpisode
 from qvla_ros.nodes.policy_link import Answer
 from qvla_ros.simulation.fake import FakeTask
 from qvla_ros.simulation.libero import LiberoObservation
@@ -165,9 +166,9 @@ def test_a_policy_for_other_cameras_is_told_apart_and_disarmed(policy: Callable,
 
 
 def test_an_error_in_mid_chunk_is_what_is_heard_of_after_the_arm_rests_and_the_policy_is_asked_to_disarm(
-    robot: Any, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("qvla_ros.nodes.libero_bridge.ignore_signals", lambda: None)
+    monkeypatch.setattr("qvla_ros.nodes.libero_episode.ignore_signals", lambda: None)
     done: list[str] = []
 
     class FailingOnce(FakeTask):
@@ -182,16 +183,15 @@ def test_an_error_in_mid_chunk_is_what_is_heard_of_after_the_arm_rests_and_the_p
         raise RuntimeError("the policy does not answer")
 
     forward = np.tile([0.1, 0, 0, 0, 0, 0, 1.0], (8, 1))
-    link = SimpleNamespace(
-        namespace="x",
-        status=None,
+    link: Any = SimpleNamespace(
         tell=lambda instruction: None,
         arm=lambda armed: None,
-        request=lambda *question: Answer(forward, 0, 1.0),
+        request=lambda *question: Answer(forward, 0, 1.0, 0, 0.001),
+        now_ns=lambda: 0,
         disarm_if_it_listens=refuse_to_disarm,
     )
     with pytest.raises(QvlaError, match="a hiccup"):
-        LiberoBridge(robot.node)._episode(FailingOnce("fake", 0, 8), 0, 0, link)
+        LiberoEpisode(FailingOnce("fake", 0, 8), link, 1.0, filmed=False).run(0, 0, lambda step: None)
     assert done == ["move"] * 3 + ["stay"] * (1 + REST_STEPS) + ["disarm"]
 
 
@@ -203,6 +203,9 @@ def test_an_error_in_mid_chunk_is_what_is_heard_of_after_the_arm_rests_and_the_p
         ("simulator:=gazebo", "one of libero, fake"),
         ("num_trials_per_task:=0", "parameter num_trials_per_task: got 0"),
         ("task_ids:=[one]", "parameter task_ids: got ['one']; expected integer array"),
+        ("timing:=fast", "one of lock_step, real_time"),
+        ("latencies_s:=[0.1]", "parameter latencies_s: got [0.1]; expected timing real_time"),
+        ("faults:=[kill@3]", "parameter faults"),
     ],
 )
 def test_a_wrong_parameter_ends_with_exit_code_2(

@@ -1,0 +1,133 @@
+"""The bridge with time that goes on: /clock, late chunks and injected faults, over DDS (no physics).
+
+The tiny bundle's chunks hold four actions of 50 ms, so that a latency of 0.2 s uses a whole chunk up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qvla_ros.nodes.libero_bridge import main
+
+STEPS = 24
+CHUNK_S = 0.2
+
+
+@pytest.fixture
+def policy(start: Callable, bundle_dir: Path) -> Callable:
+    """policy(namespace, backend, **parameters) starts a policy node with the tiny bundle, on simulated time."""
+
+    def run(namespace: str, backend: str, **parameters: Any) -> Any:
+        given = {"bundle": str(bundle_dir), "backend": backend, "use_sim_time": True, **parameters}
+        return start("policy", given, namespace)
+
+    return run
+
+
+@pytest.fixture
+def bridge(start: Callable) -> Callable:
+    """bridge(policies, **parameters) starts the bridge on the fake simulator, in real time unless told otherwise."""
+
+    def run(policies: list[str], **parameters: Any) -> Any:
+        fake = {"simulator": "fake", "task_suite_name": "fake", "camera_size": 32, "timing": "real_time"}
+        return start("libero_bridge", {"policies": policies, **fake, **parameters})
+
+    return run
+
+
+def _episodes(process: Any) -> list[dict]:
+    assert process.wait() == 0, process.stderr
+    return [event for event in process.events if event["event"] == "episode"]
+
+
+def test_every_initial_state_is_run_under_all_conditions_and_resumes(
+    policy: Callable, bridge: Callable, tmp_path: Path
+) -> None:
+    policy("x", "sine")
+    sweep = {"latencies_s": [0.0, CHUNK_S], "handovers": ["skip", "restart"], "observation_period_s": CHUNK_S}
+    first = bridge(["x"], max_steps=STEPS, output_dir=str(tmp_path), **sweep)
+    episodes = _episodes(first)
+    assert first.events[0]["episodes"] == 4
+    assert [e["label"] for e in episodes] == ["skip 0 ms", "restart 0 ms", "skip 200 ms", "restart 200 ms"]
+    now, again, spent, late = (e["real_time"] for e in episodes)
+    assert now["hold_steps"] == again["hold_steps"] == 0
+    assert [e["success"] for e in episodes] == [True, True, False, True]
+    # Nothing of a chunk is left when it comes: the arm never moves.
+    assert (spent["hold_steps"], spent["chunks"], spent["skipped_actions"]) == (STEPS, 6, 24)
+    assert spent["latency_s"] == pytest.approx(CHUNK_S)
+    assert late["hold_steps"] == 4
+    assert late["skipped_actions"] == 0
+    second = bridge(["x"], max_steps=STEPS, output_dir=str(tmp_path), **{**sweep, "latencies_s": [CHUNK_S, 0.1]})
+    assert [e.get("resumed", False) for e in _episodes(second)] == [True, True, False, False]
+
+
+def test_without_latency_it_is_the_lock_step(policy: Callable, bridge: Callable) -> None:
+    policy("still", "sine", use_sim_time=False)
+    policy("going", "sine")
+    (still,) = _episodes(bridge(["still"], timing="lock_step"))
+    (going,) = _episodes(bridge(["going"], latencies_s=[0.0], observation_period_s=CHUNK_S))
+    assert "real_time" not in still
+    for name in ("success", "steps", "jerk_m_s3", "reason"):
+        assert going[name] == still[name], name
+    assert len(going["inference_ms"]) == len(still["inference_ms"])
+
+
+def test_a_measured_latency_is_what_the_chunk_says(policy: Callable, bridge: Callable) -> None:
+    policy("x", "zero")
+    (episode,) = _episodes(bridge(["x"], max_steps=8, observation_period_s=0.1))
+    assert episode["label"] == "skip measured"
+    assert 0 < episode["real_time"]["latency_s"] < 10
+    assert episode["real_time"]["chunks"] == len(episode["inference_ms"])
+
+
+def test_faults_go_unanswered_are_counted_and_do_not_stop_time(policy: Callable, bridge: Callable) -> None:
+    policy("x", "zero")
+    faults = ["drop_camera:agentview@0.2+0.2", "wrong_size_image:wrist@0.6+0.2", "freeze_camera@1.0+0.1"]
+    conditions = {"latencies_s": [0.0], "observation_period_s": CHUNK_S}
+    (episode,) = _episodes(bridge(["x"], max_steps=STEPS, faults=faults, **conditions))
+    assert episode["conditions"]["faults"] == faults
+    assert episode["steps"] == STEPS
+    counts = episode["real_time"]
+    assert counts["faults"] == {"drop_camera": 1, "wrong_size_image": 1, "freeze_camera": 1}
+    assert (counts["looks"], counts["chunks"], counts["unanswered"]) == (6, 4, 2)
+    assert counts["hold_steps"] == 8  # two looks without an answer, each a chunk long
+
+
+def test_the_bridge_dies_when_it_is_told_to(policy: Callable, bridge: Callable) -> None:
+    policy("x", "zero")
+    process = bridge(["x"], faults=["kill@0.4"], latencies_s=[0.0], observation_period_s=CHUNK_S)
+    assert process.wait() == -9
+    steps = [event["step"] for event in process.events if event["event"] == "step"]
+    assert steps == [4]
+
+
+def test_a_policy_on_system_time_is_told_to_use_simulated_time(policy: Callable, bridge: Callable) -> None:
+    policy("x", "zero", use_sim_time=False)
+    process = bridge(["x"], response_timeout_s=2.0)
+    assert process.wait() == 3
+    reason = process.events[-1]["reason"]
+    assert "stale" in reason
+    assert "-p use_sim_time:=true" in reason
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        ("latencies_s:=[-0.1]", "latency_s: got -0.1"),
+        ("handovers:=[jump]", "one of skip, restart, wait"),
+        ("faults:=['drop_camera:left@1']", "one of the cameras agentview, wrist"),
+        ("latencies_s:=[0.1, 0.1]", "parameter latencies_s"),
+    ],
+)
+def test_conditions_and_faults_that_mean_nothing_end_with_exit_code_2(
+    ros_environment: dict, capfd: pytest.CaptureFixture[str], parameter: str, message: str
+) -> None:
+    assert main(["--ros-args", "-p", "timing:=real_time", "-p", parameter]) == 2
+    written = capfd.readouterr()
+    assert message in written.err
+    assert message in json.loads(written.out.splitlines()[-1])["reason"]
