@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import rclpy
 from geometry_msgs.msg import PoseStamped
@@ -24,6 +25,7 @@ from std_srvs.srv import SetBool
 
 from qvla_ros.evaluation.processes import private_ros_environment
 from qvla_ros.nodes import qos
+from qvla_ros.nodes.snapshot import LoopHealth, Snapshot, StreamHealth
 from qvla_ros.simulation.specification import CAMERA_NAMES, FINGER_NAMES, POSE_FRAME
 
 PATIENCE_S = 120.0  # for what takes a second or two on an idle machine
@@ -221,3 +223,32 @@ def robot(ros_environment: dict[str, str]) -> Iterator[Robot]:
     yield robot
     robot.node.destroy_node()
     rclpy.try_shutdown()
+
+
+@pytest.fixture(scope="session")
+def well() -> Snapshot:
+    """What a policy node that commands an arm and lacks nothing knows of itself."""
+    return Snapshot(
+        state=PolicyStatus.RUNNING,
+        reason="",
+        armed=True,
+        stop_reason="",
+        stop_stamp_ns=0,
+        stop_delay_s=0.0,
+        bundle_id="0123456789abcdef",
+        engine="onnxruntime 1.32",
+        backend="onnxruntime",
+        streams=(StreamHealth("/x/joint_states", 100.0, 0.01),),
+        inference_ms=(10.0, 20.0, 30.0),
+        stage_ms={"wait": 1.0},
+        deadline_misses=0,
+        consecutive_deadline_misses=0,
+        chunks_published=7,
+        observations_dropped=0,
+        commands_sent=50,
+        interventions={"finite": 0, "workspace": 0},
+        loop=LoopHealth(ticks=100, overruns=0, asked_ms=10.0, p50_ms=10.0, p99_ms=11.0, max_ms=12.0),
+        remaining_s=0.2,
+        step_dt_s=0.05,
+        upcoming=np.zeros((4, 7)),
+    )
