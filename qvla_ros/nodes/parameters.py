@@ -20,8 +20,8 @@ _MAX_SECONDS = 3600.0
 class ParameterSpec:
     """One parameter; its type is the default's. minimum, maximum: inclusive, of a number. choices: of a string.
 
-    dynamic: may be set while the node runs; the others are fixed at the start. An empty list default has type string[]
-    unless `kind` says otherwise.
+    dynamic: may be set while the node runs; the others are fixed at the start. kind: the type where the default does not
+    tell it, as an empty list does not.
     """
 
     name: str
@@ -44,14 +44,19 @@ def declare_parameters(node: Node, specs: Sequence[ParameterSpec]) -> dict[str, 
     values: dict[str, Any] = {}
     for spec in specs:
         kind = spec.kind or Parameter.Type.from_parameter_value(spec.default)
+        # rclpy takes an empty list for bytes, so such a default is declared by its type and filled in below.
+        optional_list = spec.kind is not None and spec.default == []
+        default = kind if optional_list else Parameter(spec.name, kind, spec.default).value
         try:
-            node.declare_parameter(spec.name, Parameter(spec.name, kind, spec.default).value, _descriptor(spec, kind))
+            node.declare_parameter(spec.name, default, _descriptor(spec, kind))
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             given = node._parameter_overrides.get(spec.name)
             found = repr(given.value) if given is not None else str(error)
             raise QvlaError(f"parameter {spec.name}", found, _expected(spec, kind), _fix(spec)) from None
         # An empty list has no type in ROS: such a parameter stays without a value.
         values[spec.name] = node.get_parameter_or(spec.name).value
+        if values[spec.name] is None and optional_list:
+            values[spec.name] = []
         if values[spec.name] is None:
             raise QvlaError(f"parameter {spec.name}", "no value", _expected(spec, kind), _fix(spec))
         if spec.choices and values[spec.name] not in spec.choices:

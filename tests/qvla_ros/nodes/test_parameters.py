@@ -1,0 +1,49 @@
+"""Parameters of a table are declared with their types, and values that do not fit are refused with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import rclpy
+from rclpy.parameter import Parameter
+
+from qvla_ros.errors import QvlaError
+from qvla_ros.nodes.parameters import ParameterSpec, declare_parameters, seconds
+
+LIMITS = ParameterSpec("limits", [], "one number an axis", kind=Parameter.Type.DOUBLE_ARRAY)
+
+
+@pytest.fixture
+def declare(ros_environment: dict[str, str]) -> Iterator[Callable[..., Any]]:
+    """declare(spec, "name:=value") -> the parameter's value in a node that was started so."""
+    context = rclpy.Context()
+
+    def run(spec: ParameterSpec, *given: str) -> Any:
+        arguments = ["--ros-args", *(word for each in given for word in ("-p", each))]
+        rclpy.init(args=arguments, context=context, domain_id=int(ros_environment["ROS_DOMAIN_ID"]))
+        node = rclpy.create_node("node", context=context)
+        try:
+            return declare_parameters(node, [spec])[spec.name]
+        finally:
+            node.destroy_node()
+
+    yield run
+    context.try_shutdown()
+
+
+@pytest.mark.parametrize(("given", "value"), [([], []), (["limits:=[]"], []), (["limits:=[0.5, 1.0]"], [0.5, 1.0])])
+def test_a_list_with_a_type_may_be_left_out_be_empty_or_be_given(declare: Callable, given: list, value: list) -> None:
+    assert list(declare(LIMITS, *given)) == value
+
+
+@pytest.mark.parametrize("given", ["limits:=[a, b]", "limits:=0.5"])
+def test_a_list_of_another_type_is_refused_with_its_meaning(declare: Callable, given: str) -> None:
+    with pytest.raises(QvlaError, match=r"parameter limits: .*expected double array \(one number an axis\)"):
+        declare(LIMITS, given)
+
+
+def test_a_number_out_of_range_is_refused_with_the_range(declare: Callable) -> None:
+    with pytest.raises(QvlaError, match=r"parameter timeout_s: got 0.0; expected double from 0.001 to 3600"):
+        declare(seconds("timeout_s", 1.0, "patience", minimum=1e-3), "timeout_s:=0.0")
