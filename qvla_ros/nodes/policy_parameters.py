@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from rclpy.parameter import Parameter
 
 from qvla_ros.engines import BACKENDS
+from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.parameters import ParameterSpec, seconds
 
 OUTPUTS = ("none", "joint_trajectory", "twist", "pose", "position_array")
@@ -58,7 +62,11 @@ LIMITS = (
 
 WATCHDOGS = (
     seconds("inference_timeout_s", 5.0, "an inference that takes longer is a fault", minimum=1e-3),
-    seconds("max_command_age_s", 0.1, "how long past its last action a plan is held before the arm is stopped"),
+    seconds(
+        "max_command_age_s", 0.1, "how long past its last action a plan is held before the arm is stopped", minimum=1e-3
+    ),
+    ParameterSpec("max_linear_lead", 0.1, "m or rad a command may lead the measured arm, per axis", 1e-6, 1e3),
+    ParameterSpec("max_angular_lead_rad", 0.3, "how far a command may be turned from the measured arm", 1e-6, 7.0),
     seconds("max_clock_jump_s", 0.5, "node time may part from the steady clock by this much", minimum=1e-3),
     ParameterSpec("deadman", False, "send commands only while ~/enable (std_msgs/Bool) says true"),
     seconds("deadman_timeout_s", 0.3, "oldest ~/enable that counts", minimum=1e-3),
@@ -66,3 +74,15 @@ WATCHDOGS = (
 )
 
 PARAMETERS = (*MODEL, *INPUTS, *COMMANDS, *LIMITS, *WATCHDOGS)
+
+
+def engine_options(text: str) -> dict[str, Any]:
+    """The options of the backend in `text`, a JSON object; else QvlaError."""
+    fix = """-p engine_options:='{"threads": 2}'"""
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise QvlaError("parameter engine_options", f"{text!r} ({error})", "a JSON object", fix) from None
+    if not isinstance(options, dict):
+        raise QvlaError("parameter engine_options", repr(text), "a JSON object", fix)
+    return options

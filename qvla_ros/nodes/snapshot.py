@@ -34,16 +34,19 @@ class LoopHealth:
 class Snapshot:
     """state: one of PolicyStatus' constants; reason: why it is not running, or empty.
 
-    stop_reason: why the arm was last stopped (a name of StopReason), empty since it was armed. inference_ms: the last
-    inferences, newest last. deadline_misses: chunks that came so late that none of their actions was left, in all and
-    in a row. interventions: stage of the safety chain -> how many commands it changed. upcoming: float64 [m, A], the
-    actions that are still to come, un-normalised, every step_dt_s.
+    stop_reason: why commands last ended (a value of StopReason), empty since it was armed; stop_stamp_ns,
+    stop_delay_s: as in PolicyStatus. inference_ms: the last inferences, newest last. deadline_misses: chunks that came
+    so late that none of their actions was left, in all and in a row. interventions: stage of the safety chain -> how
+    many commands it changed. upcoming: float64 [m, A], the actions that are still to come, un-normalised, every
+    step_dt_s.
     """
 
     state: int
     reason: str
     armed: bool
     stop_reason: str
+    stop_stamp_ns: int
+    stop_delay_s: float
     bundle_id: str
     engine: str
     backend: str

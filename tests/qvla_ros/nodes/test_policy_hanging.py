@@ -8,13 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from qvla.msg import PolicyStatus
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from qvla_ros.errors import QvlaError
-from qvla_ros.nodes.policy import PolicyNode, main
+from qvla_ros.nodes.policy import main
+from qvla_ros.nodes.policy_node import PolicyNode
 from qvla_ros.nodes.process import Interrupted
+from qvla_ros.observation import Observation
+
+LOOK = Observation({}, np.zeros(0), "pick up the milk", 0, {})
 
 if TYPE_CHECKING:
     from conftest import Robot
@@ -28,7 +33,7 @@ def policy_in_this_process(robot: Robot, bundle_dir: Path) -> Iterator[PolicyNod
     node = PolicyNode(cli_args=["--ros-args", *arguments, "-r", "__ns:=/x"])
     assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
     yield node
-    node._release()
+    node.release()
     node.destroy_node()
 
 
@@ -55,7 +60,7 @@ def test_an_inference_that_takes_too_long_is_a_fault_and_its_late_chunk_is_dropp
     status = robot.wait(faulty, "FAULT")[0]
     assert "more than inference_timeout_s = 0.2 s" in status.reason
     released.set()
-    assert node._worker.stop(60)
+    assert node._inference.stop(60)
     for _ in range(10):
         robot.spin()
     assert robot.chunks == []
@@ -71,7 +76,7 @@ def let_inference_hang(node: PolicyNode, released: threading.Event, closed: list
 
     node._policy.infer = infer
     node._policy.engine.close = lambda: closed.append(node)
-    node._worker.submit((None, 0))
+    node._inference._worker.submit((LOOK, 0))
     assert started.wait(60)
 
 
@@ -90,14 +95,14 @@ def test_ctrl_c_in_a_hanging_inference_ends_with_0_and_leaves_the_engine_open(
     arguments = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
     try:
         assert main(["--ros-args", *arguments]) == 0
-        assert nodes[0]._worker.alive
+        assert nodes[0]._inference._worker.alive
         assert closed == []
     finally:
         released.set()
     written = capfd.readouterr().err
     assert "SIGINT: stopping" in written
     assert "inference: got still running" in written
-    assert nodes[0]._worker.stop(60)
+    assert nodes[0]._inference.stop(60)
 
 
 def test_an_engine_is_closed_once_its_inference_has_ended(policy_in_this_process: PolicyNode) -> None:
@@ -105,9 +110,9 @@ def test_an_engine_is_closed_once_its_inference_has_ended(policy_in_this_process
     let_inference_hang(node, released, closed)
     for _ in range(2):  # the second time is rclpy's own: a transition that failed is followed by on_error
         with pytest.raises(QvlaError, match="still running"):
-            node._release()
+            node.release()
     assert closed == []
     released.set()
-    assert node._worker.stop(60)
-    node._release()
+    assert node._inference.stop(60)
+    node.release()
     assert closed == [node]
