@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
-from geometry_msgs.msg import Pose, PoseStamped
+from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 
 from qvla_ros.bundle import Bundle, CameraSpec
+from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import stamp_ns
+from qvla_ros.nodes.compressed_image import rgb_pixels_of_compressed
+from qvla_ros.nodes.handover import Handover
 from qvla_ros.nodes.image_message import rgb_pixels
+from qvla_ros.nodes.robot_state import Measured, ToolPose, joint_positions, measured_by, pose_in
+from qvla_ros.nodes.snapshot import StreamHealth
+from qvla_ros.nodes.stream_statistics import StreamStatistics
+from qvla_ros.nodes.transforms import ToolTransforms
+from qvla_ros.nodes.worker import LatestOnlyWorker
 from qvla_ros.observation import (
     POSE_NAMES,
     Observation,
@@ -26,43 +36,69 @@ from qvla_ros.observation import (
     proprioception_vector,
 )
 
+_STOP_S = 1.0  # a decode or a transform takes milliseconds
+_ANY_TIME_NS = 2**63 - 1  # stamp of what is not needed
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """How inputs are read; names and meanings are those of the node's parameters. measured: what the output needs."""
+
+    max_stamp_spread_s: float
+    max_image_age_s: float
+    image_transport: str = "raw"
+    pose_source: str = "topic"
+    tool_frame: str = ""
+    tf_timeout_s: float = 0.05
+    measured: Measured | None = None
+
+
+def input_settings(parameters: Mapping[str, Any], bundle: Bundle) -> InputSettings:
+    """From the values of the node's parameters (qvla_ros.nodes.policy_parameters)."""
+    names = [field.name for field in fields(InputSettings) if field.name != "measured"]
+    return InputSettings(**{name: parameters[name] for name in names}, measured=measured_by(parameters, bundle))
+
 
 class ObservationInputs:
-    """Subscribes to what the bundle needs and calls `deliver(observation)` once per new, complete, fresh set.
+    """Subscribes to what the bundle and the output need; calls `deliver(observation)` once per new, complete set.
 
-    Runs on the executor's thread only. Topics are relative: `camera/<name>/image_raw`, `joint_states`, `ee_pose`,
-    `instruction`. A message that cannot be used makes its topic count as missing, and `poll` says why.
+    Topics are relative: `camera/<name>/image_raw` (or `.../image_raw/compressed`), `joint_states`, `ee_pose`,
+    `instruction`. A message that cannot be used makes its topic count as missing, and `poll` says why. All of it runs
+    on the executor's thread, but for decoding images and waiting for transforms, which have threads of their own, and
+    `measured` and `streams`, which any thread may call.
     """
 
     def __init__(
-        self,
-        node: Node,
-        bundle: Bundle,
-        max_spread_s: float,
-        max_age_s: float,
-        deliver: Callable[[Observation], None],
+        self, node: Node, bundle: Bundle, settings: InputSettings, deliver: Callable[[Observation], None]
     ) -> None:
-        self._node, self._bundle, self._deliver = node, bundle, deliver
+        self._node, self._bundle, self._settings, self._deliver = node, bundle, settings, deliver
         self._names = () if bundle.proprioception is None else bundle.proprioception.names
-        self._joints = joint_names(self._names)
+        measured = settings.measured
+        extra_joints = () if measured is None else measured.joint_names
+        self._joints = tuple(dict.fromkeys((*joint_names(self._names), *extra_joints)))
         self._instruction: str | None = None
         self._refused: dict[str, str] = {}
         self._subscriptions: list[Any] = []
-        self._camera_topics: dict[str, str] = {}
-        for camera in bundle.cameras:
-            callback = partial(self._on_image, camera)
-            self._camera_topics[camera.name] = self._subscribe(Image, f"camera/{camera.name}/image_raw", callback)
+        self._workers: list[LatestOnlyWorker[Any]] = []
+        self._handover = Handover(node)
+        # The last usable joint positions and pose with their stamps; each is replaced whole, so any thread may read.
+        self._positions: tuple[dict[str, float], int] | None = None
+        self._pose: tuple[ToolPose, int] | None = None
+        self._camera_topics = {camera.name: self._subscribe_camera(camera) for camera in bundle.cameras}
         self._joint_topic = self._subscribe(JointState, "joint_states", self._on_joints) if self._joints else None
-        needs_pose = any(name in POSE_NAMES for name in self._names)
-        self._pose_topic = self._subscribe(PoseStamped, "ee_pose", self._on_pose) if needs_pose else None
+        needs_pose = any(name in POSE_NAMES for name in self._names) or (measured is not None and not measured.joints)
+        self._transforms: ToolTransforms | None = None
+        self._locator: LatestOnlyWorker[int] | None = None
+        self._pose_topic = self._follow_pose() if needs_pose else None
         streams = [*self._camera_topics.values(), *filter(None, (self._joint_topic, self._pose_topic))]
-        self._synchronizer = Synchronizer(streams, max_spread_s, max_age_s)
+        self._synchronizer = Synchronizer(streams, settings.max_stamp_spread_s, settings.max_image_age_s)
+        self._statistics = StreamStatistics(streams, time.monotonic())
         self._instruction_topic = self._subscribe(String, "instruction", self._on_instruction, qos.LATCHED)
 
     def poll(self) -> str:
         """Try again to complete an observation; why there can be none, or empty when the streams are fresh."""
-        if self._refused:
-            return "; ".join(self._refused.values())
+        if refusal := self.refusal():
+            return refusal
         waiting = self._synchronizer.collect(self._now_ns())
         if isinstance(waiting, Waiting):
             return waiting.reason
@@ -70,29 +106,89 @@ class ObservationInputs:
             self._emit(waiting)
         return "" if self._instruction is not None else self._instruction_reason()
 
+    def refusal(self) -> str:
+        """Why the newest message of some topic cannot be used, else empty. From any thread."""
+        return "; ".join(tuple(self._refused.values()))  # copied at once: the executor's thread may change it
+
+    def measured(self) -> tuple[Setpoint, int] | None:
+        """Where the arm is by its last messages, and the stamp of the oldest of them, ns. From any thread.
+
+        None without `settings.measured`, before the first message, and while the last one could not be used.
+        """
+        spec = self._settings.measured
+        if spec is None:
+            return None
+        positions = self._positions if spec.joint_names else ({}, _ANY_TIME_NS)
+        pose = (None, _ANY_TIME_NS) if spec.joints else self._newest_pose()
+        if positions is None or pose is None:
+            return None
+        return spec.setpoint(positions[0], pose[0]), min(positions[1], pose[1])
+
+    def streams(self) -> tuple[StreamHealth, ...]:
+        """Rate and age of each input. From any thread."""
+        return self._statistics.health(self._now_ns(), time.monotonic())
+
     def destroy(self) -> None:
-        """End all subscriptions."""
+        """End all subscriptions and threads."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
+        for worker in self._workers:
+            worker.stop(_STOP_S)
+        self._workers.clear()
+        self._handover.destroy()
+        if self._transforms is not None:
+            self._transforms.destroy()
+        self._positions = self._pose = None
+
+    # What is subscribed to.
 
     def _subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None], profile: Any = qos.SENSOR) -> str:
-        options = qos.overridable()
+        options, profile = qos.overridable(), qos.own(profile)
         subscription = self._node.create_subscription(kind, topic, callback, profile, qos_overriding_options=options)
         self._subscriptions.append(subscription)
         return subscription.topic_name
 
+    def _subscribe_camera(self, camera: CameraSpec) -> str:
+        topic = f"camera/{camera.name}/image_raw"
+        if self._settings.image_transport == "raw":
+            return self._subscribe(Image, topic, partial(self._on_image, camera))
+        decoder = self._worker(partial(self._decode, camera), f"decode {camera.name}")
+        return self._subscribe(CompressedImage, f"{topic}/compressed", decoder.submit)
+
+    def _follow_pose(self) -> str:
+        settings, frame = self._settings, self._bundle.actions.frame
+        if settings.pose_source == "topic":
+            return self._subscribe(PoseStamped, "ee_pose", self._on_pose)
+        self._transforms = ToolTransforms(self._node, frame, settings.tool_frame, settings.tf_timeout_s)
+        self._locator = self._worker(self._locate, "transforms")
+        return self._transforms.name
+
+    def _worker(self, work: Callable[[Any], None], name: str) -> LatestOnlyWorker[Any]:
+        self._workers.append(LatestOnlyWorker(work, name))
+        return self._workers[-1]
+
+    # Messages: on the executor's thread.
+
     def _on_image(self, camera: CameraSpec, message: Image) -> None:
         topic = self._camera_topics[camera.name]
-        self._put(topic, message, lambda: rgb_pixels(message, topic, camera.height, camera.width))
+        self._on_pixels(topic, message, lambda: rgb_pixels(message, topic, camera.height, camera.width))
+
+    def _on_pixels(self, topic: str, message: Any, pixels: Callable[[], Any]) -> None:
+        if self._locator is not None and topic == self._camera_topics[self._bundle.cameras[0].name]:
+            self._locator.submit(stamp_ns(message.header.stamp))
+        self._put(topic, stamp_ns(message.header.stamp), pixels)
 
     def _on_joints(self, message: JointState) -> None:
-        if self._joint_topic is not None:
-            self._put(self._joint_topic, message, lambda: self._joint_positions(message))
+        assert self._joint_topic is not None
+        topic = self._joint_topic
+        moment_ns = stamp_ns(message.header.stamp)
+        self._positions = self._put(topic, moment_ns, lambda: joint_positions(message, topic, self._joints))
 
     def _on_pose(self, message: PoseStamped) -> None:
-        if self._pose_topic is not None:
-            self._put(self._pose_topic, message, lambda: self._pose(message))
+        assert self._pose_topic is not None
+        topic, frame = self._pose_topic, self._bundle.actions.frame
+        self._pose = self._put(topic, stamp_ns(message.header.stamp), lambda: pose_in(message, topic, frame))
 
     def _on_instruction(self, message: String) -> None:
         if not message.data.strip():
@@ -103,34 +199,42 @@ class ObservationInputs:
         self._instruction = message.data
         self._advance()
 
-    def _put(self, topic: str, message: Any, convert: Callable[[], Any]) -> None:
+    # Slow work: on its own threads, which hand the result to the executor's.
+
+    def _decode(self, camera: CameraSpec, message: CompressedImage) -> None:
+        topic = self._camera_topics[camera.name]
+        pixels = _outcome(lambda: rgb_pixels_of_compressed(message, topic, camera.height, camera.width))
+        self._handover.post(topic, lambda: self._on_pixels(topic, message, pixels))
+
+    def _locate(self, moment_ns: int) -> None:
+        transforms, topic = self._transforms, self._pose_topic
+        if transforms is not None and topic is not None:
+            pose = _outcome(lambda: transforms.at(moment_ns))
+            self._handover.post(topic, lambda: self._put(topic, moment_ns, pose))
+
+    def _newest_pose(self) -> tuple[ToolPose, int] | None:
+        if self._transforms is None:
+            return self._pose
+        try:
+            return self._transforms.newest()
+        except QvlaError:
+            return None
+
+    # Observations.
+
+    def _put(self, topic: str, moment_ns: int, convert: Callable[[], Any]) -> tuple[Any, int] | None:
+        """Add what `convert` gives to the stream, which may complete an observation. None when it cannot be used."""
         try:
             value = convert()
         except QvlaError as error:
             self._refused[topic] = str(error)
             self._synchronizer.discard(topic)
-            return
+            return None
         self._refused.pop(topic, None)
-        self._synchronizer.put(topic, stamp_ns(message.header.stamp), value)
+        self._statistics.note(topic, moment_ns, time.monotonic())
+        self._synchronizer.put(topic, moment_ns, value)
         self._advance()
-
-    def _pose(self, message: PoseStamped) -> Pose:
-        found, frame = message.header.frame_id, self._bundle.actions.frame
-        if found != frame:
-            fix = f"transform the pose into {frame!r}, or name that frame if it is in it already"
-            raise QvlaError(f"frame_id on {self._pose_topic}", repr(found), f"{frame!r}, the bundle's frame", fix)
-        return message.pose
-
-    def _joint_positions(self, message: JointState) -> dict[str, float]:
-        if len(message.name) != len(message.position):
-            found = f"{len(message.name)} names, {len(message.position)} positions"
-            fix = "correct the driver that fills the message"
-            raise QvlaError(f"joints on {self._joint_topic}", found, "one position a name", fix)
-        lacking = [name for name in self._joints if name not in message.name]
-        if lacking:
-            fix = f"publish them under these names, or remap {self._joint_topic} to the topic that has them"
-            raise QvlaError(f"joints on {self._joint_topic}", list(message.name), f"also {', '.join(lacking)}", fix)
-        return dict(zip(message.name, message.position, strict=True))
+        return value, moment_ns
 
     def _advance(self) -> None:
         if self._instruction is None or self._refused:
@@ -144,11 +248,8 @@ class ObservationInputs:
             return
         images = {name: samples.values[topic] for name, topic in self._camera_topics.items()}
         joints = {} if self._joint_topic is None else samples.values[self._joint_topic]
-        position = quaternion = None
-        if self._pose_topic is not None:
-            pose = samples.values[self._pose_topic]
-            position = (pose.position.x, pose.position.y, pose.position.z)
-            quaternion = (pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w)
+        pose = None if self._pose_topic is None else samples.values[self._pose_topic]
+        position, quaternion = (None, None) if pose is None else (pose.position_m, pose.quaternion_xyzw)
         proprioception = proprioception_vector(self._names, joints, position, quaternion)
         newest_ns = max(samples.stamps_ns[topic] for topic in self._camera_topics.values())
         self._deliver(Observation(images, proprioception, self._instruction, newest_ns, samples.stamps_ns))
@@ -162,3 +263,17 @@ class ObservationInputs:
 
     def _now_ns(self) -> int:
         return self._node.get_clock().now().nanoseconds
+
+
+def _outcome(work: Callable[[], Any]) -> Callable[[], Any]:
+    """Do `work` now; what is returned gives its result, or raises its QvlaError, when called."""
+    try:
+        value = work()
+    except QvlaError as error:
+        failure = error
+
+        def fail() -> Any:
+            raise failure
+
+        return fail
+    return lambda: value

@@ -20,8 +20,8 @@ _MAX_SECONDS = 3600.0
 class ParameterSpec:
     """One parameter; its type is the default's. minimum, maximum: inclusive, of a number. choices: of a string.
 
-    dynamic: may be set while the node runs; the others are fixed at the start. kind: the type where the default does not
-    tell it, as an empty list does not.
+    dynamic: may be set while the node runs; the others are fixed at the start. kind: the type where the default does
+    not tell it, as an empty list does not.
     """
 
     name: str
