@@ -11,9 +11,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from qvla_ros.cli.real_time_options import add_real_time_options, real_time_of, refuse_without_real_time
 from qvla_ros.cli.task_ids import task_ids_of
 from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.runner import Plan
+from qvla_ros.simulation.real_time import RealTime
 
 HELP = "run bundles in LIBERO from the same initial states, one policy node a bundle, and print a paired table"
 
@@ -37,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init_state_offset", type=int, default=0, help="first official initial state")
     parser.add_argument("--seed", type=int, default=0, help="fixes what the initial states leave open")
     parser.add_argument("--backend", default="onnxruntime", help="engine of the policy nodes")
+    parser.add_argument(
+        "--latency_s",
+        help="let simulated time go on while the policy thinks: seconds, or measured (default: it stands still)",
+    )
+    parser.add_argument("--handover", default="skip", help="with --latency_s: skip, restart or wait")
+    add_real_time_options(parser, observation_period_s=0.0)
     parser.add_argument("--no_video", action="store_true", help="record no video")
     parser.add_argument(
         "--out",
@@ -60,10 +68,21 @@ def run(args: argparse.Namespace) -> int:
             backend=args.backend,
             seed=args.seed,
             video=not args.no_video,
+            real_time=real_time_or_none(args),
         )
         lead = f"{', '.join(bundles)} on {plan.task_suite_name}, {plan.num_trials_per_task} episodes a task."
         evaluate(plan, args.out, "Evaluation", lead, shlex.join(["qvla", *sys.argv[1:]]))
     return 0
+
+
+def real_time_or_none(args: argparse.Namespace) -> RealTime | None:
+    """None without --latency_s: the simulation waits for the policy."""
+    if args.latency_s is not None:
+        return real_time_of(args, args.latency_s, args.handover)
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    refuse_without_real_time(args, parser.parse_args([]))
+    return None
 
 
 def evaluate(plan: Plan, out_dir: Path, title: str, lead: str, command: str, analysis_path: Path | None = None) -> None:

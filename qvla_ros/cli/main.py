@@ -48,6 +48,7 @@ WORKSTATION = {
 ROBOT = {
     "inspect": Verb("qvla_ros.cli.inspect", "what a bundle holds and whether it is intact"),
     "eval": Verb("qvla_ros.cli.eval", "paired LIBERO episodes through ROS 2: success, latency, size"),
+    "latency_sweep": Verb("qvla_ros.cli.latency_sweep", "success against latency, in LIBERO's simulated time"),
     "demo": Verb("qvla_ros.cli.demo", "quantize the bundled policy, run it, write a report"),
 }
 VERBS = WORKSTATION | ROBOT

@@ -41,12 +41,12 @@ class EpisodeDisplay:
         """Show one event of the bridge; unknown ones are ignored."""
         kind = event["event"]
         if kind == "episode_start":
-            description = f"{event['policy']}: {event['instruction']}"
+            description = f"{_runner(event)}: {event['instruction']}"
             self._progress.reset(self._steps, description=description, total=event["max_steps"], visible=True)
         elif kind == "step":
             self._progress.update(self._steps, completed=event["step"])
         elif kind == "episode":
-            self._score.setdefault(event["policy"], []).append(bool(event["success"]))
+            self._score.setdefault(_runner(event), []).append(bool(event["success"]))
             self._progress.update(self._episodes, advance=1, description=self._standings())
             if self._progress.disable:
                 self._lines.print(self._line(event), soft_wrap=True)
@@ -58,6 +58,11 @@ class EpisodeDisplay:
         done = sum(map(len, self._score.values()))
         outcome = "solved" if event["success"] else "failed"
         return (
-            f"[{done}/{self._total}] {event['policy']}: {event['instruction']} (state {event['init_state']}): "
+            f"[{done}/{self._total}] {_runner(event)}: {event['instruction']} (state {event['init_state']}): "
             f"{outcome} in {event['steps']} steps, {event['duration_s']:.1f} s"
         )
+
+
+def _runner(event: Mapping[str, Any]) -> str:
+    """The policy, and in real time the conditions under which it runs."""
+    return " ".join(filter(None, (event["policy"], event.get("label"))))

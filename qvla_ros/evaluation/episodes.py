@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from qvla_ros.errors import QvlaError
+from qvla_ros.simulation.real_time import Conditions
 from qvla_ros.statistics import percentiles, wilson_interval
 
 
@@ -18,7 +19,7 @@ class Episode:
     """One attempt of one policy at one task from one initial state.
 
     inference_ms and stamp_to_command_ms hold one number a chunk that carried it; jerk_m_s3 is the root mean square over
-    the episode.
+    the episode. conditions, hold_steps (without a plan) and latency_s (mean over chunks): in real time only.
     """
 
     policy: str
@@ -32,6 +33,9 @@ class Episode:
     stamp_to_command_ms: tuple[float, ...]
     jerk_m_s3: float | None
     video: str | None
+    conditions: Conditions | None = None
+    hold_steps: int | None = None
+    latency_s: float | None = None
 
     @property
     def start(self) -> tuple[int, int]:
@@ -54,10 +58,22 @@ def parse_episode(event: Mapping[str, Any]) -> Episode:
             stamp_to_command_ms=_numbers(event["stamp_to_command_ms"]),
             jerk_m_s3=None if event.get("jerk_m_s3") is None else float(event["jerk_m_s3"]),
             video=event.get("video"),
+            **_in_real_time(event),
         )
     except (KeyError, TypeError, ValueError) as error:
         fix = "run the bridge and the evaluation from one release"
         raise QvlaError("bridge episode line", repr(error), "the keys in docs/architecture.md", fix) from error
+
+
+def _in_real_time(event: Mapping[str, Any]) -> dict[str, Any]:
+    if event.get("conditions") is None:
+        return {}
+    names = [item.name for item in fields(Conditions)]
+    return {
+        "conditions": Conditions(**{name: event["conditions"][name] for name in names}),
+        "hold_steps": int(event["real_time"]["hold_steps"]),
+        "latency_s": event["real_time"]["latency_s"],
+    }
 
 
 def _numbers(values: Iterable[Any]) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from qvla_ros.evaluation.analysis import Analysis
 from qvla_ros.evaluation.episodes import Episode, summarize
+from qvla_ros.evaluation.latency import LatencyPoint
 from qvla_ros.statistics import wilson_interval
 
 # From "nothing stored" to "as it was": light grey, then darker with every bit-width.
@@ -39,7 +40,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def policy_colours(policies: Sequence[str]) -> list[str]:
+def policy_colours(policies: Sequence[object]) -> list[str]:
     """One colour a policy, in their order."""
     return [POLICY_COLOURS[index % len(POLICY_COLOURS)] for index in range(len(policies))]
 
@@ -123,6 +124,26 @@ def success_by_task(episodes: Sequence[Episode], policies: Sequence[str], instru
         axes.invert_yaxis()
         axes.legend(loc="upper left", bbox_to_anchor=(1.06, 1.0))
         return _svg(figure)
+
+
+def success_versus_latency(points: Sequence[LatencyPoint], chunk_s: float) -> Figure:
+    """Success against latency with Wilson 95 % intervals, one line a policy and handover; dashed: a chunk's length."""
+    with _figure(6.4, 3.6) as (figure, axes):
+        series = list(dict.fromkeys((point.policy, point.handover) for point in points))
+        width_ms = 1e3 * max((point.latency_s for point in points), default=0.0)
+        several = len({policy for policy, _ in series}) > 1
+        for index, ((policy, handover), colour) in enumerate(zip(series, policy_colours(series), strict=True)):
+            own = [point for point in points if (point.policy, point.handover) == (policy, handover)]
+            # Intervals side by side, where they would hide each other.
+            at_ms = [1e3 * point.latency_s + 0.008 * width_ms * (index - (len(series) - 1) / 2) for point in own]
+            rates = [100 * point.successes / point.trials for point in own]
+            label = f"{policy}: {handover}" if several else handover
+            axes.vlines(at_ms, *(np.array([point.interval for point in own]).T * 100), color=colour, alpha=0.45)
+            axes.plot(at_ms, rates, marker="o", markersize=4, color=colour, label=label)
+        axes.axvline(1e3 * chunk_s, color="#8a8f98", linestyle="--", linewidth=1, label="length of a chunk")
+        axes.set(xlabel="latency, ms of simulated time", ylabel="success, % (line: 95 % interval)", ylim=(-3, 103))
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        return figure
 
 
 def _mark_parts(axes: Axes, names: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from qvla_ros.bundle import Bundle
 from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.episodes import Episode, parse_episode
 from qvla_ros.evaluation.processes import Child, private_ros_environment, start, stop, stopped_at_the_end
+from qvla_ros.simulation.real_time import RealTime
 
 # A bridge that loses a policy says so itself, in words of the episode; it is given this long to do it.
 BRIDGE_LAST_WORD_S = 20.0
@@ -42,7 +43,7 @@ class Plan:
 
     Episodes run from the official initial states init_state_offset .. init_state_offset + num_trials_per_task - 1 of
     each task, for every policy in turn. video: record the first episode of each policy. The suite "fake" has no
-    physics: it tries the wiring.
+    physics: it tries the wiring. real_time: what each start is run under; None: once, in lock-step.
     """
 
     bundles: Mapping[str, Path]
@@ -53,6 +54,7 @@ class Plan:
     backend: str
     seed: int
     video: bool
+    real_time: RealTime | None = None
 
     def __post_init__(self) -> None:
         for name in self.bundles:
@@ -66,7 +68,8 @@ class Plan:
 
     @property
     def episode_count(self) -> int:
-        return len(self.bundles) * len(self.task_ids) * self.num_trials_per_task
+        conditions = 1 if self.real_time is None else len(self.real_time.conditions())
+        return len(self.bundles) * len(self.task_ids) * self.num_trials_per_task * conditions
 
 
 def camera_size(bundles: Iterable[Bundle]) -> int:
@@ -107,7 +110,9 @@ def run(plan: Plan, camera_size: int, out_dir: Path, on_event: Callable[[Event],
 
 def policy_arguments(plan: Plan, name: str, directory: Path) -> list[str]:
     """Arguments of the Python that runs one policy node, in the namespace /name."""
-    parameters = {"bundle": str(directory.resolve()), "backend": plan.backend, "autostart": True}
+    parameters: dict[str, object] = {"bundle": str(directory.resolve()), "backend": plan.backend, "autostart": True}
+    if plan.real_time is not None:
+        parameters["use_sim_time"] = True
     return ["-m", "qvla_ros.nodes.policy", *ros_arguments(parameters), "--remap", f"__ns:=/{name}"]
 
 
@@ -124,6 +129,7 @@ def bridge_arguments(plan: Plan, camera_size: int, out_dir: Path) -> list[str]:
         "camera_size": camera_size,
         "output_dir": str(out_dir.resolve()),
         "video_dir": str((out_dir / "video").resolve()) if plan.video else "",
+        **({} if plan.real_time is None else plan.real_time.parameters()),
     }
     return ["-m", "qvla_ros.nodes.libero_bridge", *ros_arguments(parameters)]
 

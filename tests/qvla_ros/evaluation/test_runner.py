@@ -16,6 +16,7 @@ import pytest
 from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation import runner
 from qvla_ros.evaluation.processes import private_ros_environment, start, stop
+from qvla_ros.simulation.real_time import RealTime
 
 STUBBORN = (
     "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]; print('up', flush=True); time.sleep(99)"
@@ -173,3 +174,16 @@ def test_parameters_are_written_as_yaml() -> None:
     assert runner.ros_arguments({"tasks": [0, 1], "video": "", "fast": True, "names": ["a"]}) == [
         *("--ros-args", "-p", "tasks:=[0, 1]", "-p", 'video:=""', "-p", "fast:=true", "-p", 'names:=["a"]')
     ]
+
+
+def test_in_real_time_policies_follow_simulated_time_and_every_condition_counts(
+    plan: runner.Plan, tmp_path: Path
+) -> None:
+    real_time = RealTime((0.0, 0.1), ("skip", "wait"), faults=("kill@3",))
+    sweep = runner.Plan(**{**vars(plan), "num_trials_per_task": 3, "real_time": real_time})
+    assert (plan.episode_count, sweep.episode_count) == (1, 12)
+    assert "use_sim_time:=true" in runner.policy_arguments(sweep, "float", tmp_path)
+    assert not any("use_sim_time" in argument for argument in runner.policy_arguments(plan, "float", tmp_path))
+    arguments = runner.bridge_arguments(sweep, 256, tmp_path)
+    assert {'timing:="real_time"', "latencies_s:=[0.0, 0.1]", 'handovers:=["skip", "wait"]'} < set(arguments)
+    assert not any("timing" in argument for argument in runner.bridge_arguments(plan, 256, tmp_path))
