@@ -47,6 +47,8 @@ WORKSTATION = {
 }
 ROBOT = {
     "inspect": Verb("qvla_ros.cli.inspect", "what a bundle holds and whether it is intact"),
+    "record": Verb("qvla_ros.cli.record", "what running policies see and do, in a bag"),
+    "replay": Verb("qvla_ros.cli.replay", "a policy again on a bag, compared with the chunks in it"),
     "eval": Verb("qvla_ros.cli.eval", "paired LIBERO episodes through ROS 2: success, latency, size"),
     "latency_sweep": Verb("qvla_ros.cli.latency_sweep", "success against latency, in LIBERO's simulated time"),
     "demo": Verb("qvla_ros.cli.demo", "quantize the bundled policy, run it, write a report"),

@@ -15,12 +15,13 @@ from qvla_offline.calibration import calibration_sha256, policy_needs, read_cali
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.datasets.lerobot_reader import read_lerobot
-from qvla_offline.datasets.sources import BagSource, LeRobotSource, find_source
+from qvla_offline.datasets.sources import LeRobotSource, find_source
 from qvla_offline.export.robot import LIBERO
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from qvla_ros.errors import QvlaError
+from qvla_ros.recording.source import BagSource
 
 EXAMPLES = Path(__file__).parents[3] / "config" / "calibration"
 

@@ -1,0 +1,108 @@
+"""Which messages of a bag belong together: by the policy node's own rule, or as a recorded chunk says."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from qvla_ros.errors import QvlaError
+from qvla_ros.observation import Samples, Synchronizer, Waiting
+from qvla_ros.recording.bag import Bag, header_stamp_ns
+from qvla_ros.recording.source import EXAMPLE, BagSource, InputTopics
+
+_HISTORY_S = 1.0  # how far back a stream is searched for what belongs to another stream's late message
+
+
+@dataclass(frozen=True)
+class Moment:
+    """topic -> how-manieth message of it; topic -> its stamp (ns); stamp of the newest image; the instruction."""
+
+    messages: Mapping[str, int]
+    stamps_ns: Mapping[str, int]
+    stamp_ns: int
+    instruction: str
+
+
+def synchronized_moments(bag: Bag, source: BagSource, topics: InputTopics) -> list[Moment]:
+    """When the policy node would have had a complete observation, had it listened to what the bag recorded.
+
+    QvlaError when there is no such moment: it says what the last one lacked.
+    """
+    synchronizer = Synchronizer(topics.stamped(), source.max_spread_s, max(_HISTORY_S, 2 * source.max_spread_s))
+    counts: Counter[str] = Counter()
+    latest_ns: dict[str, int] = {}
+    now_ns, text, moments = 0, source.instruction, []
+    reason = "there are no messages"
+    for message in bag.messages([*topics.stamped(), *filter(None, (topics.instruction,))], "stamps"):
+        topic = message.topic
+        if topic == topics.instruction:
+            text = bag.decode(message).data
+            continue
+        stamp_ns = header_stamp_ns(message.data)
+        # A stream's own stamps going back mean that the clock did (a simulation was reset); else streams just overlap.
+        now_ns = stamp_ns if stamp_ns < latest_ns.get(topic, 0) else max(now_ns, stamp_ns)
+        latest_ns[topic] = stamp_ns
+        synchronizer.put(topic, stamp_ns, counts[topic])
+        counts[topic] += 1
+        if topic not in topics.cameras:
+            continue
+        found = synchronizer.collect(now_ns)
+        if isinstance(found, Waiting):
+            reason = found.reason
+        elif isinstance(found, Samples) and text is None:
+            reason = f"no instruction yet on {topics.instruction}"
+        elif isinstance(found, Samples) and text is not None:
+            newest_ns = max(found.stamps_ns[camera] for camera in topics.cameras)
+            moments.append(Moment(dict(found.values), dict(found.stamps_ns), newest_ns, text))
+    if not moments:
+        _refuse(bag.path, reason)
+    return moments
+
+
+def _refuse(path: Path, reason: str) -> None:
+    fix = f"check the stamps, or raise max_spread_s in a YAML file like {EXAMPLE}"
+    raise QvlaError(f"{path}: observations", reason, "a moment with a message of every topic", fix)
+
+
+@dataclass(frozen=True)
+class Stamped:
+    """A message of a stream: how-manieth, when it arrived at the recorder."""
+
+    index: int
+    received_ns: int
+
+
+StampIndex = Mapping[str, Mapping[int, list[Stamped]]]  # topic -> stamp (ns) -> messages with it
+
+
+def index_stamps(bag: Bag, topics: Iterable[str]) -> StampIndex:
+    """Where in the bag the messages of each stamp are."""
+    found: dict[str, dict[int, list[Stamped]]] = {topic: defaultdict(list) for topic in topics}
+    counts: Counter[str] = Counter()
+    for message in bag.messages(list(found), "stamps"):
+        place = Stamped(counts[message.topic], message.received_ns)
+        found[message.topic][header_stamp_ns(message.data)].append(place)
+        counts[message.topic] += 1
+    return found
+
+
+def moment_of(
+    stamps_ns: Mapping[str, int], received_ns: int, instruction: str, topics: InputTopics, index: StampIndex
+) -> Moment | str:
+    """The moment whose samples have these stamps (topic -> ns); else which of them the bag lacks.
+
+    received_ns: when the chunk that names them arrived; of several messages with one stamp (a simulation was reset),
+    the one that arrived nearest to it is meant.
+    """
+    messages = {}
+    for topic in topics.stamped():
+        if topic not in stamps_ns:
+            return f"it was not computed from {topic}, but from {', '.join(stamps_ns) or 'what it does not say'}"
+        places = index[topic].get(stamps_ns[topic])
+        if not places:
+            return f"the bag lacks the message on {topic} that was stamped {stamps_ns[topic] * 1e-9:.6f} s"
+        messages[topic] = min(places, key=lambda place: abs(place.received_ns - received_ns)).index
+    newest_ns = max(stamps_ns[camera] for camera in topics.cameras)
+    return Moment(messages, {topic: stamps_ns[topic] for topic in messages}, newest_ns, instruction)

@@ -1,0 +1,134 @@
+"""What a policy reads and under which names a bag has it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from qvla_ros.errors import QvlaError
+from qvla_ros.observation import POSE_NAMES, joint_names
+from qvla_ros.strict_json import parse
+
+EXAMPLE = "config/calibration/ros2_bag.yaml"
+IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+JOINTS, POSE, TEXT = "sensor_msgs/msg/JointState", "geometry_msgs/msg/PoseStamped", "std_msgs/msg/String"
+
+
+@dataclass(frozen=True)
+class BagSource:
+    """A ROS 2 bag and on which topics it has what the policy reads; by default those of the policy node.
+
+    cameras: the policy's camera -> topic (raw or compressed). joint_names: name of the policy's proprioception -> name
+    in JointState, where they differ. pose_frame: frame_id of the poses, if not the one of the robot's description.
+    instruction: for the whole bag, instead of a topic. max_spread_s: how far apart the stamps of one observation lie.
+    """
+
+    ros2_bag: str
+    cameras: dict[str, str] | None = None
+    joint_states: str = "joint_states"
+    joint_names: dict[str, str] | None = None
+    ee_pose: str = "ee_pose"
+    pose_frame: str | None = None
+    instruction_topic: str = "instruction"
+    instruction: str | None = None
+    max_spread_s: float = 0.05
+
+
+@dataclass(frozen=True)
+class PolicyInputs:
+    """What a policy reads: its cameras, names of its proprioception (none if it reads none), frame of its poses."""
+
+    cameras: tuple[str, ...]
+    proprioception: tuple[str, ...]
+    pose_frame: str
+
+
+@dataclass(frozen=True)
+class InputTopics:
+    """Topics of a bag; joints, pose and instruction are None where they are not needed."""
+
+    cameras: tuple[str, ...]
+    joints: str | None
+    pose: str | None
+    instruction: str | None
+
+    def stamped(self) -> list[str]:
+        return [*self.cameras, *filter(None, (self.joints, self.pose))]
+
+
+def find_topics(
+    types: Mapping[str, str],
+    path: Path,
+    source: BagSource,
+    inputs: PolicyInputs,
+    among: Collection[str] | None = None,
+) -> InputTopics:
+    """The topics of `inputs` in a bag with these `types` (topic -> type); the bag's `path` is for messages.
+
+    A relative name may stand in any one namespace. among: only these topics, if any of them fits the name. QvlaError
+    lists what there is.
+    """
+
+    def find(key: str, names: Sequence[str], kinds: tuple[str, ...]) -> str:
+        fitting = [topic for topic, kind in types.items() if kind in kinds]
+        found = next(filter(None, ([topic for topic in types if _is_called(topic, name)] for name in names)), [])
+        found = [topic for topic in found if among is not None and topic in among] or found
+        if len(found) != 1 or found[0] not in fitting:
+            got = ", ".join(f"{topic} ({types[topic]})" for topic in found) or "no such topic"
+            present = ", ".join(fitting) or "none; it has " + ", ".join(sorted(types))
+            fix = f"name the topic as {key} in a YAML file like {EXAMPLE}, and pass that file"
+            raise QvlaError(f"{path}: {names[0]}", got, f"one topic of type {' or '.join(kinds)}: {present}", fix)
+        return found[0]
+
+    def find_camera(camera: str) -> str:
+        usual = f"camera/{camera}/image_raw"
+        named = (source.cameras or {}).get(camera)
+        names = [usual, f"{usual}/compressed"] if named is None else [named]
+        used = [name for name in names if any(_is_called(topic, name) for topic in among or ())]
+        return find(f"cameras.{camera}", used or names, (IMAGE, COMPRESSED_IMAGE))
+
+    has_pose = any(name in POSE_NAMES for name in inputs.proprioception)
+    has_text = source.instruction is None
+    return InputTopics(
+        cameras=tuple(find_camera(camera) for camera in inputs.cameras),
+        joints=find("joint_states", (source.joint_states,), (JOINTS,)) if joint_names(inputs.proprioception) else None,
+        pose=find("ee_pose", (source.ee_pose,), (POSE,)) if has_pose else None,
+        instruction=find("instruction_topic", (source.instruction_topic,), (TEXT,)) if has_text else None,
+    )
+
+
+def _is_called(topic: str, name: str) -> bool:
+    return topic == name or (name[:1] != "/" and topic.endswith(f"/{name}"))
+
+
+def find_bag(path: Path) -> tuple[Path, BagSource]:
+    """The bag that `path` is, or that the YAML file `path` describes, and its description."""
+    if path.suffix not in (".yaml", ".yml"):
+        if not path.exists():
+            fix = "name a bag's directory, its .mcap or .db3 file, or a YAML file about it"
+            raise QvlaError("bag", path, "a file or directory that exists", fix)
+        return path, BagSource(str(path))
+    return read_description(path, {"ros2_bag": BagSource}, "a YAML file about a ROS 2 bag")
+
+
+def read_description(path: Path, kinds: Mapping[str, Any], expected: str) -> tuple[Path, Any]:
+    """Where the recording is that the YAML file `path` describes, and its description: an instance of the one of
+    `kinds` (key that holds the recording's path -> dataclass) whose key the file has."""
+    fix = "write it after the examples in config/calibration/"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise QvlaError(str(path), error, expected, fix) from None
+    named = [kind for kind in kinds if isinstance(content, dict) and kind in content]
+    if len(named) != 1:
+        found = f"{len(named)} of the keys {' and '.join(kinds)}"
+        raise QvlaError(str(path), found, "one: the path of the recording", fix)
+    source = parse(kinds[named[0]], content, path.name, fix)
+    root = path.parent / content[named[0]]
+    if not root.exists():
+        raise QvlaError(f"{path.name}.{named[0]}", root, "a path relative to the YAML file", "correct it")
+    return root, source
