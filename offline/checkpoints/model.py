@@ -162,9 +162,12 @@ class OpenVLAOFT(VisionLanguageModel):
         """Hidden states [B, K * A, D] that the head reads: the last prompt token's, then all placeholders' but one."""
         return self.decode(inputs)[0]
 
-    def decode(self, inputs: PolicyInputs) -> tuple[Tensor, Tensor]:
-        """Hidden states of the action slots [B, K * A, D] and of the image patches [B, images * patches, D]."""
-        context = self.context(inputs)
+    def decode(self, inputs: PolicyInputs, context: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Hidden states of the action slots [B, K * A, D] and of the image patches [B, images * patches, D].
+
+        context: of the same inputs, where it is at hand.
+        """
+        context = self.context(inputs) if context is None else context
         prompt = context[1]
         placeholders = prompt.new_zeros(len(prompt), self.config.decoding.num_placeholders, prompt.shape[-1])
         return self._decode(inputs, context, placeholders)

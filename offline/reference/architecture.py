@@ -6,7 +6,8 @@ import math
 from dataclasses import replace
 
 import torch
-from qvla_offline.checkpoints.config import DecodingConfig, PolicyConfig, TextConfig, VisionConfig
+from qvla_offline.checkpoints.backbones import VisionConfig
+from qvla_offline.checkpoints.config import DecodingConfig, PolicyConfig, TextConfig
 from qvla_offline.checkpoints.model import OpenVLAOFT
 from qvla_offline.reference.tokenizer import padded_vocabulary
 from tokenizers import Tokenizer

@@ -1,7 +1,10 @@
-"""Training-only heads: where are the object and its container? They make the policy look; a checkpoint has none.
+"""Training-only heads that make the policy look and listen; a checkpoint has none.
 
 What a policy must see is small in the picture and reaches the action loss only through many layers. Telling the decoder
-the two positions directly (the simulator knows them) is what makes it learn from few images.
+the positions of object and container directly (the simulator knows them) is what makes it learn from few images. That
+did not make it listen: where the scene gives the object away, the sentence is read last. So two more heads take the
+way from word to object apart: which sentence was said (from the action slots), and, given the sentence as a number,
+where its object is (from the patches before any word has met them). What is left to learn is to bring the two together.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from torch.nn import functional as F
 
 UNIT_M = 0.1  # one unit of the heads' outputs
 NUM_TARGETS = 2  # the object, the container
+MAX_SENTENCES = 128
+SENTENCE_WIDTH = 64
+TOLD_WEIGHT = 0.1  # a cross entropy, which counts in other units than the position errors
 
 
 class PositionHeads(nn.Module):
@@ -35,3 +41,32 @@ def position_loss(heads: PositionHeads, slots: Tensor, patches: Tensor, position
     """Mean smooth-L1 error of both estimates; positions_m: [B, 2, 3]."""
     target = positions_m / UNIT_M
     return torch.stack([F.smooth_l1_loss(guess, target, beta=0.2) for guess in heads(slots, patches)]).mean()
+
+
+class GroundingHeads(nn.Module):
+    """A vector for each sentence of the training set, told from the action slots and looked for among the patches."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.sentences = nn.Embedding(MAX_SENTENCES, SENTENCE_WIDTH)
+        self.told = nn.Linear(hidden_size, SENTENCE_WIDTH)
+        self.seen = nn.Linear(hidden_size, SENTENCE_WIDTH)
+        self.place = nn.Linear(hidden_size, 2)
+        nn.init.normal_(self.sentences.weight, std=SENTENCE_WIDTH**-0.5)
+
+    def forward(self, slots: Tensor, unread_patches: Tensor, sentence: Tensor) -> tuple[Tensor, Tensor]:
+        """(scores of each sentence [B, MAX_SENTENCES], horizontal position of its object [B, 2] in UNIT_M, world).
+
+        slots: [B, n, D], from the decoder; unread_patches: [B, N, D], as they enter it; sentence: int64 [B].
+        """
+        told = self.told(slots.mean(dim=1)) @ self.sentences.weight.T
+        attention = (self.seen(unread_patches) @ self.sentences(sentence)[..., None]).softmax(dim=1)  # [B, N, 1]
+        return told, (attention * self.place(unread_patches)).sum(dim=1)
+
+
+def grounding_loss(
+    heads: GroundingHeads, slots: Tensor, unread_patches: Tensor, sentence: Tensor, object_m: Tensor
+) -> Tensor:
+    """Smooth-L1 error of the object's place plus the cross entropy of the sentence; object_m: [B, 2], world."""
+    told, place = heads(slots, unread_patches, sentence)
+    return F.smooth_l1_loss(place, object_m / UNIT_M, beta=0.2) + TOLD_WEIGHT * F.cross_entropy(told, sentence)

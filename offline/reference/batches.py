@@ -24,19 +24,32 @@ MEANS, STDS = (torch.tensor([pair[part] for pair in (IMAGENET, SYMMETRIC)]) for 
 
 @dataclass(frozen=True)
 class Batch:
-    """inputs, and the answers: normalised chunks [B, 8, 7], positions of object and goal from the hand [B, 2, 3] m."""
+    """inputs, and the answers: normalised chunks [B, 8, 7], positions of object and goal from the hand [B, 2, 3] m,
+    the object's horizontal position in the world [B, 2] m, the number of the sentence int64 [B].
+    """
 
     inputs: PolicyInputs
     chunks: Tensor
     positions_m: Tensor
+    object_m: Tensor
+    sentence: Tensor
 
 
 class Batcher:
     """Turns samples into batches with one dataset's statistics and one tokenizer."""
 
-    def __init__(self, statistics: Mapping[str, Any], tokenizer: Tokenizer, prompt: PromptSpec, device: str) -> None:
+    def __init__(
+        self,
+        statistics: Mapping[str, Any],
+        tokenizer: Tokenizer,
+        prompt: PromptSpec,
+        device: str,
+        sentences: Sequence[str],
+    ) -> None:
+        """sentences: numbered by their places; whoever owns the list may append to it."""
         self.statistics, self.tokenizer, self.prompt, self.device = statistics, tokenizer, prompt, device
         self._prompts: dict[str, np.ndarray] = {}
+        self._sentences = sentences
 
     def batch(self, samples: Samples, instructions: Sequence[str], augmentation: Augmentation, seed: int) -> Batch:
         """`instructions[i]` is the text of task i; all noise follows from `seed`."""
@@ -47,13 +60,16 @@ class Batcher:
         low, high = (self.statistics["proprio"][name] for name in ("q01", "q99"))
         proprio = torch.from_numpy(normalize_proprioception(samples.proprio, low, high).astype(np.float32))
         proprio = proprio + augmentation.proprio_std * torch.randn(proprio.shape, generator=generator)
-        ids, mask = self._padded_prompts([instructions[task] for task in samples.task])
+        texts = [instructions[task] for task in samples.task]
+        ids, mask = self._padded_prompts(texts)
         chunks = normalize_actions(samples.chunks, self.statistics["action"])
         positions = np.stack([samples.object_from_eef_m, samples.goal_from_eef_m], axis=1)
         return Batch(
             inputs=PolicyInputs(pixels, ids, proprio.clamp(-1.0, 1.0), mask).to(self.device),
             chunks=torch.from_numpy(chunks).to(self.device),
             positions_m=torch.from_numpy(positions).to(self.device),
+            object_m=torch.from_numpy((samples.object_from_eef_m + samples.proprio[:, :3])[:, :2]).to(self.device),
+            sentence=torch.tensor([self._sentences.index(text) for text in texts], device=self.device),
         )
 
     def _padded_prompts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:

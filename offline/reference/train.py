@@ -21,7 +21,7 @@ from qvla_offline.checkpoints.save import save_checkpoint
 from qvla_offline.reference.architecture import reference_config
 from qvla_offline.reference.attention import PlainAttention
 from qvla_offline.reference.augment import NONE, Augmentation
-from qvla_offline.reference.auxiliary import position_loss
+from qvla_offline.reference.auxiliary import grounding_loss, position_loss
 from qvla_offline.reference.batches import Batch, Batcher, action_loss_weights
 from qvla_offline.reference.calibration_set import write_calibration_set
 from qvla_offline.reference.samples import Samples, SampleSet, dataset_statistics
@@ -46,25 +46,29 @@ def learning_rate_factor(step: int, options: TrainingOptions, warm_from: int = 0
 
 
 def losses(state: TrainingState, batch: Batch, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """(action error in controller units per number, position error): both scalars."""
-    slots, patches = state.model.decode(batch.inputs)
+    """(action error in controller units per number, error of the auxiliary heads): both scalars."""
+    context = state.model.context(batch.inputs)
+    slots, patches = state.model.decode(batch.inputs, context)
     error = (state.model.action_head(slots).float() - batch.chunks).abs()
-    return (error * weights).mean(), position_loss(state.heads, slots.float(), patches.float(), batch.positions_m)
+    slots, patches, unread = slots.float(), patches.float(), context[0].float()
+    position = position_loss(state.heads["position"], slots, patches, batch.positions_m)
+    grounding = grounding_loss(state.heads["grounding"], slots, unread, batch.sentence, batch.object_m)
+    return (error * weights).mean(), position + grounding
 
 
 def gradients(
     state: TrainingState, batch: Batch, weights: Tensor, options: TrainingOptions
 ) -> tuple[list[Tensor | None], float, float]:
-    """(gradient per parameter of model and heads, None where unused; action error; position error) of one batch."""
+    """(gradient per parameter of model and heads, None where unused; action error; auxiliary error) of one batch."""
     device, in_bfloat16 = weights.device.type, options.precision == "bfloat16"
     attention = PlainAttention() if in_bfloat16 and device == "cpu" else nullcontext()
     with torch.autocast(device, torch.bfloat16, enabled=in_bfloat16), attention:
-        action_error, position_error = losses(state, batch, weights)
-    total = action_error + options.auxiliary_weight * position_error
+        action_error, auxiliary_error = losses(state, batch, weights)
+    total = action_error + options.auxiliary_weight * auxiliary_error
     return (
         list(torch.autograd.grad(total, state.parameters(), allow_unused=True)),
         action_error.item(),
-        position_error.item(),
+        auxiliary_error.item(),
     )
 
 
@@ -92,8 +96,8 @@ def train_step(
     with torch.no_grad():
         torch._foreach_lerp_(list(state.average.parameters()), list(state.model.parameters()), 1.0 - decay)
     state.step += 1
-    action_error, position_error = np.mean([errors for _, *errors in results], axis=0)
-    return float(action_error), float(position_error)
+    action_error, auxiliary_error = np.mean([errors for _, *errors in results], axis=0)
+    return float(action_error), float(auxiliary_error)
 
 
 @contextmanager
@@ -136,11 +140,12 @@ def train(
     if state.step >= options.steps and (options.out / "config.json").exists():
         report(f"nothing to do: step {state.step} of {options.steps} is reached; a larger --steps prolongs the run")
         return state
-    batcher = Batcher(state.statistics, tokenizer, prompt, device)
+    state.number_sentences(training.instructions + validation.instructions)
+    batcher = Batcher(state.statistics, tokenizer, prompt, device, state.sentences)
     weights = action_loss_weights(state.statistics["action"], options.gripper_weight).to(device)
     options.work_dir.mkdir(parents=True, exist_ok=True)
     (options.work_dir / "options.json").write_text(json.dumps(asdict(options), indent=2, default=str) + "\n")
-    history: list[tuple[float, float]] = []  # (action error, position error) of each step since the last save
+    history: list[tuple[float, float]] = []  # (action error, auxiliary error) of each step since the last save
 
     def save() -> None:
         state.save(options.work_dir / "state.pt", options.decay_from)
@@ -185,15 +190,16 @@ def train(
             state.trained_s += now - started
             if now - last_report > REPORT_S:
                 steps = state.step - reported_step
-                action, position = np.mean(history[-steps:], axis=0)
+                action, auxiliary = np.mean(history[-steps:], axis=0)
                 speed = steps * options.batch_size / (now - last_report)
                 report(
-                    f"step {state.step}/{options.steps}  action {action:.4f}  position {position:.4f}  {speed:.1f}/s"
+                    f"step {state.step}/{options.steps}  action {action:.4f}  auxiliary {auxiliary:.4f}  {speed:.1f}/s"
                 )
                 last_report, reported_step = now, state.step
             if now - last_save > options.save_minutes * 60:
                 save()
                 added = sum(part.refresh(NEW_EPISODES_AT_ONCE, options.threads) for part in (training, validation))
+                state.number_sentences(training.instructions + validation.instructions)
                 report(f"{added} new episodes; {len(training)} samples of {training.episode_counts()} episodes")
                 last_save = last_report = time.monotonic()
                 reported_step = state.step

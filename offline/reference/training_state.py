@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import torch
 from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.model import OpenVLAOFT
 from qvla_offline.reference.architecture import initialize
-from qvla_offline.reference.auxiliary import PositionHeads
+from qvla_offline.reference.auxiliary import MAX_SENTENCES, GroundingHeads, PositionHeads
 from qvla_offline.reference.renormalize import renormalize
 from torch import nn
 
 from qvla_ros.atomic import atomic_file
+from qvla_ros.errors import QvlaError
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,23 @@ class TrainingState:
     """What a run has reached; saved whole, so that it goes on at the next step as if never stopped."""
 
     model: OpenVLAOFT
-    heads: PositionHeads
+    heads: nn.ModuleDict  # "position", "grounding": training-only
     average: OpenVLAOFT  # exponential moving average of the weights: what is exported
     optimizer: torch.optim.Optimizer
     statistics: dict[str, Any]
     unnorm_key: str = ""  # of the statistics
+    sentences: list[str] = field(default_factory=list)  # the rows of the grounding heads; training appends
     step: int = 0
     warm_from: int = 0  # where the latest warm-up began
     trained_s: float = 0.0  # wall-clock time spent on all updates so far
+
+    def number_sentences(self, texts: Sequence[str]) -> None:
+        """Give those of `texts` a number that have none yet. QvlaError when there are too many."""
+        self.sentences += [text for text in dict.fromkeys(texts) if text not in self.sentences]
+        if len(self.sentences) > MAX_SENTENCES:
+            fix = "leave suites out of --demonstrations, or raise MAX_SENTENCES and train from nothing"
+            found = f"{len(self.sentences)} different ones"
+            raise QvlaError("instructions of the demonstrations", found, f"at most {MAX_SENTENCES}", fix)
 
     def parameters(self) -> list[nn.Parameter]:
         """All that is trained."""
@@ -77,6 +87,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "statistics": json.dumps(self.statistics),
             "unnorm_key": self.unnorm_key,
+            "sentences": list(self.sentences),
             "step": self.step,
             "warm_from": self.warm_from,
             "trained_s": self.trained_s,
@@ -95,11 +106,12 @@ class TrainingState:
             saved.update({name: value for name, value in group.items() if name != "params"})  # options of this run
         self.optimizer.load_state_dict(payload["optimizer"])
         self.statistics = json.loads(payload["statistics"])
-        self.unnorm_key = payload.get("unnorm_key", "")  # older states do not say
+        self.unnorm_key = payload["unnorm_key"]
+        self.sentences = payload["sentences"]
         self.step = payload["step"]
-        self.warm_from = payload.get("warm_from", 0)
-        self.trained_s = payload.get("trained_s", 0.0)
-        if payload.get("decay_from", self.step) < self.step <= decay_from:
+        self.warm_from = payload["warm_from"]
+        self.trained_s = payload["trained_s"]
+        if payload["decay_from"] < self.step <= decay_from:
             self.warm_from = self.step
 
     def change_statistics(self, statistics: dict[str, Any], unnorm_key: str) -> None:
@@ -116,7 +128,8 @@ def new_state(options: TrainingOptions, config: PolicyConfig, device: str) -> Tr
     model, average = OpenVLAOFT(config), OpenVLAOFT(config)
     initialize(model)
     average.load_state_dict(model.state_dict())
-    heads = PositionHeads(config.text.hidden_size)
+    width = config.text.hidden_size
+    heads = nn.ModuleDict({"position": PositionHeads(width), "grounding": GroundingHeads(width)})
     for module in (model, heads, average):
         module.to(device)
     return TrainingState(model, heads, average.requires_grad_(False), make_optimizer(options, (model, heads)), {})

@@ -52,8 +52,9 @@ def test_the_learner_reads_what_training_feeds(learner: Learner) -> None:
         goal_from_eef_m=np.zeros((1, 3), np.float32),
         task=np.zeros(1, np.int64),
     )
-    batcher = Batcher(checkpoint.statistics, checkpoint.tokenizer, checkpoint.prompt, "cpu")
-    batch = batcher.batch(samples, ["pick up the milk and place it in the basket"], NONE, 0)
+    sentences = ["pick up the milk and place it in the basket"]
+    batcher = Batcher(checkpoint.statistics, checkpoint.tokenizer, checkpoint.prompt, "cpu", sentences)
+    batch = batcher.batch(samples, sentences, NONE, 0)
     assert torch.equal(batch.inputs.input_ids, inputs.input_ids)
     torch.testing.assert_close(batch.inputs.proprio, inputs.proprio, rtol=0, atol=1e-5)
     one_level = 1.0 / 255.0 / 0.22  # the robot rounds the crop to uint8, training does not

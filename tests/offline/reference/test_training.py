@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import random_config
+from qvla_offline.reference.auxiliary import MAX_SENTENCES
 from qvla_offline.reference.calibration_set import write_calibration_set
 from qvla_offline.reference.demonstrations import episode_path
 from qvla_offline.reference.samples import SampleSet
@@ -130,16 +131,16 @@ def test_a_prolonged_run_that_had_slowed_down_warms_up_anew(demonstrations: Path
     assert state.trained_s == same.trained_s > 0
 
 
-def test_states_of_before_suites_go_on_with_statistics_of_all(demonstrations: Path, tmp_path: Path) -> None:
+def test_sentences_keep_their_numbers_and_new_ones_follow(demonstrations: Path, tmp_path: Path) -> None:
     options = tiny_options(demonstrations, tmp_path, "run", 2)
-    train(options, lambda _: None, tiny_config())
-    saved = options.work_dir / "state.pt"
-    payload = torch.load(saved, weights_only=True)
-    for name in ("unnorm_key", "warm_from", "trained_s", "decay_from"):
-        del payload[name]
-    torch.save(payload, saved)
-    state = start(options, tiny_config(), "cpu", whole_set(options), lambda _: None)
-    assert (state.step, state.unnorm_key, state.warm_from) == (2, "libero", 2)
+    state = train(options, lambda _: None, tiny_config())
+    known = list(state.sentences)
+    assert known and len(set(known)) == len(known)
+    again = start(options, tiny_config(), "cpu", whole_set(options), lambda _: None)
+    again.number_sentences([known[-1], "open the drawer", "open the drawer"])
+    assert again.sentences == [*known, "open the drawer"]
+    with pytest.raises(QvlaError, match="at most"):
+        again.number_sentences([f"sentence {number}" for number in range(MAX_SENTENCES)])
 
 
 def test_one_episode_in_twenty_is_held_out_of_every_task() -> None:
