@@ -22,15 +22,17 @@ from qvla_ros.engines.fake import FakeEngine
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import chunk_message, set_latencies
-from qvla_ros.nodes.commander import Commander, Sources
+from qvla_ros.nodes.commander import Commander, CommandFigures, Sources
+from qvla_ros.nodes.diagnostics import DiagnosticsPublisher
+from qvla_ros.nodes.display import PlanDisplay
 from qvla_ros.nodes.inference import Inference
-from qvla_ros.nodes.inputs import InputSettings, ObservationInputs
+from qvla_ros.nodes.inputs import ObservationInputs, input_settings
 from qvla_ros.nodes.lifecycle import ReportingLifecycleNode
 from qvla_ros.nodes.parameters import declare_parameters
 from qvla_ros.nodes.policy_parameters import PARAMETERS, engine_options
-from qvla_ros.nodes.robot_state import measured_by
 from qvla_ros.nodes.snapshot import Snapshot
 from qvla_ros.nodes.status import StatusPublisher
+from qvla_ros.nodes.tasks import Tasks
 from qvla_ros.observation import Observation
 from qvla_ros.policy import Policy, Prediction, load_policy
 
@@ -49,12 +51,17 @@ class PolicyNode(ReportingLifecycleNode):
         self._inputs: ObservationInputs | None = None
         self._inference: Inference | None = None
         self._commander: Commander | None = None  # stays None with output "none": chunks are all there is
+        self._figures = CommandFigures()  # of a commander that is gone
         self._chunks: Any = None
-        self._chunks_armed, self._fault, self._reason, self._instruction = False, "", "", ""
+        self._chunks_armed, self._fault, self._reason = False, "", ""
+        self._instruction: str | None = None  # the one in force
         self._published, self._dropped, self._misses, self._misses_in_a_row = 0, 0, 0, 0
         self._last_observation_s = float("-inf")
         self._logged_stop: object = None
+        self._display: PlanDisplay | None = None
         self._status = StatusPublisher(self)
+        self._diagnostics = DiagnosticsPublisher(self, self.snapshot, self.settings["max_image_age_s"])
+        self._tasks = Tasks(self, self)
         self.create_service(SetBool, "~/arm", self._on_arm)
         # Not on ROS time: with use_sim_time and no /clock the node must still say what it waits for.
         self.create_timer(TICK_S, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -70,6 +77,7 @@ class PolicyNode(ReportingLifecycleNode):
         bundle = self._policy.bundle
         if self.settings["output"] != "none":
             self._commander = Commander(self, self.settings, bundle.actions)
+            self._display = self._commander.display()
         if not isinstance(self._policy.engine, FakeEngine):
             self._policy.warm_up()
         if self._chunks is None:
@@ -85,18 +93,9 @@ class PolicyNode(ReportingLifecycleNode):
     def activate(self) -> None:
         assert self._policy is not None
         bundle, given = self._policy.bundle, self.settings
-        self._fault, self._instruction = "", ""
+        self._fault, self._instruction = "", None
         self._inference = Inference(self._policy, self._on_prediction, self._on_failure, self._now_ns)
-        names = (
-            "max_stamp_spread_s",
-            "max_image_age_s",
-            "image_transport",
-            "pose_source",
-            "tool_frame",
-            "tf_timeout_s",
-        )
-        settings = InputSettings(**{name: given[name] for name in names}, measured=measured_by(given, bundle))
-        self._inputs = ObservationInputs(self, bundle, settings, self._on_observation)
+        self._inputs = ObservationInputs(self, bundle, input_settings(given, bundle), self._on_observation, self._tasks.hear)
         if self._commander is not None:
             sources = Sources(self._inputs.measured, self._inputs.refusal, self._inference.busy_s)
             self._commander.start(sources)
@@ -122,8 +121,12 @@ class PolicyNode(ReportingLifecycleNode):
     def release(self, reason: StopReason = StopReason.deactivated) -> None:
         self.deactivate(reason)
         if self._commander is not None:
+            self._figures = self._commander.figures()
             self._commander.destroy()
             self._commander = None
+        if self._display is not None:
+            self._display.destroy()
+            self._display = None
         if self._policy is not None:
             policy, self._policy = self._policy, None
             policy.close()
@@ -137,6 +140,7 @@ class PolicyNode(ReportingLifecycleNode):
             self.release(StopReason.shutdown)
         except QvlaError as error:
             self.get_logger().error(str(error))  # the engine is then left to the end of the process
+        self._tasks.close()
         self._status.publish(self.snapshot())
         self._status.wait_for_acknowledgement(GOODBYE_S)
 
@@ -144,11 +148,10 @@ class PolicyNode(ReportingLifecycleNode):
 
     def _on_observation(self, observation: Observation) -> None:
         self._last_observation_s = time.monotonic()
-        if self._instruction not in ("", observation.instruction):
-            self._forget_plan()
-        self._instruction = observation.instruction
         if self._commander is not None:
             self._commander.observe(min(observation.stamps_ns.values()))
+        if not observation.instruction:
+            return
         if self._inference is not None and not self._fault:
             self._inference.submit(observation)
         if self._reason:
@@ -157,6 +160,8 @@ class PolicyNode(ReportingLifecycleNode):
 
     def _on_prediction(self, observation: Observation, prediction: Prediction, stage_ms: Mapping[str, float]) -> None:
         assert self._policy is not None
+        if observation.instruction != self._instruction:  # in force when the inference began, but not any more
+            return
         bundle = self._policy.bundle
         step_dt_s, actions = bundle.actions.control_period_s, prediction.actions
         if self._commander is not None:
@@ -177,11 +182,25 @@ class PolicyNode(ReportingLifecycleNode):
         self._chunks_armed = False
         self.get_logger().error(self._fault)
 
-    def _forget_plan(self) -> None:
+    # What tasks ask for: see TaskHost.
+
+    def follow(self, instruction: str | None) -> None:
+        """From now on this instruction, or none; what is planned or being computed for another one is dropped."""
+        if instruction == self._instruction:
+            return
+        self._instruction = instruction
+        if self._inputs is not None:
+            self._inputs.follow(instruction)
         if self._commander is not None:
             self._commander.flush()
         if self._policy is not None:
             self._policy.reset()
+
+    def stop_arm(self, reason: StopReason) -> None:
+        self.disarm(reason)
+
+    def is_stopping(self) -> bool:
+        return self._commander is not None and self._commander.is_stopping()
 
     # Status and arming.
 
@@ -211,10 +230,18 @@ class PolicyNode(ReportingLifecycleNode):
                 reason = f"no new observation for {self.settings['max_image_age_s']:g} s"
             self._reason = reason
         self._log_stop()
+        self._show_plan()
         self._status.publish(self.snapshot(), only_news=True)
 
+    def _show_plan(self) -> None:
+        if self._display is None or self._commander is None or self._inputs is None or not self._display.wanted:
+            return
+        measured = self._inputs.measured()
+        if measured is not None:
+            self._display.show(measured[0], self._commander.plan_ahead()[1])
+
     def _log_stop(self) -> None:
-        stop = None if self._commander is None else self._commander.last_stop
+        stop = None if self._commander is None else self._commander.figures().last_stop
         if stop is not None and stop is not self._logged_stop:
             self.get_logger().warning(f"arm stopped and disarmed: {stop.reason.name}, {stop.reason.value}")
         self._logged_stop = stop
@@ -252,7 +279,8 @@ class PolicyNode(ReportingLifecycleNode):
     def snapshot(self) -> Snapshot:
         """What the node knows about itself now. From any thread."""
         policy, inputs, inference, commander = self._policy, self._inputs, self._inference, self._commander
-        stop = None if commander is None else commander.last_stop
+        figures = self._figures if commander is None else commander.figures()
+        stop = figures.last_stop
         state, reason = self._state()
         remaining_s, upcoming = (0.0, np.zeros((0, 0))) if commander is None else commander.plan_ahead()
         return Snapshot(
@@ -262,6 +290,7 @@ class PolicyNode(ReportingLifecycleNode):
             stop_reason="" if stop is None else stop.reason.name,
             stop_stamp_ns=0 if stop is None else stop.stamp_ns,
             stop_delay_s=0.0 if stop is None else stop.delay_s,
+            stop_delay_ticks=0 if stop is None else stop.delay_ticks,
             bundle_id="" if policy is None else policy.bundle.bundle_id,
             engine="" if policy is None else policy.engine.name,
             backend=self.settings["backend"],
@@ -272,8 +301,8 @@ class PolicyNode(ReportingLifecycleNode):
             consecutive_deadline_misses=self._misses_in_a_row,
             chunks_published=self._published,
             observations_dropped=self._dropped + (0 if inference is None else inference.dropped),
-            commands_sent=0 if commander is None else commander.commands_sent,
-            interventions={} if commander is None else commander.interventions(),
+            commands_sent=figures.commands_sent,
+            interventions=figures.interventions,
             loop=None if commander is None else commander.health(),
             remaining_s=remaining_s,
             step_dt_s=0.0 if policy is None else policy.bundle.actions.control_period_s,
