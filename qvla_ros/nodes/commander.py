@@ -5,12 +5,14 @@ What to command and when to stop is decided in qvla_ros.control; here it meets c
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,23 +28,36 @@ from qvla_ros.control.timeline import PlannedChunk
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.control_loop import ControlLoop
+from qvla_ros.nodes.display import PlanDisplay
 from qvla_ros.nodes.gripper import GripperOutput, make_gripper
 from qvla_ros.nodes.outputs import CommandOutput, command_form
 from qvla_ros.nodes.policy_parameters import LIMITS
 from qvla_ros.nodes.snapshot import LoopHealth
 
+TICKS_KEPT = 1000  # to count those that a stop took
 GOODBYE_S = 0.2  # for the stop command to arrive before its publisher goes
 
 
 @dataclass(frozen=True)
 class Stop:
     """One stop. stamp_ns: node time when its command was sent; delay_s: how long after the limit was passed, or after
-    what happened was noticed, that was (steady clock; for what only a tick can notice, since the tick before).
+    what happened was noticed, that was (steady clock; for what only a tick can notice, since the tick before);
+    delay_ticks: how many ticks began in that time, the one that sent the command included.
     """
 
     reason: StopReason
     stamp_ns: int
     delay_s: float
+    delay_ticks: int
+
+
+@dataclass(frozen=True)
+class CommandFigures:
+    """What has been commanded so far. interventions: stage of the safety chain -> commands that it changed."""
+
+    commands_sent: int = 0
+    interventions: Mapping[str, int] = field(default_factory=dict)
+    last_stop: Stop | None = None
 
 
 @dataclass(frozen=True)
@@ -78,20 +93,23 @@ class Commander:
         self._loop: ControlLoop | None = None
         self._sources: Sources | None = None
         self._deadman: Any = None
-        self._event_s = self._tick_s = self._enabled_s = time.monotonic()
+        self._event_s = self._enabled_s = time.monotonic()
+        self._ticks_s: deque[float] = deque([self._event_s], maxlen=TICKS_KEPT)
         self._enabled, self._input_ns = False, 0
         self._plan_end_ns: int | None = None
         self._measured_ns: int | None = None
         self._orders = self._orders_done = 0
-        self.last_stop: Stop | None = None
+        self._last_stop: Stop | None = None
         self.error = ""
-        self.commands_sent = 0
+        self._commands_sent = 0
 
     # Lifecycle.
 
     def start(self, sources: Sources) -> None:
         """Begin to tick, disarmed."""
-        self._sources, self._controller, self.error = sources, self._new_controller(), ""
+        done, self._controller = self._controller.interventions, self._new_controller()
+        self._controller.interventions.update(done)
+        self._sources, self.error = sources, ""
         if self._parameters["deadman"]:
             self._deadman = self._node.create_subscription(Bool, "~/enable", self._on_enable, qos.COMMAND)
         self._loop = ControlLoop(self._tick, self._period_s)
@@ -129,7 +147,7 @@ class Commander:
             raise QvlaError("arming", refusal, "usable inputs", "mend the input, then arm again")
         with self._lock:
             self._controller.arm(None if measured is None else measured[0], self._now_ns())
-            self.last_stop = None
+            self._last_stop = None
 
     def is_stopping(self) -> bool:
         """True while the stop action is still to be sent."""
@@ -165,16 +183,21 @@ class Commander:
         with self._lock:
             self._controller.flush(self._now_ns())
 
+    def display(self) -> PlanDisplay:
+        """A publisher that shows what is planned; its owner destroys it."""
+        form, step_dt_s = self._form, self._actions.control_period_s
+        return PlanDisplay(self._node, self._spec, form.frame, form.joints, step_dt_s)
+
     # What it is like: from any thread.
 
     def health(self) -> LoopHealth | None:
         """Of the control thread; None while inactive."""
         return None if self._loop is None else self._loop.health()
 
-    def interventions(self) -> dict[str, int]:
-        """Stage of the safety chain -> commands that it changed since activation."""
+    def figures(self) -> CommandFigures:
+        """Since configure."""
         with self._lock:
-            return dict(self._controller.interventions)
+            return CommandFigures(self._commands_sent, dict(self._controller.interventions), self._last_stop)
 
     def plan_ahead(self) -> tuple[float, NDArray[np.float64]]:
         """How long the plan goes on, s, and its actions in force and to come, [m, A]."""
@@ -202,25 +225,27 @@ class Commander:
         with self._lock:
             steady_s, now_ns = time.monotonic(), self._now_ns()
             if refusal and self._controller.armed:
-                self._event_s = self._tick_s
+                self._event_s = math.nextafter(self._ticks_s[-1], math.inf)
                 self._controller.fault(StopReason.bad_input)
             decision = self._controller.tick(now_ns, steady_s, measured, busy_s)
             motion, orders = self._controller.motion, self._orders
         self._send(decision, motion, now_ns)
         if decision.stop is not None:
-            delay_s = time.monotonic() - self._passed_s(decision.stop, now_ns, steady_s, busy_s)
-            self.last_stop = Stop(decision.stop, now_ns, delay_s)
-        self._tick_s, self._orders_done = steady_s, orders
+            passed_s = self._passed_s(decision.stop, now_ns, steady_s, busy_s)
+            ticks = 1 + sum(tick_s >= passed_s for tick_s in self._ticks_s)
+            self._last_stop = Stop(decision.stop, now_ns, time.monotonic() - passed_s, ticks)
+        self._ticks_s.append(steady_s)
+        self._orders_done = orders
 
     def _send(self, decision: Decision, motion: Any, now_ns: int) -> None:
         if decision.command is not None:
             self._output.send(motion, now_ns)
             if self._gripper is not None and decision.command.gripper is not None:
                 self._gripper.send(float(decision.command.gripper))
-            self.commands_sent += 1
+            self._commands_sent += 1
         elif decision.stop is not None and self._form.stop_action == "zero":
             self._output.send_zero(now_ns)
-            self.commands_sent += 1
+            self._commands_sent += 1
 
     def _passed_s(self, reason: StopReason, now_ns: int, steady_s: float, busy_s: float) -> float:
         """When the limit was passed that led to a stop, steady clock."""
@@ -234,7 +259,7 @@ class Commander:
         if reason is StopReason.deadman_lost:
             return self._enabled_s + settings.deadman_timeout_s if self._enabled else self._enabled_s
         if reason in (StopReason.clock_jump, StopReason.tracking_error, StopReason.bad_measurement):
-            return self._tick_s  # it happened some time since the last tick
+            return math.nextafter(self._ticks_s[-1], math.inf)  # some time since the last tick
         return self._event_s
 
     def _new_controller(self) -> Controller:

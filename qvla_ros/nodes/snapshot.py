@@ -34,11 +34,11 @@ class LoopHealth:
 class Snapshot:
     """state: one of PolicyStatus' constants; reason: why it is not running, or empty.
 
-    stop_reason: why commands last ended (a value of StopReason), empty since it was armed; stop_stamp_ns,
-    stop_delay_s: as in PolicyStatus. inference_ms: the last inferences, newest last. deadline_misses: chunks that came
-    so late that none of their actions was left, in all and in a row. interventions: stage of the safety chain -> how
-    many commands it changed. upcoming: float64 [m, A], the actions that are still to come, un-normalised, every
-    step_dt_s.
+    stop_reason: why commands last ended (the name of a StopReason), empty since the arm was armed; stop_stamp_ns,
+    stop_delay_s, stop_delay_ticks: as in PolicyStatus. inference_ms: the last inferences, newest last. deadline_misses:
+    chunks that came so late that none of their actions was left, in all and in a row. interventions: stage of the
+    safety chain -> how many commands it changed. upcoming: float64 [m, A], the actions that are still to come,
+    un-normalised, every step_dt_s.
     """
 
     state: int
@@ -47,6 +47,7 @@ class Snapshot:
     stop_reason: str
     stop_stamp_ns: int
     stop_delay_s: float
+    stop_delay_ticks: int
     bundle_id: str
     engine: str
     backend: str

@@ -31,6 +31,7 @@ def status_message(snapshot: Snapshot, now_ns: int) -> PolicyStatus:
         stop_reason=snapshot.stop_reason,
         stop_stamp=stamp_message(snapshot.stop_stamp_ns),
         stop_delay_s=snapshot.stop_delay_s,
+        stop_delay_ticks=snapshot.stop_delay_ticks,
         intervention_names=list(snapshot.interventions),
         intervention_counts=list(snapshot.interventions.values()),
     )

@@ -235,6 +235,7 @@ def well() -> Snapshot:
         stop_reason="",
         stop_stamp_ns=0,
         stop_delay_s=0.0,
+        stop_delay_ticks=0,
         bundle_id="0123456789abcdef",
         engine="onnxruntime 1.32",
         backend="onnxruntime",
