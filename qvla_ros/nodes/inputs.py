@@ -63,20 +63,29 @@ class ObservationInputs:
     """Subscribes to what the bundle and the output need; calls `deliver(observation)` once per new, complete set.
 
     Topics are relative: `camera/<name>/image_raw` (or `.../image_raw/compressed`), `joint_states`, `ee_pose`,
-    `instruction`. A message that cannot be used makes its topic count as missing, and `poll` says why. All of it runs
-    on the executor's thread, but for decoding images and waiting for transforms, which have threads of their own, and
-    `measured` and `streams`, which any thread may call.
+    `instruction`. A message that cannot be used makes its topic count as missing, and `poll` says why. `hear(text)` is
+    called with every instruction that arrives, and calls `follow` to put it, or another, in force; as long as none is,
+    observations come with an empty one, for whoever watches over the inputs. All of it runs on the executor's thread,
+    but for decoding images and waiting for transforms, which have threads of their own, and `measured`, `refusal` and
+    `streams`, which any thread may call.
     """
 
     def __init__(
-        self, node: Node, bundle: Bundle, settings: InputSettings, deliver: Callable[[Observation], None]
+        self,
+        node: Node,
+        bundle: Bundle,
+        settings: InputSettings,
+        deliver: Callable[[Observation], None],
+        hear: Callable[[str], None] | None = None,
     ) -> None:
         self._node, self._bundle, self._settings, self._deliver = node, bundle, settings, deliver
         self._names = () if bundle.proprioception is None else bundle.proprioception.names
         measured = settings.measured
         extra_joints = () if measured is None else measured.joint_names
         self._joints = tuple(dict.fromkeys((*joint_names(self._names), *extra_joints)))
+        self._hear = self.follow if hear is None else hear
         self._instruction: str | None = None
+        self._heard = False
         self._refused: dict[str, str] = {}
         self._subscriptions: list[Any] = []
         self._workers: list[LatestOnlyWorker[Any]] = []
@@ -105,6 +114,10 @@ class ObservationInputs:
         if isinstance(waiting, Samples):
             self._emit(waiting)
         return "" if self._instruction is not None else self._instruction_reason()
+
+    def follow(self, instruction: str | None) -> None:
+        """Give this instruction to the observations from here on; None: none is in force."""
+        self._instruction = instruction
 
     def refusal(self) -> str:
         """Why the newest message of some topic cannot be used, else empty. From any thread."""
@@ -196,7 +209,8 @@ class ObservationInputs:
             self._refused[self._instruction_topic] = f"empty text on {self._instruction_topic}; expected {expected}"
             return
         self._refused.pop(self._instruction_topic, None)
-        self._instruction = message.data
+        self._heard = True
+        self._hear(message.data)
         self._advance()
 
     # Slow work: on its own threads, which hand the result to the executor's.
@@ -237,14 +251,14 @@ class ObservationInputs:
         return value, moment_ns
 
     def _advance(self) -> None:
-        if self._instruction is None or self._refused:
+        if self._refused:
             return
         samples = self._synchronizer.collect(self._now_ns())
         if isinstance(samples, Samples):
             self._emit(samples)
 
     def _emit(self, samples: Samples) -> None:
-        if self._instruction is None or self._refused:
+        if self._refused:
             return
         images = {name: samples.values[topic] for name, topic in self._camera_topics.items()}
         joints = {} if self._joint_topic is None else samples.values[self._joint_topic]
@@ -252,10 +266,12 @@ class ObservationInputs:
         position, quaternion = (None, None) if pose is None else (pose.position_m, pose.quaternion_xyzw)
         proprioception = proprioception_vector(self._names, joints, position, quaternion)
         newest_ns = max(samples.stamps_ns[topic] for topic in self._camera_topics.values())
-        self._deliver(Observation(images, proprioception, self._instruction, newest_ns, samples.stamps_ns))
+        self._deliver(Observation(images, proprioception, self._instruction or "", newest_ns, samples.stamps_ns))
 
     def _instruction_reason(self) -> str:
         topic = self._instruction_topic
+        if self._heard:
+            return f"the last task is over: send another goal, call ~/start, or publish an instruction on {topic}"
         return (
             f"no instruction received yet on {topic}: publish a std_msgs/String there, reliable and transient local, "
             f"e.g. ros2 topic pub --qos-durability transient_local {topic} std_msgs/String \"data: 'pick up the milk'\""

@@ -36,8 +36,8 @@ class TaskHost(Protocol):
     def follow(self, instruction: str | None) -> None:
         """From now on this instruction, or none; what was planned or is being computed for another one is dropped."""
 
-    def stop_arm(self, reason: StopReason) -> None:
-        """Disarm; the control loop sends the stop action."""
+    def disarm(self, reason: StopReason) -> None:
+        """Act on nothing more; the control loop sends the stop action."""
 
     def is_stopping(self) -> bool:
         """True while the stop action is yet to be sent."""
@@ -121,7 +121,7 @@ class Tasks:
 
     def _on_cancel(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._task is None:
-            self._host.stop_arm(StopReason.cancelled)
+            self._host.disarm(StopReason.cancelled)
             self._host.follow(None)
             response.message = "no task was running; disarmed"
         else:
@@ -168,7 +168,7 @@ class Tasks:
         """Decide it, once, and stop the arm; the result follows when the stop action has been sent."""
         if self._ending is None:
             self._ending = end
-            self._host.stop_arm(reason)
+            self._host.disarm(reason)
 
     def _finish(self, end: Ending) -> None:
         assert self._task is not None
