@@ -194,6 +194,8 @@ class Controller:
             reason = self._reason_to_stop(clocks, now_ns, steady_s, measured, inference_busy_s)
             if reason is not None:
                 self.disarm(reason)
+            if reason is StopReason.tracking_error and self._hold is not None and measured is not None:
+                self._hold = replace(measured, gripper=self._hold.gripper)  # pushes no longer, but keeps its grip
         if self._stop is not None:
             decision = Decision(self._hold if self.settings.stop == "hold" else None, self._stop)
             self._stop = None

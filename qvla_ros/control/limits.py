@@ -31,6 +31,7 @@ Array = NDArray[np.float64]
 Interventions = NDArray[np.bool_]
 
 STAGES = ("finite", "box", "step", "velocity", "acceleration")
+FARTHEST = 1e6  # m or rad: what lies beyond is no setpoint of any robot, and arithmetic on it would overflow
 UNIT_TOLERANCE = 1e-3  # how far a quaternion's length may be from 1 before it is no rotation
 NEGLIGIBLE = 1e-9  # of a limit: a smaller change is rounding, and no intervention
 MAX_TURN_RAD = 3.0  # per command, limit or not: near pi the short way round is ambiguous
@@ -133,9 +134,9 @@ def limit_motion(
 ) -> tuple[MotionState, Interventions]:
     """The next command towards `target`, `dt_s` after the one in `state`, and which STAGES had to intervene.
 
-    A target with a number that is not finite, or a quaternion that is no rotation, is refused whole: the motion comes
-    to rest as fast as the acceleration allows, the gripper stays. A gripper outside 0 to 1 is clipped (stage `box`).
-    Where every stage lets the target pass, it comes out as it went in.
+    A target with a number that is not finite or is absurd, or with a quaternion that is no rotation, is refused whole:
+    the motion comes to rest as fast as the acceleration allows, the gripper stays. A gripper outside 0 to 1 is clipped
+    (stage `box`). Where every stage lets the target pass, it comes out as it went in.
     """
     finite = _is_usable(target)
     target = _where(finite, target, state.setpoint)
@@ -143,9 +144,8 @@ def limit_motion(
     stages = np.zeros((*finite.shape, len(STAGES)), np.bool_)
     stages[..., 0] = ~finite
 
-    with np.errstate(over="ignore", invalid="ignore"):
-        expected = None if previous is None else previous.linear
-        linear, velocity, goal, changed = _limit_linear(target.linear, state, expected, limits, dt_s)
+    expected = None if previous is None else previous.linear
+    linear, velocity, goal, changed = _limit_linear(target.linear, state, expected, limits, dt_s)
     stages[..., 1:] |= changed
     limited, wanted = Setpoint(linear), Setpoint(goal)
     angular_velocity = state.angular_velocity_rad_s
@@ -163,10 +163,10 @@ def limit_motion(
 
 
 def _is_usable(target: Setpoint) -> NDArray[np.bool_]:
-    usable = np.isfinite(target.linear).all(axis=-1)
+    usable = (np.abs(target.linear) <= FARTHEST).all(axis=-1)  # false for nan
     if target.quaternion_xyzw is not None:
         with np.errstate(over="ignore", invalid="ignore"):
-            length = np.linalg.norm(target.quaternion_xyzw, axis=-1)
+            length = rotation.length(target.quaternion_xyzw)[..., 0]
             usable = usable & (np.abs(length - 1.0) <= UNIT_TOLERANCE)
     return usable if target.gripper is None else usable & np.isfinite(target.gripper)
 
@@ -208,7 +208,7 @@ def _limit_linear(
     goal = np.clip(target, limits.linear_low, limits.linear_high)
     direct = (goal - position) / dt_s
     expected = position if previous is None else previous
-    jumped = np.abs(goal - expected) > np.minimum(step_speed, top_speed) * dt_s
+    jumped = np.abs(goal - expected) > _above(np.minimum(step_speed, top_speed), rounding) * dt_s
     behind = np.where(jumped & (previous is not None), goal, expected) - position
     wanted = _preferred(direct, behind, np.abs(behind), planned_change, dt_s)
 
@@ -223,9 +223,9 @@ def _limit_linear(
     moved = np.clip(np.where(chosen == direct, goal, position + chosen * dt_s), low, high)
     stages = (
         goal != target,
-        np.abs(wanted) > step_speed * (1.0 + NEGLIGIBLE),
-        np.abs(stepped) > top_speed * (1.0 + NEGLIGIBLE),
-        (np.abs(chosen - speedy) > NEGLIGIBLE * change) | (np.abs(wanted - direct) > NEGLIGIBLE * change),
+        np.abs(wanted) > _above(step_speed, rounding),
+        np.abs(stepped) > _above(top_speed, rounding),
+        np.maximum(np.abs(chosen - speedy), np.abs(wanted - direct)) > NEGLIGIBLE * change + 8.0 * rounding,
     )
     return moved, (moved - position) / dt_s, goal, np.stack([stage.any(axis=-1) for stage in stages], axis=-1)
 
@@ -245,21 +245,23 @@ def _limit_angular(
     direct = to_target / dt_s
     behind = np.zeros_like(to_target)
     if previous is not None:
-        jumped = _length(rotation.between(previous, target)) > np.minimum(step_speed, top_speed) * dt_s
+        farthest = _above(np.minimum(step_speed, top_speed), rounding) * dt_s
+        jumped = rotation.length(rotation.between(previous, target)) > farthest
         behind = np.where(jumped, to_target, rotation.between(start, previous))
-    wanted = _preferred(direct, behind, _length(behind), _below(change, 6.0 * rounding), dt_s)
+    wanted = _preferred(direct, behind, rotation.length(behind), _below(change, 6.0 * rounding), dt_s)
 
     stepped = _shortened(wanted, step_speed)
     speedy = _shortened(stepped, top_speed)
     chosen = velocity + _shortened(speedy - velocity, change)
-    chosen = np.where(_length(chosen - speedy) <= rounding, speedy, chosen)
+    chosen = np.where(rotation.length(chosen - speedy) <= rounding, speedy, chosen)
 
     passes = (chosen == direct).all(axis=-1, keepdims=True)
     moved = np.where(passes, target, rotation.turn(start, chosen * dt_s))
     stages = (
-        _length(wanted) > step_speed * (1.0 + NEGLIGIBLE),
-        _length(stepped) > top_speed * (1.0 + NEGLIGIBLE),
-        (_length(chosen - speedy) > NEGLIGIBLE * change) | (_length(wanted - direct) > NEGLIGIBLE * change),
+        rotation.length(wanted) > _above(step_speed, rounding),
+        rotation.length(stepped) > _above(top_speed, rounding),
+        np.maximum(rotation.length(chosen - speedy), rotation.length(wanted - direct))
+        > NEGLIGIBLE * change + 8.0 * rounding,
     )
     return moved, rotation.between(start, moved) / dt_s, np.concatenate(stages, axis=-1)
 
@@ -269,12 +271,13 @@ def _below(limit: Array | float, rounding: Array | float) -> Array:
     return np.maximum(np.asarray(limit) * (1.0 - 8.0 * EPSILON) - rounding, 0.5 * np.asarray(limit) * NEGLIGIBLE)
 
 
-def _length(vector: Array) -> Array:
-    return np.linalg.norm(vector, axis=-1, keepdims=True)
+def _above(limit: Array, rounding: Array | float) -> Array:
+    """What must be exceeded for an intervention to count: less is rounding, of the target or of the limit."""
+    return limit * (1.0 + NEGLIGIBLE) + 8.0 * rounding
 
 
 def _shortened(vector: Array, longest: Array) -> Array:
     """The vector [..., 3] itself, or one in its direction of length `longest`."""
-    length = _length(vector)
+    length = rotation.length(vector)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(length > longest, vector * (longest / length), vector)

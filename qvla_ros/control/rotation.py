@@ -13,17 +13,21 @@ Array = NDArray[np.float64]
 IDENTITY = np.array([0.0, 0.0, 0.0, 1.0])
 
 
+def length(vector: Array) -> Array:
+    """Euclidean, [..., n] -> [..., 1]. Several times as fast as np.linalg.norm over a short last axis."""
+    return np.sqrt(np.einsum("...i,...i->...", vector, vector))[..., None]
+
+
 def multiply(left: Array, right: Array) -> Array:
     """Hamilton product [..., 4]: the rotation `right` first, then `left`, both about fixed axes."""
     x, y, z, w = np.moveaxis(left, -1, 0)
     a, b, c, d = np.moveaxis(right, -1, 0)
-    product = (
-        w * a + x * d + y * c - z * b,
-        w * b - x * c + y * d + z * a,
-        w * c + x * b - y * a + z * d,
-        w * d - x * a - y * b - z * c,
-    )
-    return np.stack(product, axis=-1)
+    product = np.empty(np.broadcast_shapes(left.shape, right.shape))
+    product[..., 0] = w * a + x * d + y * c - z * b
+    product[..., 1] = w * b - x * c + y * d + z * a
+    product[..., 2] = w * c + x * b - y * a + z * d
+    product[..., 3] = w * d - x * a - y * b - z * c
+    return product
 
 
 def inverse(quaternion: Array) -> Array:
@@ -33,13 +37,13 @@ def inverse(quaternion: Array) -> Array:
 
 def normalize(quaternion: Array) -> Array:
     """Scaled to length 1. [..., 4]; the length must not be 0."""
-    return quaternion / np.linalg.norm(quaternion, axis=-1, keepdims=True)
+    return quaternion / length(quaternion)
 
 
 def from_rotation_vector(vector_rad: ArrayLike) -> Array:
     """[..., 3] -> [..., 4]. Angles above pi are taken as they are: 2 pi - a about -r is the same rotation."""
     vector = np.asarray(vector_rad, np.float64)
-    half = 0.5 * np.linalg.norm(vector, axis=-1, keepdims=True)
+    half = 0.5 * length(vector)
     return np.concatenate([0.5 * vector * np.sinc(half / np.pi), np.cos(half)], axis=-1)
 
 
@@ -48,11 +52,11 @@ def to_rotation_vector(quaternion_xyzw: Array) -> Array:
 
     Not qvla_ros.actions.quaternion_to_axis_angle, which goes up to 2 pi because policies were trained on that.
     """
-    short = np.where(quaternion_xyzw[..., 3:] < 0.0, -quaternion_xyzw, quaternion_xyzw)
-    sine = np.linalg.norm(short[..., :3], axis=-1, keepdims=True)
-    angle = 2.0 * np.arctan2(sine, short[..., 3:])
+    axis, cosine = quaternion_xyzw[..., :3], quaternion_xyzw[..., 3:]
+    sine = length(axis)
+    angle = 2.0 * np.arctan2(sine, np.abs(cosine))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return short[..., :3] * np.where(sine > 0.0, angle / sine, 2.0)
+        return axis * np.copysign(np.where(sine > 0.0, angle / sine, 2.0), cosine)
 
 
 def between(start: Array, end: Array) -> Array:
