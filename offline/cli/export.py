@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from qvla_ros.bundle import load_bundle
+    from qvla_ros.doctor.parity import PARITY_FILE
 
     gates = None if args.gates_path is None else read_gates(args.gates_path)
     asked = {"group_size": args.group_size, "two_bit_storage": args.two_bit_storage}
@@ -55,5 +56,7 @@ def run(args: argparse.Namespace) -> int:
     megabytes = sizes.weight_bytes / 1e6, sizes.float16_weight_bytes / 1e6
     bits = sizes.nominal_bits_per_weight, sizes.stored_bits_per_weight
     print("wrote {}: {:.2f} MB of weights (float16: {:.2f} MB)".format(path, *megabytes))
+    if not (path / PARITY_FILE).is_file():
+        print("no answers for other machines to compare with: `qvla doctor --write_parity` adds them where it fits")
     print("bits per weight with scales: {:.2f} asked, {:.2f} stored; {}".format(*bits, peak_memory()))
     return 0

@@ -35,9 +35,12 @@ from qvla_ros.bundle import (
     save_bundle,
     sha256_of,
 )
+from qvla_ros.doctor.parity import write_parity
 from qvla_ros.errors import QvlaError
+from qvla_ros.policy import load_policy
 
 COMPUTE_DTYPES = ("float32", "float16")
+MAX_PARITY_BYTES = 2 << 30  # of weights as ONNX Runtime holds them: exporting a large policy must not need its memory
 NOISE_SEED = 7  # of what is drawn at run time; the released evaluations set all seeds to 7
 
 
@@ -60,7 +63,8 @@ def export_bundle(
     gates were priced with. compute_dtype: of activations and scales, "float32" or "float16". tile: row groups are
     filled up to multiples of it by promoting rows; the bundle's gates.json holds the bits after that. ensemble: UniVLA
     executes one action a look, averaged over looks, in place of whole chunks. guessed: OpenVLA and UniVLA in the form
-    for TensorRT-RTX (see `tokens`). progress: called with the name of each linear layer as it is written.
+    for TensorRT-RTX (see `tokens`). progress: called with the name of each linear layer as it is written. A policy of
+    up to MAX_PARITY_BYTES is run at the end, and its answers are added for other machines to compare with.
     """
     if compute_dtype not in COMPUTE_DTYPES:
         raise QvlaError("compute_dtype", compute_dtype, f"one of {list(COMPUTE_DTYPES)}", "use float32")
@@ -104,6 +108,10 @@ def export_bundle(
             )
         summary = _summary(gates, weights, graph.stored_bytes, files.get("gates.json"))
         save_bundle(out, _manifest(checkpoint, robot, summary, _decoder(checkpoint.config, ensemble, guessed)), files)
+    if 4 * weights.parameters <= MAX_PARITY_BYTES:
+        policy = load_policy(out, "onnxruntime", threads=1)
+        write_parity(policy)
+        policy.close()
     return out
 
 

@@ -23,6 +23,7 @@ from qvla_offline.gates import Gates, read_gates, write_gates
 from qvla_offline.quantizers import QuantizationScheme
 
 from qvla_ros.bundle import load_bundle, sha256_of
+from qvla_ros.doctor.parity import parity_actions, read_parity
 from qvla_ros.engines import load_engine
 from qvla_ros.errors import QvlaError
 from qvla_ros.observation import Observation
@@ -46,6 +47,13 @@ def gates(model: OpenVLAOFT) -> Gates:
 @pytest.fixture(scope="module")
 def bundle_dir(checkpoint_dir: Path, gates: Gates, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_bundle(checkpoint_dir, gates, tmp_path_factory.mktemp("bundle") / "mixed")
+
+
+def test_a_bundle_brings_answers_for_other_machines_to_compare_with(bundle_dir: Path) -> None:
+    policy = load_policy(bundle_dir, "onnxruntime", threads=1)
+    parity = read_parity(policy.bundle)
+    assert parity is not None
+    np.testing.assert_array_equal(parity_actions(policy, parity.observations), parity.actions)
 
 
 def test_the_manifest_carries_the_checkpoints_and_the_robots_facts(bundle_dir: Path, checkpoint_dir: Path) -> None:

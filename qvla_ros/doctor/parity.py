@@ -1,0 +1,110 @@
+"""Does a policy give here what it gave where it was exported? A bundle brings observations and the answers to them.
+
+`parity.npz` lies beside the graph and is, like a plan, no part of the bundle's identity: the answers depend on the
+machine in their last digits. The observations are made up (squares of random colour, numbers from the training range):
+they mean nothing, but every step from pixels to actions has to be the same for the answers to be.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qvla_ros.atomic import atomic_file
+from qvla_ros.bundle import Bundle, CameraSpec, Statistics
+from qvla_ros.errors import QvlaError
+from qvla_ros.observation import Observation
+from qvla_ros.policy import Policy
+
+PARITY_FILE = "parity.npz"
+_INSTRUCTIONS = ("pick up the milk and place it in the basket", "put both cups on the shelf")
+_SQUARE = 16  # pixels: edges that resampling, cropping and JPEG each blur in their own way
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Observations, the actions that an engine gave for them one after the other (float64 [N, K, A]), and which."""
+
+    bundle_id: str
+    engine: str
+    observations: tuple[Observation, ...]
+    actions: NDArray[np.float64]
+
+
+def parity_observations(bundle: Bundle) -> tuple[Observation, ...]:
+    """The same made-up observations for the same bundle, always."""
+    return tuple(_observation(bundle, text, seed) for seed, text in enumerate(_INSTRUCTIONS))
+
+
+def parity_actions(policy: Policy, observations: Sequence[Observation]) -> NDArray[np.float64]:
+    """What a policy that was just loaded answers, float64 [N, K, A]; a policy that has run may have drawn noise."""
+    return np.stack([policy.infer(observation).actions for observation in observations])
+
+
+def write_parity(policy: Policy) -> Path:
+    """Run `policy`, which was just loaded, and keep its answers in its bundle; returns the file."""
+    bundle, path = policy.bundle, policy.bundle.directory / PARITY_FILE
+    observations = parity_observations(bundle)
+    arrays = {f"image_{c.name}": np.stack([o.images[c.name] for o in observations]) for c in bundle.cameras}
+    actions = parity_actions(policy, observations)
+    with atomic_file(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            bundle_id=np.array(bundle.bundle_id),
+            engine=np.array(policy.engine.name),
+            instructions=np.array([o.instruction for o in observations]),
+            proprioception=np.stack([o.proprioception for o in observations]),
+            actions=actions,
+            **arrays,
+        )
+    return path
+
+
+def read_parity(bundle: Bundle) -> Parity | None:
+    """What the bundle brings, or None if it brings nothing. QvlaError for a damaged file or one of another bundle."""
+    path = bundle.directory / PARITY_FILE
+    if not path.is_file():
+        return None
+    fix = "copy the bundle again, or write the file anew where it was exported: `qvla doctor --write_parity`"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        found = str(arrays["bundle_id"])
+        images = {camera.name: arrays[f"image_{camera.name}"] for camera in bundle.cameras}
+        observations = tuple(
+            Observation({name: images[name][i] for name in images}, arrays["proprioception"][i], str(text), 0, {})
+            for i, text in enumerate(arrays["instructions"])
+        )
+        parity = Parity(found, str(arrays["engine"]), observations, arrays["actions"].astype(np.float64))
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        raise QvlaError(str(path), f"{type(error).__name__}: {error}", "observations and answers", fix) from None
+    if found != bundle.bundle_id:
+        raise QvlaError(str(path), f"answers of bundle {found}", f"answers of {bundle.bundle_id}", fix)
+    return parity
+
+
+def relative_difference(actions: NDArray[np.float64], parity: Parity, statistics: Statistics) -> NDArray[np.float64]:
+    """Largest difference of each column to the answers brought along, as a fraction of its range in training, [A]."""
+    spread = statistics.high - statistics.low
+    return np.abs(actions - parity.actions).max(axis=(0, 1)) / np.where(spread > 0, spread, 1.0)
+
+
+def _observation(bundle: Bundle, text: str, seed: int) -> Observation:
+    random = np.random.default_rng(seed)
+    images = {camera.name: _squares(camera, random) for camera in bundle.cameras}
+    known = bundle.statistics.get("proprio")
+    proprioception = (
+        np.zeros(0) if known is None else known.low + (known.high - known.low) * random.random(len(known.low))
+    )
+    return Observation(images, proprioception, text, 0, {})
+
+
+def _squares(camera: CameraSpec, random: np.random.Generator) -> NDArray[np.uint8]:
+    rows, columns = -(-camera.height // _SQUARE), -(-camera.width // _SQUARE)
+    colours = random.integers(0, 256, (rows, columns, 3), np.uint8)
+    return colours.repeat(_SQUARE, 0).repeat(_SQUARE, 1)[: camera.height, : camera.width]
