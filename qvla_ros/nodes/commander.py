@@ -252,7 +252,7 @@ class Commander:
         settings, end_ns = self._controller.settings, self._plan_end_ns
         if reason is StopReason.stale_input:
             return steady_s - ((now_ns - self._input_ns) * 1e-9 - settings.max_input_age_s)
-        if reason is StopReason.late_inference:
+        if reason is StopReason.late_inference and busy_s > settings.max_inference_s:
             return steady_s - (busy_s - settings.max_inference_s)
         if reason is StopReason.plan_exhausted and end_ns is not None:
             return steady_s - ((now_ns - end_ns) * 1e-9 - settings.max_command_age_s)
