@@ -1,7 +1,7 @@
 """One policy node: `ros2 launch qvla policy.launch.py bundle:=/path/to/bundle namespace:=arm`.
 
-Its inputs are camera/<name>/image_raw, joint_states, ee_pose and instruction in that namespace; to remap them, include
-this file in a GroupAction after SetRemap. It starts disarmed:
+Its inputs are camera/<name>/image_raw, joint_states, ee_pose and instruction in that namespace; robot.launch.py gives
+it a robot's parameters and topics. It starts disarmed:
 `ros2 service call /arm/policy/arm std_srvs/srv/SetBool '{data: true}'`.
 """
 
@@ -39,6 +39,12 @@ def generate_launch_description() -> LaunchDescription:
             description="Configure and activate at the start; false leaves it to a lifecycle manager",
         ),
         DeclareLaunchArgument(
+            "use_sim_time",
+            default_value="false",
+            choices=["true", "false"],
+            description="Take the time from /clock: for simulators and for bags played with --clock",
+        ),
+        DeclareLaunchArgument(
             "dds_profile",
             default_value=share("config", "fastdds.xml"),
             description="Fast DDS profile; the default carries images above 512 KiB without loss",
@@ -56,6 +62,7 @@ def generate_launch_description() -> LaunchDescription:
                 "bundle": ParameterValue(LaunchConfiguration("bundle"), value_type=str),
                 "backend": LaunchConfiguration("backend"),
                 "autostart": LaunchConfiguration("autostart"),
+                "use_sim_time": LaunchConfiguration("use_sim_time"),
             },
         ],
     )
