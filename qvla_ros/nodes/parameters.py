@@ -39,11 +39,16 @@ def seconds(name: str, default: float, description: str, minimum: float = 0.0) -
     return ParameterSpec(name, default, description, minimum, _MAX_SECONDS)
 
 
+def kind_of(spec: ParameterSpec) -> Parameter.Type:
+    """The type that is declared."""
+    return spec.kind or Parameter.Type.from_parameter_value(spec.default)
+
+
 def declare_parameters(node: Node, specs: Sequence[ParameterSpec]) -> dict[str, Any]:
     """Declare all, return name -> value. QvlaError on a value of the wrong type, out of range or not a choice."""
     values: dict[str, Any] = {}
     for spec in specs:
-        kind = spec.kind or Parameter.Type.from_parameter_value(spec.default)
+        kind = kind_of(spec)
         # rclpy takes an empty list for bytes, so such a default is declared by its type and filled in below.
         optional_list = spec.kind is not None and spec.default == []
         default = kind if optional_list else Parameter(spec.name, kind, spec.default).value
