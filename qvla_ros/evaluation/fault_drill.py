@@ -85,9 +85,9 @@ class Drill:
     def __init__(self, robot: FakeRobot, node: Child, fault_file: Path) -> None:
         self.robot, self.node, self._fault_file = robot, node, fault_file
         create = robot.node.create_client
-        self._arm = create(SetBool, "policy/arm")
-        self._cancel = create(Trigger, "policy/cancel")
-        self._change_state = create(ChangeState, "policy/change_state")
+        self._arm: Any = create(SetBool, "policy/arm")
+        self._cancel: Any = create(Trigger, "policy/cancel")
+        self._change_state: Any = create(ChangeState, "policy/change_state")
 
     def provoke(
         self, fault: str, limit: str, stop_reason: str, inject: Callable[[], None], mend: Callable[[], None]

@@ -209,19 +209,23 @@ class Commander:
 
     def _tick(self) -> None:
         try:
-            self._step()
+            self._step(*self._sense())
         except Exception:
             self.error = f"the control thread failed: {traceback.format_exc()}"
             with suppress(Exception):  # whatever went wrong: the arm must be told to stop before anything else
                 self.fault(StopReason.internal_error)
-                self._step()
+                self._step(None, "", 0.0)
 
-    def _step(self) -> None:
+    def _sense(self) -> tuple[Setpoint | None, str, float]:
+        """What is measured if that is new, what refused, and for how long the inference has been running, s."""
         assert self._sources is not None
-        newest, refusal, busy_s = self._sources.measured(), self._sources.refusal(), self._sources.busy_s()
+        newest = self._sources.measured()
         stamp_ns = None if newest is None else newest[1]
         measured = None if newest is None or stamp_ns == self._measured_ns else newest[0]
         self._measured_ns = stamp_ns
+        return measured, self._sources.refusal(), self._sources.busy_s()
+
+    def _step(self, measured: Setpoint | None, refusal: str, busy_s: float) -> None:
         with self._lock:
             steady_s, now_ns = time.monotonic(), self._now_ns()
             if refusal and self._controller.armed:
