@@ -1,14 +1,16 @@
 """What config.json says, with the defaults that its readers apply.
 
-Sources: `configuration_prismatic.py` of OpenVLA (backbone table, defaults), timm's registry (ViT shapes) and the class
-defaults of transformers' LlamaConfig, from which a real `text_config` stores only the differences.
+Sources: `configuration_prismatic.py` of OpenVLA (defaults) and the class defaults of transformers' LlamaConfig, from
+which a real `text_config` stores only the differences.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+from qvla_offline.checkpoints.backbones import BACKBONES, VisionConfig, timm_vit
 
 from qvla_ros.bundle import DecoderKind, Normalization
 from qvla_ros.diffusion import NUM_TRAIN_STEPS
@@ -17,32 +19,6 @@ from qvla_ros.strict_json import parse
 
 _FILE = "config.json"
 _FIX = "compare with config.json as the checkpoint was published, or download it again"
-
-
-@dataclass(frozen=True)
-class VisionConfig:
-    """One ViT, as timm names its parts. Lengths are in pixels, widths in channels."""
-
-    timm_id: str
-    image_size: int
-    patch_size: int
-    embed_dim: int
-    depth: int
-    num_heads: int
-    mlp_hidden: int
-    class_token: bool
-    reg_tokens: int
-    layer_scale: bool
-    attention_pool: bool
-    layer_norm_eps: float = 1e-6
-
-    @property
-    def num_patches(self) -> int:
-        return (self.image_size // self.patch_size) ** 2
-
-    @property
-    def num_prefix_tokens(self) -> int:
-        return int(self.class_token) + self.reg_tokens
 
 
 @dataclass(frozen=True)
@@ -126,27 +102,6 @@ class PolicyConfig:
         return self.text.vocab_size - self.pad_to_multiple_of
 
 
-def _dinov2(size: int) -> VisionConfig:
-    return VisionConfig(
-        "vit_large_patch14_reg4_dinov2.lvd142m", size, 14, 1024, 24, 16, 4096, True, 4, True, attention_pool=False
-    )
-
-
-def _siglip(size: int) -> VisionConfig:
-    return VisionConfig(
-        f"vit_so400m_patch14_siglip_{size}", size, 14, 1152, 27, 16, 4304, False, 0, False, attention_pool=True
-    )
-
-
-BACKBONES: dict[str, tuple[VisionConfig, ...]] = {
-    "dinosiglip-vit-so-224px": (_dinov2(224), _siglip(224)),
-    "dinosiglip-vit-so-384px": (_dinov2(384), _siglip(384)),
-    "siglip-vit-so400m": (_siglip(224),),
-    "siglip-vit-so400m-384px": (_siglip(384),),
-    "dinov2-vit-l": (_dinov2(224),),
-}
-
-
 def parse_config(data: Mapping[str, Any], implied: Mapping[str, Any] | None = None) -> PolicyConfig:
     """Read the JSON object of a config.json. Raises QvlaError on what this project cannot run.
 
@@ -157,6 +112,9 @@ def parse_config(data: Mapping[str, Any], implied: Mapping[str, Any] | None = No
     model_type = text_data.get("model_type", "llama")
     if model_type != "llama":
         raise QvlaError("config.json: text_config.model_type", model_type, "llama", "use a Llama-based checkpoint")
+    for key, only in (("hidden_act", "silu"), ("rope_scaling", None), ("attention_bias", False)):
+        if text_data.get(key, only) != only:
+            raise QvlaError(f"{_FILE}: text_config.{key}", text_data[key], f"{only}, as Llama-2 has", _FIX)
     heads = text_data.get("num_attention_heads", TextConfig.num_attention_heads)
     return PolicyConfig(
         vision_backbone_id=backbone_id,
@@ -176,24 +134,37 @@ def stated_decoding(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _parse_vision(backbone_id: str, data: Mapping[str, Any]) -> tuple[VisionConfig, ...]:
+    """As upstream, what config.json says of the ViTs (`timm_model_ids`, `image_sizes`) wins over the table."""
+    if backbone_id not in BACKBONES:
+        fix = "use a checkpoint with such a backbone"
+        raise QvlaError(f"{_FILE}: vision_backbone_id", backbone_id, f"one of {', '.join(BACKBONES)}", fix)
     if "vision_configs" in data:  # small checkpoints of this project spell their ViTs out
         entries = data["vision_configs"]
         if not isinstance(entries, list) or not entries:
             raise QvlaError(f"{_FILE}: vision_configs", type(entries).__name__, "a list of ViTs", _FIX)
         return tuple(_build(VisionConfig, _object(entry, "vision_configs")) for entry in entries)
-    if backbone_id not in BACKBONES:
-        raise QvlaError(
-            "config.json: vision_backbone_id",
-            backbone_id,
-            f"one of {', '.join(BACKBONES)}",
-            "use a checkpoint with such a backbone, or spell its ViTs out under vision_configs",
-        )
     table = BACKBONES[backbone_id]
-    own = [vit.image_size for vit in table]
-    sizes = parse(tuple[int, ...], data.get("image_sizes", own), f"{_FILE}: image_sizes", _FIX)
-    if len(sizes) != len(table):
-        raise QvlaError(f"{_FILE}: image_sizes", f"{len(sizes)} sizes", f"{len(table)}, one per ViT", _FIX)
-    return tuple(replace(vit, image_size=size) for vit, size in zip(table, sizes, strict=True))
+    ids = parse(
+        tuple[str, ...], data.get("timm_model_ids", [vit.timm_id for vit in table]), f"{_FILE}: timm_model_ids", _FIX
+    )
+    sizes = parse(
+        tuple[int, ...], data.get("image_sizes", [vit.image_size for vit in table]), f"{_FILE}: image_sizes", _FIX
+    )
+    for key, found in (("timm_model_ids", ids), ("image_sizes", sizes)):
+        if len(found) != len(table):
+            raise QvlaError(f"{_FILE}: {key}", f"{len(found)} entries", f"{len(table)}, one per ViT", _FIX)
+    changed = [layer for layer in data.get("timm_override_act_layers") or [] if layer is not None]
+    if changed:
+        raise QvlaError(f"{_FILE}: timm_override_act_layers", changed[0], "none: GELU, as DINOv2 and SigLIP have", _FIX)
+    return tuple(_timm_vit(timm_id, size) for timm_id, size in zip(ids, sizes, strict=True))
+
+
+def _timm_vit(timm_id: str, image_size: int) -> VisionConfig:
+    found = timm_vit(timm_id, image_size)
+    if found is None:
+        expected = "a plain, DINOv2 or SigLIP ViT, e.g. vit_small_patch14_reg4_dinov2"
+        raise QvlaError(f"{_FILE}: timm_model_ids", timm_id, expected, "spell the ViTs out under vision_configs")
+    return found
 
 
 def _build(kind: type, entry: Mapping[str, Any]) -> Any:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from qvla_offline.checkpoints.config import BACKBONES, DecodingConfig, PolicyConfig, TextConfig, VisionConfig
+from qvla_offline.checkpoints.backbones import BACKBONES, VisionConfig
+from qvla_offline.checkpoints.config import DecodingConfig, PolicyConfig, TextConfig
 from qvla_offline.checkpoints.empty import empty_model, new_model
 from qvla_offline.checkpoints.family import FIRST_LATENT
 from qvla_offline.checkpoints.model import PolicyInputs, VisionLanguageModel

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from qvla_offline.checkpoints.config import BACKBONES, PolicyConfig, config_json
+from qvla_offline.checkpoints.backbones import BACKBONES
+from qvla_offline.checkpoints.config import PolicyConfig, config_json
 from qvla_offline.checkpoints.empty import empty_model
 from qvla_offline.checkpoints.family import FILM_PART
 from qvla_offline.checkpoints.model import VisionLanguageModel

@@ -8,7 +8,7 @@ checkpoint holds them; they are never executed.
 from __future__ import annotations
 
 import torch
-from qvla_offline.checkpoints.config import VisionConfig
+from qvla_offline.checkpoints.backbones import VisionConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -114,7 +114,7 @@ class VisionTransformer(nn.Module):
             self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         if config.reg_tokens:
             self.reg_token = nn.Parameter(torch.zeros(1, config.reg_tokens, width))
-        self.pos_embed = nn.Parameter(torch.zeros(1, config.num_patches, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, config.num_patches + config.class_position, width))
         self.patch_embed = PatchEmbed(config)
         self.blocks = nn.ModuleList(Block(config, film_width) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
@@ -122,9 +122,12 @@ class VisionTransformer(nn.Module):
             self.attn_pool = AttentionPool(config)
 
     def forward(self, images: Tensor, language: Tensor | None = None) -> Tensor:
-        x = self.patch_embed(images) + self.pos_embed
+        x = self.patch_embed(images)
         prefix = [getattr(self, name) for name in ("cls_token", "reg_token") if hasattr(self, name)]
-        x = torch.cat([*(token.expand(len(x), -1, -1) for token in prefix), x], dim=1)
+        if self.config.class_position:
+            x = torch.cat([*(token.expand(len(x), -1, -1) for token in prefix), x], dim=1) + self.pos_embed
+        else:
+            x = torch.cat([*(token.expand(len(x), -1, -1) for token in prefix), x + self.pos_embed], dim=1)
         for block in self.blocks[:-1]:
             x = block(x, language)
         return x[:, self.config.num_prefix_tokens :]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qvla_offline.checkpoints.config import VisionConfig
+from qvla_offline.checkpoints.backbones import VisionConfig
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.modules import attention, gelu, layer_norm, linear, split_heads, vector
 from qvla_offline.export.weights import Weights
@@ -23,12 +23,16 @@ def emit_vit(
     """
     x = _embed_patches(graph, weights, config, f"{prefix}.patch_embed.proj", images, count)
     with graph.scope(prefix):
-        x = graph.op("Add", x, vector(graph, weights, f"{prefix}.pos_embed"))
+        positions = vector(graph, weights, f"{prefix}.pos_embed")
+        if not config.class_position:
+            x = graph.op("Add", x, positions)
         names = ["cls_token"] * config.class_token + ["reg_token"] * (config.reg_tokens > 0)
         if names:
             shape = graph.constant([count, 1, 1])
             tokens = [graph.op("Tile", vector(graph, weights, f"{prefix}.{name}"), shape) for name in names]
             x = graph.op("Concat", *tokens, x, axis=1)
+        if config.class_position:
+            x = graph.op("Add", x, positions)
     for index in range(config.depth - 1):
         x = _block(graph, weights, config, f"{prefix}.blocks.{index}", x, count, language)
     if not config.num_prefix_tokens:

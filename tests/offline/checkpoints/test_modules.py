@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from qvla_offline.checkpoints.config import VisionConfig
+from qvla_offline.checkpoints.backbones import VisionConfig
 from qvla_offline.checkpoints.heads import NumberProjector, ResidualMLP, time_token
 from qvla_offline.checkpoints.vit import Block
 

@@ -136,6 +136,15 @@ def test_a_single_backbone_and_a_single_image_agree(tmp_path: Path, run_graph, m
     check_parity(tmp_path / "policy.onnx", run_graph, single, random_gates(single, 1))
 
 
+def test_class_tokens_with_and_without_a_place_agree(tmp_path: Path, run_graph, model: OpenVLAOFT) -> None:
+    registers, plain = model.config.vision[0], model.config.vision[1]
+    plain = replace(plain, class_token=True, class_position=True, attention_pool=False)
+    config = replace(model.config, vision=(registers, plain))
+    placed = changed_model(config)
+    assert placed.vision_backbone.fused_featurizer.pos_embed.shape[1] == plain.num_patches + 1
+    check_parity(tmp_path / "policy.onnx", run_graph, placed, random_gates(placed, 0))
+
+
 def test_float16_compute_stays_near_the_rounded_policy(tmp_path: Path, run_graph, model: OpenVLAOFT) -> None:
     weights = write_policy(tmp_path / "policy.onnx", model, random_gates(model, 0), QuantizationScheme(), "float16")
     inputs = random_inputs(model.config, 0, 19)
