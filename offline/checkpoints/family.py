@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from qvla_offline.checkpoints import lora
 from qvla_offline.checkpoints.config import DecodingConfig, PolicyConfig, parse_config, stated_decoding
 from qvla_offline.checkpoints.stored import COMPLETE, StoredTensor, component_tensors
@@ -92,14 +93,15 @@ def film_tensors(file: Path, scaling: float | None = None) -> dict[str, StoredTe
     """The ViTs in openvla-oft's FiLM file under our names, with their LoRA factors merged.
 
     There the ViTs are wrapped twice: each layer in its adapter, each block in FiLM. scaling: of the adapter; None takes
-    alpha = min(rank, 16) over rank, which openvla-oft trains with.
+    alpha = min(rank, 16) over rank, which openvla-oft trains with. Merged weights are float32, since upstream runs the
+    factors beside the weights: their sum is never rounded to the 16 bits of the file.
     """
     stored = {
         film_name(name.removeprefix(f"{FILM_PART}.")): tensor
         for name, tensor in component_tensors(file, FILM_PART).items()
     }
     rank = next((tensor.shape[0] for name, tensor in stored.items() if ".lora_A." in name), 1)
-    return lora.merged(stored, min(rank, LARGEST_LORA_ALPHA) / rank if scaling is None else scaling)
+    return lora.merged(stored, min(rank, LARGEST_LORA_ALPHA) / rank if scaling is None else scaling, torch.float32)
 
 
 def _kind(directory: Path, stated: Mapping[str, Any]) -> DecoderKind:

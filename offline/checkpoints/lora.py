@@ -68,11 +68,13 @@ def with_adapter(base: Mapping[str, StoredTensor], directory: Path) -> dict[str,
     return merged({**base, **{name.removeprefix(_PREFIX): part for name, part in adapter.items()}}, config.scaling)
 
 
-def merged(tensors: Mapping[str, StoredTensor], scaling: float) -> dict[str, StoredTensor]:
+def merged(
+    tensors: Mapping[str, StoredTensor], scaling: float, dtype: torch.dtype | None = None
+) -> dict[str, StoredTensor]:
     """The tensors with every `M.lora_A` and `M.lora_B` merged into `M.weight`, and `M.base_layer.X` renamed to `M.X`.
 
     So the state dict of a wrapped, un-merged model becomes that of the plain one. Also takes factors that carry the
-    adapter's name (`M.lora_A.default.weight`).
+    adapter's name (`M.lora_A.default.weight`). dtype: of the merged weights; None merges as peft does, in their own.
     """
     plain: dict[str, StoredTensor] = {}
     factors: dict[str, dict[str, StoredTensor]] = {}
@@ -87,11 +89,17 @@ def merged(tensors: Mapping[str, StoredTensor], scaling: float) -> dict[str, Sto
             plain[name] = stored
     plain |= wrapped  # an adapter that holds a layer's own weight replaces the base's
     for module, pair in factors.items():
-        plain[f"{module}.weight"] = _merged(module, plain.get(f"{module}.weight"), pair, scaling)
+        plain[f"{module}.weight"] = _merged(module, plain.get(f"{module}.weight"), pair, scaling, dtype)
     return plain
 
 
-def _merged(module: str, base: StoredTensor | None, pair: Mapping[str, StoredTensor], scaling: float) -> StoredTensor:
+def _merged(
+    module: str,
+    base: StoredTensor | None,
+    pair: Mapping[str, StoredTensor],
+    scaling: float,
+    dtype: torch.dtype | None,
+) -> StoredTensor:
     file = next(iter(pair.values())).file
     if base is None:
         raise QvlaError(f"{file}: {module}", "no such layer in the base", "an adapter of this checkpoint", _FIX)
@@ -103,9 +111,10 @@ def _merged(module: str, base: StoredTensor | None, pair: Mapping[str, StoredTen
         raise QvlaError(f"{file}: {module}", found, wanted, _FIX)
 
     def read() -> Tensor:
-        return merged_weight(base.read(), first.read(), second.read(), scaling)
+        parts = (part.read() if dtype is None else part.read().to(dtype) for part in (base, first, second))
+        return merged_weight(*parts, scaling)
 
-    return StoredTensor(base.file, base.shape, base.dtype, read)
+    return StoredTensor(base.file, base.shape, dtype or base.dtype, read)
 
 
 def merged_weight(weight: Tensor, first: Tensor, second: Tensor, scaling: float) -> Tensor:
