@@ -117,7 +117,8 @@ class LatentDecoder(Decoder):
         self._spec, self._guesses = spec, guesses
         self._random = None if spec.seed is None else np.random.default_rng(spec.seed)
         self._chunks: deque[NDArray[Any]] = deque(maxlen=spec.ensemble_length or 1)
-        self._history, self._instruction = "", ""
+        self._told: list[int] = []  # latent actions of earlier looks, for the next prompt
+        self._instruction = ""
         self._first = tokenizer.token_to_id(FIRST_LATENT)
         if spec.history_template is not None and self._first is None:
             expected = f"a token {FIRST_LATENT}, since the prompt tells latent actions"
@@ -127,9 +128,10 @@ class LatentDecoder(Decoder):
         if instruction != self._instruction:  # another task: what was thought of the last one is not its history
             self.reset()
             self._instruction = instruction
-        if self._spec.history_template is None or not self._history:
+        if self._spec.history_template is None or not self._told:
             return self._prompt
-        return replace(self._prompt, template=self._spec.history_template.replace("{history}", self._history))
+        history = "".join(FIRST_LATENT.replace("0", str(token)) for token in self._told)
+        return replace(self._prompt, template=self._spec.history_template.replace("{history}", history))
 
     def run(self, engine: Engine, inputs: Arrays) -> NDArray[Any]:
         shape = (1, self._spec.num_tokens, self._spec.top_k)
@@ -138,7 +140,8 @@ class LatentDecoder(Decoder):
         outputs = engine.run(inputs) if self._guesses is None else self._guesses.run(engine, inputs)
         if self._spec.history_template is not None and "latent_tokens" in outputs:
             tokens = [int(token) - self._first for token in outputs["latent_tokens"][0]]
-            self._history = "".join(FIRST_LATENT.replace("0", str(token)) for token in tokens if token >= 0)
+            # Where fewer were drawn than are told, the released code fills up from the prompt that it reads them off.
+            self._told = (self._told + [token for token in tokens if token >= 0])[-self._spec.num_tokens :]
         if not self._spec.ensemble_length or "latent_tokens" not in outputs:
             return outputs["actions"]
         self._chunks.appendleft(outputs["actions"][0])
@@ -146,7 +149,7 @@ class LatentDecoder(Decoder):
 
     def reset(self) -> None:
         self._chunks.clear()
-        self._history, self._instruction = "", ""
+        self._told, self._instruction = [], ""
 
 
 def make_decoder(bundle: Bundle, tokenizer: Any) -> Decoder:

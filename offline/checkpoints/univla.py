@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LATENT_TOKENS = 4
+VISUAL_PLACES = 256  # that the released code reads, whatever the number of patches
 POOL_HEADS = 8
 NORM_FLOOR = 1e-8
 
@@ -137,7 +138,7 @@ class UniVLA(CausalModel):
         tokens = self.prepare(inputs).chosen
         sequence = torch.cat([self.prefix(inputs), self.embed(tokens[:, :-1])], dim=1)
         hidden = self.language_model.model.causal(sequence)
-        return self.action_decoder(hidden[:, -LATENT_TOKENS:], hidden[:, : self.config.num_patches])
+        return self.action_decoder(hidden[:, -LATENT_TOKENS:], hidden[:, : visual_places(self.config)])
 
     @torch.no_grad()
     def generate(self, inputs: PolicyInputs, gumbel: Tensor | None = None) -> Tensor:
@@ -153,6 +154,11 @@ class UniVLA(CausalModel):
             tokens.append(choose_token(logits, None if gumbel is None else gumbel[:, index]))
             embeddings = self.embed(tokens[-1])
         return torch.cat(tokens, dim=1)
+
+
+def visual_places(config: PolicyConfig) -> int:
+    """How many places, from BOS on, stand for the image."""
+    return min(VISUAL_PLACES, config.num_patches)
 
 
 def choose_token(logits: Tensor, gumbel: Tensor | None, sampling: LatentSampling = SAMPLING) -> Tensor:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.model import STOP_TOKEN_ID
-from qvla_offline.checkpoints.univla import LATENT_TOKENS, NORM_FLOOR, POOL_HEADS, SAMPLING
+from qvla_offline.checkpoints.univla import LATENT_TOKENS, NORM_FLOOR, POOL_HEADS, SAMPLING, visual_places
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.inputs import MAX_PROMPT_TOKENS, embed, emit_patches, graph_inputs, to_float32
 from qvla_offline.export.llama import Decoder
@@ -59,7 +59,7 @@ def emit_univla(graph: GraphBuilder, weights: Weights, config: PolicyConfig, gue
 
     tokens, hidden = _decode(graph, weights, config, LATENT_TOKENS, drawn, guessed, only_last=False)
     visual, latent = (
-        slice_axis(graph, hidden, 1, 0, config.num_patches),
+        slice_axis(graph, hidden, 1, 0, visual_places(config)),
         slice_axis(graph, hidden, 1, -LATENT_TOKENS, None),
     )
     start = _pool(graph, weights, decoding.pool_width, "action_decoder.visual_pool", visual, None)
