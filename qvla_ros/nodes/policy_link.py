@@ -67,12 +67,12 @@ class Answer:
 
 @dataclass
 class _Look:
-    """One observation on its way, sent once or again. stamps_ns: those of its images, of every time it was sent."""
+    """One observation on its way, sent once or again. taken_ns: stamp that an image was sent with -> its capture."""
 
     published_ns: int = -1
     last_stamp_ns: int = -1
     sent_s: float = float("-inf")
-    stamps_ns: set[int] = field(default_factory=set)
+    taken_ns: dict[int, int] = field(default_factory=dict)
 
 
 class PolicyLink:
@@ -180,7 +180,7 @@ class PolicyLink:
     def _answered(self, look: _Look, sensed: Sensed, instruction: str) -> bool:
         """Whether the chunk has come; if not, publish the observation when it is time to (again)."""
         chunk, self._chunk = self._chunk, None
-        if chunk is not None and stamp_ns(chunk.header.stamp) in look.stamps_ns:
+        if chunk is not None and stamp_ns(chunk.header.stamp) in look.taken_ns:
             if chunk.instruction == instruction:
                 self._chunk = chunk
                 return True
@@ -202,7 +202,8 @@ class PolicyLink:
         latency_ms = dict(zip(chunk.latency_names, chunk.latency_ms, strict=False))
         stages_ms = [float(latency_ms.get(stage, float("nan"))) for stage in COMPUTING]
         inference_ms = float(latency_ms.get("inference", float("nan")))
-        return Answer(actions, look.published_ns, inference_ms, stamp_ns(chunk.header.stamp), 1e-3 * sum(stages_ms))
+        taken_ns = look.taken_ns[stamp_ns(chunk.header.stamp)]
+        return Answer(actions, look.published_ns, inference_ms, taken_ns, 1e-3 * sum(stages_ms))
 
     def _publish(self, look: _Look, sensed: Sensed) -> None:
         """Publish all streams under the stamp of now: the arm stands still, so what was sensed is still true.
@@ -212,14 +213,15 @@ class PolicyLink:
         """
         if look.published_ns < 0:
             look.published_ns = self.now_ns()
-        now_ns = max(self._stamps_ns(), look.last_stamp_ns + 1)
-        look.sent_s, look.last_stamp_ns = time.monotonic(), now_ns
-        self._joints.publish(joint_state_message(sensed.observation, stamp_message(now_ns)))
-        self._pose.publish(pose_message(sensed.observation, stamp_message(now_ns)))
+        now_ns = self._stamps_ns()
+        sent_ns = max(now_ns, look.last_stamp_ns + 1)
+        look.sent_s, look.last_stamp_ns = time.monotonic(), sent_ns
+        self._joints.publish(joint_state_message(sensed.observation, stamp_message(sent_ns)))
+        self._pose.publish(pose_message(sensed.observation, stamp_message(sent_ns)))
         for name, pixels in sensed.observation.images.items():
-            taken_ns = now_ns - sensed.image_ages_ns.get(name, 0)
-            look.stamps_ns.add(taken_ns)
-            self._images[name].publish(image_message(name, pixels, stamp_message(taken_ns)))
+            age_ns = sensed.image_ages_ns.get(name, 0)
+            look.taken_ns[sent_ns - age_ns] = now_ns - age_ns
+            self._images[name].publish(image_message(name, pixels, stamp_message(sent_ns - age_ns)))
 
     def _is_ready(self) -> bool:
         active = self.status is not None and self.status.state in (PolicyStatus.WAITING, PolicyStatus.RUNNING)

@@ -88,14 +88,16 @@ def test_a_measured_latency_is_what_the_chunk_says(policy: Callable, bridge: Cal
 def test_faults_go_unanswered_are_counted_and_do_not_stop_time(policy: Callable, bridge: Callable) -> None:
     policy("x", "zero")
     faults = ["drop_camera:agentview@0.2+0.2", "wrong_size_image:wrist@0.6+0.2", "freeze_camera@1.0+0.1"]
+    faults.append("nan_proprioception@1.4+0.1")
     conditions = {"latencies_s": [0.0], "observation_period_s": CHUNK_S}
-    (episode,) = _episodes(bridge(["x"], max_steps=STEPS, faults=faults, **conditions))
+    (episode,) = _episodes(bridge(["x"], max_steps=36, faults=faults, **conditions))
     assert episode["conditions"]["faults"] == faults
-    assert episode["steps"] == STEPS
+    assert episode["steps"] == 36
     counts = episode["real_time"]
-    assert counts["faults"] == {"drop_camera": 1, "wrong_size_image": 1, "freeze_camera": 1}
-    assert (counts["looks"], counts["chunks"], counts["unanswered"]) == (6, 4, 2)
-    assert counts["hold_steps"] == 8  # two looks without an answer, each a chunk long
+    kinds = ("drop_camera", "wrong_size_image", "freeze_camera", "nan_proprioception")
+    assert counts["faults"] == dict.fromkeys(kinds, 1)
+    assert (counts["looks"], counts["chunks"], counts["unanswered"]) == (9, 6, 3)
+    assert counts["hold_steps"] == 12  # three looks without an answer, each a chunk long
 
 
 def test_the_bridge_dies_when_it_is_told_to(policy: Callable, bridge: Callable) -> None:
