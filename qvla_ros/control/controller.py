@@ -5,6 +5,9 @@ it holds one lock.
 
 Every stop disarms, whatever its reason; the robot moves again only after it is armed by hand. A stop is told by exactly
 one tick, and only if something was commanded since the last one: a robot that was told nothing is not told to hold.
+
+Rate: never two commands within half a period, and over any stretch of time one a period, plus two. The limits on motion
+take commands as one period apart, as the robot's own controller does that interpolates between them.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from qvla_ros.control.timeline import ChunkTimeline, PlannedChunk
 from qvla_ros.errors import QvlaError
 
 RATE = "rate"  # the stage of the safety chain that lies in time; the others: limits.STAGES
-SOONEST = 0.75  # of a period after the last command: what comes sooner is a burst, not a wake-up that came late
+EARLY = 0.5  # of a period: how much sooner than due a command may go out, because the one before may have been late
+LATE = 1.5  # periods that the plan may lie behind the clock before the time between is given up
 FIX_ARM = "see to it, then call ~/arm again"
 
 
@@ -95,7 +99,8 @@ class Controller:
     """See the module. `now_ns` is ROS time, `steady_s` the monotonic clock.
 
     armed; reason: why it was last disarmed, None since it is armed; motion: the last command with its velocities (for
-    twists), None before the first arming; interventions: ticks in which a stage of STAGES or RATE changed the command.
+    twists), None before the first arming; interventions: ticks in which a stage of STAGES or RATE changed the command;
+    plan_end_ns: when the last planned step ends or the plan was flushed, None since it is armed until there is a plan.
     """
 
     def __init__(
@@ -107,12 +112,13 @@ class Controller:
         self.armed = False
         self.reason: StopReason | None = None
         self.motion: MotionState | None = None
+        self.plan_end_ns: int | None = None
         self._goal: Setpoint | None = None  # where an absolute plan is now; deltas go from the last command instead
         self._stop: StopReason | None = None  # still to be told
         self._hold: Setpoint | None = None
         self._sent = False  # something since the last stop
         self._plan_ns = 0  # up to where the plan was carried out
-        self._last_command_s = -math.inf
+        self._last_command_s = self._due_s = -math.inf
         self._clocks: tuple[int, float] | None = None  # of the last tick
         self._input_ns: int | None = None
         self._measured_s: float | None = None
@@ -126,28 +132,24 @@ class Controller:
         if self.armed:
             return
         if self._stop is not None:
-            raise QvlaError(
-                "arm", f"the stop {self._stop.name!r} not yet sent", "no stop under way", "call ~/arm again"
-            )
+            raise QvlaError("arm", f"the stop {self._stop.name} not yet sent", "no stop under way", "call ~/arm again")
         if measured is None or not _is_finite(measured):
             expected = "a fresh and finite measured state"
-            raise QvlaError(
-                "arm", "none" if measured is None else measured, expected, f"start the robot's driver; {FIX_ARM}"
-            )
+            value = "none" if measured is None else measured
+            raise QvlaError("arm", value, expected, f"start the robot's driver; {FIX_ARM}")
         axes = self._limits.linear_low.shape
         if measured.linear.shape != axes or self._spec.is_pose != (measured.quaternion_xyzw is not None):
             value = f"{measured.linear.shape[0]} axes, orientation: {measured.quaternion_xyzw is not None}"
             expected = f"{axes[0]} axes, orientation: {self._spec.is_pose}"
             raise QvlaError("arm: measured state", value, expected, "correct the parameter joints, or the limits")
         if self._is_stale(now_ns):
-            raise QvlaError(
-                "arm", "no fresh observation", StopReason.stale_input.value, f"start the cameras; {FIX_ARM}"
-            )
+            expected = "an observation within max_input_age_s"
+            raise QvlaError("arm", "no fresh observation", expected, f"start the cameras; {FIX_ARM}")
         if self.settings.deadman_timeout_s > 0.0 and not self._deadman:
             raise QvlaError("arm", "the deadman is not held", "~/enable true", f"hold it; {FIX_ARM}")
         self.armed, self.reason, self._sent = True, None, False
         self.motion, self._goal = at_rest(measured), measured
-        self._plan_ns, self._measured_s = now_ns, None
+        self._plan_ns, self._measured_s, self.plan_end_ns = now_ns, None, None
         self.flush(now_ns)
 
     def disarm(self, reason: StopReason = StopReason.disarmed) -> None:
@@ -160,20 +162,28 @@ class Controller:
             assert self.motion is not None
             self._stop, self._hold, self._sent = reason, self.motion.setpoint, False
 
-    fault = disarm
+    fault = disarm  # the same, by the name of what went wrong
 
     def flush(self, now_ns: int) -> None:
         """Forget the plan, as when the instruction changes; chunks made from images stamped before now are refused."""
         self.timeline.flush(now_ns)
+        if self.plan_end_ns is not None:
+            self.plan_end_ns = min(self.plan_end_ns, now_ns)
 
     def set_chunk(self, chunk: PlannedChunk, now_ns: int) -> int | None:
-        """Take over a new plan; see ChunkTimeline.add. None if refused, also while disarmed. Not finite: a fault."""
+        """Take over a new plan; see ChunkTimeline.add. None if refused, as all are while disarmed.
+
+        Numbers that are not finite, or another number of columns than the robot's: a stop.
+        """
         if not self.armed:
             return None
-        if not np.isfinite(chunk.actions).all():
+        columns = len(self._limits.linear_low) + 3 * self._spec.is_pose + (self._spec.gripper_index is not None)
+        if chunk.actions.shape[1:] != (columns,) or not np.isfinite(chunk.actions).all():
             self.disarm(StopReason.inference_error)
             return None
-        return self.timeline.add(chunk, now_ns)
+        skipped = self.timeline.add(chunk, now_ns)
+        self.plan_end_ns = self.timeline.end_ns() or self.plan_end_ns
+        return skipped
 
     def feed_input(self, stamp_ns: int) -> None:
         """A complete observation was received; the stamp of its newest image, ROS time."""
@@ -197,10 +207,15 @@ class Controller:
             if reason is StopReason.tracking_error and self._hold is not None and measured is not None:
                 self._hold = replace(measured, gripper=self._hold.gripper)  # pushes no longer, but keeps its grip
         if self._stop is not None:
-            decision = Decision(self._hold if self.settings.stop == "hold" else None, self._stop)
-            self._stop = None
-            return decision
+            return self._tell_stop()
         return self._command(now_ns, steady_s) if self.armed else Decision()
+
+    def _tell_stop(self) -> Decision:
+        reason, self._stop = self._stop, None
+        if self.settings.stop != "hold" or self._hold is None:
+            return Decision(None, reason)
+        self.motion = at_rest(self._hold)
+        return Decision(self._hold, reason)
 
     def _reason_to_stop(
         self,
@@ -226,8 +241,7 @@ class Controller:
             return StopReason.stale_input
         if inference_busy_s > settings.max_inference_s:
             return StopReason.late_inference
-        end_ns = self.timeline.end_ns()
-        if end_ns is not None and (now_ns - end_ns) * 1e-9 > settings.max_command_age_s:
+        if self.plan_end_ns is not None and (now_ns - self.plan_end_ns) * 1e-9 > settings.max_command_age_s:
             return StopReason.plan_exhausted
         return None
 
@@ -256,13 +270,15 @@ class Controller:
             self._plan_ns = now_ns
             return Decision()  # the first step has not begun
         period_s = self.settings.period_s
-        if steady_s - self._last_command_s < SOONEST * period_s:
+        earliest_s = max(self._due_s - EARLY * period_s, self._last_command_s + (1.0 - EARLY) * period_s)
+        if steady_s < earliest_s:
             self.interventions[RATE] += 1
             return Decision()
         target = self._target(now_ns)
         assert self.motion is not None
         self.motion, stages = limit_motion(target, self.motion, self._limits, period_s)
         self.interventions.update(name for name, changed in zip(STAGES, stages, strict=True) if changed)
+        self._due_s = max(self._due_s, steady_s - EARLY * period_s) + period_s
         self._last_command_s, self._sent = steady_s, True
         return Decision(self.motion.setpoint)
 
@@ -270,13 +286,13 @@ class Controller:
         """Where the plan wants the robot after one more period.
 
         The plan is read in steps of exactly one period while the ticks come about as often, so that a late wake-up is
-        not passed on to the robot as a jerk. Time lost to a longer stall is not made up for.
+        not passed on to the robot as a jerk. What a longer stall has missed is not made up for.
         """
         assert self.motion is not None
         assert self._goal is not None
         period_ns = round(self.settings.period_s * 1e9)
         next_ns = self._plan_ns + period_ns
-        end_ns = next_ns if 2 * abs(now_ns - next_ns) <= period_ns else now_ns
+        end_ns = next_ns if -EARLY * period_ns <= now_ns - next_ns <= LATE * period_ns else now_ns
         begin_ns = min(max(self._plan_ns, end_ns - period_ns), end_ns)
         self._plan_ns = end_ns
         if self._spec.is_delta:

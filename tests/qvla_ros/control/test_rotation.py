@@ -1,0 +1,47 @@
+"""Quaternions and rotation vectors against scipy, for any number of them at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation, Slerp
+
+from qvla_ros.control import rotation
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def random_quaternions(seed: int, count: int = 20) -> np.ndarray:
+    return rotation.normalize(np.random.default_rng(seed).normal(size=(count, 4)))
+
+
+@given(SEEDS)
+def test_turning_and_measuring_turns_agree_with_scipy(seed: int) -> None:
+    start, end = random_quaternions(seed), random_quaternions(seed + 1)
+    expected = (Rotation.from_quat(end) * Rotation.from_quat(start).inv()).as_rotvec()
+    np.testing.assert_allclose(rotation.between(start, end), expected, atol=1e-12)
+    back = Rotation.from_quat(rotation.turn(start, expected)) * Rotation.from_quat(end).inv()
+    assert back.magnitude().max() < 1e-12
+
+
+@given(SEEDS, st.floats(-300, 1))
+def test_rotation_vectors_survive_the_way_to_quaternions_and_back_however_small(seed: int, exponent: float) -> None:
+    vectors = np.random.default_rng(seed).uniform(-1.0, 1.0, (20, 3)) * min(10.0**exponent, 1.8)
+    np.testing.assert_allclose(
+        rotation.to_rotation_vector(rotation.from_rotation_vector(vectors)), vectors, rtol=1e-12, atol=1e-320
+    )
+
+
+@given(SEEDS, st.floats(0.0, 1.0))
+def test_slerp_takes_the_short_way_at_constant_speed(seed: int, fraction: float) -> None:
+    start, end = random_quaternions(seed, 2)
+    expected = Slerp([0.0, 1.0], Rotation.from_quat([start, end]))(fraction)
+    for sign in (1.0, -1.0):  # q and -q are one rotation
+        found = Rotation.from_quat(rotation.slerp(start, sign * end, fraction))
+        assert (found * expected.inv()).magnitude() < 1e-9
+
+
+def test_no_turn_is_no_turn() -> None:
+    assert rotation.between(rotation.IDENTITY, -rotation.IDENTITY).tolist() == [0.0, 0.0, 0.0]
+    assert rotation.from_rotation_vector(np.zeros(3)).tolist() == rotation.IDENTITY.tolist()
