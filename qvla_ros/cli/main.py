@@ -48,6 +48,7 @@ WORKSTATION = {
 ROBOT = {
     "inspect": Verb("qvla_ros.cli.inspect", "what a bundle holds and whether it is intact"),
     "parameters": Verb("qvla_ros.cli.parameters", "what the nodes can be told: docs/parameters.md"),
+    "doctor": Verb("qvla_ros.cli.doctor", "what stands between this machine, this graph and a running policy"),
     "record": Verb("qvla_ros.cli.record", "what running policies see and do, in a bag"),
     "replay": Verb("qvla_ros.cli.replay", "a policy again on a bag, compared with the chunks in it"),
     "eval": Verb("qvla_ros.cli.eval", "paired LIBERO episodes through ROS 2: success, latency, size"),

@@ -17,14 +17,23 @@ _LOCK_SUFFIX = "_el"
 
 def remove_orphans(directory: Path = SHARED_MEMORY) -> int:
     """Remove Fast DDS segments and ports whose process is dead; those of living processes stay. Returns how many."""
-    return sum(_remove_if_orphan(lock) for lock in sorted(directory.glob(f"fastdds_*{_LOCK_SUFFIX}")))
+    return sum(_if_orphan(lock, remove=True) for lock in _locks(directory))
 
 
-def _remove_if_orphan(lock: Path) -> bool:
+def orphans(directory: Path = SHARED_MEMORY) -> list[str]:
+    """Names of the segments and ports whose process is dead."""
+    return [lock.name.removesuffix(_LOCK_SUFFIX) for lock in _locks(directory) if _if_orphan(lock, remove=False)]
+
+
+def _locks(directory: Path) -> list[Path]:
+    return sorted(directory.glob(f"fastdds_*{_LOCK_SUFFIX}"))
+
+
+def _if_orphan(lock: Path, remove: bool) -> bool:
     name = lock.name.removesuffix(_LOCK_SUFFIX)
     with suppress(OSError), lock.open("rb") as file:  # it is gone meanwhile, another user's, or locked
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for path in (lock.with_name(name), lock.with_name(f"sem.{name}_mutex"), lock):
+        for path in (lock.with_name(name), lock.with_name(f"sem.{name}_mutex"), lock) if remove else ():
             path.unlink(missing_ok=True)
         return True
     return False

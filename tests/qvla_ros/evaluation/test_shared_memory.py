@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 from pathlib import Path
 
-from qvla_ros.evaluation.shared_memory import remove_orphans
+from qvla_ros.evaluation.shared_memory import orphans, remove_orphans
 
 
 def test_only_what_nobody_holds_locked_is_removed(tmp_path: Path) -> None:
@@ -15,7 +15,9 @@ def test_only_what_nobody_holds_locked_is_removed(tmp_path: Path) -> None:
     (tmp_path / "sem.fastdds_port7411_mutex").touch()
     with (tmp_path / "fastdds_alive_el").open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
+        assert orphans(tmp_path) == ["fastdds_dead", "fastdds_port7411"]
         assert remove_orphans(tmp_path) == 2
+        assert not orphans(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"fastdds_alive", "fastdds_alive_el", "someone_elses", "someone_elses_el"}
     assert remove_orphans(tmp_path) == 1  # its process has ended

@@ -1,0 +1,108 @@
+"""`qvla doctor`: what stands between a machine, a ROS graph and a running policy; a line a matter, and its fix."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qvla_ros.doctor.findings import Finding, problem
+from qvla_ros.engines import BACKENDS
+
+if TYPE_CHECKING:
+    from qvla_ros.bundle import Bundle
+
+HELP = "look at this machine, a bundle and the running ROS graph; exit status 1 if there is a problem"
+_STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", type=Path, help="also check this bundle, its engine and what its policy reads")
+    parser.add_argument("--backend", default="onnxruntime", choices=BACKENDS, help="what shall run the bundle's graph")
+    parser.add_argument("--engine_options", type=json.loads, default={}, help="JSON, e.g. '{\"threads\": 2}'")
+    parser.add_argument("--namespace", default="", help="of the policy node, e.g. /arm")
+    parser.add_argument("--listen_s", type=float, default=2.0, help="how long to listen to the graph")
+    parser.add_argument("--no_graph", action="store_true", help="leave the running ROS graph alone")
+    parser.add_argument("--write_parity", action="store_true", help="keep this machine's answers in the bundle")
+    parser.add_argument("--remove_orphans", action="store_true", help="free what killed nodes left in shared memory")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    found = []
+    for finding in findings(args):
+        found.append(finding)
+        if not args.json:
+            _show(finding)
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in found], indent=1))
+    else:
+        counts = Counter(finding.status for finding in found)
+        print(f"{counts['problem']} problems, {counts['warning']} warnings, {counts['ok']} ok")
+    return int(any(finding.status == "problem" for finding in found))
+
+
+def findings(args: argparse.Namespace) -> Iterator[Finding]:
+    """Everything that the options ask for, in the order in which one thing needs another."""
+    from qvla_ros.doctor.bundle_checks import bundle_findings, plan_findings, policy_findings
+    from qvla_ros.doctor.environment import read_machine
+    from qvla_ros.doctor.machine_checks import machine_findings
+    from qvla_ros.evaluation.shared_memory import remove_orphans
+
+    if args.remove_orphans:
+        remove_orphans()
+    machine, bundle = read_machine(), None
+    if args.bundle is not None:
+        bundle, finding = bundle_findings(args.bundle)
+    yield from machine_findings(machine, bundle)
+    if args.bundle is not None:
+        yield finding
+    if bundle is not None:
+        yield from plan_findings(bundle, machine, args.backend)
+        if args.write_parity:
+            _write_parity(bundle, args)
+        yield from policy_findings(bundle, args.backend, args.engine_options)
+    yield from _ros_findings(args, bundle)
+
+
+def _write_parity(bundle: Bundle, args: argparse.Namespace) -> None:
+    from qvla_ros.doctor.parity import write_parity
+    from qvla_ros.policy import load_policy
+
+    policy = load_policy(bundle.directory, args.backend, **args.engine_options)
+    write_parity(policy)
+    policy.close()
+
+
+def _ros_findings(args: argparse.Namespace, bundle: Bundle | None) -> Iterator[Finding]:
+    from qvla_ros.doctor.findings import ok
+    from qvla_ros.doctor.graph_checks import graph_findings, needed_inputs
+
+    try:
+        from qvla_ros.nodes.graph_doctor import check_messages, read_graph
+
+        check_messages()
+    except Exception as error:  # a missing library shows as ImportError, OSError or rclpy's own, by its place
+        fix = "source install/setup.bash of the colcon workspace, or reinstall with pip; from a checkout: make setup"
+        yield problem("messages", f"{type(error).__name__}: {error}", fix)
+        return
+    yield ok("messages", "qvla/ActionChunk and qvla/PolicyStatus can be sent")
+    if not args.no_graph:
+        inputs = [] if bundle is None else needed_inputs(bundle, args.namespace)
+        yield from graph_findings(read_graph(inputs, args.listen_s, args.listen_s), inputs, bundle)
+
+
+def _show(finding: Finding) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    text = Text.assemble(
+        (f"{finding.status:<8} ", _STYLES[finding.status]), (finding.about, "bold"), f": {finding.text}"
+    )
+    if finding.fix:
+        text.append(f"\n         fix: {finding.fix}")
+    Console(soft_wrap=True, highlight=False).print(text)

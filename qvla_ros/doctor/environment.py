@@ -1,0 +1,125 @@
+"""The machine as facts: Python, ROS, engines, GPU, shared memory. Imports no ROS and starts nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from qvla_ros.engines.cuda import Gpu
+from qvla_ros.engines.plan import FLAVOURS
+from qvla_ros.engines.tensorrt import import_flavour
+from qvla_ros.errors import QvlaError
+from qvla_ros.evaluation.shared_memory import SHARED_MEMORY, orphans
+
+DISTROS = ("humble", "jazzy", "kilted", "lyrical", "rolling")
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")  # the second up to Humble
+
+
+@dataclass(frozen=True)
+class Machine:
+    """python: version; machine: as `uname -m` has it. ros_distro, rclpy: None where unknown. rmw: which middleware, as
+    asked for. tensorrt: flavour -> version of those that import. compute_capability: of the first GPU, as "87"; else
+    gpu_error says why there is none. profile: the Fast DDS profile that is asked for, and its text, None if it cannot
+    be read. shared_memory_bytes: size and free space of /dev/shm, None where there is none.
+    """
+
+    python: tuple[int, int, int]
+    machine: str
+    ros_distro: str | None
+    rclpy: str | None
+    rmw: str
+    domain: str
+    discovery: str
+    onnxruntime: str | None
+    providers: tuple[str, ...]
+    tensorrt: Mapping[str, str]
+    compute_capability: str | None
+    gpu_error: str
+    profile: str | None
+    profile_text: str | None
+    shared_memory_bytes: tuple[int, int] | None
+    orphans: int
+
+
+def read_machine() -> Machine:
+    """Look at this machine, from this process's environment variables on."""
+    profile = next((os.environ[name] for name in PROFILE_VARIABLES if os.environ.get(name)), None)
+    capability, gpu_error = _gpu()
+    onnxruntime, providers = _onnxruntime()
+    return Machine(
+        python=sys.version_info[:3],
+        machine=platform.machine(),
+        ros_distro=os.environ.get("ROS_DISTRO") or next((d for d in DISTROS if _version(f"ros-{d}-rclpy")), None),
+        rclpy=_version("rclpy"),
+        rmw=os.environ.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp",
+        domain=os.environ.get("ROS_DOMAIN_ID") or "0",
+        discovery=os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") or "SUBNET",
+        onnxruntime=onnxruntime,
+        providers=providers,
+        tensorrt=_tensorrt(),
+        compute_capability=capability,
+        gpu_error=gpu_error,
+        profile=profile,
+        profile_text=_text(profile),
+        shared_memory_bytes=_space(SHARED_MEMORY),
+        orphans=len(orphans()),
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _onnxruntime() -> tuple[str | None, tuple[str, ...]]:
+    if find_spec("onnxruntime") is None:
+        return None, ()
+    import onnxruntime
+
+    return onnxruntime.__version__, tuple(onnxruntime.get_available_providers())
+
+
+def _tensorrt() -> dict[str, str]:
+    found = {}
+    for flavour, module in FLAVOURS.items():
+        if find_spec(module) is not None:
+            try:
+                found[flavour] = str(import_flavour(flavour)[1].__version__)
+            except QvlaError:  # installed without the libraries that it needs
+                continue
+    return found
+
+
+def _gpu() -> tuple[str | None, str]:
+    try:
+        gpu = Gpu()
+    except QvlaError as error:
+        return None, str(error.value)
+    try:
+        return gpu.compute_capability, ""
+    finally:
+        gpu.close()
+
+
+def _text(path: str | None) -> str | None:
+    try:
+        return None if path is None else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _space(directory: Path) -> tuple[int, int] | None:
+    try:
+        usage = shutil.disk_usage(directory)
+    except OSError:
+        return None
+    return usage.total, usage.free

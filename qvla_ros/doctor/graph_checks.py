@@ -1,0 +1,211 @@
+"""Does a running graph have what a bundle's policy needs, and do those who should hear each other do so?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from qvla_ros.bundle import Bundle
+from qvla_ros.doctor.findings import Finding, failed, ok, problem, warning
+from qvla_ros.errors import QvlaError
+from qvla_ros.nodes.compressed_image import rgb_pixels_of_compressed
+from qvla_ros.nodes.image_message import rgb_pixels
+from qvla_ros.nodes.robot_state import joint_positions, pose_in
+from qvla_ros.observation import POSE_NAMES, joint_names
+from qvla_ros.recording.source import COMPRESSED_IMAGE, IMAGE, JOINTS, POSE, TEXT
+from qvla_ros.ros_graph import Endpoint, Topic, incompatibility, policy_nodes
+
+CLOCK = "/clock"
+MAX_AGE_S = 1.0  # the policy node's default
+MAX_LEAD_S = 0.05  # a stamp in the future is a clock that is wrong
+_IGNORED = ("/rosout", "/parameter_events")
+_INPUT_KINDS = {IMAGE, COMPRESSED_IMAGE, JOINTS, POSE, TEXT}
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a topic said while it was listened to: the last message, how many came in how long, and the last one's age:
+    arrival minus stamp on this machine's clock, NaN for a message without a stamp."""
+
+    message: Any
+    count: int
+    listened_s: float
+    age_s: float
+
+
+@dataclass(frozen=True)
+class Graph:
+    """topics: all of the graph. heard: topic -> what came on it. states: policy node -> its last qvla/PolicyStatus."""
+
+    topics: Mapping[str, Topic]
+    heard: Mapping[str, Heard] = field(default_factory=dict)
+    states: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Input:
+    """A topic that the policy reads. kinds: usual name -> type; check: raises QvlaError for a message that it cannot
+    use. wish: the subscription that the policy node makes."""
+
+    name: str
+    kinds: Mapping[str, str]
+    check: Callable[[Any, str, str], object]
+    wish: Endpoint
+
+
+def needed_inputs(bundle: Bundle, namespace: str) -> list[Input]:
+    """What a policy node with this bundle subscribes to in `namespace` ("" or "/arm"), unless it is remapped."""
+    root = f"/{namespace.strip('/')}".rstrip("/")
+    names = () if bundle.proprioception is None else bundle.proprioception.names
+    sensor = Endpoint("the policy", "", reliable=False, transient_local=False)
+    latched = Endpoint("the policy", "", reliable=True, transient_local=True)
+
+    def image_check(height: int, width: int) -> Callable[[Any, str, str], object]:
+        def check(message: Any, kind: str, topic: str) -> object:
+            read = rgb_pixels if kind == IMAGE else rgb_pixels_of_compressed
+            return read(message, topic, height, width)
+
+        return check
+
+    found = []
+    for camera in bundle.cameras:
+        raw = f"{root}/camera/{camera.name}/image_raw"
+        kinds = {raw: IMAGE, f"{raw}/compressed": COMPRESSED_IMAGE}
+        found.append(Input(raw, kinds, image_check(camera.height, camera.width), sensor))
+    joints, frame = joint_names(names), bundle.actions.frame
+    if joints:
+        topic = f"{root}/joint_states"
+        found.append(Input(topic, {topic: JOINTS}, lambda m, _, t: joint_positions(m, t, joints), sensor))
+    if any(name in POSE_NAMES for name in names):
+        topic = f"{root}/ee_pose"
+        found.append(Input(topic, {topic: POSE}, lambda m, _, t: pose_in(m, t, frame), sensor))
+    topic = f"{root}/instruction"
+    return [*found, Input(topic, {topic: TEXT}, lambda m, _, t: None, latched)]
+
+
+def graph_findings(graph: Graph, inputs: Sequence[Input], bundle: Bundle | None) -> Iterator[Finding]:
+    """Policies, the topics that the bundle needs, the clock, and every pair that cannot hear each other."""
+    yield from _policies(graph, bundle)
+    yield from _unanswered(graph, inputs)
+    for needed in inputs:
+        yield _input(graph, needed)
+    yield from _clock(graph)
+    yield from _mismatches(graph)
+
+
+def _policies(graph: Graph, bundle: Bundle | None) -> Iterator[Finding]:
+    found = policy_nodes(graph.topics)
+    if not found:
+        yield warning("policy node", "none runs in this graph", "start it, or check ROS_DOMAIN_ID and discovery range")
+    for node in found:
+        status, about = graph.states.get(node), f"policy node {node}"
+        if status is None:
+            yield warning(about, "says nothing on its status topic", "look at its log")
+            continue
+        state = ("waiting", "running", "fault", "inactive")[status.state]
+        text = f"{state}, {'armed' if status.armed else 'disarmed'}, bundle {status.bundle_id or 'none'}"
+        if status.state == status.FAULT:
+            yield problem(about, f"{text}: {status.reason}", "deactivate and activate it once the reason is mended")
+        elif bundle is not None and status.bundle_id not in ("", bundle.bundle_id):
+            yield warning(about, f"{text}, not the bundle {bundle.bundle_id} asked about", "name the bundle that runs")
+        elif status.state == status.WAITING:
+            yield warning(about, f"{text}: {status.reason}", "the reason names the input that it waits for")
+        else:
+            yield ok(about, text)
+
+
+def _unanswered(graph: Graph, inputs: Sequence[Input]) -> Iterator[Finding]:
+    """What policies subscribe to under another name than the usual one, and nobody publishes."""
+    policies, usual = set(policy_nodes(graph.topics)), {name for needed in inputs for name in needed.kinds}
+    for name, topic in sorted(graph.topics.items()):
+        waiting = {endpoint.node for endpoint in topic.subscriptions} & policies
+        if waiting and not topic.publishers and name not in usual and set(topic.kinds) & _INPUT_KINDS:
+            fix = "start what publishes it, or correct the remapping"
+            yield problem(name, f"{', '.join(sorted(waiting))} waits for it, nobody publishes it", fix)
+
+
+def _input(graph: Graph, needed: Input) -> Finding:
+    policies = set(policy_nodes(graph.topics))
+    if policies and not any(policies & _subscribers(graph, name) for name in needed.kinds):
+        return warning(needed.name, "no policy node subscribes to it", "is it remapped, or in another --namespace?")
+    name = next((n for n in needed.kinds if n in graph.topics and graph.topics[n].publishers), None)
+    if name is None:
+        kind = needed.kinds[needed.name]
+        others = sorted(n for n, topic in graph.topics.items() if any(p.kind == kind for p in topic.publishers))
+        fix = "start what publishes it" + (f", or remap one of these to it: {', '.join(others)}" if others else "")
+        return problem(needed.name, "nobody publishes it", fix)
+    publishers = graph.topics[name].publishers
+    wish = replace(needed.wish, kind=needed.kinds[name])
+    reasons = {p.node: incompatibility(p, wish) for p in publishers}
+    if all(reasons.values()):
+        node, reason = next(iter(reasons.items()))
+        fix = f"change the publisher, or set qos_overrides.{name}.subscription.* of the policy node"
+        return problem(name, f"from {node}: {reason}", fix)
+    source = ", ".join(sorted(node for node, reason in reasons.items() if reason is None))
+    heard = graph.heard.get(name)
+    if heard is None:
+        fix = "look at that node; check the Fast DDS profile if images are large"
+        return problem(name, f"{source} publishes it, nothing came", fix)
+    try:
+        needed.check(heard.message, needed.kinds[name], name)
+    except QvlaError as error:
+        return failed(name, error)
+    return _timeliness(name, source, heard, _on_sim_time(graph))
+
+
+def _subscribers(graph: Graph, name: str) -> set[str]:
+    return {endpoint.node for endpoint in graph.topics.get(name, Topic((), ())).subscriptions}
+
+
+def _timeliness(name: str, source: str, heard: Heard, on_sim_time: bool) -> Finding:
+    text = f"from {source}"
+    if heard.age_s != heard.age_s:  # no stamp
+        return ok(name, text)
+    text += f", {heard.count / heard.listened_s:.1f} Hz"
+    if on_sim_time:
+        return ok(name, f"{text}, stamped in simulated time")
+    text += f", {1e3 * heard.age_s:.0f} ms old"
+    if heard.age_s > MAX_AGE_S or heard.age_s < -MAX_LEAD_S:
+        fix = "synchronise the clocks (chrony, PTP), let the driver stamp with system time, or set use_sim_time"
+        return problem(name, f"{text}: the policy node would not take it", fix)
+    return ok(name, text)
+
+
+def _on_sim_time(graph: Graph) -> bool:
+    return CLOCK in graph.topics and bool(graph.topics[CLOCK].publishers)
+
+
+def _clock(graph: Graph) -> Iterator[Finding]:
+    clock = graph.topics.get(CLOCK, Topic((), ()))
+    followers = {endpoint.node for endpoint in clock.subscriptions}
+    policies = policy_nodes(graph.topics)
+    if len(clock.publishers) > 1:
+        nodes = ", ".join(sorted(publisher.node for publisher in clock.publishers))
+        yield problem(
+            CLOCK, f"{len(clock.publishers)} publishers: {nodes}", "stop all but one: time jumps between them"
+        )
+    elif followers & set(policies) and not clock.publishers:
+        yield problem(
+            CLOCK, "the policy uses simulated time, nobody publishes it", "set use_sim_time:=false, or start it"
+        )
+    elif clock.publishers and set(policies) - followers:
+        node = ", ".join(sorted(set(policies) - followers))
+        yield warning(CLOCK, f"simulated time is published, {node} does not use it", "set use_sim_time:=true for it")
+    else:
+        yield ok(CLOCK, "simulated time" if clock.publishers else "system time")
+
+
+def _mismatches(graph: Graph) -> Iterator[Finding]:
+    about, pairs = "QoS", 0
+    for name, topic in sorted(graph.topics.items()):
+        if name in _IGNORED:
+            continue
+        for publisher in topic.publishers:
+            for subscription in topic.subscriptions:
+                pairs += 1
+                reason = incompatibility(publisher, subscription)
+                if reason is not None:
+                    fix = "make them agree: types by remapping, QoS in either node or by its qos_overrides parameters"
+                    yield problem(name, f"{subscription.node} does not hear {publisher.node}: {reason}", fix)
+    yield ok(about, f"{pairs} pairs of publisher and subscription looked at")

@@ -1,0 +1,144 @@
+"""Is this machine one that a policy node can run on, and can its images pass through shared memory?"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from qvla_ros.bundle import Bundle
+from qvla_ros.doctor.environment import PROFILE_VARIABLES, Machine
+from qvla_ros.doctor.findings import Finding, ok, problem, warning
+
+PYTHONS = ((3, 10), (3, 13))  # from, and below; pyproject.toml
+DEFAULT_SEGMENT_BYTES = 512 << 10  # of Fast DDS without a profile: a larger message is cut into fragments
+_HEADROOM_BYTES = 4096  # a message is more than its pixels
+_PROCESSES = 4  # policy, driver, camera, recorder: each has a segment of its own
+_USUAL_IMAGE_BYTES = 640 * 480 * 3
+
+
+@dataclass(frozen=True)
+class SharedMemoryTransport:
+    """What a Fast DDS profile says of shared memory, bytes."""
+
+    segment_bytes: int
+    max_message_bytes: int
+
+
+def machine_findings(machine: Machine, bundle: Bundle | None) -> Iterator[Finding]:
+    """Python, ROS, engines; then whether the images of `bundle` (None: of 640x480) fit through shared memory."""
+    yield _python(machine)
+    yield _ros(machine)
+    yield _onnxruntime(machine)
+    yield _gpu(machine)
+    yield from _profile(machine, largest_image_bytes(bundle), problem if bundle else warning)
+    yield from _shared_memory(machine)
+
+
+def largest_image_bytes(bundle: Bundle | None) -> int:
+    """Of the bundle's cameras as rgb8; of a usual camera without a bundle."""
+    return _USUAL_IMAGE_BYTES if bundle is None else max(3 * c.height * c.width for c in bundle.cameras)
+
+
+def shared_memory_transport(profile: str) -> SharedMemoryTransport | None:
+    """The SHM transport of a Fast DDS profile in XML; None if it has none. ValueError if it is not XML."""
+    try:
+        root = ElementTree.fromstring(profile)
+    except ElementTree.ParseError as error:
+        raise ValueError(str(error)) from None
+    for element in root.iter():
+        if _name(element) != "transport_descriptor":
+            continue
+        fields = {_name(child): (child.text or "").strip() for child in element}
+        if fields.get("type") == "SHM":
+            segment = int(fields.get("segment_size", DEFAULT_SEGMENT_BYTES))
+            return SharedMemoryTransport(segment, int(fields.get("maxMessageSize", segment)))
+    return None
+
+
+def _name(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def _python(machine: Machine) -> Finding:
+    text = ".".join(map(str, machine.python)) + f" on {machine.machine}"
+    if PYTHONS[0] <= machine.python[:2] < PYTHONS[1]:
+        return ok("Python", text)
+    return problem("Python", text, "use Python 3.10, 3.11 or 3.12: the one that your ROS distribution was built for")
+
+
+def _ros(machine: Machine) -> Finding:
+    if machine.ros_distro is None and machine.rclpy is None:
+        fix = "source /opt/ros/DISTRO/setup.bash, or pip install qvla-ros, which brings ROS as wheels"
+        return problem("ROS 2", "not found", fix)
+    text = f"{machine.ros_distro or 'distribution unknown'}, rclpy {machine.rclpy or 'unknown'}, {machine.rmw}"
+    return ok("ROS 2", f"{text}; domain {machine.domain}, discovery {machine.discovery}")
+
+
+def _onnxruntime(machine: Machine) -> Finding:
+    if machine.onnxruntime is None:
+        return warning("ONNX Runtime", "not installed", "pip install onnxruntime, unless TensorRT runs the policy")
+    names = ", ".join(provider.removesuffix("ExecutionProvider") for provider in machine.providers)
+    return ok("ONNX Runtime", f"{machine.onnxruntime} ({names})")
+
+
+def _gpu(machine: Machine) -> Finding:
+    flavours = ", ".join(f"{flavour} {version}" for flavour, version in machine.tensorrt.items()) or "no TensorRT"
+    if machine.compute_capability is None:
+        return ok("GPU", f"none ({machine.gpu_error}); {flavours}")
+    return ok("GPU", f"compute capability {machine.compute_capability}; {flavours}")
+
+
+def _profile(machine: Machine, image_bytes: int, wrong: Callable[[str, str, str], Finding]) -> Iterator[Finding]:
+    about, needed = "Fast DDS profile", image_bytes + _HEADROOM_BYTES
+    if "fastrtps" not in machine.rmw and "fastdds" not in machine.rmw:
+        yield ok(about, f"not needed with {machine.rmw}")
+        return
+    size = f"{image_bytes / 1024:.0f} KiB an image"
+    fix = f"export {PROFILE_VARIABLES[0]}=.../share/qvla/config/fastdds.xml for every process that sends or gets images"
+    if machine.profile is None and needed <= DEFAULT_SEGMENT_BYTES:
+        yield ok(about, f"none, and none needed: {size}")
+        return
+    if machine.profile is None:
+        text = f"none: {size} do not fit in {DEFAULT_SEGMENT_BYTES >> 10} KiB, most frames get lost"
+        yield wrong(about, text, fix)
+        return
+    if machine.profile_text is None:
+        yield problem(about, f"{machine.profile} cannot be read", fix)
+        return
+    try:
+        transport = shared_memory_transport(machine.profile_text)
+    except ValueError as error:
+        yield problem(about, f"{machine.profile}: {error}", fix)
+        return
+    if transport is None:
+        yield warning(about, f"{machine.profile} has no shared memory transport: images go through sockets", fix)
+    elif min(transport.segment_bytes, transport.max_message_bytes) < needed:
+        said = f"segment {transport.segment_bytes >> 10} KiB, maxMessageSize {transport.max_message_bytes >> 10} KiB"
+        yield wrong(about, f"{machine.profile}: {said}, but {size}", f"enlarge both in it, or {fix}")
+    else:
+        yield ok(about, f"{machine.profile}: {size} fit in a segment of {transport.segment_bytes >> 20} MiB")
+
+
+def _shared_memory(machine: Machine) -> Iterator[Finding]:
+    about = "/dev/shm"
+    if machine.shared_memory_bytes is None:
+        yield warning(about, "not there: messages go through sockets", "mount a tmpfs at /dev/shm")
+        return
+    total, free = machine.shared_memory_bytes
+    transport = None
+    if machine.profile_text is not None:
+        try:
+            transport = shared_memory_transport(machine.profile_text)
+        except ValueError:  # told by the profile's own line
+            transport = None
+    needed = _PROCESSES * (DEFAULT_SEGMENT_BYTES if transport is None else transport.segment_bytes)
+    text = f"{free >> 20} of {total >> 20} MiB free"
+    if free < needed:
+        fix = "in a container: --shm-size=1g or --ipc=host; else remove what fills it"
+        yield problem(about, f"{text}, {_PROCESSES} processes take {needed >> 20} MiB", fix)
+    else:
+        yield ok(about, text)
+    if machine.orphans:
+        fix = "`qvla doctor --remove_orphans`"
+        yield warning(about, f"{machine.orphans} segments of processes that were killed", fix)
