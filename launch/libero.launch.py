@@ -6,7 +6,7 @@ The bridge prints one JSON line an episode; the launch ends with it. `qvla eval`
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
@@ -40,6 +40,22 @@ def generate_launch_description() -> LaunchDescription:
         ),
         DeclareLaunchArgument("task_ids", default_value="[0]", description="Tasks of the suite, a YAML list"),
         DeclareLaunchArgument("num_trials_per_task", default_value="1", description="Episodes of each task"),
+        DeclareLaunchArgument(
+            "timing",
+            default_value="lock_step",
+            choices=["lock_step", "real_time"],
+            description="Whether the arm waits for the policy; real_time runs on the simulated clock, /clock",
+        ),
+        DeclareLaunchArgument(
+            "latencies_s",
+            default_value="[-1.0]",
+            description="With real_time: from image to command, each in turn, a YAML list; -1.0: as measured",
+        ),
+        DeclareLaunchArgument(
+            "faults",
+            default_value="['']",
+            description="With real_time: what goes wrong when, a YAML list, e.g. ['drop_camera:wrist@2+0.5']",
+        ),
         DeclareLaunchArgument("output_dir", default_value="", description="Where episodes.jsonl goes; empty: nowhere"),
         DeclareLaunchArgument("video_dir", default_value="", description="Where a video goes; empty: nowhere"),
     ]
@@ -50,6 +66,9 @@ def generate_launch_description() -> LaunchDescription:
             "namespace": POLICY,
             "backend": LaunchConfiguration("backend"),
             "params_file": LaunchConfiguration("params_file"),
+            "use_sim_time": PythonExpression(
+                ["'true' if '", LaunchConfiguration("timing"), "' == 'real_time' else 'false'"]
+            ),
         }.items(),
     )
     bridge = Node(
@@ -64,6 +83,9 @@ def generate_launch_description() -> LaunchDescription:
                 "task_suite_name": LaunchConfiguration("task_suite_name"),
                 "task_ids": LaunchConfiguration("task_ids"),  # read as YAML: a list of integers
                 "num_trials_per_task": LaunchConfiguration("num_trials_per_task"),
+                "timing": LaunchConfiguration("timing"),
+                "latencies_s": LaunchConfiguration("latencies_s"),
+                "faults": LaunchConfiguration("faults"),
                 "output_dir": ParameterValue(LaunchConfiguration("output_dir"), value_type=str),
                 "video_dir": ParameterValue(LaunchConfiguration("video_dir"), value_type=str),
             },

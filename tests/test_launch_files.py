@@ -34,7 +34,7 @@ API = {
         *("SetEnvironmentVariable", "Shutdown"),
     ),
     "launch.launch_description_sources": ("PythonLaunchDescriptionSource",),
-    "launch.substitutions": ("LaunchConfiguration", "PathJoinSubstitution"),
+    "launch.substitutions": ("LaunchConfiguration", "PathJoinSubstitution", "PythonExpression"),
     "launch_ros": (),
     "launch_ros.actions": ("LifecycleNode", "Node", "SetParametersFromFile", "SetRemap"),
     "launch_ros.parameter_descriptions": ("ParameterValue",),
@@ -193,6 +193,15 @@ def test_a_file_that_is_included_gets_only_arguments_that_it_declares() -> None:
     declared = set(arguments("policy.launch.py"))
     assert set(included_arguments(describe("libero.launch.py"))) <= declared
     assert set(included_arguments(robot_policy(robot="ur_servo"))) <= declared
+
+
+@pytest.mark.parametrize(("timing", "sim_time"), [("lock_step", "false"), ("real_time", "true")])
+def test_the_policy_follows_the_simulated_clock_when_the_bridge_keeps_real_time(timing: str, sim_time: str) -> None:
+    expression = included_arguments(describe("libero.launch.py"))["use_sim_time"]
+    parts = [timing if isinstance(part, Recorder) else part for part in expression.args[0]]
+    assert eval("".join(parts), {}) == sim_time  # what PythonExpression does
+    assert timing in arguments("libero.launch.py")["timing"].kwargs["choices"]
+    assert sim_time in arguments("policy.launch.py")["use_sim_time"].kwargs["choices"]
 
 
 def test_every_argument_of_the_robots_launch_file_is_used() -> None:
