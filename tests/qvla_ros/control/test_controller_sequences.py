@@ -1,0 +1,186 @@
+"""Whatever happens in whatever order: one stop a stop, nothing while disarmed, every limit noticed by the next tick."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from qvla_ros.control.controller import Controller, ControllerSettings, StopReason
+from qvla_ros.control.limits import motion_limits
+from qvla_ros.control.setpoint import MotionSpec, Setpoint
+from qvla_ros.control.timeline import PlannedChunk
+from qvla_ros.errors import QvlaError
+
+PERIOD_S, DT_S = 0.1, 0.1
+LIMITS = motion_limits(2, -1.0, 1.0, 0.2, 1.5, 5.0)
+SETTINGS = ControllerSettings(
+    PERIOD_S,
+    max_input_age_s=0.55,
+    max_inference_s=0.4,
+    max_command_age_s=0.25,
+    deadman_timeout_s=0.75,
+    max_clock_jump_s=0.3,
+    max_linear_lead=0.35,
+)
+REASONS = st.sampled_from(list(StopReason))
+NUMBERS = st.floats(-2.0, 2.0)
+
+
+class Sequences(RuleBasedStateMachine):
+    """Feeds a controller; what must follow is worked out here anew, from what was fed."""
+
+    @initialize(kind=st.sampled_from(["joint_position", "delta_joint_position"]), blend_steps=st.integers(0, 2))
+    def start(self, kind: str, blend_steps: int) -> None:
+        self.controller = Controller(SETTINGS, MotionSpec(kind, 1.0, 1.0, None), LIMITS, blend_steps)
+        self.ros_ns, self.steady_s = 10**18, 50.0
+        self.last_clocks: tuple[int, float] | None = None
+        self.input_ns = self.plan_end_ns = self.measured_s = None
+        self.enabled, self.enabled_s = False, -math.inf
+        self.measured = np.zeros(2)
+        self.command: np.ndarray | None = None
+        self.sent = self.owes_stop = self.was_told = False
+        self.command_times: list[float] = []
+
+    @rule()
+    def arm(self) -> None:
+        fresh = self.input_ns is not None and abs(self.ros_ns - self.input_ns) <= 0.55e9
+        may = not self.owes_stop and self.enabled and fresh and np.isfinite(self.measured).all()
+        if self.controller.armed:
+            self.controller.arm(None, self.ros_ns)
+            return
+        try:
+            self.controller.arm(Setpoint(self.measured), self.ros_ns)
+        except QvlaError:
+            assert not may
+            return
+        assert may
+        self.plan_end_ns = self.measured_s = None
+        self.command = self.measured
+
+    @rule(reason=REASONS)
+    def disarm(self, reason: StopReason) -> None:
+        self._disarmed()
+        self.controller.disarm(reason)
+
+    @rule(age_s=st.floats(0.0, 0.5), values=st.lists(NUMBERS, min_size=1, max_size=10), bad=st.integers(0, 12))
+    def plan(self, age_s: float, values: list[float], bad: int) -> None:
+        actions = np.repeat(np.array(values)[:, None], 3 if bad == 1 else 2, axis=1)
+        actions[0, 0] = math.nan if bad == 0 else actions[0, 0]
+        if bad < 2:
+            self._disarmed()
+        stamp_ns = self.ros_ns - round(age_s * 1e9)
+        skipped = self.controller.set_chunk(PlannedChunk(stamp_ns, DT_S, actions), self.ros_ns)
+        assert skipped is None or self.controller.armed
+        if skipped is not None and skipped < len(values):
+            self.plan_end_ns = stamp_ns + round(len(values) * DT_S * 1e9)
+
+    @rule()
+    def flush(self) -> None:
+        self.controller.flush(self.ros_ns)
+        self.plan_end_ns = None if self.plan_end_ns is None else min(self.plan_end_ns, self.ros_ns)
+
+    @rule(age_s=st.sampled_from([-1.0, 0.0, 0.1, 0.5, 0.7]))
+    def look(self, age_s: float) -> None:
+        self.input_ns = self.ros_ns - round(age_s * 1e9)
+        self.controller.feed_input(self.input_ns)
+
+    @rule(enabled=st.sampled_from([True, True, True, False]))
+    def hold_deadman(self, enabled: bool) -> None:
+        self.enabled, self.enabled_s = enabled, self.steady_s
+        self.controller.feed_deadman(enabled, self.steady_s)
+
+    @rule(jump_s=st.floats(-1.0, 1.0))
+    def jump(self, jump_s: float) -> None:
+        self.ros_ns += round(jump_s * 1e9)
+
+    @rule(count=st.integers(1, 6))
+    def all_well(self, count: int) -> None:
+        """As most of the time is: else few sequences would get as far as moving."""
+        for _ in range(count):
+            self.look(0.0)
+            self.hold_deadman(True)
+            if not self.controller.armed:
+                self.measured = np.zeros(2) if self.command is None else self.command
+                self.arm()
+            self.plan(0.0, [0.1] * 4, bad=12)
+            self.tick(PERIOD_S, moves=True, busy_s=0.0, measures=True)
+
+    @rule(
+        seconds=st.sampled_from([0.001, 0.02, 0.05, PERIOD_S, PERIOD_S, 0.12, 0.3]),
+        moves=st.booleans(),
+        busy_s=st.sampled_from([0.0, 0.1, 0.39, 0.41]),
+        measures=st.sampled_from([True, True, False, None]),
+    )
+    def tick(self, seconds: float, moves: bool, busy_s: float, measures: bool | None) -> None:
+        self.steady_s += seconds
+        self.ros_ns += round(seconds * 1e9)
+        if moves and self.command is not None:
+            self.measured = self.command
+        measured = None if measures is None else self.measured if measures else self.measured * math.nan
+        limit_passed = self.controller.armed and self._limit_passed(measured, busy_s)
+        if limit_passed:
+            self._disarmed()
+        armed, before = self.controller.armed, self.command
+        decision = self.controller.tick(
+            self.ros_ns, self.steady_s, None if measured is None else Setpoint(measured), busy_s
+        )
+        self.last_clocks = self.ros_ns, self.steady_s
+
+        if limit_passed:
+            assert not self.controller.armed
+        else:
+            assert self.controller.armed == armed  # nothing stops without a limit passed
+        assert (decision.stop is not None) == self.owes_stop
+        if decision.stop is not None:
+            self.owes_stop = False
+            assert decision.command is not None
+            assert decision.stop is self.controller.reason
+            wanted = measured if decision.stop is StopReason.tracking_error and limit_passed else before
+            np.testing.assert_array_equal(decision.command.linear, wanted)
+        elif decision.command is not None:
+            assert self.controller.armed
+            self._commanded(decision.command.linear)
+
+    def _commanded(self, now: np.ndarray) -> None:
+        assert self.command is not None
+        assert (np.abs(now) <= np.maximum(1.0, np.abs(self.command))).all()
+        assert (np.abs(now - self.command) <= 0.15).all()  # the lower of 0.2 and 1.5 / s
+        self.command, self.sent = now, True
+        assert all(self.steady_s - last_s >= 0.5 * PERIOD_S - 1e-9 for last_s in self.command_times[-1:])
+        self.command_times.append(self.steady_s)
+        for count, since_s in enumerate(reversed(self.command_times), start=1):
+            assert count <= (self.steady_s - since_s) / PERIOD_S + 2.0 + 1e-6
+
+    def _disarmed(self) -> None:
+        if self.controller.armed and self.sent:
+            self.owes_stop, self.sent = True, False
+
+    def _limit_passed(self, measured: np.ndarray | None, busy_s: float) -> bool:
+        if measured is not None or self.measured_s is None:
+            self.measured_s = self.steady_s
+        drift_s = 0.0
+        if self.last_clocks is not None:
+            drift_s = (self.ros_ns - self.last_clocks[0]) * 1e-9 - (self.steady_s - self.last_clocks[1])
+        stale = self.input_ns is None or abs(self.ros_ns - self.input_ns) > 0.55e9
+        bad = measured is not None and not np.isfinite(measured).all()
+        ahead = measured is not None and self.command is not None and np.abs(self.command - measured).max() > 0.35
+        exhausted = self.plan_end_ns is not None and self.ros_ns - self.plan_end_ns > 0.25e9
+        return bool(
+            abs(drift_s) > 0.3
+            or not self.enabled
+            or self.steady_s - self.enabled_s > 0.75
+            or self.steady_s - self.measured_s > 0.55
+            or stale
+            or bad
+            or ahead
+            or exhausted
+            or busy_s > 0.4
+        )
+
+
+TestSequences = Sequences.TestCase
+TestSequences.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
