@@ -94,7 +94,7 @@ class Drill:
     ) -> Outcome:
         """Arm, wait until the robot is commanded, inject, wait for the stop, mend."""
         for _ in range(ATTEMPTS):
-            self._move()
+            self.move()
             before, injected_s = len(self.robot.statuses), time.monotonic()
             inject()
             status = _wait_for(partial(self._stopped_since, before), f"a stop after {fault}", self.describe)
@@ -144,7 +144,7 @@ class Drill:
 
     def kill(self) -> Outcome:
         """SIGKILL: nobody is left to send a stop, so the robot's own command timeout must do it."""
-        self._move()
+        self.move()
         killed_s = time.monotonic()
         self.node.process.kill()
         self.node.process.wait()
@@ -159,7 +159,9 @@ class Drill:
         last = self.robot.statuses[-1] if self.robot.statuses else None
         return f"status {last}; node: {' / '.join(self.node.last_words())}"
 
-    def _move(self) -> None:
+    def move(self) -> None:
+        """Arm, and return once the robot is commanded."""
+
         def moving() -> bool:
             assert self.node.process.poll() is None, self.describe()
             seen = len(self.robot.commands)
@@ -201,7 +203,12 @@ class Drill:
 
 @contextmanager
 def drill(
-    context: Context, bundle_dir: Path, environment: Mapping[str, str], directory: Path, **parameters: Any
+    context: Context,
+    bundle_dir: Path,
+    environment: Mapping[str, str],
+    directory: Path,
+    rate_hz: float = 40.0,
+    **parameters: Any,
 ) -> Iterator[Drill]:
     """A running policy node with `parameters` over PARAMETERS, and a robot that streams to it; both end with the block.
 
@@ -220,7 +227,7 @@ def drill(
     node = start(f"policy_{given['output']}", arguments, environment, directory)
     with stopped_at_the_end([node]):
         sim_time = bool(given.get("use_sim_time"))
-        robot = FakeRobot(context, load_bundle(bundle_dir), NAMESPACE, given["output"], 40.0, sim_time)
+        robot = FakeRobot(context, load_bundle(bundle_dir), NAMESPACE, given["output"], rate_hz, sim_time)
         try:
             yield Drill(robot, node, fault_file)
         finally:

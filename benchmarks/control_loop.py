@@ -1,0 +1,232 @@
+"""What does a policy node add to what rclpy and a thread cost anyway? Everything in one run, in turn.
+
+    python benchmarks/control_loop.py [--bundle DIR] [--rounds 6] [--seconds 10] [--switch_interval_s 0.0005]
+
+A fake robot streams images, joint states and poses from another process at 30 Hz. In turn, for some seconds each:
+control: a policy node with the real engine, armed; its control thread decides and publishes poses at 100 Hz.
+plain: the same node without output, inference running as before, beside it a thread that only keeps to 100 Hz.
+bare: no policy, a plain rclpy node subscribes to the same images.
+Compared are the periods of the two threads, and stamp to chunk less inference (and less all computing) with stamp to
+the last image's callback in the bare node. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from qvla.msg import ActionChunk
+from qvla_offline.export.bundle import export_bundle
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import Image
+
+from qvla_ros.bundle import Bundle, load_bundle
+from qvla_ros.errors import QvlaError
+from qvla_ros.evaluation.fault_drill import NAMESPACE, PARAMETERS
+from qvla_ros.evaluation.processes import private_ros_environment, start, stopped_at_the_end
+from qvla_ros.nodes import qos
+from qvla_ros.nodes.chunk_message import stamp_ns
+from qvla_ros.nodes.control_loop import WINDOW_TICKS
+from qvla_ros.nodes.policy import SWITCH_INTERVAL_S
+from qvla_ros.nodes.policy_node import PolicyNode
+from qvla_ros.resources import share_path
+
+PERIOD_S = 0.01
+COMPUTING = ("preprocess", "inference", "postprocess")
+ARMING_S = 20.0
+LATENCIES = {
+    "bare_image_ms": "the images' callback in a bare node",
+    "less_inference_ms": "the chunk, less inference",
+    "less_computing_ms": "the chunk, less preprocessing, inference and postprocessing",
+}
+
+
+class Bench:
+    """The nodes of this process, spun by `spin` in one thread as a policy node is."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.executor = SingleThreadedExecutor()
+        self.commanding = self._policy("commanding", {"output": "pose"})
+        self.silent = self._policy("silent", {"output": "none"})
+        self.watcher = rclpy.create_node("watcher", namespace=NAMESPACE)
+        self.executor.add_node(self.watcher)
+        self.chunk_ms: list[dict[str, float]] = []
+        for name in ("commanding", "silent"):
+            self.watcher.create_subscription(ActionChunk, f"{name}/action_chunk", self._on_chunk, qos.COMMAND)
+
+    def _policy(self, name: str, parameters: dict[str, Any]) -> PolicyNode:
+        given = {**PARAMETERS, "bundle": str(self.bundle.directory), "backend": "onnxruntime", **parameters}
+        given["engine_options"] = json.dumps({"threads": 1})
+        words = [word for key, value in given.items() for word in ("-p", f"{key}:={json.dumps(value)}")]
+        node = PolicyNode(["--ros-args", "-r", f"__ns:=/{NAMESPACE}", "-r", f"__node:={name}", *words])
+        node.trigger_configure()
+        self.executor.add_node(node)
+        return node
+
+    def _on_chunk(self, message: ActionChunk) -> None:
+        self.chunk_ms.append(dict(zip(message.latency_names, message.latency_ms, strict=True)))
+
+    def close(self) -> None:
+        for node in (self.commanding, self.silent):
+            node.say_goodbye()
+            node.destroy_node()
+        self.watcher.destroy_node()
+
+    def spin(self, seconds: float) -> None:
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s:
+            self.executor.spin_once(timeout_sec=0.05)
+
+    @contextmanager
+    def active(self, node: PolicyNode) -> Iterator[None]:
+        """Active, and armed as soon as its inputs have come."""
+        node.trigger_activate()
+        end_s = time.monotonic() + ARMING_S
+        while not node.armed:
+            self.spin(0.2)
+            try:
+                node.arm()
+            except QvlaError:  # its inputs have not come yet
+                if time.monotonic() > end_s:
+                    raise
+        yield
+        node.trigger_deactivate()
+
+
+def control(bench: Bench, seconds: float) -> dict[str, Any]:
+    """p50, p99 and longest period of the control thread, ms, and the latencies of the chunks meanwhile."""
+    with bench.active(bench.commanding):
+        bench.chunk_ms.clear()
+        bench.spin(max(seconds, WINDOW_TICKS * PERIOD_S))  # so that no tick of the start is in the loop's window
+        snapshot = bench.commanding.snapshot()
+    loop = snapshot.loop
+    assert loop is not None
+    return {
+        "periods_ms": (loop.p50_ms, loop.p99_ms, loop.max_ms),
+        "less_inference_ms": [c["total"] - c["inference"] for c in bench.chunk_ms],
+        "less_computing_ms": [c["total"] - sum(c[stage] for stage in COMPUTING) for c in bench.chunk_ms],
+        "inference_ms": [c["inference"] for c in bench.chunk_ms],
+        "stops": snapshot.stop_reason,
+    }
+
+
+def plain(bench: Bench, seconds: float) -> dict[str, Any]:
+    """The same of a thread that does nothing but keep to its deadlines, beside the same inference."""
+    periods_s: list[float] = []
+
+    def keep_time() -> None:
+        deadline_s = last_s = time.monotonic()
+        while not done.is_set():
+            deadline_s = max(deadline_s + PERIOD_S, time.monotonic())
+            time.sleep(max(0.0, deadline_s - time.monotonic()))
+            now_s = time.monotonic()
+            periods_s.append(now_s - last_s)
+            last_s = now_s
+
+    with bench.active(bench.silent):
+        bench.chunk_ms.clear()
+        done, thread = threading.Event(), threading.Thread(target=keep_time)
+        thread.start()
+        bench.spin(max(seconds, WINDOW_TICKS * PERIOD_S))
+        done.set()
+        thread.join()
+    p50, p99, longest = np.percentile(1e3 * np.array(periods_s), (50, 99, 100))
+    return {"periods_ms": (p50, p99, longest), "chunks": len(bench.chunk_ms)}
+
+
+def bare(bench: Bench, seconds: float) -> dict[str, Any]:
+    """Milliseconds from an observation's stamp to the callback of the last of its images, in a plain node."""
+    arrived: dict[int, list[int]] = {}
+    cameras = bench.bundle.cameras
+    callback = lambda message: arrived.setdefault(stamp_ns(message.header.stamp), []).append(time.time_ns())  # noqa: E731
+    subscriptions = [
+        bench.watcher.create_subscription(Image, f"camera/{camera.name}/image_raw", callback, qos.SENSOR)
+        for camera in cameras
+    ]
+    bench.spin(0.5)
+    arrived.clear()
+    bench.spin(seconds)
+    for subscription in subscriptions:
+        bench.watcher.destroy_subscription(subscription)
+    return {"image_ms": [1e-6 * (max(at) - stamp) for stamp, at in arrived.items() if len(at) == len(cameras)]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--switch_interval_s", type=float, default=SWITCH_INTERVAL_S)
+    args = parser.parse_args()
+    sys.setswitchinterval(args.switch_interval_s)
+    with tempfile.TemporaryDirectory() as scratch, private_ros_environment(Path(scratch)) as environment:
+        os.environ.update(environment)
+        bundle = args.bundle or export_bundle(share_path("reference_policy"), None, Path(scratch) / "bundle")
+        rclpy.init(domain_id=int(environment["ROS_DOMAIN_ID"]))
+        words = [
+            "-m",
+            "qvla_ros.nodes.fake_robot",
+            "--bundle",
+            str(bundle),
+            "--namespace",
+            NAMESPACE,
+            "--rate_hz",
+            "30",
+        ]
+        robot = start("fake_robot", words, environment, Path(scratch))
+        phases: dict[str, list[dict[str, Any]]] = {"control": [], "plain": [], "bare": []}
+        with stopped_at_the_end([robot]):
+            bench = Bench(load_bundle(bundle))
+            for number in range(args.rounds):
+                for phase in (control, plain, bare):
+                    phases[phase.__name__].append(phase(bench, args.seconds))
+                print(f"round {number + 1} of {args.rounds}", flush=True)
+            bench.close()
+        rclpy.try_shutdown()
+    report(phases)
+
+
+def report(phases: dict[str, list[dict[str, Any]]]) -> None:
+    """Both tables, medians over the rounds of what was measured in each."""
+
+    def periods(phase: str) -> list[float]:
+        return [round(float(v), 2) for v in np.median([r["periods_ms"] for r in phases[phase]], axis=0)]
+
+    def quantiles(phase: str, name: str) -> list[float]:
+        return [round(float(v), 2) for v in np.percentile([v for r in phases[phase] for v in r[name]], (50, 90, 99))]
+
+    result = {
+        "period_ms": {phase: periods(phase) for phase in ("control", "plain")},
+        "p99_ratio_by_round": [
+            round(float(a["periods_ms"][1] / b["periods_ms"][1]), 3)
+            for a, b in zip(phases["control"], phases["plain"], strict=True)
+        ],
+        "bare_image_ms": quantiles("bare", "image_ms"),
+        **{name: quantiles("control", name) for name in ("less_inference_ms", "less_computing_ms", "inference_ms")},
+        "chunks": [len(r["inference_ms"]) for r in phases["control"]],
+        "stops": [r["stops"] for r in phases["control"]],
+    }
+    print("| period of | p50 ms | p99 ms | longest ms |\n|---|---|---|---|")
+    for phase, label in (("control", "control thread"), ("plain", "plain thread")):
+        print(f"| {label} | {' | '.join(str(v) for v in result['period_ms'][phase])} |")
+    print("| stamp to | p50 ms | p90 ms | p99 ms | p50 over bare |\n|---|---|---|---|---|")
+    for name, label in LATENCIES.items():
+        ratio = result[name][0] / result["bare_image_ms"][0]
+        print(f"| {label} | {' | '.join(str(v) for v in result[name])} | {ratio:.2f} |")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

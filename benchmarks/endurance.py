@@ -1,0 +1,129 @@
+"""Does a policy node that runs for hours keep its memory? Resident memory, open files and shared memory over time.
+
+    python benchmarks/endurance.py [--bundle DIR] [--minutes 60] [--rate_hz 10] [--sample_s 10]
+
+A policy node with the real engine, armed, commanding at 100 Hz; a fake robot streams to it at `rate_hz` from a process
+of its own. The slope is a least-squares line through the second half, when what is cached is cached. Ctrl-C ends it
+early, with the table of what there is. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import rclpy
+from numpy.typing import NDArray
+from qvla_offline.export.bundle import export_bundle
+from rclpy.context import Context
+
+from qvla_ros.evaluation.fault_drill import drill
+from qvla_ros.evaluation.processes import private_ros_environment
+from qvla_ros.resources import share_path
+
+SHARED_MEMORY = Path("/dev/shm")
+LINE = "{:.1f} min: {:.1f} MB, {:.0f} open files, {:.0f} shared ({:.1f} MB), {:.0f} commands, {:.0f} chunks"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle")
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--rate_hz", type=float, default=10.0)
+    parser.add_argument("--sample_s", type=float, default=10.0)
+    args = parser.parse_args()
+    shared_before = shared_files()
+    with tempfile.TemporaryDirectory() as scratch, private_ros_environment(Path(scratch)) as environment:
+        os.environ.update(environment)
+        bundle = Path(args.bundle or export_bundle(share_path("reference_policy"), None, Path(scratch) / "bundle"))
+        context = Context()
+        rclpy.init(context=context, domain_id=int(environment["ROS_DOMAIN_ID"]))
+        samples = watch(context, bundle, environment, Path(scratch), args)
+        rclpy.try_shutdown(context=context)
+    report(np.array(samples), shared_before, shared_files())
+
+
+def watch(
+    context: Context, bundle: Path, environment: dict[str, str], scratch: Path, args: argparse.Namespace
+) -> list[tuple[float, ...]]:
+    """Rows of minutes, resident MB, open files, files and MB in shared memory, commands, chunks."""
+    parameters = {"output": "pose", "backend": "onnxruntime", "engine_options": '{"threads": 1}'}
+    rows: list[tuple[float, ...]] = []
+    with drill(context, bundle, environment, scratch, rate_hz=args.rate_hz, **parameters) as d:
+        d.move()
+        started_s = time.monotonic()
+        try:
+            while (minutes := (time.monotonic() - started_s) / 60) < args.minutes:
+                time.sleep(args.sample_s)
+                status, pid = d.robot.statuses[-1], d.node.process.pid
+                files = shared_files()
+                row = (
+                    minutes,
+                    resident_mb(pid),
+                    len(list(Path(f"/proc/{pid}/fd").iterdir())),
+                    len(files),
+                    sum(files.values()) / 1e6,
+                    status.commands_sent,
+                    status.chunks_published,
+                )
+                rows.append(row)
+                print(LINE.format(*row), flush=True)
+                if not status.armed:
+                    print(f"stopped: {status.stop_reason}; armed again", flush=True)
+                    d.move()
+        except KeyboardInterrupt:
+            print("interrupted")
+    return rows
+
+
+def resident_mb(pid: int) -> float:
+    """VmRSS of a process."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.split("VmRSS:")[1].split()[0]) / 1e3
+
+
+def shared_files() -> dict[str, int]:
+    """Name -> bytes of what lies in shared memory, of any process."""
+    found: dict[str, int] = {}
+    for path in SHARED_MEMORY.iterdir():
+        try:
+            found[path.name] = path.stat().st_size
+        except FileNotFoundError:  # its process has just ended
+            continue
+    return found
+
+
+def report(rows: NDArray[np.float64], before: dict[str, int], after: dict[str, int]) -> None:
+    """What came of it; what others left in shared memory in the same time counts as well."""
+    if len(rows) < 4:
+        print("too short to tell")
+        return
+    half = rows[len(rows) // 2 :]
+    result = {
+        "minutes": round(rows[-1, 0], 1),
+        "resident_mb": {"first": rows[0, 1], "half": half[0, 1], "last": rows[-1, 1], "most": rows[:, 1].max()},
+        "slope_mb_an_hour": round(60 * np.polyfit(half[:, 0], half[:, 1], 1)[0], 2),
+        "open_files": {"first": rows[0, 2], "last": rows[-1, 2]},
+        "shared_mb_while_running": {"first": rows[0, 4], "last": rows[-1, 4]},
+        "left_in_shared_memory": sorted(set(after) - set(before)),
+        "commands": int(rows[-1, 5]),
+        "chunks": int(rows[-1, 6]),
+    }
+    print("| minutes | resident MB: first, half, last | MB an hour | open files | left in /dev/shm | chunks |")
+    print("|---|---|---|---|---|---|")
+    resident = ", ".join(f"{result['resident_mb'][name]:.1f}" for name in ("first", "half", "last"))
+    files = f"{rows[0, 2]:.0f}, {rows[-1, 2]:.0f}"
+    left = len(result["left_in_shared_memory"])
+    print(
+        f"| {result['minutes']} | {resident} | {result['slope_mb_an_hour']} | {files} | {left} | {result['chunks']} |"
+    )
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
