@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from qvla_ros.bundle import Bundle, CameraSpec, DecoderSpec, load_bundle
+from qvla_ros.doctor.parity import read_parity
 from qvla_ros.safety import action_limits
 
 HELP = "what a bundle holds and whether it is intact"
@@ -42,6 +43,8 @@ def describe(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield from _actions(bundle)
     yield from _quantization(bundle)
     yield from _labelled("file", [f"{name:<18}{_size(bundle.directory / name)}  SHA-256 ok" for name in bundle.files])
+    if (parity := read_parity(bundle)) is not None:
+        yield "parity", f"{len(parity.observations)} observations with the answers of {parity.engine}"
     plans = sorted((bundle.directory / "engines").glob("*.plan"))
     yield from _labelled("plan", [f"{plan.name}  {_size(plan)}" for plan in plans] or ["none built for this bundle"])
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from qvla_ros.errors import QvlaError
+
 HELP = (
-    "record what running policy nodes subscribe to and publish in an MCAP bag, until Ctrl-C. A directory NAME.unfinished "
-    "is a recording that was cut off. With a ROS install, `ros2 bag record --storage mcap TOPICS` does as well"
+    "record what running policy nodes subscribe to and publish in an MCAP bag, until Ctrl-C. NAME.unfinished is a "
+    "recording that was cut off. With a ROS install, `ros2 bag record --storage mcap TOPICS` does as well"
 )
 
 
@@ -21,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from qvla_ros.nodes.recorder import RecorderSettings, record
-
+    try:
+        from qvla_ros.nodes.recorder import RecorderSettings, record
+    except ModuleNotFoundError as error:
+        fix = "source a ROS install, or pip install 'qvla-ros[bags]'"
+        raise QvlaError("qvla record", f"no Python module {error.name!r}", "ROS 2", fix) from error
     return record(RecorderSettings(args.out, args.policy, args.topics, args.duration_s))
