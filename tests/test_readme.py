@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from qvla_ros.cli.main import VERBS
-from qvla_ros.nodes.policy import PARAMETERS
+from qvla_ros.control.controller import StopReason
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ["README.md", "docs/measured.md"]
+DOCUMENTS = ["README.md", "docs/measured.md", "docs/bring_up.md", "docs/conventions.md", "config/README.md"]
 # Names in `qvla NAME` that are not verbs: the package in launch and service commands.
 NOT_VERBS = {"policy.launch.py"}
 
@@ -48,19 +48,36 @@ def test_make_targets_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_the_parameter_table_is_what_the_node_declares() -> None:
-    section = README.split("### Parameters of the policy node")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE)
-    told = {name: default.strip('`" ') for name, default in rows}
-    declared = {
-        spec.name: str(spec.default).lower() if spec.default is True else str(spec.default) for spec in PARAMETERS
-    }
-    assert told == declared
+def test_the_bring_up_guide_names_stop_reasons_and_launch_arguments_that_exist() -> None:
+    guide = (ROOT / "docs" / "bring_up.md").read_text(encoding="utf-8")
+    expected = guide.split("| do this | expect |")[1].split("\n\n")[0]
+    named = re.findall(r"\| `(\w+)` \|$", expected, re.MULTILINE)
+    assert len(named) >= 6
+    assert set(named) <= {reason.name for reason in StopReason}
+    launch = (ROOT / "launch" / "robot.launch.py").read_text(encoding="utf-8")
+    for line in re.findall(r"^ros2 launch qvla robot.launch.py (.*)$", guide, re.MULTILINE):
+        for argument in re.findall(r"(\w+):=", line):
+            assert f'"{argument}"' in launch
 
 
-def test_every_linked_or_listed_file_exists() -> None:
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+def test_the_table_of_conventions_is_whole_and_names_files_that_exist() -> None:
+    text = (ROOT / "docs" / "conventions.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| .* \| (met|partly|no) \| (.*) \|$", text, re.MULTILINE)
+    assert [int(number) for number, _, _ in rows] == list(range(1, 32))
+    for _, _, where in rows:
+        for path in re.findall(r"`([\w./]+/\w+\.(?:py|action)|\w+\.(?:py|xml|rst))`", where):
+            assert (ROOT / "qvla_ros" / path).exists() or (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_linked_file_exists(document: str) -> None:
+    path = ROOT / document
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / link).exists(), link
+
+
+def test_every_listed_folder_exists() -> None:
     tree = re.findall(r"^([a-z_]+/)", README.split("## Layout")[1], re.MULTILINE)
     assert len(tree) > 5
-    for path in links + tree:
+    for path in tree:
         assert (ROOT / path).exists(), path
