@@ -85,7 +85,7 @@ class ObservationInputs:
         self._joints = tuple(dict.fromkeys((*joint_names(self._names), *extra_joints)))
         self._hear = self.follow if hear is None else hear
         self._instruction: str | None = None
-        self._heard = False
+        self._followed = False  # any instruction yet
         self._refused: dict[str, str] = {}
         self._subscriptions: list[Any] = []
         self._workers: list[LatestOnlyWorker[Any]] = []
@@ -118,6 +118,7 @@ class ObservationInputs:
     def follow(self, instruction: str | None) -> None:
         """Give this instruction to the observations from here on; None: none is in force."""
         self._instruction = instruction
+        self._followed |= instruction is not None
 
     def refusal(self) -> str:
         """Why the newest message of some topic cannot be used, else empty. From any thread."""
@@ -209,7 +210,6 @@ class ObservationInputs:
             self._refused[self._instruction_topic] = f"empty text on {self._instruction_topic}; expected {expected}"
             return
         self._refused.pop(self._instruction_topic, None)
-        self._heard = True
         self._hear(message.data)
         self._advance()
 
@@ -270,7 +270,7 @@ class ObservationInputs:
 
     def _instruction_reason(self) -> str:
         topic = self._instruction_topic
-        if self._heard:
+        if self._followed:
             return f"the last task is over: send another goal, call ~/start, or publish an instruction on {topic}"
         return (
             f"no instruction received yet on {topic}: publish a std_msgs/String there, reliable and transient local, "

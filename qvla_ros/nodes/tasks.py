@@ -82,9 +82,10 @@ class Tasks:
         """End what runs, for the process ends, and let the result reach whoever waits for it. After the executor."""
         if self._task is None:
             return
-        self._finish(self._ending or Ending(Result.STOPPED, f"{StopReason.shutdown.name}: the policy node ends"))
-        executor = SingleThreadedExecutor()
+        # That of before, if it is still there: rclpy hands the result to the one that took the request for it.
+        executor = self._node.executor or SingleThreadedExecutor()
         executor.add_node(self._node)
+        self._finish(self._ending or Ending(Result.STOPPED, f"{StopReason.shutdown.name}: the policy node ends"))
         end_s = time.monotonic() + _GOODBYE_S
         while time.monotonic() < end_s:
             executor.spin_once(timeout_sec=_GOODBYE_S / 10)
@@ -122,7 +123,6 @@ class Tasks:
     def _on_cancel(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._task is None:
             self._host.disarm(StopReason.cancelled)
-            self._host.follow(None)
             response.message = "no task was running; disarmed"
         else:
             response.message = f"canceled {self._task.instruction!r}; disarmed"
