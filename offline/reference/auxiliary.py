@@ -4,7 +4,8 @@ What a policy must see is small in the picture and reaches the action loss only 
 the positions of object and container directly (the simulator knows them) is what makes it learn from few images. That
 did not make it listen: where the scene gives the object away, the sentence is read last. So two more heads take the
 way from word to object apart: which sentence was said (from the action slots), and, given the sentence as a number,
-where its object is (from the patches before any word has met them). What is left to learn is to bring the two together.
+which patch of the agentview shows its object (before any word has met the patches). A third asks for that patch after
+reading.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ UNIT_M = 0.1  # one unit of the heads' outputs
 NUM_TARGETS = 2  # the object, the container
 MAX_SENTENCES = 128
 SENTENCE_WIDTH = 64
-TOLD_WEIGHT = 0.1  # a cross entropy, which counts in other units than the position errors
+TOLD_WEIGHT = 0.1  # cross entropies count in other units than the position errors
+PATCH_WEIGHT = 0.2
 
 
 class PositionHeads(nn.Module):
@@ -36,6 +38,10 @@ class PositionHeads(nn.Module):
         seen = (attention[..., None] * votes).sum(dim=1)
         return self.from_slots(slots.mean(dim=1)).view(batch, NUM_TARGETS, 3), seen
 
+    def object_scores(self, patches: Tensor) -> Tensor:
+        """How much each patch is taken to show the object, [B, N], unnormalised."""
+        return self.attention(patches)[..., 0]
+
 
 def position_loss(heads: PositionHeads, slots: Tensor, patches: Tensor, positions_m: Tensor) -> Tensor:
     """Mean smooth-L1 error of both estimates; positions_m: [B, 2, 3]."""
@@ -51,22 +57,26 @@ class GroundingHeads(nn.Module):
         self.sentences = nn.Embedding(MAX_SENTENCES, SENTENCE_WIDTH)
         self.told = nn.Linear(hidden_size, SENTENCE_WIDTH)
         self.seen = nn.Linear(hidden_size, SENTENCE_WIDTH)
-        self.place = nn.Linear(hidden_size, 2)
         nn.init.normal_(self.sentences.weight, std=SENTENCE_WIDTH**-0.5)
 
     def forward(self, slots: Tensor, unread_patches: Tensor, sentence: Tensor) -> tuple[Tensor, Tensor]:
-        """(scores of each sentence [B, MAX_SENTENCES], horizontal position of its object [B, 2] in UNIT_M, world).
+        """Scores of each sentence [B, MAX_SENTENCES] and of each patch [B, N], unnormalised.
 
         slots: [B, n, D], from the decoder; unread_patches: [B, N, D], as they enter it; sentence: int64 [B].
         """
         told = self.told(slots.mean(dim=1)) @ self.sentences.weight.T
-        attention = (self.seen(unread_patches) @ self.sentences(sentence)[..., None]).softmax(dim=1)  # [B, N, 1]
-        return told, (attention * self.place(unread_patches)).sum(dim=1)
+        return told, (self.seen(unread_patches) @ self.sentences(sentence)[..., None])[..., 0]
 
 
 def grounding_loss(
-    heads: GroundingHeads, slots: Tensor, unread_patches: Tensor, sentence: Tensor, object_m: Tensor
+    scores: tuple[Tensor, Tensor], read_scores: Tensor, sentence: Tensor, patch_shares: Tensor
 ) -> Tensor:
-    """Smooth-L1 error of the object's place plus the cross entropy of the sentence; object_m: [B, 2], world."""
-    told, place = heads(slots, unread_patches, sentence)
-    return F.smooth_l1_loss(place, object_m / UNIT_M, beta=0.2) + TOLD_WEIGHT * F.cross_entropy(told, sentence)
+    """Cross entropies: of the sentence, and of the agentview patch that shows its object, before and after reading.
+
+    scores: of GroundingHeads; read_scores: [B, N], PositionHeads.object_scores; patch_shares: [B, n], of the agentview,
+    whose n patches are the first.
+    """
+    told, unread_scores = scores
+    patches = patch_shares.shape[1]
+    unread, read = (F.cross_entropy(each[:, :patches], patch_shares) for each in (unread_scores, read_scores))
+    return TOLD_WEIGHT * F.cross_entropy(told, sentence) + PATCH_WEIGHT * (unread + read)

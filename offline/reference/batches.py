@@ -11,27 +11,29 @@ import torch
 from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.checkpoints.save import IMAGENET, SYMMETRIC
 from qvla_offline.export.robot import LIBERO
+from qvla_offline.reference.agentview import camera_of, patch_shares, picture_coordinates
 from qvla_offline.reference.augment import Augmentation, crop_images, normalize_pixels
-from qvla_offline.reference.samples import Samples
+from qvla_offline.reference.samples import Samples, Task
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from qvla_ros.bundle import PromptSpec
 from qvla_ros.preprocess import RANGE_EPSILON, normalize_proprioception, prompt_ids
 
+CROP_AREA = LIBERO.center_crop_area or 1.0
 MEANS, STDS = (torch.tensor([pair[part] for pair in (IMAGENET, SYMMETRIC)]) for part in (0, 1))
 
 
 @dataclass(frozen=True)
 class Batch:
     """inputs, and the answers: normalised chunks [B, 8, 7], positions of object and goal from the hand [B, 2, 3] m,
-    the object's horizontal position in the world [B, 2] m, the number of the sentence int64 [B].
+    the object's share of each agentview patch [B, n], the number of the sentence int64 [B].
     """
 
     inputs: PolicyInputs
     chunks: Tensor
     positions_m: Tensor
-    object_m: Tensor
+    patch_shares: Tensor
     sentence: Tensor
 
 
@@ -45,22 +47,23 @@ class Batcher:
         prompt: PromptSpec,
         device: str,
         sentences: Sequence[str],
+        patches_per_side: int,
     ) -> None:
         """sentences: numbered by their places; whoever owns the list may append to it."""
         self.statistics, self.tokenizer, self.prompt, self.device = statistics, tokenizer, prompt, device
         self._prompts: dict[str, np.ndarray] = {}
-        self._sentences = sentences
+        self._sentences, self.patches_per_side = sentences, patches_per_side
 
-    def batch(self, samples: Samples, instructions: Sequence[str], augmentation: Augmentation, seed: int) -> Batch:
-        """`instructions[i]` is the text of task i; all noise follows from `seed`."""
+    def batch(self, samples: Samples, tasks: Sequence[Task], augmentation: Augmentation, seed: int) -> Batch:
+        """`samples.task` counts in `tasks`; all noise follows from `seed`."""
         generator = torch.Generator().manual_seed(seed)
         images = torch.from_numpy(samples.images).to(self.device)
-        cropped = crop_images(images, LIBERO.center_crop_area or 1.0, augmentation, generator)
+        cropped = crop_images(images, CROP_AREA, augmentation, generator)
         pixels = normalize_pixels(cropped, MEANS.to(self.device), STDS.to(self.device))
         low, high = (self.statistics["proprio"][name] for name in ("q01", "q99"))
         proprio = torch.from_numpy(normalize_proprioception(samples.proprio, low, high).astype(np.float32))
         proprio = proprio + augmentation.proprio_std * torch.randn(proprio.shape, generator=generator)
-        texts = [instructions[task] for task in samples.task]
+        texts = [tasks[task].instruction for task in samples.task]
         ids, mask = self._padded_prompts(texts)
         chunks = normalize_actions(samples.chunks, self.statistics["action"])
         positions = np.stack([samples.object_from_eef_m, samples.goal_from_eef_m], axis=1)
@@ -68,9 +71,18 @@ class Batcher:
             inputs=PolicyInputs(pixels, ids, proprio.clamp(-1.0, 1.0), mask).to(self.device),
             chunks=torch.from_numpy(chunks).to(self.device),
             positions_m=torch.from_numpy(positions).to(self.device),
-            object_m=torch.from_numpy((samples.object_from_eef_m + samples.proprio[:, :3])[:, :2]).to(self.device),
+            patch_shares=torch.from_numpy(self._patch_shares(samples, tasks)).to(self.device),
             sentence=torch.tensor([self._sentences.index(text) for text in texts], device=self.device),
         )
+
+    def _patch_shares(self, samples: Samples, tasks: Sequence[Task]) -> np.ndarray:
+        points_m = samples.object_from_eef_m + samples.proprio[:, :3]
+        suites = np.array([tasks[task].suite for task in samples.task])
+        coordinates = np.zeros((len(samples), 2))
+        for suite in set(suites):
+            of_suite = suites == suite
+            coordinates[of_suite] = picture_coordinates(points_m[of_suite], camera_of(suite), CROP_AREA)
+        return patch_shares(coordinates, self.patches_per_side)
 
     def _padded_prompts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         for text in set(texts) - set(self._prompts):

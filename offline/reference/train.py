@@ -52,7 +52,9 @@ def losses(state: TrainingState, batch: Batch, weights: Tensor) -> tuple[Tensor,
     error = (state.model.action_head(slots).float() - batch.chunks).abs()
     slots, patches, unread = slots.float(), patches.float(), context[0].float()
     position = position_loss(state.heads["position"], slots, patches, batch.positions_m)
-    grounding = grounding_loss(state.heads["grounding"], slots, unread, batch.sentence, batch.object_m)
+    scores = state.heads["grounding"](slots, unread, batch.sentence)
+    read_scores = state.heads["position"].object_scores(patches)
+    grounding = grounding_loss(scores, read_scores, batch.sentence, batch.patch_shares)
     return (error * weights).mean(), position + grounding
 
 
@@ -141,7 +143,7 @@ def train(
         report(f"nothing to do: step {state.step} of {options.steps} is reached; a larger --steps prolongs the run")
         return state
     state.number_sentences(training.instructions + validation.instructions)
-    batcher = Batcher(state.statistics, tokenizer, prompt, device, state.sentences)
+    batcher = Batcher(state.statistics, tokenizer, prompt, device, state.sentences, size // config.vision[0].patch_size)
     weights = action_loss_weights(state.statistics["action"], options.gripper_weight).to(device)
     options.work_dir.mkdir(parents=True, exist_ok=True)
     (options.work_dir / "options.json").write_text(json.dumps(asdict(options), indent=2, default=str) + "\n")
@@ -180,9 +182,7 @@ def train(
             seed = options.seed * 1_000_003 + state.step * options.threads
             samples = training.draw(options.batch_size, np.random.default_rng(seed), options.suite_weights)
             shards = [
-                partial(
-                    batcher.batch, samples.part(i, options.threads), training.instructions, Augmentation(), seed + i
-                )
+                partial(batcher.batch, samples.part(i, options.threads), training.tasks, Augmentation(), seed + i)
                 for i in range(options.threads)
             ]
             history.append(train_step(state, shards, weights, options, pool))
@@ -261,7 +261,7 @@ def held_out_errors(
 
     def error(samples: Samples) -> float:
         with torch.no_grad():  # of a thread
-            batch = batcher.batch(samples, validation.instructions, NONE, 0)
+            batch = batcher.batch(samples, validation.tasks, NONE, 0)
             return float(((model(batch.inputs) - batch.chunks).abs() * weights).mean())
 
     errors = {}

@@ -10,7 +10,7 @@ from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.reference.augment import NONE
 from qvla_offline.reference.batches import Batcher
 from qvla_offline.reference.rollout import Learner
-from qvla_offline.reference.samples import Samples
+from qvla_offline.reference.samples import Samples, Task
 
 from qvla_ros.preprocess import jpeg_round_trip, lanczos3_resize, rotate_180
 from qvla_ros.simulation.libero import LiberoObservation
@@ -53,8 +53,8 @@ def test_the_learner_reads_what_training_feeds(learner: Learner) -> None:
         task=np.zeros(1, np.int64),
     )
     sentences = ["pick up the milk and place it in the basket"]
-    batcher = Batcher(checkpoint.statistics, checkpoint.tokenizer, checkpoint.prompt, "cpu", sentences)
-    batch = batcher.batch(samples, sentences, NONE, 0)
+    batcher = Batcher(checkpoint.statistics, checkpoint.tokenizer, checkpoint.prompt, "cpu", sentences, 2)
+    batch = batcher.batch(samples, [Task("libero_object", 0, sentences[0])], NONE, 0)
     assert torch.equal(batch.inputs.input_ids, inputs.input_ids)
     torch.testing.assert_close(batch.inputs.proprio, inputs.proprio, rtol=0, atol=1e-5)
     one_level = 1.0 / 255.0 / 0.22  # the robot rounds the crop to uint8, training does not

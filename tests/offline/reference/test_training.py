@@ -135,7 +135,8 @@ def test_sentences_keep_their_numbers_and_new_ones_follow(demonstrations: Path, 
     options = tiny_options(demonstrations, tmp_path, "run", 2)
     state = train(options, lambda _: None, tiny_config())
     known = list(state.sentences)
-    assert known and len(set(known)) == len(known)
+    assert known
+    assert len(set(known)) == len(known)
     again = start(options, tiny_config(), "cpu", whole_set(options), lambda _: None)
     again.number_sentences([known[-1], "open the drawer", "open the drawer"])
     assert again.sentences == [*known, "open the drawer"]
