@@ -35,6 +35,7 @@ FARTHEST = 1e6  # m or rad: what lies beyond is no setpoint of any robot, and ar
 UNIT_TOLERANCE = 1e-3  # how far a quaternion's length may be from 1 before it is no rotation
 NEGLIGIBLE = 1e-9  # of a limit: a smaller change is rounding, and no intervention
 MAX_TURN_RAD = 3.0  # per command, limit or not: near pi the short way round is ambiguous
+ENDLESS = 1e150  # stands for infinity where that would meet a zero
 EPSILON = float(np.finfo(np.float64).eps)
 
 
@@ -123,10 +124,9 @@ def braking_speed(distance: Array, change: Array | float, dt_s: float) -> Array:
     change: by how much the velocity may change per command. With n = floor(v / change) more commands on the way to
     rest, distance = dt ((n + 1) v - change n (n + 1) / 2), solved for v.
     """
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        commands = np.floor(0.5 * (np.sqrt(1.0 + 8.0 * distance / (change * dt_s)) - 1.0))
-        speed = (distance / dt_s + 0.5 * change * commands * (commands + 1.0)) / (commands + 1.0)
-    return np.where(np.isfinite(speed), speed, distance / dt_s)
+    distance, change = np.minimum(distance, ENDLESS), np.minimum(change, ENDLESS)
+    commands = np.floor(0.5 * (np.sqrt(1.0 + 8.0 * distance / (change * dt_s)) - 1.0))
+    return distance / (dt_s * (commands + 1.0)) + 0.5 * change * commands
 
 
 def limit_motion(
@@ -190,8 +190,7 @@ def _preferred(direct: Array, behind: Array, distance: Array, change: Array | fl
     behind: from the setpoint to where the target was expected; distance: its length, along one axis or over all three.
     """
     too_fast = distance / dt_s - braking_speed(distance, change, dt_s)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return direct - np.where(distance > 0.0, behind * (too_fast / distance), 0.0)
+    return direct - behind * (too_fast / np.maximum(distance, rotation.TINY))
 
 
 def _limit_linear(
@@ -278,6 +277,4 @@ def _above(limit: Array, rounding: Array | float) -> Array:
 
 def _shortened(vector: Array, longest: Array) -> Array:
     """The vector [..., 3] itself, or one in its direction of length `longest`."""
-    length = rotation.length(vector)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(length > longest, vector * (longest / length), vector)
+    return vector * np.minimum(1.0, longest / np.maximum(rotation.length(vector), rotation.TINY))

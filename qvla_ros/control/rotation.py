@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 IDENTITY = np.array([0.0, 0.0, 0.0, 1.0])
+TINY = 1e-300  # keeps a division by a length of 0 finite; what it is multiplied with is 0 then
 
 
 def length(vector: Array) -> Array:
@@ -20,8 +21,8 @@ def length(vector: Array) -> Array:
 
 def multiply(left: Array, right: Array) -> Array:
     """Hamilton product [..., 4]: the rotation `right` first, then `left`, both about fixed axes."""
-    x, y, z, w = np.moveaxis(left, -1, 0)
-    a, b, c, d = np.moveaxis(right, -1, 0)
+    x, y, z, w = left[..., 0], left[..., 1], left[..., 2], left[..., 3]
+    a, b, c, d = right[..., 0], right[..., 1], right[..., 2], right[..., 3]
     product = np.empty(np.broadcast_shapes(left.shape, right.shape))
     product[..., 0] = w * a + x * d + y * c - z * b
     product[..., 1] = w * b - x * c + y * d + z * a
@@ -44,7 +45,8 @@ def from_rotation_vector(vector_rad: ArrayLike) -> Array:
     """[..., 3] -> [..., 4]. Angles above pi are taken as they are: 2 pi - a about -r is the same rotation."""
     vector = np.asarray(vector_rad, np.float64)
     half = 0.5 * length(vector)
-    return np.concatenate([0.5 * vector * np.sinc(half / np.pi), np.cos(half)], axis=-1)
+    sinc = np.where(half > 0.0, np.sin(half) / np.maximum(half, TINY), 1.0)
+    return np.concatenate([0.5 * sinc * vector, np.cos(half)], axis=-1)
 
 
 def to_rotation_vector(quaternion_xyzw: Array) -> Array:
@@ -55,8 +57,7 @@ def to_rotation_vector(quaternion_xyzw: Array) -> Array:
     axis, cosine = quaternion_xyzw[..., :3], quaternion_xyzw[..., 3:]
     sine = length(axis)
     angle = 2.0 * np.arctan2(sine, np.abs(cosine))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return axis * np.copysign(np.where(sine > 0.0, angle / sine, 2.0), cosine)
+    return axis * np.copysign(np.where(sine > 0.0, angle / np.maximum(sine, TINY), 2.0), cosine)
 
 
 def between(start: Array, end: Array) -> Array:
