@@ -33,8 +33,17 @@ def betas() -> NDArray[np.float32]:
 
 @cache
 def alphas_cumprod() -> NDArray[np.float32]:
-    """Share of the signal's variance that is left at each timestep, float32 [steps]."""
-    return np.cumprod(np.float32(1.0) - betas(), dtype=np.float32)
+    """Share of the signal's variance that is left at each timestep, float32 [steps]; multiplied in float64, as in torch."""
+    return np.cumprod(np.float32(1.0) - betas(), dtype=np.float64).astype(np.float32)
+
+
+def _gains(timestep: int) -> tuple[float, float]:
+    """What clean actions and noise are multiplied by at `timestep`: roots taken in float32, as upstream.
+
+    The first step divides by 1e-3, so that their last bits can be seen in the actions.
+    """
+    alpha = alphas_cumprod()[timestep]
+    return float(np.sqrt(alpha)), float(np.sqrt(np.float32(1.0) - alpha))
 
 
 def denoising_steps(num_inference_steps: int) -> list[tuple[int, int]]:
@@ -45,14 +54,14 @@ def denoising_steps(num_inference_steps: int) -> list[tuple[int, int]]:
 
 def add_noise(clean: Array, noise: Array, timestep: int) -> Array:
     """`clean` with as much of `noise` in it as there is at `timestep`; both [..., K, A]."""
-    alpha = float(alphas_cumprod()[timestep])
-    return alpha**0.5 * clean + (1.0 - alpha) ** 0.5 * noise
+    signal, rest = _gains(timestep)
+    return signal * clean + rest * noise
 
 
 def remove_noise(noisy: Array, noise: Array, timestep: int) -> Array:
     """The other way round: the clean actions that `noisy` comes from if `noise` is in it; not clipped."""
-    alpha = float(alphas_cumprod()[timestep])
-    return (noisy - (1.0 - alpha) ** 0.5 * noise) / alpha**0.5
+    signal, rest = _gains(timestep)
+    return (noisy - rest * noise) / signal
 
 
 def denoise_step(noisy: Array, noise: Array, timestep: int, following: int) -> Array:

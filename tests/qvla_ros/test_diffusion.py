@@ -21,10 +21,10 @@ from qvla_ros.diffusion import (
 
 def test_the_schedule_is_that_of_the_reference(vectors: dict) -> None:
     expected = vectors["ddim50"]
-    assert betas()[0] == pytest.approx(expected["beta_0"], rel=1e-6)
-    assert betas()[49] == pytest.approx(expected["beta_49"], rel=1e-7)
+    assert float(betas()[0]) == expected["beta_0"]
+    assert float(betas()[49]) == expected["beta_49"]
     for timestep, value in expected["alphas_cumprod"].items():
-        assert alphas_cumprod()[int(timestep)] == pytest.approx(value, rel=2e-6)
+        assert float(alphas_cumprod()[int(timestep)]) == value
     assert denoising_steps(50) == [(step, step - 1) for step in range(49, -1, -1)]
     assert denoising_steps(5) == [(40, 30), (30, 20), (20, 10), (10, 0), (0, -10)]
 
@@ -34,7 +34,7 @@ def test_single_steps_are_those_of_the_reference(vectors: dict) -> None:
     noisy, noise = np.array(case["x"], np.float32), np.array(case["eps"], np.float32)
     for timestep, expected in case["x_prev"].items():
         step = denoise_step(noisy, noise, int(timestep), int(timestep) - 1)
-        np.testing.assert_allclose(step, expected, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(step, expected, rtol=0, atol=3e-7)
 
 
 def test_the_loop_finds_what_a_perfect_predictor_knows() -> None:
