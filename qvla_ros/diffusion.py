@@ -33,7 +33,7 @@ def betas() -> NDArray[np.float32]:
 
 @cache
 def alphas_cumprod() -> NDArray[np.float32]:
-    """Share of the signal's variance that is left at each timestep, float32 [steps]; multiplied in float64, as in torch."""
+    """Share of the signal's variance that is left at each timestep, float32 [steps]; multiplied wide, as in torch."""
     return np.cumprod(np.float32(1.0) - betas(), dtype=np.float64).astype(np.float32)
 
 
