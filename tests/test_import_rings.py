@@ -11,8 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 WORKSTATION_ONLY = {"torch", "transformers", "qvla_offline", "safetensors"}
-ROS = {"rclpy", "qvla", "cv_bridge", "launch", "launch_ros"} | {
-    *("std_msgs", "sensor_msgs", "geometry_msgs", "lifecycle_msgs", "std_srvs", "builtin_interfaces", "rcl_interfaces")
+ROS = {"rclpy", "qvla", "cv_bridge", "launch", "launch_ros", "tf2_ros"} | {
+    *("std_msgs", "sensor_msgs", "geometry_msgs", "lifecycle_msgs", "std_srvs", "builtin_interfaces", "rcl_interfaces"),
+    *("action_msgs", "control_msgs", "diagnostic_msgs", "nav_msgs", "rosgraph_msgs", "trajectory_msgs"),
 }
 SIMULATION = {"libero", "libero_pro", "robosuite", "mujoco"}
 # Only these folders of qvla_ros may know ROS; everything else is the pure core.

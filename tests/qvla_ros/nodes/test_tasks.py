@@ -214,12 +214,16 @@ def test_what_is_being_computed_for_an_old_instruction_is_dropped(
     planner.robot.wait_until_active()
     planner.robot.tell("pick up the milk")
     planner.wait(lambda: planner.robot.chunks, "a chunk")
-    fault_file.write_text("1.0")  # the next inference takes a second
+    slow = tmp_path / "slow"
+    slow.write_text("2.0")  # what the next inference takes, seconds
+    slow.rename(fault_file)
     planner.wait(lambda: not fault_file.exists(), "the slow inference to begin")
     time.sleep(0.1)
     planner.robot.spin()  # what was on its way
     planner.robot.chunks.clear()
     planner.robot.tell("open the drawer")
+    told_s = time.monotonic()
     planner.wait(lambda: planner.robot.chunks, "a chunk for the new instruction")
+    assert time.monotonic() - told_s > 0.5  # the slow inference was under way when the instruction changed
     planner.stream_for(0.3)
     assert {chunk.instruction for chunk in planner.robot.chunks} == {"open the drawer"}
