@@ -19,6 +19,7 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.episodes import Episode, parse_episode
 from qvla_ros.evaluation.processes import Child, private_ros_environment, start, stop, stopped_at_the_end
 from qvla_ros.simulation.real_time import RealTime
+from qvla_ros.simulation.specification import CONTROL_PERIOD_S
 
 # A bridge that loses a policy says so itself, in words of the episode; it is given this long to do it.
 BRIDGE_LAST_WORD_S = 20.0
@@ -112,7 +113,8 @@ def policy_arguments(plan: Plan, name: str, directory: Path) -> list[str]:
     """Arguments of the Python that runs one policy node, in the namespace /name."""
     parameters: dict[str, object] = {"bundle": str(directory.resolve()), "backend": plan.backend, "autostart": True}
     if plan.real_time is not None:
-        parameters["use_sim_time"] = True
+        # What the arm senses at one moment has one stamp; the moment before, a control step away, is another one.
+        parameters |= {"use_sim_time": True, "max_stamp_spread_s": 0.5 * CONTROL_PERIOD_S}
     return ["-m", "qvla_ros.nodes.policy", *ros_arguments(parameters), "--remap", f"__ns:=/{name}"]
 
 

@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -158,11 +158,9 @@ class RealTimeEpisode(LiberoEpisode):
             )
         return answer.computing_s
 
-    def _after_step(self, observation: LiberoObservation) -> None:
+    def _after_step(self) -> None:
         if self._sensors.kills_at(self._time_ns()):
             os.kill(os.getpid(), signal.SIGKILL)
-        blind = replace(observation, images={})  # images are shown when the policy looks
-        self._link.publish_proprioception(self._sensors.sense(blind, self._time_ns()).observation)
 
     def _may_end_with(self, lost: PolicyLost) -> bool:
         """A policy that disarms itself because its sensors fail does what it should."""

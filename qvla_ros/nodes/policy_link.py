@@ -21,7 +21,6 @@ from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import chunk_actions, stamp_message, stamp_ns
 from qvla_ros.nodes.observation_messages import image_message, joint_state_message, pose_message
 from qvla_ros.simulation.faults import Sensed
-from qvla_ros.simulation.libero import LiberoObservation
 from qvla_ros.simulation.specification import (
     ACTION_KIND,
     ACTION_NAMES,
@@ -170,12 +169,6 @@ class PolicyLink:
         while not (answered := self._answered(look, sensed, instruction)) and time.monotonic() < end_s:
             self._wait(WAIT_S)
         return self._checked(self._chunk, look) if answered else None
-
-    def publish_proprioception(self, observation: LiberoObservation) -> None:
-        """Joint states and pose of now."""
-        stamp = stamp_message(self._stamps_ns())
-        self._joints.publish(joint_state_message(observation, stamp))
-        self._pose.publish(pose_message(observation, stamp))
 
     def _answered(self, look: _Look, sensed: Sensed, instruction: str) -> bool:
         """Whether the chunk has come; if not, publish the observation when it is time to (again)."""

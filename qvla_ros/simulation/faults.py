@@ -116,26 +116,20 @@ class FaultInjector:
         return any(fault.kind == "kill" and fault.holds_at(time_ns) for fault in self._faults)
 
     def sense(self, observation: LiberoObservation, time_ns: int) -> Sensed:
-        """What is published of `observation` at `time_ns` since the episode began; without images, proprioception."""
+        """What is published of a look's `observation` at `time_ns` since the episode began."""
         if not self._faults:
             return Sensed(observation, {})
+        self._remember(time_ns, observation.images)
         images, ages_ns = dict(observation.images), dict[str, int]()
-        if images:
-            self._remember(time_ns, observation.images)
-        touched: list[str] = []
-        for fault in self._faults:
-            if fault.kind == "kill" or not fault.holds_at(time_ns):
-                continue
+        active = [fault for fault in self._faults if fault.kind != "kill" and fault.holds_at(time_ns)]
+        for fault in active:
             if fault.kind == "nan_proprioception":
                 observation = _without_numbers(observation)
-            elif images:
-                self._alter(fault, images, ages_ns, time_ns)
             else:
-                continue
-            touched.append(fault.kind)
-        if observation.images:
-            self.counts.update(set(touched))
-        return Sensed(replace(observation, images=images), ages_ns, tuple(dict.fromkeys(touched)))
+                self._alter(fault, images, ages_ns, time_ns)
+        touched = tuple(dict.fromkeys(fault.kind for fault in active))
+        self.counts.update(touched)
+        return Sensed(replace(observation, images=images), ages_ns, touched)
 
     def _alter(self, fault: Fault, images: dict[str, np.ndarray], ages_ns: dict[str, int], time_ns: int) -> None:
         for camera in fault.cameras:

@@ -104,7 +104,7 @@ class Clock(Protocol):
 
 
 class RealTimeArm:
-    """One episode of an arm on which time goes on. after_step(observation): called when a step is over."""
+    """One episode of an arm on which time goes on. after_step(): called when a step is over."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class RealTimeArm:
         rollout: Rollout,
         conditions: Conditions,
         clock: Clock,
-        after_step: Callable[[LiberoObservation], None],
+        after_step: Callable[[], None],
     ) -> None:
         self._task, self._rollout, self._conditions = task, rollout, conditions
         self._clock, self._after_step = clock, after_step
@@ -167,7 +167,7 @@ class RealTimeArm:
         observation, rollout.success = self._task.step(command, render)
         rollout.steps += 1
         self._clock.advance(PERIOD_NS)
-        self._after_step(observation)
+        self._after_step()
         return observation
 
     def _count(self, chunk: LateChunk | None) -> None:

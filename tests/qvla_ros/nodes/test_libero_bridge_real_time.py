@@ -8,11 +8,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from qvla_ros.nodes.libero_bridge import main
+from qvla_ros.observation import Observation, proprioception_vector
+from qvla_ros.policy import load_policy
+from qvla_ros.simulation.fake import FakeTask
+from qvla_ros.simulation.motion import rms_jerk_m_s3
+from qvla_ros.simulation.real_time import Conditions, LateChunk, RealTimeArm
+from qvla_ros.simulation.rollout import Rollout
+from qvla_ros.simulation.specification import CONTROL_PERIOD_S, FINGER_NAMES, PROPRIOCEPTION_NAMES
 
 STEPS = 24
 CHUNK_S = 0.2
@@ -75,6 +83,26 @@ def test_without_latency_it_is_the_lock_step(policy: Callable, bridge: Callable)
     for name in ("success", "steps", "jerk_m_s3", "reason"):
         assert going[name] == still[name], name
     assert len(going["inference_ms"]) == len(still["inference_ms"])
+
+
+def test_over_dds_an_episode_is_what_it_is_in_one_process(policy: Callable, bridge: Callable, bundle_dir: Path) -> None:
+    # The tiny graph answers with what the arm senses: pairing an image with another moment's joints would show.
+    policy("x", "onnxruntime", max_stamp_spread_s=0.025)
+    (episode,) = _episodes(bridge(["x"], max_steps=STEPS, latencies_s=[0.1]))
+    task, rollout, clock = FakeTask("fake", 0, 32, STEPS), Rollout(), SimpleNamespace(now_ns=0)
+    clock.advance = lambda nanoseconds: setattr(clock, "now_ns", clock.now_ns + nanoseconds)
+    arm = RealTimeArm(task, rollout, Conditions(0.1, "skip", 0, 0.0), clock, lambda: None)
+    local, observation = load_policy(bundle_dir, "onnxruntime"), task.reset(0)
+    while rollout.steps < STEPS and not rollout.success:
+        fingers = dict(zip(FINGER_NAMES, observation.gripper_positions_m, strict=True))
+        pose = (observation.eef_position_m, observation.eef_quaternion_xyzw)
+        proprioception = proprioception_vector(PROPRIOCEPTION_NAMES, fingers, *pose)
+        seen = Observation(observation.images, proprioception, task.instruction, clock.now_ns, {})
+        observation = arm.go_on(observation, LateChunk(local.infer(seen).actions, clock.now_ns, 0.1))
+    assert episode["steps"] == rollout.steps > 4
+    assert episode["success"] == rollout.success
+    assert episode["jerk_m_s3"] == rms_jerk_m_s3(rollout.commanded_m, CONTROL_PERIOD_S)
+    assert episode["real_time"]["looks"] == arm.counts.looks
 
 
 def test_a_measured_latency_is_what_the_chunk_says(policy: Callable, bridge: Callable) -> None:

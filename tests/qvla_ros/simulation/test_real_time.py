@@ -63,7 +63,7 @@ def run(
     task, clock = Recording(steps), Clock()
     rollout = Rollout()
     conditions = Conditions(latency_s, handover, blend_steps, period_s)
-    arm = RealTimeArm(task, rollout, conditions, clock, lambda observation: None)
+    arm = RealTimeArm(task, rollout, conditions, clock, lambda: None)
     observation = task.reset(0)
     while rollout.steps < steps:
         chunk = LateChunk(chunk_of(arm.counts.looks + 1), clock.now_ns, latency_s)
@@ -136,7 +136,7 @@ def test_time_that_does_not_pass_is_lock_step() -> None:
     for chunk in chunks:
         observation = execute(still, rollout, observation, chunk)
     clock, other = Clock(), Rollout()
-    arm = RealTimeArm(going, other, Conditions(0.0, "skip", 0, CHUNK * 0.05), clock, lambda observation: None)
+    arm = RealTimeArm(going, other, Conditions(0.0, "skip", 0, CHUNK * 0.05), clock, lambda: None)
     observation = going.reset(0)
     for chunk in chunks:
         observation = arm.go_on(observation, LateChunk(chunk, clock.now_ns, 0.0))
@@ -147,7 +147,7 @@ def test_time_that_does_not_pass_is_lock_step() -> None:
 
 def test_an_arm_without_a_plan_holds_its_position_and_gripper_and_is_counted() -> None:
     task, clock = Recording(12), Clock()
-    arm = RealTimeArm(task, Rollout(), Conditions(0.0, "skip", 0, 0.4), clock, lambda observation: None)
+    arm = RealTimeArm(task, Rollout(), Conditions(0.0, "skip", 0, 0.4), clock, lambda: None)
     actions = np.tile([0.1, 0, 0, 0, 0, 0, 0.0], (2, 1))  # a short chunk that closes the gripper
     observation = arm.go_on(task.reset(0), LateChunk(actions, clock.now_ns, 0.0))
     observation = arm.go_on(observation, None)
@@ -164,7 +164,7 @@ def test_an_arm_that_drifts_is_brought_back_to_where_it_began_to_hold() -> None:
             return super().step(action + np.eye(7)[0] * 0.1, render)
 
     task = Drifting(12)
-    arm = RealTimeArm(task, Rollout(), Conditions(0.0, "skip", 0, 0.6), Clock(), lambda observation: None)
+    arm = RealTimeArm(task, Rollout(), Conditions(0.0, "skip", 0, 0.6), Clock(), lambda: None)
     observation = arm.go_on(task.reset(0), None)
     assert abs(observation.eef_position_m[0]) < 0.006  # one step's drift, not twelve
 
@@ -172,12 +172,12 @@ def test_an_arm_that_drifts_is_brought_back_to_where_it_began_to_hold() -> None:
 def test_an_episode_ends_with_its_goal_and_with_its_limit() -> None:
     task, clock, rollout = Recording(5), Clock(), Rollout()
     seen: list[int] = []
-    arm = RealTimeArm(task, rollout, Conditions(0.0, "skip", 0, 0.4), clock, lambda o: seen.append(o.step))
+    arm = RealTimeArm(task, rollout, Conditions(0.0, "skip", 0, 0.4), clock, lambda: seen.append(clock.now_ns))
     still = LateChunk(np.zeros((CHUNK, 7)), clock.now_ns, 0.0)
     arm.go_on(task.reset(0), still)
-    assert (rollout.steps, rollout.success, seen) == (5, False, [1, 2, 3, 4, 5])
+    assert (rollout.steps, rollout.success, seen) == (5, False, [START_NS + step * PERIOD_NS for step in range(1, 6)])
     task, rollout = Recording(), Rollout()
-    arm = RealTimeArm(task, rollout, Conditions(0.0, "skip", 0, 0.4), clock, lambda o: None)
+    arm = RealTimeArm(task, rollout, Conditions(0.0, "skip", 0, 0.4), clock, lambda: None)
     away = np.tile([1.0, 0, 0, 0, 0, 0, 1], (CHUNK, 1))
     arm.go_on(task.reset(0), LateChunk(away, clock.now_ns, 0.0))
     assert (rollout.steps, rollout.success) == (2, True)
@@ -194,7 +194,7 @@ def test_nothing_is_commanded_before_its_latency_has_passed_and_every_step_is_ac
 ) -> None:
     looks: list[int] = []
     task, clock, rollout = Recording(30), Clock(), Rollout()
-    arm = RealTimeArm(task, rollout, Conditions(latency_s, handover, blend_steps, period_s), clock, lambda o: None)
+    arm = RealTimeArm(task, rollout, Conditions(latency_s, handover, blend_steps, period_s), clock, lambda: None)
     observation = task.reset(0)
     while rollout.steps < 30:
         looks.append(rollout.steps)
@@ -208,7 +208,7 @@ def test_nothing_is_commanded_before_its_latency_has_passed_and_every_step_is_ac
 
 def test_the_mean_latency_is_that_of_the_chunks() -> None:
     task, clock = Recording(20), Clock()
-    arm = RealTimeArm(task, Rollout(), Conditions(MEASURED, "skip", 0, 0.0), clock, lambda o: None)
+    arm = RealTimeArm(task, Rollout(), Conditions(MEASURED, "skip", 0, 0.0), clock, lambda: None)
     assert np.isnan(arm.counts.summary()["latency_s"])
     observation = task.reset(0)
     for latency_s in (0.05, 0.15):
