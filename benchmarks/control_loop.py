@@ -1,8 +1,8 @@
 """What does a policy node add to what rclpy and a thread cost anyway? Everything in one run, in turn.
 
-    python benchmarks/control_loop.py [--bundle DIR] [--rounds 6] [--seconds 10] [--switch_interval_s 0.0005]
+    python benchmarks/control_loop.py [--bundle DIR] [--rounds 6] [--seconds 10] [--rate_hz 10]
 
-A fake robot streams images, joint states and poses from another process at 30 Hz. In turn, for some seconds each:
+A fake robot streams images, joint states and poses from another process. In turn, for some seconds each:
 control: a policy node with the real engine, armed; its control thread decides and publishes poses at 100 Hz.
 plain: the same node without output, inference running as before, beside it a thread that only keeps to 100 Hz.
 bare: no policy, a plain rclpy node subscribes to the same images.
@@ -111,6 +111,10 @@ def control(bench: Bench, seconds: float) -> dict[str, Any]:
         bench.chunk_ms.clear()
         bench.spin(max(seconds, WINDOW_TICKS * PERIOD_S))  # so that no tick of the start is in the loop's window
         snapshot = bench.commanding.snapshot()
+    if not bench.chunk_ms:
+        raise SystemExit(
+            f"no chunk in {seconds:g} s: {snapshot.reason or snapshot.stop_reason or 'the machine is too busy'}"
+        )
     loop = snapshot.loop
     assert loop is not None
     return {
@@ -118,7 +122,8 @@ def control(bench: Bench, seconds: float) -> dict[str, Any]:
         "less_inference_ms": [c["total"] - c["inference"] for c in bench.chunk_ms],
         "less_computing_ms": [c["total"] - sum(c[stage] for stage in COMPUTING) for c in bench.chunk_ms],
         "inference_ms": [c["inference"] for c in bench.chunk_ms],
-        "stops": snapshot.stop_reason,
+        "stages_ms": {name: float(np.median([c[name] for c in bench.chunk_ms])) for name in bench.chunk_ms[-1]},
+        "stop_reason": snapshot.stop_reason,
     }
 
 
@@ -168,6 +173,7 @@ def main() -> None:
     parser.add_argument("--bundle")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--rate_hz", type=float, default=10.0)
     parser.add_argument("--switch_interval_s", type=float, default=SWITCH_INTERVAL_S)
     args = parser.parse_args()
     sys.setswitchinterval(args.switch_interval_s)
@@ -207,6 +213,7 @@ def report(phases: dict[str, list[dict[str, Any]]]) -> None:
     def quantiles(phase: str, name: str) -> list[float]:
         return [round(float(v), 2) for v in np.percentile([v for r in phases[phase] for v in r[name]], (50, 90, 99))]
 
+    rounds = phases["control"]
     result = {
         "period_ms": {phase: periods(phase) for phase in ("control", "plain")},
         "p99_ratio_by_round": [
@@ -216,7 +223,10 @@ def report(phases: dict[str, list[dict[str, Any]]]) -> None:
         "bare_image_ms": quantiles("bare", "image_ms"),
         **{name: quantiles("control", name) for name in ("less_inference_ms", "less_computing_ms", "inference_ms")},
         "chunks": [len(r["inference_ms"]) for r in phases["control"]],
-        "stops": [r["stops"] for r in phases["control"]],
+        "stages_ms": {
+            n: round(float(np.median([r["stages_ms"][n] for r in rounds])), 2) for n in rounds[0]["stages_ms"]
+        },
+        "stop_reasons": [r["stop_reason"] for r in rounds],
     }
     print("| period of | p50 ms | p99 ms | longest ms |\n|---|---|---|---|")
     for phase, label in (("control", "control thread"), ("plain", "plain thread")):

@@ -27,7 +27,7 @@ from qvla_ros.evaluation.processes import private_ros_environment
 from qvla_ros.resources import share_path
 
 SHARED_MEMORY = Path("/dev/shm")
-LINE = "{:.1f} min: {:.1f} MB, {:.0f} open files, {:.0f} shared ({:.1f} MB), {:.0f} commands, {:.0f} chunks"
+LINE = "{:.1f} min: {:.1f} MB, {:.0f} open files, {:.1f} MB shared, {:.0f} commands, {:.0f} chunks"
 
 
 def main() -> None:
@@ -37,48 +37,52 @@ def main() -> None:
     parser.add_argument("--rate_hz", type=float, default=10.0)
     parser.add_argument("--sample_s", type=float, default=10.0)
     args = parser.parse_args()
-    shared_before = shared_files()
     with tempfile.TemporaryDirectory() as scratch, private_ros_environment(Path(scratch)) as environment:
         os.environ.update(environment)
         bundle = Path(args.bundle or export_bundle(share_path("reference_policy"), None, Path(scratch) / "bundle"))
         context = Context()
         rclpy.init(context=context, domain_id=int(environment["ROS_DOMAIN_ID"]))
-        samples = watch(context, bundle, environment, Path(scratch), args)
+        samples, segments = watch(context, bundle, environment, Path(scratch), args)
         rclpy.try_shutdown(context=context)
-    report(np.array(samples), shared_before, shared_files())
+        left = sorted(name for name in segments if (SHARED_MEMORY / name).exists())
+    report(np.array(samples), left)
 
 
 def watch(
     context: Context, bundle: Path, environment: dict[str, str], scratch: Path, args: argparse.Namespace
-) -> list[tuple[float, ...]]:
-    """Rows of minutes, resident MB, open files, files and MB in shared memory, commands, chunks."""
+) -> tuple[list[tuple[float, ...]], set[str]]:
+    """Rows of minutes, resident MB, open files, MB in shared memory, commands, chunks; the segments the node mapped."""
+    segments: set[str] = set()
     parameters = {"output": "pose", "backend": "onnxruntime", "engine_options": '{"threads": 1}'}
     rows: list[tuple[float, ...]] = []
     with drill(context, bundle, environment, scratch, rate_hz=args.rate_hz, **parameters) as d:
         d.move()
-        started_s = time.monotonic()
+        started_s = next_s = time.monotonic()
         try:
-            while (minutes := (time.monotonic() - started_s) / 60) < args.minutes:
-                time.sleep(args.sample_s)
+            while (seconds := time.monotonic() - started_s) < 60 * args.minutes:
+                time.sleep(1.0)
                 status, pid = d.robot.statuses[-1], d.node.process.pid
-                files = shared_files()
+                if not status.armed:
+                    print(f"stopped after {seconds:.0f} s: {status.stop_reason}; armed again", flush=True)
+                    d.move()
+                if time.monotonic() < next_s:
+                    continue
+                next_s += args.sample_s
+                open_files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
                 row = (
-                    minutes,
+                    seconds / 60,
                     resident_mb(pid),
-                    len(list(Path(f"/proc/{pid}/fd").iterdir())),
-                    len(files),
-                    sum(files.values()) / 1e6,
+                    open_files,
+                    shared_mb(),
                     status.commands_sent,
                     status.chunks_published,
                 )
                 rows.append(row)
+                segments |= mapped(pid)
                 print(LINE.format(*row), flush=True)
-                if not status.armed:
-                    print(f"stopped: {status.stop_reason}; armed again", flush=True)
-                    d.move()
         except KeyboardInterrupt:
             print("interrupted")
-    return rows
+    return rows, segments
 
 
 def resident_mb(pid: int) -> float:
@@ -87,19 +91,20 @@ def resident_mb(pid: int) -> float:
     return int(text.split("VmRSS:")[1].split()[0]) / 1e3
 
 
-def shared_files() -> dict[str, int]:
-    """Name -> bytes of what lies in shared memory, of any process."""
-    found: dict[str, int] = {}
-    for path in SHARED_MEMORY.iterdir():
-        try:
-            found[path.name] = path.stat().st_size
-        except FileNotFoundError:  # its process has just ended
-            continue
-    return found
+def mapped(pid: int) -> set[str]:
+    """Names of what a process has mapped of the shared memory."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {Path(line.split()[5]).name for line in lines if f"{SHARED_MEMORY}/" in line}
 
 
-def report(rows: NDArray[np.float64], before: dict[str, int], after: dict[str, int]) -> None:
-    """What came of it; what others left in shared memory in the same time counts as well."""
+def mapped_mb(pid: int) -> float:
+    """How much that is."""
+    paths = [SHARED_MEMORY / name for name in mapped(pid)]
+    return sum(path.stat().st_size for path in paths if path.exists()) / 1e6
+
+
+def report(rows: NDArray[np.float64], left: list[str]) -> None:
+    """What came of it. left: what the node had mapped of the shared memory and is still there."""
     if len(rows) < 4:
         print("too short to tell")
         return
@@ -109,19 +114,16 @@ def report(rows: NDArray[np.float64], before: dict[str, int], after: dict[str, i
         "resident_mb": {"first": rows[0, 1], "half": half[0, 1], "last": rows[-1, 1], "most": rows[:, 1].max()},
         "slope_mb_an_hour": round(60 * np.polyfit(half[:, 0], half[:, 1], 1)[0], 2),
         "open_files": {"first": rows[0, 2], "last": rows[-1, 2]},
-        "shared_mb_while_running": {"first": rows[0, 4], "last": rows[-1, 4]},
-        "left_in_shared_memory": sorted(set(after) - set(before)),
-        "commands": int(rows[-1, 5]),
-        "chunks": int(rows[-1, 6]),
+        "shared_mb": {"first": rows[0, 3], "last": rows[-1, 3]},
+        "left_in_shared_memory": left,
+        "commands": int(rows[-1, 4]),
+        "chunks": int(rows[-1, 5]),
     }
     print("| minutes | resident MB: first, half, last | MB an hour | open files | left in /dev/shm | chunks |")
     print("|---|---|---|---|---|---|")
     resident = ", ".join(f"{result['resident_mb'][name]:.1f}" for name in ("first", "half", "last"))
-    files = f"{rows[0, 2]:.0f}, {rows[-1, 2]:.0f}"
-    left = len(result["left_in_shared_memory"])
-    print(
-        f"| {result['minutes']} | {resident} | {result['slope_mb_an_hour']} | {files} | {left} | {result['chunks']} |"
-    )
+    files, slope = f"{rows[0, 2]:.0f}, {rows[-1, 2]:.0f}", result["slope_mb_an_hour"]
+    print(f"| {result['minutes']} | {resident} | {slope} | {files} | {len(left)} | {result['chunks']} |")
     print(json.dumps(result))
 
 
