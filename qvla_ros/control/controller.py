@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from qvla_ros.control import rotation
-from qvla_ros.control.limits import STAGES, MotionLimits, MotionState, at_rest, limit_motion
+from qvla_ros.control.limits import STAGES, MotionLimits, MotionState, at_rest, is_usable, limit_motion
 from qvla_ros.control.setpoint import MotionSpec, Setpoint, advance
 from qvla_ros.control.timeline import ChunkTimeline, PlannedChunk
 from qvla_ros.errors import QvlaError
@@ -43,7 +43,7 @@ class StopReason(Enum):
     plan_exhausted = "the plan ended more than max_command_age_s ago"
     deadman_lost = "the deadman was released, or silent for deadman_timeout_s"
     tracking_error = "the command leads the measured state by more than max_lead"
-    bad_measurement = "the measured state is not finite, or missing for max_input_age_s"
+    bad_measurement = "the measured state is no state, or missing for max_input_age_s"
     internal_error = "the control thread failed"
     disarmed = "disarmed by hand"
     cancelled = "the task was cancelled"
@@ -60,6 +60,8 @@ class ControllerSettings:
     max_inference_s: of one inference. max_command_age_s: how long past its last step a plan may keep the robot waiting.
     deadman_timeout_s: 0 for no deadman. max_clock_jump_s: between two ticks. max_linear_lead (m or rad, each axis) and
     max_angular_lead_rad: how far the command may run ahead of the measured state. sim_time: ROS time follows /clock.
+    follow_measured: deltas go from the measured state instead of the last command. For robots that take velocities: the
+    sum of those is no place that the robot was told to be at, and would part from where it is, and with it the box.
     """
 
     period_s: float
@@ -72,11 +74,12 @@ class ControllerSettings:
     max_linear_lead: float = math.inf
     max_angular_lead_rad: float = math.inf
     sim_time: bool = False
+    follow_measured: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name not in ("stop", "sim_time", "deadman_timeout_s") and not value > 0.0:
+            if field.name not in ("stop", "sim_time", "follow_measured", "deadman_timeout_s") and not value > 0.0:
                 raise QvlaError(f"parameter {field.name}", value, "a number above 0", f"give {field.name} in SI units")
         if not 0.0 <= self.deadman_timeout_s < math.inf:
             fix = "-p deadman_timeout_s:=0.5, or 0 for no deadman"
@@ -133,8 +136,8 @@ class Controller:
             return
         if self._stop is not None:
             raise QvlaError("arm", f"the stop {self._stop.name} not yet sent", "no stop under way", "call ~/arm again")
-        if measured is None or not _is_finite(measured):
-            expected = "a fresh and finite measured state"
+        if measured is None or not is_usable(measured):
+            expected = "a fresh measured state, finite, its quaternion of length 1"
             value = "none" if measured is None else measured
             raise QvlaError("arm", value, expected, f"start the robot's driver; {FIX_ARM}")
         axes = self._limits.linear_low.shape
@@ -208,7 +211,12 @@ class Controller:
                 self._hold = replace(measured, gripper=self._hold.gripper)  # pushes no longer, but keeps its grip
         if self._stop is not None:
             return self._tell_stop()
-        return self._command(now_ns, steady_s) if self.armed else Decision()
+        if not self.armed:
+            return Decision()
+        if self.settings.follow_measured and self._spec.is_delta and measured is not None and self.motion is not None:
+            start = replace(measured, gripper=self.motion.setpoint.gripper)
+            self.motion = replace(self.motion, setpoint=start)
+        return self._command(now_ns, steady_s)
 
     def _tell_stop(self) -> Decision:
         reason, self._stop = self._stop, None
@@ -233,7 +241,7 @@ class Controller:
             return StopReason.deadman_lost
         if measured is not None or self._measured_s is None:
             self._measured_s = steady_s
-        if steady_s - self._measured_s > settings.max_input_age_s or not (measured is None or _is_finite(measured)):
+        if steady_s - self._measured_s > settings.max_input_age_s or not (measured is None or is_usable(measured)):
             return StopReason.bad_measurement
         if measured is not None and self._leads(measured):
             return StopReason.tracking_error
@@ -302,8 +310,3 @@ class Controller:
             whole_ns = step.end_ns - (step.begin_ns if self._spec.is_delta else start_ns)
             self._goal = advance(self._goal, step.action, self._spec, (stop_ns - start_ns) / whole_ns)
         return self._goal
-
-
-def _is_finite(setpoint: Setpoint) -> bool:
-    parts = (setpoint.linear, setpoint.quaternion_xyzw, setpoint.gripper)
-    return all(part is None or bool(np.isfinite(part).all()) for part in parts)

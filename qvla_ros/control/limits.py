@@ -3,6 +3,7 @@
 What it guarantees: in a sequence of calls with one `dt_s` and one `limits` that starts at rest, no setpoint that comes
 out breaches any limit, whatever the targets are (`<=` in float64, no tolerance). Linear limits hold for each axis
 alone, angular ones for the length of the rotation vector between setpoints. A start outside the box only moves inwards.
+From a state that is already too fast to stop in front of a wall, the box is kept and the acceleration is not.
 
 The box and the acceleration hold together because a wall is braked for. Velocity changes by at most A = a dt per
 command, so after a command at velocity v the shortest way to rest is dt (v - A) + dt (v - 2A) + ... over the positive
@@ -138,7 +139,7 @@ def limit_motion(
     the motion comes to rest as fast as the acceleration allows, the gripper stays. A gripper outside 0 to 1 is clipped
     (stage `box`). Where every stage lets the target pass, it comes out as it went in.
     """
-    finite = _is_usable(target)
+    finite = is_usable(target)
     target = _where(finite, target, state.setpoint)
     previous = None if state.target is None else _where(finite, state.target, state.setpoint)
     stages = np.zeros((*finite.shape, len(STAGES)), np.bool_)
@@ -162,7 +163,8 @@ def limit_motion(
     return MotionState(limited, velocity, angular_velocity, wanted), stages
 
 
-def _is_usable(target: Setpoint) -> NDArray[np.bool_]:
+def is_usable(target: Setpoint) -> NDArray[np.bool_]:
+    """Whether all numbers are finite, not absurd, and the quaternion is a rotation; one answer a row of the batch."""
     usable = (np.abs(target.linear) <= FARTHEST).all(axis=-1)  # false for nan
     if target.quaternion_xyzw is not None:
         with np.errstate(over="ignore", invalid="ignore"):

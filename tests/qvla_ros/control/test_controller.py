@@ -122,6 +122,31 @@ def test_the_safety_chain_holds_and_counts_what_it_changed() -> None:
     assert rig.controller.interventions["box"] == 0
 
 
+def test_deltas_are_held_to_the_acceleration_and_to_nothing_else() -> None:
+    """What an earlier delta was denied is not made up for, nor braked for."""
+    rig = Rig(limits=motion_limits(3, max_linear_acceleration=20.0)).moving()
+    moved = np.diff([START.linear[0], *(command.linear[0] for command in rig.commands)])
+    np.testing.assert_allclose(moved, 0.01 * np.minimum(0.2 * np.arange(1, 11), 1.0))
+
+
+def test_a_robot_that_takes_velocities_is_kept_in_the_box_by_where_it_is() -> None:
+    rig = Rig(limits=motion_limits(3, linear_low=-1.0, linear_high=0.35), follow_measured=True)
+    rig.follows = False
+    rig.arm()
+    rig.plan(count=40)
+    velocities = []
+    for _ in range(60):  # it goes at 0.9 of the velocity that it is told, from x = 0.1
+        rig.tick()
+        assert rig.controller.motion is not None
+        velocities.append(rig.controller.motion.linear_velocity[0])
+        assert rig.measured is not None
+        rig.measured = replace(rig.measured, linear=rig.measured.linear + [0.9 * velocities[-1] * PERIOD_S, 0, 0])
+    np.testing.assert_allclose(velocities[:25], 1.0)  # with its own sum, 0.35 would have been told after 25 ticks
+    assert rig.measured.linear[0] == pytest.approx(0.35)
+    assert rig.commands[-1].gripper == 0.0
+    assert velocities[-1] == pytest.approx(0.0, abs=1e-9)
+
+
 def stale_input(rig: Rig) -> None:
     rig.looks = False
 
@@ -145,6 +170,11 @@ def narrow_chunk(rig: Rig) -> None:
 
 def nan_measurement(rig: Rig) -> None:
     rig.measured = replace(START, quaternion_xyzw=np.array([0.0, 0.0, math.nan, 1.0]))
+    rig.follows = False
+
+
+def zero_quaternion(rig: Rig) -> None:
+    rig.measured = replace(START, quaternion_xyzw=np.zeros(4))  # as in a message that nobody filled in
     rig.follows = False
 
 
@@ -176,6 +206,7 @@ CASES = [
     (nan_chunk, StopReason.inference_error, AT_ONCE),
     (narrow_chunk, StopReason.inference_error, AT_ONCE),
     (nan_measurement, StopReason.bad_measurement, AT_ONCE),
+    (zero_quaternion, StopReason.bad_measurement, AT_ONCE),
     (no_measurement, StopReason.bad_measurement, INPUT_S),
     (stuck, StopReason.tracking_error, 0.05),  # the plan runs ahead by 1 m/s
     (released, StopReason.deadman_lost, AT_ONCE),
@@ -292,7 +323,9 @@ def test_armed_again_it_starts_from_where_the_robot_is() -> None:
         rig.controller.arm(START, rig.ros_ns)
     rig.tick()
     rig.measured = START
+    before_ns = rig.ros_ns
     rig.arm()
+    assert rig.controller.set_chunk(PlannedChunk(before_ns, DT_S, np.ones((K, 7))), rig.ros_ns) is None
     assert rig.plan() == 0
     rig.tick()
     np.testing.assert_allclose(rig.commands[-1].linear, START.linear + [0.01, 0.0, 0.0])

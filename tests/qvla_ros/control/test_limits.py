@@ -281,6 +281,14 @@ def test_a_start_outside_the_box_only_moves_inwards() -> None:
     np.testing.assert_allclose(out.setpoint.linear, [1.9, -2.9, 0.1])
 
 
+def test_too_fast_to_stop_in_front_of_a_wall_it_stops_at_the_wall() -> None:
+    limits = motion_limits(3, -1.0, 1.0, max_linear_acceleration=0.1)
+    state = MotionState(Setpoint(np.array([0.9, 0.0, 0.0])), np.array([5.0, 0.0, 0.0]), np.zeros(3))
+    for _ in range(5):
+        state, _ = limit_motion(Setpoint(np.full(3, 0.5)), state, limits, 0.1)
+        assert state.setpoint.linear[0] <= 1.0
+
+
 @given(st.floats(1e-6, 10.0), st.floats(1e-4, 10.0), st.sampled_from([0.001, 0.01, 0.1]))
 def test_braking_from_the_braking_speed_ends_at_the_wall(distance: float, change: float, dt_s: float) -> None:
     speed = float(braking_speed(np.array(distance), change, dt_s))
