@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 import yaml
 from PIL import Image
 from qvla_offline.checkpoints.io import load_checkpoint
-from qvla_offline.checkpoints.random_checkpoint import FAMILIES, write_random_checkpoint
+from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
 from qvla_offline.export.bundle import export_bundle
 from qvla_offline.fakequant import target_shapes
@@ -25,8 +24,6 @@ from safetensors.torch import load_file
 from qvla_ros.bundle import load_bundle
 from qvla_ros.cli.main import main
 from qvla_ros.errors import QvlaError
-from qvla_ros.observation import Observation
-from qvla_ros.policy import load_policy
 
 SAMPLES = 2
 
@@ -64,22 +61,6 @@ def write_recipe(folder, name: str, **changes):
     path = folder / name
     path.write_text(yaml.safe_dump(recipe(**changes)))
     return path
-
-
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"openvla_oft"}))
-def test_every_family_goes_the_whole_way_to_commands(work, family: str, tmp_path):
-    write_random_checkpoint(tmp_path / "checkpoint", family)
-    for file in (work / "calibration.jsonl", *work.glob("*.png")):
-        shutil.copy(file, tmp_path)
-    out = run_recipe(write_recipe(tmp_path, "recipe.yaml"), tmp_path / "out")
-    assert load_bundle(out / "bundle").quantization.stored_bits_per_weight <= 5.0
-    assert load_checkpoint(out / "fakequant").family == load_checkpoint(tmp_path / "checkpoint").family
-    policy = load_policy(out / "bundle", "onnxruntime", threads=1)
-    images = {c.name: np.full((c.height, c.width, 3), 90, np.uint8) for c in policy.bundle.cameras}
-    state = np.full(0 if policy.bundle.proprioception is None else 8, 0.02)
-    actions = policy.infer(Observation(images, state, "pick up the milk", 0, {})).actions
-    assert actions.shape == (policy.bundle.actions.chunk_length, 7)
-    policy.close()
 
 
 def test_recipe_makes_a_bundle_within_its_budget_and_a_checkpoint_with_its_numbers(work, capsys):
