@@ -51,10 +51,10 @@ def losses(state: TrainingState, batch: Batch, weights: Tensor) -> tuple[Tensor,
     slots, patches = state.model.decode(batch.inputs, context)
     error = (state.model.action_head(slots).float() - batch.chunks).abs()
     slots, patches, unread = slots.float(), patches.float(), context[0].float()
+    halfway = state.halfway.take()[:, 1 : 1 + unread.shape[1]].float()  # after BOS
     position = position_loss(state.heads["position"], slots, patches, batch.positions_m)
-    scores = state.heads["grounding"](slots, unread, batch.sentence)
-    read_scores = state.heads["position"].object_scores(patches)
-    grounding = grounding_loss(scores, read_scores, batch.sentence, batch.patch_shares)
+    scores = state.heads["grounding"](slots, unread, halfway, batch.sentence)
+    grounding = grounding_loss(scores, batch.sentence, batch.patch_shares)
     return (error * weights).mean(), position + grounding
 
 

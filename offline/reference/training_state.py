@@ -12,7 +12,7 @@ import torch
 from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.model import OpenVLAOFT
 from qvla_offline.reference.architecture import initialize
-from qvla_offline.reference.auxiliary import MAX_SENTENCES, GroundingHeads, PositionHeads
+from qvla_offline.reference.auxiliary import MAX_SENTENCES, GroundingHeads, LatestOutput, PositionHeads
 from qvla_offline.reference.renormalize import renormalize
 from torch import nn
 
@@ -58,6 +58,7 @@ class TrainingState:
     model: OpenVLAOFT
     heads: nn.ModuleDict  # "position", "grounding": training-only
     average: OpenVLAOFT  # exponential moving average of the weights: what is exported
+    halfway: LatestOutput  # of the decoder's middle layer, of `model`
     optimizer: torch.optim.Optimizer
     statistics: dict[str, Any]
     unnorm_key: str = ""  # of the statistics
@@ -132,7 +133,10 @@ def new_state(options: TrainingOptions, config: PolicyConfig, device: str) -> Tr
     heads = nn.ModuleDict({"position": PositionHeads(width), "grounding": GroundingHeads(width)})
     for module in (model, heads, average):
         module.to(device)
-    return TrainingState(model, heads, average.requires_grad_(False), make_optimizer(options, (model, heads)), {})
+    layers = model.language_model.model.layers
+    halfway = LatestOutput(layers[(len(layers) - 1) // 2])
+    optimizer = make_optimizer(options, (model, heads))
+    return TrainingState(model, heads, average.requires_grad_(False), halfway, optimizer, {})
 
 
 def make_optimizer(options: TrainingOptions, modules: Sequence[nn.Module]) -> torch.optim.Optimizer:
