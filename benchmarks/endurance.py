@@ -73,7 +73,7 @@ def watch(
                     seconds / 60,
                     resident_mb(pid),
                     open_files,
-                    shared_mb(),
+                    mapped_mb(pid),
                     status.commands_sent,
                     status.chunks_published,
                 )
