@@ -154,7 +154,7 @@ class RealTimeEpisode(LiberoEpisode):
         if not np.isfinite(answer.computing_s):
             raise PolicyLost(
                 f"policy {self._link.namespace!r}: its chunk does not say how long it took. Fix: let it fill in "
-                "latency_ms (see msg/ActionChunk.msg), or give the bridge latencies_s"
+                "latency_ms (see msg/ActionChunk.msg), or give the bridge latencies_s."
             )
         return answer.computing_s
 
