@@ -1,4 +1,4 @@
-"""A checkpoint that cannot be used is refused by every verb that reads one: with what was found, expected, and the fix."""
+"""A checkpoint that cannot be used is refused by every verb that reads one, with the fix."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint in two shards, gates for it and one observation to calibrate with."""
     folder = tmp_path_factory.mktemp("work")
     checkpoint = write_random_checkpoint(folder / "checkpoint")
-    write_gates(
-        folder / "gates.json", uniform({name: rows for name, (rows, _) in target_shapes(checkpoint).items()}, 8)
-    )
+    rows = {name: rows for name, (rows, _) in target_shapes(checkpoint).items()}
+    write_gates(folder / "gates.json", uniform(rows, 8))
     tensors = load_file(checkpoint / SINGLE_FILE)
     (checkpoint / SINGLE_FILE).unlink()
     weight_map = {name: SHARD.replace("2", str(1 + index % 2), 1) for index, name in enumerate(tensors)}
@@ -123,4 +122,4 @@ def test_a_bad_checkpoint_is_refused_with_the_fix(
     assert all(f"  {label}:" in told for label in ("got", "expected", "fix"))
     assert "Traceback" not in told
     assert not (tmp_path / "trapped").exists()
-    assert not [file for file in out.rglob("*") if file.is_file()]
+    assert {file.name for file in out.rglob("*") if file.is_file()} <= {"steps.json"}  # the recipe's notes
