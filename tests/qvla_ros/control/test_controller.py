@@ -124,9 +124,12 @@ def test_the_safety_chain_holds_and_counts_what_it_changed() -> None:
 
 def test_deltas_are_held_to_the_acceleration_and_to_nothing_else() -> None:
     """What an earlier delta was denied is not made up for, nor braked for."""
-    rig = Rig(limits=motion_limits(3, max_linear_acceleration=20.0)).moving()
+    rig = Rig(limits=motion_limits(3, max_linear_acceleration=5.0))
+    rig.arm()
+    rig.plan(np.outer([1.0, 0.27], [1.0, 0, 0, 0, 0, 0, 0]))
+    rig.run(2 * DT_S)
     moved = np.diff([START.linear[0], *(command.linear[0] for command in rig.commands)])
-    np.testing.assert_allclose(moved, 0.01 * np.minimum(0.2 * np.arange(1, 11), 1.0))
+    np.testing.assert_allclose(moved, 0.01 * np.array([0.05, 0.1, 0.15, 0.2, 0.25, *[0.27] * 5]))
 
 
 def test_a_robot_that_takes_velocities_is_kept_in_the_box_by_where_it_is() -> None:
@@ -361,9 +364,14 @@ def test_ticks_in_a_burst_are_not_passed_on() -> None:
 
 
 def test_after_a_stall_the_lost_time_is_not_made_up_for() -> None:
-    rig = Rig().moving()
-    rig.tick(0.2)
-    np.testing.assert_allclose(rig.commands[-1].linear[0] - rig.commands[-2].linear[0], 0.01)
+    rig = Rig()
+    rig.arm()
+    rig.plan(np.outer(np.arange(K), [0.1, 0, 0, 0, 0, 0, 0]))
+    rig.run(0.06)
+    for stall_s, step in ((0.2, 5), (PERIOD_S, 5), (0.05, 6)):
+        rig.tick(stall_s)
+        moved = rig.commands[-1].linear[0] - rig.commands[-2].linear[0]
+        np.testing.assert_allclose(moved, 0.001 * step)
 
 
 @pytest.mark.parametrize(

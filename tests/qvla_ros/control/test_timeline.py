@@ -116,6 +116,15 @@ def test_after_a_flush_there_is_no_plan_and_looks_from_before_are_refused() -> N
     assert timeline.add(chunk(0, 0.0), 0) == 0  # as after a clock that was set back
 
 
+def test_between_two_plans_there_may_be_a_gap() -> None:
+    timeline = ChunkTimeline(0, JOINT)
+    timeline.add(chunk(0, 0.0, count=2), 0)
+    timeline.add(chunk(5 * DT_NS, 7.0), 0)
+    assert timeline.at(3 * DT_NS) is None
+    parts = [(step.action[0], *span) for step, *span in timeline.between(DT_NS, 6 * DT_NS)]
+    assert parts == [(1.0, DT_NS, 2 * DT_NS), (7.0, 5 * DT_NS, 6 * DT_NS)]
+
+
 @given(st.lists(st.integers(0, 3 * DT_NS), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
 def test_the_parts_of_any_stretch_of_time_are_in_order_and_as_at_says(gaps: list[int], seed: int) -> None:
     timeline, now_ns = ChunkTimeline(2, JOINT), 0
