@@ -279,6 +279,7 @@ class Commander:
             max_linear_lead=given["max_linear_lead"],
             max_angular_lead_rad=given["max_angular_lead_rad"],
             sim_time=given["use_sim_time"],
+            follow_measured=self._form.output == "twist",
         )
         return Controller(settings, self._spec, self._limits, given["blend_steps"])
 
