@@ -24,9 +24,9 @@ from rclpy.context import Context
 
 from qvla_ros.evaluation.fault_drill import drill
 from qvla_ros.evaluation.processes import private_ros_environment
+from qvla_ros.evaluation.shared_memory import SHARED_MEMORY, mapped_by, orphans
 from qvla_ros.resources import share_path
 
-SHARED_MEMORY = Path("/dev/shm")
 LINE = "{:.1f} min: {:.1f} MB, {:.0f} open files, {:.1f} MB shared, {:.0f} commands, {:.0f} chunks"
 
 
@@ -44,7 +44,7 @@ def main() -> None:
         rclpy.init(context=context, domain_id=int(environment["ROS_DOMAIN_ID"]))
         samples, segments = watch(context, bundle, environment, Path(scratch), args)
         rclpy.try_shutdown(context=context)
-        left = sorted(name for name in segments if (SHARED_MEMORY / name).exists())
+        left = sorted(segments & set(orphans()))
     report(np.array(samples), left)
 
 
@@ -78,7 +78,7 @@ def watch(
                     status.chunks_published,
                 )
                 rows.append(row)
-                segments |= mapped(pid)
+                segments |= mapped_by(pid)
                 print(LINE.format(*row), flush=True)
         except KeyboardInterrupt:
             print("interrupted")
@@ -91,20 +91,14 @@ def resident_mb(pid: int) -> float:
     return int(text.split("VmRSS:")[1].split()[0]) / 1e3
 
 
-def mapped(pid: int) -> set[str]:
-    """Names of what a process has mapped of the shared memory."""
-    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
-    return {Path(line.split()[5]).name for line in lines if f"{SHARED_MEMORY}/" in line}
-
-
 def mapped_mb(pid: int) -> float:
     """How much that is."""
-    paths = [SHARED_MEMORY / name for name in mapped(pid)]
+    paths = [SHARED_MEMORY / name for name in mapped_by(pid)]
     return sum(path.stat().st_size for path in paths if path.exists()) / 1e6
 
 
 def report(rows: NDArray[np.float64], left: list[str]) -> None:
-    """What came of it. left: what the node had mapped of the shared memory and is still there."""
+    """What came of it. left: what the node had mapped of the shared memory and nobody holds any more."""
     if len(rows) < 4:
         print("too short to tell")
         return

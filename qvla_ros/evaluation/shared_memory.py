@@ -25,6 +25,12 @@ def orphans(directory: Path = SHARED_MEMORY) -> list[str]:
     return [lock.name.removesuffix(_LOCK_SUFFIX) for lock in _locks(directory) if _if_orphan(lock, remove=False)]
 
 
+def mapped_by(pid: int) -> set[str]:
+    """Names of the segments and ports that a running process has mapped, others' among them."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {Path(line.split()[5]).name for line in lines if f"{SHARED_MEMORY}/fastdds" in line}
+
+
 def _locks(directory: Path) -> list[Path]:
     return sorted(directory.glob(f"fastdds_*{_LOCK_SUFFIX}"))
 

@@ -41,6 +41,7 @@ def serve() -> int:
         return 0
     finally:
         node.destroy_node()
+        gc.unfreeze()  # else what belongs to the middleware would stay, and its shared memory with it
 
 
 def main(args: list[str] | None = None) -> int:

@@ -15,6 +15,7 @@ from lifecycle_msgs.msg import Transition
 from qvla.msg import PolicyStatus
 
 from qvla_ros.bundle import Manifest, load_bundle, save_bundle
+from qvla_ros.evaluation.shared_memory import mapped_by, orphans
 from qvla_ros.nodes.policy import main
 
 if TYPE_CHECKING:
@@ -187,9 +188,13 @@ def test_a_failing_engine_is_a_fault_that_disarms_until_reactivated(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly(policy: Callable, robot: Robot, number: int) -> None:
     process = policy(backend="zero")
-    robot.wait_for_reason("nothing received yet")
+    robot.wait_until_active()
+    robot.tell("pick up the milk")
+    robot.ask()
+    segments = mapped_by(process.popen.pid)
     process.popen.send_signal(number)
     assert process.wait() == 0
+    assert not segments & set(orphans())
     assert "Traceback" not in process.stderr
     robot.wait_for_reason("not active")
 
