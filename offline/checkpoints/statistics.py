@@ -55,11 +55,10 @@ def _check_levels(entry: object, length: int | None, normalization: str, key: st
     levels = {name: parse(tuple[float, ...], entry.get(name), f"{key}.{name}", fix) for name in names}
     mask = entry.get("mask")
     masks = {} if mask is None else {"mask": parse(tuple[bool, ...], mask, f"{key}.mask", fix)}
-    if length is None:
-        length = len(levels["min"])
+    told, length = ("its min", len(levels["min"])) if length is None else ("the checkpoint", length)
     for name, values in {**levels, **masks}.items():
         if len(values) != length:
-            raise QvlaError(f"{key}.{name}", f"{len(values)} values", f"{length}, as config.json has", fix)
+            raise QvlaError(f"{key}.{name}", f"{len(values)} values", f"{length}, as {told} has", fix)
     for low, high in zip(names[::2], names[1::2], strict=True):
         if any(below > above for below, above in zip(levels[low], levels[high], strict=True)):
             raise QvlaError(key, f"a {low} above its {high}", f"{low} <= {high} everywhere", fix)
