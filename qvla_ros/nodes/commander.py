@@ -96,7 +96,6 @@ class Commander:
         self._event_s = self._enabled_s = time.monotonic()
         self._ticks_s: deque[float] = deque([self._event_s], maxlen=TICKS_KEPT)
         self._enabled, self._input_ns = False, 0
-        self._plan_end_ns: int | None = None
         self._measured_ns: int | None = None
         self._orders = self._orders_done = 0
         self._last_stop: Stop | None = None
@@ -176,7 +175,6 @@ class Commander:
         with self._lock:
             self._event_s = time.monotonic()
             self._controller.set_chunk(chunk, self._now_ns())
-            self._plan_end_ns = self._controller.timeline.end_ns()
 
     def flush(self) -> None:
         """Forget what was planned, and what is being computed from earlier observations."""
@@ -253,7 +251,7 @@ class Commander:
 
     def _passed_s(self, reason: StopReason, now_ns: int, steady_s: float, busy_s: float) -> float:
         """When the limit was passed that led to a stop, steady clock."""
-        settings, end_ns = self._controller.settings, self._plan_end_ns
+        settings, end_ns = self._controller.settings, self._controller.plan_end_ns
         if reason is StopReason.stale_input:
             return steady_s - ((now_ns - self._input_ns) * 1e-9 - settings.max_input_age_s)
         if reason is StopReason.late_inference and busy_s > settings.max_inference_s:

@@ -63,7 +63,7 @@ LIMITS = (
 WATCHDOGS = (
     seconds("inference_timeout_s", 5.0, "an inference that takes longer is a fault", minimum=1e-3),
     seconds(
-        "max_command_age_s", 0.1, "how long past its last action a plan is held before the arm is stopped", minimum=1e-3
+        "max_command_age_s", 0.5, "how long past its last action a plan is held before the arm is stopped", minimum=1e-3
     ),
     ParameterSpec("max_linear_lead", 0.1, "m or rad a command may lead the measured arm, per axis", 1e-6, 1e3),
     ParameterSpec("max_angular_lead_rad", 0.3, "how far a command may be turned from the measured arm", 1e-6, 7.0),
