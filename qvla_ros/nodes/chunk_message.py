@@ -9,7 +9,6 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
 from qvla.msg import ActionChunk
-from rclpy.time import Time as RclpyTime
 
 from qvla_ros.bundle import Bundle
 from qvla_ros.errors import QvlaError
@@ -23,7 +22,7 @@ def stamp_ns(stamp: Time) -> int:
 
 def stamp_message(nanoseconds: int) -> Time:
     """Nanoseconds as builtin_interfaces/Time."""
-    return RclpyTime(nanoseconds=nanoseconds).to_msg()
+    return Time(sec=nanoseconds // 1_000_000_000, nanosec=nanoseconds % 1_000_000_000)
 
 
 def chunk_message(bundle: Bundle, actions: NDArray[np.float64], observation: Observation, armed: bool) -> ActionChunk:
