@@ -55,7 +55,7 @@ def denoising_steps(num_inference_steps: int) -> list[tuple[int, int]]:
 def add_noise(clean: Array, noise: Array, timestep: int) -> Array:
     """`clean` with as much of `noise` in it as there is at `timestep`; both [..., K, A]."""
     signal, rest = _gains(timestep)
-    return signal * clean + rest * noise
+    return clean * signal + noise * rest
 
 
 def remove_noise(noisy: Array, noise: Array, timestep: int) -> Array:
