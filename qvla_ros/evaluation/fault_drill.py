@@ -264,7 +264,7 @@ def twist_faults(
 ) -> Iterator[Outcome]:
     """The deadman and the clock, on a node that commands twists in simulated time; the last fault kills it."""
     deadman, jump = f"deadman_timeout_s = {LIMIT_S:g}", f"max_clock_jump_s = {LIMIT_S:g}"
-    parameters = {"output": "twist", "use_sim_time": True, "deadman": True}
+    parameters: dict[str, Any] = {"output": "twist", "use_sim_time": True, "deadman": True}
     with drill(context, bundle_dir, environment, directory, **parameters) as d:
         held = d.quirk(deadman=True)
         held()

@@ -57,7 +57,6 @@ class PolicyNode(ReportingLifecycleNode):
         self._instruction: str | None = None  # the one in force
         self._published, self._dropped, self._misses, self._misses_in_a_row = 0, 0, 0, 0
         self._last_observation_s = float("-inf")
-        self._logged_stop: object = None
         self._display: PlanDisplay | None = None
         self._status = StatusPublisher(self)
         self._diagnostics = DiagnosticsPublisher(self, self.snapshot, self.settings["max_image_age_s"])
@@ -228,7 +227,6 @@ class PolicyNode(ReportingLifecycleNode):
             if not reason and since_s > self.settings["max_image_age_s"]:
                 reason = f"no new observation for {self.settings['max_image_age_s']:g} s"
             self._reason = reason
-        self._log_stop()
         self._show_plan()
         self._status.publish(self.snapshot(), only_news=True)
 
@@ -238,12 +236,6 @@ class PolicyNode(ReportingLifecycleNode):
         measured = self._inputs.measured()
         if measured is not None:
             self._display.show(measured[0], self._commander.plan_ahead()[1])
-
-    def _log_stop(self) -> None:
-        stop = None if self._commander is None else self._commander.figures().last_stop
-        if stop is not None and stop is not self._logged_stop:
-            self.get_logger().warning(f"arm stopped and disarmed: {stop.reason.name}, {stop.reason.value}")
-        self._logged_stop = stop
 
     def _state(self) -> tuple[int, str]:
         if self._inputs is None:

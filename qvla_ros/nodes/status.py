@@ -9,6 +9,7 @@ from qvla.msg import PolicyStatus
 from rclpy.duration import Duration
 from rclpy.node import Node
 
+from qvla_ros.control.controller import StopReason
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import stamp_message
 from qvla_ros.nodes.snapshot import Snapshot
@@ -40,19 +41,23 @@ def status_message(snapshot: Snapshot, now_ns: int) -> PolicyStatus:
 
 
 class StatusPublisher:
-    """`~/status`, latched, and a warning in the log when the node begins to wait for something else."""
+    """`~/status`, latched, and a warning in the log of every stop and of every new thing that the node waits for."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._publisher = node.create_publisher(PolicyStatus, "~/status", qos.LATCHED)
         self._news: tuple[Any, ...] = ()
-        self._warned = ""
+        self._warned, self._warned_stop_ns = "", 0
         self._published_s = float("-inf")
 
     def publish(self, snapshot: Snapshot, only_news: bool = False) -> None:
         """Publish it; with `only_news` not if it says the same as the last, unless that was PERIOD_S ago."""
         # A reason with a growing age in it is not news; another sentence is.
         sentence = snapshot.reason.split(":")[0]
+        if snapshot.stop_stamp_ns not in (0, self._warned_stop_ns):
+            self._warned_stop_ns = snapshot.stop_stamp_ns
+            reason = StopReason[snapshot.stop_reason]
+            self._node.get_logger().warning(f"arm stopped and disarmed: {reason.name}, {reason.value}")
         news = (snapshot.state, snapshot.armed, snapshot.stop_reason, sentence)
         now_s = time.monotonic()
         if only_news and news == self._news and now_s - self._published_s < PERIOD_S:
