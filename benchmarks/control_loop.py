@@ -33,11 +33,11 @@ from sensor_msgs.msg import Image
 
 from qvla_ros.bundle import Bundle, load_bundle
 from qvla_ros.errors import QvlaError
-from qvla_ros.evaluation.fault_drill import NAMESPACE, PARAMETERS
 from qvla_ros.evaluation.processes import private_ros_environment, start, stopped_at_the_end
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import stamp_ns
 from qvla_ros.nodes.control_loop import WINDOW_TICKS
+from qvla_ros.nodes.fault_drill import NAMESPACE, PARAMETERS
 from qvla_ros.nodes.policy import SWITCH_INTERVAL_S
 from qvla_ros.nodes.policy_node import PolicyNode
 from qvla_ros.resources import share_path

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from qvla_offline.export.bundle import export_bundle
 from rclpy.context import Context
 
-from qvla_ros.evaluation.fault_drill import drill
 from qvla_ros.evaluation.processes import private_ros_environment
 from qvla_ros.evaluation.shared_memory import SHARED_MEMORY, mapped_by, orphans
+from qvla_ros.nodes.fault_drill import drill
 from qvla_ros.resources import share_path
 
 LINE = "{:.1f} min: {:.1f} MB, {:.0f} open files, {:.1f} MB shared, {:.0f} commands, {:.0f} chunks"

@@ -23,8 +23,8 @@ import rclpy
 from qvla_offline.export.bundle import export_bundle
 from rclpy.context import Context
 
-from qvla_ros.evaluation.fault_drill import Outcome, pose_faults, twist_faults
 from qvla_ros.evaluation.processes import private_ros_environment
+from qvla_ros.nodes.fault_drill import Outcome, pose_faults, twist_faults
 from qvla_ros.resources import share_path
 
 PERIOD_MS = 10.0

@@ -106,4 +106,3 @@ def test_a_twist_is_repeated_faster_than_servo_gives_up() -> None:
     values = _with_defaults("ur_servo.yaml")
     assert values["output"] == "twist"
     assert values["control_hz"] > 1 / 0.1  # MoveIt Servo: incoming_command_timeout
-

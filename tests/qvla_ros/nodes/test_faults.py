@@ -12,7 +12,7 @@ import pytest
 import rclpy
 from rclpy.context import Context
 
-from qvla_ros.evaluation.fault_drill import Outcome, pose_faults, twist_faults
+from qvla_ros.nodes.fault_drill import Outcome, pose_faults, twist_faults
 
 EXPECTED_STOPS = {
     "camera silent": ("stale_input", "hold"),
