@@ -110,7 +110,8 @@ class Commander:
         self._controller.interventions.update(done)
         self._sources, self.error = sources, ""
         if self._parameters["deadman"]:
-            self._deadman = self._node.create_subscription(Bool, "~/enable", self._on_enable, qos.COMMAND)
+            # Best effort hears reliable publishers too; what is lost on the way is silence, and silence stops the arm.
+            self._deadman = self._node.create_subscription(Bool, "~/enable", self._on_enable, qos.own(qos.SENSOR))
         self._loop = ControlLoop(self._tick, self._period_s)
 
     def finish(self, reason: StopReason) -> None:

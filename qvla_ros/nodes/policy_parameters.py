@@ -36,7 +36,7 @@ INPUTS = (
 COMMANDS = (
     ParameterSpec("output", "none", "what is sent to the robot; none: chunks alone", choices=OUTPUTS),
     ParameterSpec("output_topic", "~/command", "where commands go"),
-    ParameterSpec("command_frame", "", "frame_id of commands; empty: the frame of the bundle's actions"),
+    ParameterSpec("command_frame", "", "the robot's name for the frame of the actions; nothing is transformed"),
     ParameterSpec("joints", [], "joints in the order of the actions' columns", kind=Parameter.Type.STRING_ARRAY),
     ParameterSpec("control_hz", 100.0, "commands a second; 0: one per action", 0.0, 1000.0),
     ParameterSpec("blend_steps", 2, "actions over which a new chunk takes over from the last", 0, 1000),
