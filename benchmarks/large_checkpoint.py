@@ -7,8 +7,8 @@ layers into DIR, runs `qvla sensitivity` (both methods), `gates`, `fakequant` an
 own, and prints wall time, CPU time and peak memory of every step; then what a decoder layer adds (the difference
 between the two checkpoints over the difference in layers) and, plainly extrapolated along that line, 32 layers. Nothing
 is measured at 32 layers here, unless you ask for it with --layers 32: that takes 15 GB for the checkpoint, as much
-again for the fake-quantized one while it is there, and an hour or two on a CPU. --size tiny goes through the motions in a minute. The last line is
-one JSON object.
+again for the fake-quantized one while it is there, and an hour or two on a CPU. --size tiny goes through the motions
+in a minute. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -81,9 +81,7 @@ def measure(args: argparse.Namespace, layers: int, calibration: Path) -> list[di
         rows = [{"layers": layers, "step": "write the checkpoint", **run(random)}]
         for step in (step for step in commands if step in wanted):
             rows.append({"layers": layers, "step": step, **run(commands[step])})
-            shutil.rmtree(
-                folder / "fakequant", ignore_errors=True
-            )  # nothing reads it, and it is as large as its source
+            shutil.rmtree(folder / "fakequant", ignore_errors=True)  # as large as its source; nothing reads it
         return rows
     finally:
         shutil.rmtree(folder, ignore_errors=True)
