@@ -241,12 +241,14 @@ class Controller:
             return StopReason.deadman_lost
         if measured is not None or self._measured_s is None:
             self._measured_s = steady_s
-        if steady_s - self._measured_s > settings.max_input_age_s or not (measured is None or is_usable(measured)):
+        if not (measured is None or is_usable(measured)):
             return StopReason.bad_measurement
         if measured is not None and self._leads(measured):
             return StopReason.tracking_error
-        if self._is_stale(now_ns):
+        if self._is_stale(now_ns):  # before the next: a robot that is gone takes its state with it, in the same tick
             return StopReason.stale_input
+        if steady_s - self._measured_s > settings.max_input_age_s:
+            return StopReason.bad_measurement
         if inference_busy_s > settings.max_inference_s:
             return StopReason.late_inference
         if self.plan_end_ns is not None and (now_ns - self.plan_end_ns) * 1e-9 > settings.max_command_age_s:
