@@ -155,12 +155,16 @@ class LiberoTask:
         """Try something: on leaving the block, the simulation is bit for bit where it was on entering it.
 
         The block works on a copy of MuJoCo's data, so that even the solver's warm start comes back; the Python state
-        around it (controller, gripper, sensors, clocks) is saved and put back.
+        around it (controller, gripper, sensors, clocks) is saved and put back. The copy's contacts are found anew:
+        copying leaves them out, and whoever asks what touches what would be told nothing until the next step.
         """
-        data = self.environment.sim.data
+        import mujoco
+
+        model, data = self.environment.sim.model, self.environment.sim.data
         original, step, rendering = data._data, self._step, self._rendering
         saved = [(holder, _plain_state(holder)) for holder in self._stateful_objects()]
         data._data = copy.copy(original)
+        mujoco.mj_collision(model._model, data._data)
         try:
             yield
         finally:

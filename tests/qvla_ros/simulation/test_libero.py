@@ -121,6 +121,24 @@ def test_a_branch_leaves_no_trace_in_what_follows(milk_task):
 
 
 @pytest.mark.simulation
+def test_a_branch_begins_with_what_touches_and_goes_as_the_simulation_would(milk_task):
+    def touching() -> list[tuple[int, int, float]]:
+        data = milk_task.environment.sim.data
+        contacts = [data.contact[index] for index in range(data.ncon)]
+        return [(contact.geom1, contact.geom2, contact.dist) for contact in contacts]
+
+    milk_task.reset(2, settle_steps=3)
+    outside = touching()
+    assert len({pair[:2] for pair in outside}) > 1
+    with milk_task.branch():
+        assert touching() == outside
+        milk_task.step(ACTIONS[0], render=False)
+        tried = physics(milk_task)
+    milk_task.step(ACTIONS[0], render=False)
+    assert physics(milk_task) == tried
+
+
+@pytest.mark.simulation
 def test_a_second_task_does_not_blind_the_first(milk_task):
     before = milk_task.reset(1, settle_steps=1).images["agentview"]
     with LiberoTask("libero_object", 8, camera_size=128) as other:
