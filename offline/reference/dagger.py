@@ -23,6 +23,9 @@ from qvla_offline.reference.privileged import PrivilegedScene
 
 from qvla_ros.simulation.libero import LiberoObservation, LiberoTask
 
+# Half of the starts are those of a test: that is where the learner's own path begins.
+DISTURBANCES = Disturbances(start_at_rest=0.5)
+
 Learner = Callable[[LiberoObservation, str], np.ndarray]
 """(rendered observation, instruction) -> float [K, 7] simulator actions: six deltas in [-1, 1], gripper -1 or +1."""
 
@@ -45,7 +48,7 @@ def record_learner_episode(
     learner: Learner,
     seed: tuple[int, ...],
     expert_share: float = 0.0,
-    disturbances: Disturbances | None = None,
+    disturbances: Disturbances = DISTURBANCES,
     hold_steps: int = CHUNK_LENGTH,
 ) -> Episode:
     """Let `learner` drive from a fresh placement, until success or the step limit; the expert labels each chunk.
@@ -57,7 +60,7 @@ def record_learner_episode(
     rng = np.random.default_rng(seed)
     scene = PrivilegedScene(task)
     task.reset(None, seed=int(rng.integers(2**31)))
-    observation = random_start(task, scene, rng, disturbances or Disturbances())
+    observation = random_start(task, scene, rng, disturbances)
     rows: list[dict[str, Any]] = []
     frames: dict[int, dict[str, np.ndarray]] = {}
     chunks: list[np.ndarray] = []

@@ -40,7 +40,7 @@ from qvla_offline.reference.privileged import PickPlaceState, PrivilegedScene
 
 from qvla_ros.atomic import atomic_file
 from qvla_ros.errors import QvlaError
-from qvla_ros.simulation.libero import ACTION_SIZE, LiberoObservation, LiberoTask
+from qvla_ros.simulation.libero import ACTION_SIZE, HOLD_ACTION, LiberoObservation, LiberoTask
 
 CAMERAS = ("agentview", "wrist")
 CHUNK_LENGTH = 8  # labels a training sample needs from its step on
@@ -62,7 +62,8 @@ _FACTS = ("instruction", "suite", "task_id", "episode", "seed", "attempt", "succ
 class Disturbances:
     """How far an episode is driven from the expert's own path. Action units unless named otherwise."""
 
-    start_offset_m: float = 0.10
+    start_at_rest: float = 0.25  # share of the episodes that start where a reset leaves the arm, as the test does
+    start_offset_m: float = 0.10  # of the others
     start_tilt_rad: float = 0.10
     start_near_object: float = 0.3  # share of the episodes that start close to the object
     start_closed: float = 0.15  # share that start with the gripper closed
@@ -169,6 +170,8 @@ def random_start(
     task: LiberoTask, scene: PrivilegedScene, rng: np.random.Generator, disturbances: Disturbances
 ) -> LiberoObservation:
     """Drive the hand, unrecorded, to where the episode is to start; returns a rendered observation."""
+    if rng.random() < disturbances.start_at_rest:
+        return task.step(np.array(HOLD_ACTION), True)[0]
     state = scene.state()
     center, top = state.object_center_m, float(state.object_points_m[:, 2].max())
     if rng.random() < disturbances.start_near_object:
