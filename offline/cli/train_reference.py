@@ -15,6 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("reference_policy"), help="checkpoint directory to export to")
     parser.add_argument("--work_dir", type=Path, default=Path("out/training"), help="state, image cache, curve")
     parser.add_argument(
+        "--pretrained_checkpoint",
+        type=Path,
+        help="begin with the weights and the step of this checkpoint, if --work_dir holds no run to go on with",
+    )
+    parser.add_argument(
         "--unnorm_key", default="libero", help="name of the statistics; another name than before makes them anew"
     )
     parser.add_argument("--renormalize", action="store_true", help="make the statistics anew from all episodes")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from qvla_offline.checkpoints.config import PolicyConfig
-from qvla_offline.checkpoints.io import PROMPT_TEMPLATE
+from qvla_offline.checkpoints.io import PROMPT_TEMPLATE, load_checkpoint
 from qvla_offline.checkpoints.model import OpenVLAOFT
 from qvla_offline.checkpoints.save import save_checkpoint
 from qvla_offline.reference.architecture import reference_config
@@ -215,11 +215,15 @@ def train(
 def start(
     options: TrainingOptions, config: PolicyConfig, device: str, training: SampleSet, report: Callable[[str], None]
 ) -> TrainingState:
-    """Step 0, or where the saved state stopped; with statistics of all episodes there are if it has no fitting ones."""
+    """Where the saved state stopped, or a pretrained checkpoint, or step 0; with statistics of all episodes there are
+    if it has no fitting ones."""
     state, saved = new_state(options, config, device), options.work_dir / "state.pt"
     if saved.exists():
         state.load(saved, options.decay_from)
         report(f"resumed {saved} at step {state.step}")
+    elif options.pretrained_checkpoint is not None:
+        state.adopt(load_checkpoint(options.pretrained_checkpoint))
+        report(f"started from {options.pretrained_checkpoint} at step {state.step}; training-only heads are new")
     if state.unnorm_key != options.unnorm_key or options.renormalize:
         former = f", in place of {state.unnorm_key or 'unnamed'} ones; weights keep their meaning" * bool(state.step)
         state.change_statistics(dataset_statistics(training.episodes), options.unnorm_key)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from qvla_offline.checkpoints.config import PolicyConfig
+from qvla_offline.checkpoints.io import Checkpoint
 from qvla_offline.checkpoints.model import OpenVLAOFT
 from qvla_offline.reference.architecture import initialize
 from qvla_offline.reference.auxiliary import MAX_SENTENCES, GroundingHeads, LatestOutput, PositionHeads
@@ -44,6 +45,7 @@ class TrainingOptions:
     save_minutes: float = 4.0
     seed: int = 0
     renormalize: bool = False
+    pretrained_checkpoint: Path | None = None  # weights of step 0, where work_dir holds no run
 
     @property
     def decay_from(self) -> int:
@@ -114,6 +116,25 @@ class TrainingState:
         self.trained_s = payload["trained_s"]
         if payload["decay_from"] < self.step <= decay_from:
             self.warm_from = self.step
+
+    def adopt(self, checkpoint: Checkpoint) -> None:
+        """Begin with the weights, statistics and step of an exported checkpoint; heads and optimizer begin anew.
+
+        QvlaError unless it has the architecture of this run.
+        """
+        weights = checkpoint.model.state_dict()
+        shapes, wanted = (
+            {name: tuple(tensor.shape) for name, tensor in each.items()} for each in (weights, self.model.state_dict())
+        )
+        if shapes != wanted:
+            names = sorted(name for name in {*shapes, *wanted} if shapes.get(name) != wanted.get(name))
+            found = f"{names[0]} of shape {shapes.get(names[0], 'none')}, {len(names)} such tensors"
+            fix = "pass a checkpoint that `qvla train_reference` exported, such as reference_policy"
+            raise QvlaError(f"pretrained_checkpoint {checkpoint.path}", found, f"{wanted.get(names[0], 'none')}", fix)
+        for model in (self.model, self.average):
+            model.load_state_dict(weights)
+        self.statistics, self.unnorm_key = checkpoint.statistics, checkpoint.unnorm_key
+        self.step = self.warm_from = checkpoint.step or 0
 
     def change_statistics(self, statistics: dict[str, Any], unnorm_key: str) -> None:
         """Go on with other statistics; what the policy does in physical units stays, and the rate warms up anew."""

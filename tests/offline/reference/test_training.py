@@ -83,6 +83,32 @@ def test_a_stopped_run_goes_on_exactly_where_it_stopped(demonstrations: Path, tm
     assert any("resumed" in line for line in lines)
 
 
+def test_a_run_may_begin_with_an_exported_checkpoint(demonstrations: Path, tmp_path: Path) -> None:
+    former = tiny_options(demonstrations, tmp_path, "former", 2)
+    train(former, lambda _: None, tiny_config())
+    exported = load_checkpoint(former.out)
+    options = replace(tiny_options(demonstrations, tmp_path, "next", 3), pretrained_checkpoint=former.out)
+    begun = start(options, tiny_config(), "cpu", whole_set(options), lambda _: None)
+    assert (begun.step, begun.warm_from, begun.statistics) == (2, 2, exported.statistics)
+    for model in (begun.model, begun.average):
+        for name, tensor in exported.model.state_dict().items():
+            assert torch.equal(model.state_dict()[name], tensor), name
+    lines: list[str] = []
+    assert train(options, lines.append, tiny_config()).step == 3
+    assert train(replace(options, steps=4), lines.append, tiny_config()).step == 4
+    assert [line.split()[0] for line in lines if line.startswith(("started from", "resumed"))] == ["started", "resumed"]
+
+
+def test_a_run_does_not_begin_with_a_checkpoint_of_another_architecture(demonstrations: Path, tmp_path: Path) -> None:
+    former = tiny_options(demonstrations, tmp_path, "former", 1)
+    train(former, lambda _: None, tiny_config())
+    tokenizer = train_tokenizer()
+    larger = random_config("small", padded_vocabulary(tokenizer), tokenizer.token_to_id("<PAD>"))
+    options = replace(tiny_options(demonstrations, tmp_path, "next", 1), pretrained_checkpoint=former.out)
+    with pytest.raises(QvlaError, match=r"pretrained_checkpoint .*such tensors.*train_reference"):
+        start(options, larger, "cpu", whole_set(options), lambda _: None)
+
+
 def test_the_export_is_a_checkpoint_with_its_calibration_set(demonstrations: Path, tmp_path: Path) -> None:
     options = tiny_options(demonstrations, tmp_path, "run", 2)
     state = train(options, lambda _: None, tiny_config())
