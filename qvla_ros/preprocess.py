@@ -26,8 +26,11 @@ RANGE_EPSILON = 1e-8
 
 
 def rotate_180(image: Image) -> Image:
-    """Turn the image upside down and left to right (a view): LIBERO's cameras are mounted that way round."""
-    return image[::-1, ::-1]
+    """Turn the image upside down and left to right: LIBERO's cameras are mounted that way round."""
+    turned = np.empty_like(image)
+    for channel in range(image.shape[2]):  # one at a time: numpy is slow at copying pixels of three bytes
+        turned[..., channel] = image[::-1, ::-1, channel]
+    return turned
 
 
 def jpeg_round_trip(image: Image, quality: int) -> Image:
@@ -52,19 +55,27 @@ def lanczos3_resize(image: Image, size: int) -> Image:
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
-    rows = _filter_first_axis(image.reshape(height, -1).astype(np.float32), *_lanczos3_taps(height, size))
-    columns_first = np.ascontiguousarray(rows.reshape(size, width, 3).swapaxes(0, 1)).reshape(width, -1)
-    resized = _filter_first_axis(columns_first, *_lanczos3_taps(width, size)).reshape(size, size, 3).swapaxes(0, 1)
-    return np.clip(np.rint(resized), 0, 255).astype(np.uint8)
+    planes = image.transpose(0, 2, 1).astype(np.float32, order="C")  # [H, 3, W]: long runs of memory for numpy
+    rows = _filter_first_axis(planes, *_lanczos3_taps(height, size))  # [S, 3, W]
+    columns_first = np.ascontiguousarray(rows.transpose(2, 1, 0))
+    resized = _filter_first_axis(columns_first, *_lanczos3_taps(width, size))  # [S of columns, 3, S of rows]
+    rounded = np.clip(np.rint(resized), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(rounded.transpose(2, 0, 1))
 
 
 def _filter_first_axis(
     values: NDArray[np.float32], index: NDArray, weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Weighted sums of rows of `values` [N, M]; index, weights: [taps, out], added up in ascending source order."""
-    total = values[index[0]] * weights[0][:, None]
-    for tap_index, tap_weight in zip(index[1:], weights[1:], strict=True):
-        total += values[tap_index] * tap_weight[:, None]
+    """Weighted sums along the first axis of `values` [N, ...]; index, weights: [taps, out], added up in ascending
+    source order."""
+    factors = weights.reshape(*weights.shape, *[1] * (values.ndim - 1))
+    total = values.take(index[0], axis=0)
+    total *= factors[0]
+    term = np.empty_like(total)
+    for tap_index, factor in zip(index[1:], factors[1:], strict=True):
+        values.take(tap_index, axis=0, out=term, mode="clip")  # no index is outside; this mode writes without a copy
+        term *= factor
+        total += term
     return total
 
 
@@ -103,21 +114,33 @@ def center_crop(image: Image, area: float) -> Image:
 
     Interpolates on pixels / 255 in float32, columns then rows; back to uint8 by truncating value * 255.5.
     """
-    height, width = image.shape[:2]
+    height, width, channels = image.shape
     top, bottom, row_fraction = _crop_samples(height, area)
-    left, right, column_fraction = _crop_samples(width, area)
-    scaled = image.astype(np.float32) * np.float32(1 / 255)
-    row_fraction, column_fraction = row_fraction[:, None, None], column_fraction[None, :, None]
-    upper, lower = scaled[top], scaled[bottom]
-    upper = upper[:, left] + (upper[:, right] - upper[:, left]) * column_fraction
-    lower = lower[:, left] + (lower[:, right] - lower[:, left]) * column_fraction
-    blended = upper + (lower - upper) * row_fraction
-    return (np.clip(blended, 0, 1) * np.float32(255.5)).astype(np.uint8)
+    left, right, column_fraction = _crop_samples(width * channels, area, channels)
+    scaled = image.reshape(height, -1).astype(np.float32)
+    scaled *= np.float32(1 / 255)
+    columns = _between(scaled.take(left, axis=1), scaled.take(right, axis=1), column_fraction)
+    blended = _between(columns.take(top, axis=0), columns.take(bottom, axis=0), row_fraction[:, None])
+    return (np.clip(blended, 0, 1) * np.float32(255.5)).astype(np.uint8).reshape(image.shape)
+
+
+def _between(first: NDArray[np.float32], second: NDArray[np.float32], fraction: NDArray[np.float32]) -> NDArray:
+    """first + (second - first) * fraction, in place of `second`."""
+    second -= first
+    second *= fraction
+    second += first
+    return second
 
 
 @lru_cache(maxsize=64)
-def _crop_samples(length: int, area: float) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """For each output pixel along one axis: the two source pixels and the fraction of the way to the second."""
+def _crop_samples(
+    numbers: int, area: float, channels: int = 1
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """For each output number along one axis: the two source numbers and the fraction of the way to the second.
+
+    Every `channels` numbers are a pixel.
+    """
+    length = numbers // channels
     side = np.sqrt(np.float32(area))
     start = (np.float32(1.0) - side) / np.float32(2.0)
     end = start + side
@@ -125,13 +148,17 @@ def _crop_samples(length: int, area: float) -> tuple[NDArray[np.int64], NDArray[
     position = start * np.float32(length - 1) + np.arange(length, dtype=np.float32) * step
     low = np.floor(position)
     high = np.minimum(np.ceil(position), length - 1)
-    return low.astype(np.int64), high.astype(np.int64), position - low
+    first, second = (
+        (channels * pixel.astype(np.int64)[:, None] + np.arange(channels)).ravel() for pixel in (low, high)
+    )
+    return first, second, np.repeat(position - low, channels)
 
 
 def normalize(image: Image, mean: ArrayLike, std: ArrayLike) -> NDArray[np.float32]:
     """(image / 255 - mean) / std per channel, float32 [3, H, W]."""
-    scaled = image.astype(np.float32) / np.float32(255)
-    return ((scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)).transpose(2, 0, 1)
+    levels = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
+    table = (levels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)  # [256, 3]
+    return np.stack([table[:, channel].take(image[..., channel]) for channel in range(3)])
 
 
 def resized_image(camera: CameraSpec, image: Image) -> Image:
