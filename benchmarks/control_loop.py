@@ -5,9 +5,10 @@
 A fake robot streams images, joint states and poses from another process. In turn, for some seconds each:
 control: a policy node with the real engine, armed; its control thread decides and publishes poses at 100 Hz.
 plain: the same node without output, inference running as before, beside it a thread that only keeps to 100 Hz.
-bare: no policy, a plain rclpy node subscribes to the same images.
+bare_images: no policy, a plain rclpy node subscribes to the same images.
+bare_inputs: the same node subscribes to all that the policy node needs: images, joint states, pose.
 Compared are the periods of the two threads, and stamp to chunk less inference (and less all computing) with stamp to
-the last image's callback in the bare node. The last line is one JSON object.
+the last callback in the bare nodes. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from geometry_msgs.msg import PoseStamped
 from qvla.msg import ActionChunk
 from qvla_offline.export.bundle import export_bundle
 from rclpy.executors import SingleThreadedExecutor
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, JointState
 
 from qvla_ros.bundle import Bundle, load_bundle
 from qvla_ros.errors import QvlaError
@@ -46,7 +48,9 @@ PERIOD_S = 0.01
 COMPUTING = ("preprocess", "inference", "postprocess")
 ARMING_S = 20.0
 LATENCIES = {
-    "bare_image_ms": "the images' callback in a bare node",
+    "bare_images_ms": "the last image's callback in a bare node",
+    "bare_inputs_ms": "the last input's callback in a bare node",
+    "receive_ms": 'a complete observation in the policy node (stage "receive")',
     "less_inference_ms": "the chunk, less inference",
     "less_computing_ms": "the chunk, less preprocessing, inference and postprocessing",
 }
@@ -122,6 +126,7 @@ def control(bench: Bench, seconds: float) -> dict[str, Any]:
         "less_inference_ms": [c["total"] - c["inference"] for c in bench.chunk_ms],
         "less_computing_ms": [c["total"] - sum(c[stage] for stage in COMPUTING) for c in bench.chunk_ms],
         "inference_ms": [c["inference"] for c in bench.chunk_ms],
+        "receive_ms": [c["receive"] for c in bench.chunk_ms],
         "stages_ms": {name: float(np.median([c[name] for c in bench.chunk_ms])) for name in bench.chunk_ms[-1]},
         "stop_reason": snapshot.stop_reason,
     }
@@ -151,21 +156,29 @@ def plain(bench: Bench, seconds: float) -> dict[str, Any]:
     return {"periods_ms": (p50, p99, longest), "chunks": len(bench.chunk_ms)}
 
 
-def bare(bench: Bench, seconds: float) -> dict[str, Any]:
+def bare_images(bench: Bench, seconds: float) -> dict[str, Any]:
     """Milliseconds from an observation's stamp to the callback of the last of its images, in a plain node."""
+    return _bare(bench, seconds, {f"camera/{camera.name}/image_raw": Image for camera in bench.bundle.cameras})
+
+
+def bare_inputs(bench: Bench, seconds: float) -> dict[str, Any]:
+    """The same to the callback of the last of all messages that the policy node waits for."""
+    images: dict[str, Any] = {f"camera/{camera.name}/image_raw": Image for camera in bench.bundle.cameras}
+    return _bare(bench, seconds, {**images, "joint_states": JointState, "ee_pose": PoseStamped})
+
+
+def _bare(bench: Bench, seconds: float, topics: dict[str, Any]) -> dict[str, Any]:
     arrived: dict[int, list[int]] = {}
-    cameras = bench.bundle.cameras
     callback = lambda message: arrived.setdefault(stamp_ns(message.header.stamp), []).append(time.time_ns())  # noqa: E731
     subscriptions = [
-        bench.watcher.create_subscription(Image, f"camera/{camera.name}/image_raw", callback, qos.SENSOR)
-        for camera in cameras
+        bench.watcher.create_subscription(kind, topic, callback, qos.SENSOR) for topic, kind in topics.items()
     ]
     bench.spin(0.5)
     arrived.clear()
     bench.spin(seconds)
     for subscription in subscriptions:
         bench.watcher.destroy_subscription(subscription)
-    return {"image_ms": [1e-6 * (max(at) - stamp) for stamp, at in arrived.items() if len(at) == len(cameras)]}
+    return {"last_ms": [1e-6 * (max(at) - stamp) for stamp, at in arrived.items() if len(at) == len(topics)]}
 
 
 def main() -> None:
@@ -189,14 +202,15 @@ def main() -> None:
             "--namespace",
             NAMESPACE,
             "--rate_hz",
-            "30",
+            str(args.rate_hz),
         ]
         robot = start("fake_robot", words, environment, Path(scratch))
-        phases: dict[str, list[dict[str, Any]]] = {"control": [], "plain": [], "bare": []}
+        kinds = (control, plain, bare_images, bare_inputs)
+        phases: dict[str, list[dict[str, Any]]] = {kind.__name__: [] for kind in kinds}
         with stopped_at_the_end([robot]):
             bench = Bench(load_bundle(bundle))
             for number in range(args.rounds):
-                for phase in (control, plain, bare):
+                for phase in kinds:
                     phases[phase.__name__].append(phase(bench, args.seconds))
                 print(f"round {number + 1} of {args.rounds}", flush=True)
             bench.close()
@@ -220,8 +234,11 @@ def report(phases: dict[str, list[dict[str, Any]]]) -> None:
             round(float(a["periods_ms"][1] / b["periods_ms"][1]), 3)
             for a, b in zip(phases["control"], phases["plain"], strict=True)
         ],
-        "bare_image_ms": quantiles("bare", "image_ms"),
-        **{name: quantiles("control", name) for name in ("less_inference_ms", "less_computing_ms", "inference_ms")},
+        **{f"{name}_ms": quantiles(name, "last_ms") for name in ("bare_images", "bare_inputs")},
+        **{
+            f"{name}_ms": quantiles("control", f"{name}_ms")
+            for name in ("receive", "less_inference", "less_computing", "inference")
+        },
         "chunks": [len(r["inference_ms"]) for r in phases["control"]],
         "stages_ms": {
             n: round(float(np.median([r["stages_ms"][n] for r in rounds])), 2) for n in rounds[0]["stages_ms"]
@@ -231,10 +248,11 @@ def report(phases: dict[str, list[dict[str, Any]]]) -> None:
     print("| period of | p50 ms | p99 ms | longest ms |\n|---|---|---|---|")
     for phase, label in (("control", "control thread"), ("plain", "plain thread")):
         print(f"| {label} | {' | '.join(str(v) for v in result['period_ms'][phase])} |")
-    print("| stamp to | p50 ms | p90 ms | p99 ms | p50 over bare |\n|---|---|---|---|---|")
+    print("| stamp to | p50 ms | p90 ms | p99 ms | p50 over bare images | over bare inputs |")
+    print("|---|---|---|---|---|---|")
     for name, label in LATENCIES.items():
-        ratio = result[name][0] / result["bare_image_ms"][0]
-        print(f"| {label} | {' | '.join(str(v) for v in result[name])} | {ratio:.2f} |")
+        ratios = [result[name][0] / result[bare][0] for bare in ("bare_images_ms", "bare_inputs_ms")]
+        print(f"| {label} | {' | '.join(str(v) for v in result[name])} | {ratios[0]:.2f} | {ratios[1]:.2f} |")
     print(json.dumps(result))
 
 
