@@ -15,12 +15,15 @@ EXPERT = PickPlaceExpert()
 
 
 @pytest.mark.simulation
-def test_a_chunk_is_what_the_expert_then_does(milk_task):
+@pytest.mark.parametrize("holding", [False, True])
+def test_a_chunk_is_what_the_expert_then_does(milk_task, holding):
     milk_task.reset(None, seed=3, settle_steps=2)
-    before = milk_task.environment.sim.get_state().flatten()
-    chunk = expert_chunk(milk_task, EXPERT, PrivilegedScene(milk_task))
-    np.testing.assert_array_equal(milk_task.environment.sim.get_state().flatten(), before)
     scene = PrivilegedScene(milk_task)
+    while holding and not scene.state().object_touches_fingers:
+        milk_task.step(EXPERT.act(scene.state()), render=False)
+    before = milk_task.environment.sim.get_state().flatten()
+    chunk = expert_chunk(milk_task, EXPERT, scene)
+    np.testing.assert_array_equal(milk_task.environment.sim.get_state().flatten(), before)
     for expected in chunk:
         action = EXPERT.act(scene.state())
         np.testing.assert_array_equal(action.astype(np.float32), expected)

@@ -11,11 +11,13 @@ from qvla_offline.reference.demonstrations import (
     CHUNK_LENGTH,
     Disturbances,
     episode_path,
+    random_start,
     read_episode,
     record_episode,
     write_episode,
 )
 from qvla_offline.reference.expert import PickPlaceExpert
+from qvla_offline.reference.privileged import PrivilegedScene
 
 from qvla_ros.errors import QvlaError
 
@@ -83,6 +85,17 @@ def test_a_seed_fixes_the_whole_episode(milk_task, episode):
     first, second = (record_episode(milk_task, PickPlaceExpert(), (1, 7, 3), image_period=None) for _ in range(2))
     np.testing.assert_array_equal(first.series["executed_actions"], second.series["executed_actions"])
     assert not np.array_equal(first.series["eef_position_m"][0], episode.series["eef_position_m"][0])
+
+
+@pytest.mark.simulation
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_an_episode_may_start_where_a_test_does(milk_task, share):
+    at_rest = milk_task.reset(None, seed=5).eef_position_m
+    scene, rng = PrivilegedScene(milk_task), np.random.default_rng(5)
+    observation = random_start(milk_task, scene, rng, Disturbances(start_at_rest=share, start_near_object=1.0))
+    assert set(observation.images) == set(CAMERAS)
+    moved_m = np.abs(observation.eef_position_m - at_rest).max()
+    assert moved_m < 0.002 if share else moved_m > 0.02
 
 
 def test_an_error_in_a_worker_process_arrives_whole():
