@@ -55,17 +55,21 @@ def record_learner_episode(
 
     seed: every random choice follows from it. expert_share: of the chunks that the expert executes instead of the
     learner, so that a poor learner still gets to see the later parts of the task. Failures are kept: they are where
-    the labels matter. The learner looks once a chunk, as it will when deployed.
+    the labels matter, unless the object falls off the table, where nobody can fetch it: then the episode ends. The
+    learner looks once a chunk, as it will when deployed.
     """
     rng = np.random.default_rng(seed)
     scene = PrivilegedScene(task)
     task.reset(None, seed=int(rng.integers(2**31)))
     observation = random_start(task, scene, rng, disturbances)
+    while _has_fallen(scene):  # a few placements throw their object off the table
+        task.reset(None, seed=int(rng.integers(2**31)))
+        observation = random_start(task, scene, rng, disturbances)
     rows: list[dict[str, Any]] = []
     frames: dict[int, dict[str, np.ndarray]] = {}
     chunks: list[np.ndarray] = []
     success_step = -1
-    while len(rows) < task.max_steps and not (0 <= success_step <= len(rows) - hold_steps):
+    while len(rows) < task.max_steps and not (0 <= success_step <= len(rows) - hold_steps) and not _has_fallen(scene):
         frames[len(rows)] = observation.images
         chunks.append(expert_chunk(task, expert, scene))
         actions = chunks[-1] if rng.random() < expert_share else learner(observation, task.instruction)
@@ -76,3 +80,9 @@ def record_learner_episode(
             if success and success_step < 0:
                 success_step = len(rows)
     return assemble_episode(task, rows, frames, success_step, np.stack(chunks))
+
+
+def _has_fallen(scene: PrivilegedScene) -> bool:
+    """Whether the object lies lower than what its container stands on."""
+    state = scene.state()
+    return bool(state.object_points_m[:, 2].max() < state.floor_m)

@@ -31,6 +31,16 @@ def test_a_chunk_is_what_the_expert_then_does(milk_task, holding):
 
 
 @pytest.mark.simulation
+def test_an_episode_ends_when_its_object_lies_below_the_containers_ground(milk_task):
+    def lift_the_basket(observation, instruction):
+        (joint,) = milk_task.environment.objects_dict["basket_1"].joints
+        milk_task.environment.sim.data.set_joint_qpos(joint, [0.0, 0.5, 3.0, 1.0, 0.0, 0.0, 0.0])
+        return np.tile(HOLD_ACTION, (8, 1))
+
+    assert len(record_learner_episode(milk_task, EXPERT, lift_the_basket, seed=(5,))) == 8
+
+
+@pytest.mark.simulation
 def test_a_learner_that_never_moves_is_told_to_go_on(milk_task, tmp_path):
     class Short:
         """The same task with a short step limit."""
