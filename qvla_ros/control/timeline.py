@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -59,15 +59,18 @@ class ChunkTimeline:
 
         It enters at its first step that begins at `now_ns` or later, ceil(latency / dt) steps on, and the old chunk
         goes on until then. All steps skipped: nothing changes. None: refused, because it was made from an image
-        that is not newer than the one of the chunk in force.
+        that is not newer than the one of the chunk in force. A chunk of one action looks no further than to what is to
+        be done next: it enters at once, whenever it comes, and is not blended.
         """
         if self._oldest_ns is not None and chunk.stamp_ns < self._oldest_ns:
             return None
-        count = len(chunk.actions)
+        count, oldest_ns = len(chunk.actions), chunk.stamp_ns + 1
+        if count == 1:
+            chunk = replace(chunk, stamp_ns=max(now_ns, chunk.stamp_ns))
         first = next((index for index in range(count) if chunk.step_begin_ns(index) >= now_ns), count)
         if first == count:
             return count
-        self._oldest_ns = chunk.stamp_ns + 1
+        self._oldest_ns = oldest_ns
         new = [
             Step(chunk.step_begin_ns(index), chunk.step_begin_ns(index + 1), self._blended(chunk, index, index - first))
             for index in range(first, count)
@@ -78,7 +81,8 @@ class ChunkTimeline:
 
     def _blended(self, chunk: PlannedChunk, index: int, since_entry: int) -> Array:
         new = np.asarray(chunk.actions[index], np.float64)
-        old = self.at(chunk.step_begin_ns(index)) if since_entry < self._blend_steps else None
+        takes_over = len(chunk.actions) > 1 and since_entry < self._blend_steps
+        old = self.at(chunk.step_begin_ns(index)) if takes_over else None
         if old is None:
             return new
         weight = (since_entry + 1) / (self._blend_steps + 1)

@@ -53,11 +53,16 @@ class Stop:
 
 @dataclass(frozen=True)
 class CommandFigures:
-    """What has been commanded so far. interventions: stage of the safety chain -> commands that it changed."""
+    """What has been commanded so far. interventions: stage of the safety chain -> commands that it changed.
+
+    last_stop: since it was last armed. reason: why it is disarmed, also where nothing had been commanded that was to be
+    stopped; None since it is armed, and before it first was.
+    """
 
     commands_sent: int = 0
     interventions: Mapping[str, int] = field(default_factory=dict)
     last_stop: Stop | None = None
+    reason: StopReason | None = None
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,18 @@ class Sources:
 
 
 class Commander:
-    """Made at configure, which may raise QvlaError; `start`ed and `finish`ed with each activation; then `destroy`ed."""
+    """Made at configure, which may raise QvlaError; `start`ed and `finish`ed with each activation; then `destroy`ed.
 
-    def __init__(self, node: Node, parameters: Mapping[str, Any], actions: ActionSpec) -> None:
+    earlier: what one before it has commanded, from which it counts on.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        parameters: Mapping[str, Any],
+        actions: ActionSpec,
+        earlier: CommandFigures = CommandFigures(),
+    ) -> None:
         self._node, self._parameters, self._actions = node, parameters, actions
         hz = parameters["control_hz"]
         self._period_s = 1.0 / hz if hz > 0 else actions.control_period_s
@@ -88,8 +102,9 @@ class Commander:
         _require_a_workspace(self._limits.linear_low, self._limits.linear_high)
         self._lock = threading.Lock()
         self._controller = self._new_controller()
+        self._controller.interventions.update(earlier.interventions)
+        self._gripper: GripperOutput | None = make_gripper(node, parameters, actions)  # may fail: before publishers
         self._output = CommandOutput(node, self._form, parameters["output_topic"])
-        self._gripper: GripperOutput | None = make_gripper(node, parameters, actions)
         self._loop: ControlLoop | None = None
         self._sources: Sources | None = None
         self._deadman: Any = None
@@ -99,8 +114,9 @@ class Commander:
         self._measured_ns: int | None = None
         self._orders = self._orders_done = 0
         self._last_stop: Stop | None = None
+        self._silent_reason: StopReason | None = None  # of a disarming that no stop had to tell
         self.error = ""
-        self._commands_sent = 0
+        self._commands_sent = earlier.commands_sent
 
     # Lifecycle.
 
@@ -147,7 +163,9 @@ class Commander:
             raise QvlaError("arming", refusal, "usable inputs", "mend the input, then arm again")
         with self._lock:
             self._controller.arm(None if measured is None else measured[0], self._now_ns())
-            self._last_stop = None
+            self._last_stop = self._silent_reason = None
+            if self._gripper is not None:
+                self._gripper.begin()
 
     def is_stopping(self) -> bool:
         """True while the stop action is still to be sent."""
@@ -171,11 +189,11 @@ class Commander:
             self._input_ns = stamp_ns
             self._controller.feed_input(stamp_ns)
 
-    def plan(self, chunk: PlannedChunk) -> None:
-        """A new chunk takes over from where its time has come."""
+    def plan(self, chunk: PlannedChunk) -> int | None:
+        """A new chunk takes over from where its time has come; see Controller.set_chunk."""
         with self._lock:
             self._event_s = time.monotonic()
-            self._controller.set_chunk(chunk, self._now_ns())
+            return self._controller.set_chunk(chunk, self._now_ns())
 
     def flush(self) -> None:
         """Forget what was planned, and what is being computed from earlier observations."""
@@ -196,7 +214,9 @@ class Commander:
     def figures(self) -> CommandFigures:
         """Since configure."""
         with self._lock:
-            return CommandFigures(self._commands_sent, dict(self._controller.interventions), self._last_stop)
+            stop, reason = self._last_stop, self._silent_reason
+            reason = reason if stop is None else stop.reason
+            return CommandFigures(self._commands_sent, dict(self._controller.interventions), stop, reason)
 
     def plan_ahead(self) -> tuple[float, NDArray[np.float64]]:
         """How long the plan goes on, s, and its actions in force and to come, [m, A]."""
@@ -232,6 +252,8 @@ class Commander:
                 self._controller.fault(StopReason.bad_input)
             decision = self._controller.tick(now_ns, steady_s, measured, busy_s)
             motion, orders = self._controller.motion, self._orders
+            if decision.stop is None and not self._controller.armed:
+                self._silent_reason = self._controller.reason
         self._send(decision, motion, now_ns)
         if decision.stop is not None:
             passed_s = self._passed_s(decision.stop, now_ns, steady_s, busy_s)

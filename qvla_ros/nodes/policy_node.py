@@ -75,13 +75,13 @@ class PolicyNode(ReportingLifecycleNode):
         self._policy = load_policy(self.settings["bundle"], self.settings["backend"], **options)
         bundle = self._policy.bundle
         if self.settings["output"] != "none":
-            self._commander = Commander(self, self.settings, bundle.actions)
+            self._commander = Commander(self, self.settings, bundle.actions, self._figures)
             self._display = self._commander.display()
         if not isinstance(self._policy.engine, FakeEngine):
             self._policy.warm_up()
         if self._chunks is None:
             self._chunks = self.create_lifecycle_publisher(
-                ActionChunk, "~/action_chunk", qos.COMMAND, qos_overriding_options=qos.overridable()
+                ActionChunk, "~/action_chunk", qos.own(qos.COMMAND), qos_overriding_options=qos.overridable()
             )
         self.get_logger().info(
             f"bundle {bundle.bundle_id} ({bundle.directory}), engine {self._policy.engine.name}, "
@@ -165,14 +165,17 @@ class PolicyNode(ReportingLifecycleNode):
             return
         bundle = self._policy.bundle
         step_dt_s, actions = bundle.actions.control_period_s, prediction.actions
+        skipped = None
         if self._commander is not None:
-            self._commander.plan(PlannedChunk(observation.stamp_ns, step_dt_s, actions))
+            skipped = self._commander.plan(PlannedChunk(observation.stamp_ns, step_dt_s, actions))
         message = chunk_message(bundle, actions, observation, self.armed)
         total_ms = (self._now_ns() - observation.stamp_ns) * 1e-6
         set_latencies(message, {**stage_ms, "total": total_ms})
         self._chunks.publish(message)
         self._published += 1
-        missed = total_ms * 1e-3 > len(actions) * step_dt_s
+        # A chunk is late when nothing of it is left to begin with; a single action when the next one is due.
+        late = total_ms * 1e-3 > max(len(actions) - 1, 1) * step_dt_s
+        missed = late if skipped is None else skipped == len(actions)
         self._misses += missed
         self._misses_in_a_row = self._misses_in_a_row + 1 if missed else 0
 
@@ -278,7 +281,7 @@ class PolicyNode(ReportingLifecycleNode):
             state=state,
             reason=reason,
             armed=self.armed,
-            stop_reason="" if stop is None else stop.reason.name,
+            stop_reason="" if figures.reason is None else figures.reason.name,
             stop_stamp_ns=0 if stop is None else stop.stamp_ns,
             stop_delay_s=0.0 if stop is None else stop.delay_s,
             stop_delay_ticks=0 if stop is None else stop.delay_ticks,

@@ -140,3 +140,13 @@ def test_the_parts_of_any_stretch_of_time_are_in_order_and_as_at_says(gaps: list
         covered_ns, last_ns = covered_ns + stop_ns - start_ns, stop_ns
     if begin_ns < end_ns and timeline.at(begin_ns) is not None and timeline.at(end_ns - 1) is not None:
         assert covered_ns == end_ns - begin_ns
+
+
+@given(st.integers(0, 20 * DT_NS), st.integers(0, 3))
+def test_a_single_action_enters_whenever_it_comes_and_whole(latency_ns: int, blend_steps: int) -> None:
+    timeline = ChunkTimeline(blend_steps, JOINT)
+    timeline.add(chunk(0, 7.0, count=1), 0)
+    assert timeline.add(chunk(1, 3.0, count=1), 1 + latency_ns) == 0
+    assert timeline.at(1 + latency_ns)[0] == 3.0
+    assert timeline.end_ns() == 1 + latency_ns + DT_NS
+    assert timeline.add(chunk(1, 5.0, count=1), 2 + latency_ns) is None  # of the same image
