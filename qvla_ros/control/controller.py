@@ -148,7 +148,7 @@ class Controller:
         if self._is_stale(now_ns):
             expected = "an observation within max_input_age_s"
             raise QvlaError("arm", "no fresh observation", expected, f"start the cameras; {FIX_ARM}")
-        if self.settings.deadman_timeout_s > 0.0 and not self._deadman:
+        if self.settings.deadman_timeout_s > 0.0 and not self._holds_deadman():
             raise QvlaError("arm", "the deadman is not held", "~/enable true", f"hold it; {FIX_ARM}")
         self.armed, self.reason, self._sent = True, None, False
         self.motion, self._goal = at_rest(measured), measured
@@ -170,6 +170,8 @@ class Controller:
     def flush(self, now_ns: int) -> None:
         """Forget the plan, as when the instruction changes; chunks made from images stamped before now are refused."""
         self.timeline.flush(now_ns)
+        if self.motion is not None:
+            self._goal = self.motion.setpoint  # not on to where the plan would have been by now
         if self.plan_end_ns is not None:
             self.plan_end_ns = min(self.plan_end_ns, now_ns)
 
@@ -236,8 +238,7 @@ class Controller:
         settings = self.settings
         if clocks is not None and self._has_jumped(clocks, now_ns, steady_s):
             return StopReason.clock_jump
-        silent_s = steady_s - self._deadman_s
-        if settings.deadman_timeout_s > 0.0 and not (self._deadman and silent_s <= settings.deadman_timeout_s):
+        if settings.deadman_timeout_s > 0.0 and not self._holds_deadman():
             return StopReason.deadman_lost
         if measured is not None or self._measured_s is None:
             self._measured_s = steady_s
@@ -254,6 +255,11 @@ class Controller:
         if self.plan_end_ns is not None and (now_ns - self.plan_end_ns) * 1e-9 > settings.max_command_age_s:
             return StopReason.plan_exhausted
         return None
+
+    def _holds_deadman(self) -> bool:
+        """Held, and said so lately, as of the last tick."""
+        silent_s = -math.inf if self._clocks is None else self._clocks[1] - self._deadman_s
+        return self._deadman and silent_s <= self.settings.deadman_timeout_s
 
     def _has_jumped(self, clocks: tuple[int, float], now_ns: int, steady_s: float) -> bool:
         ros_s, passed_s = (now_ns - clocks[0]) * 1e-9, steady_s - clocks[1]
@@ -296,14 +302,16 @@ class Controller:
         """Where the plan wants the robot after one more period.
 
         The plan is read in steps of exactly one period while the ticks come about as often, so that a late wake-up is
-        not passed on to the robot as a jerk. What a longer stall has missed is not made up for.
+        not passed on to the robot as a jerk. What a longer stall has missed is not made up for; a /clock that moves on
+        in steps longer than a period is no stall.
         """
         assert self.motion is not None
         assert self._goal is not None
         period_ns = round(self.settings.period_s * 1e9)
         next_ns = self._plan_ns + period_ns
         end_ns = next_ns if -EARLY * period_ns <= now_ns - next_ns <= LATE * period_ns else now_ns
-        begin_ns = min(max(self._plan_ns, end_ns - period_ns), end_ns)
+        missed_ns = self._plan_ns if self.settings.sim_time else end_ns - period_ns
+        begin_ns = min(max(self._plan_ns, missed_ns), end_ns)
         self._plan_ns = end_ns
         if self._spec.is_delta:
             self._goal = self.motion.setpoint

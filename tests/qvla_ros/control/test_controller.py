@@ -399,3 +399,54 @@ def test_settings_without_a_limit_are_refused() -> None:
                 replace(SETTINGS, **{name: value})
     with pytest.raises(QvlaError, match="deadman_timeout_s"):
         replace(SETTINGS, deadman_timeout_s=-1.0)
+
+
+def test_a_policy_of_single_actions_moves_the_arm() -> None:
+    rig = Rig(blend_steps=2)
+    rig.arm()
+    rig.run(0.2)  # images from before are refused
+    for _ in range(10):
+        late = PlannedChunk(rig.ros_ns - 130_000_000, DT_S, np.array([[1.0, 0, 0, 0, 0, 0, 0.0]]))
+        assert rig.controller.set_chunk(late, rig.ros_ns) == 0
+        rig.run(DT_S)
+    assert rig.stops == []
+    assert rig.commands[-1].linear[0] == pytest.approx(START.linear[0] + 10 * 0.05)
+
+
+def test_a_flushed_plan_is_not_driven_on_to_where_it_would_have_been() -> None:
+    slow = motion_limits(3, max_linear_velocity=[0.5])
+    rig = Rig(JOINTS, slow, max_command_age_s=10.0)
+    rig.arm()
+    rig.plan(np.tile(START.linear + 1.0, (K, 1)))  # far ahead of what the limits allow
+    rig.run(0.3)
+    before = rig.commands[-1].linear
+    rig.controller.flush(rig.ros_ns)
+    rig.run(2.0)
+    assert rig.stops == []
+    np.testing.assert_allclose(rig.commands[-1].linear, before, atol=0.5 * PERIOD_S)
+
+
+def test_a_deadman_that_fell_silent_cannot_be_armed_with() -> None:
+    rig = Rig(deadman_timeout_s=0.3)
+    rig.tick()
+    rig.controller.feed_deadman(True, rig.steady_s)
+    rig.run(0.5)
+    with pytest.raises(QvlaError, match="the deadman is not held"):
+        rig.arm()
+    rig.controller.feed_deadman(True, rig.steady_s)
+    rig.arm()
+    assert rig.controller.armed
+
+
+@pytest.mark.parametrize("clock_step_s", [0.003, 0.01, 0.017, 0.05])
+def test_a_simulated_clock_of_any_step_carries_out_the_whole_plan(clock_step_s: float) -> None:
+    rig = Rig(sim_time=True)
+    rig.arm()
+    rig.plan()
+    sent_s, passed_s = 0.0, 0.0
+    while passed_s < K * DT_S + 0.05:
+        passed_s += PERIOD_S
+        moved_s = clock_step_s * math.floor(passed_s / clock_step_s + 1e-9) - sent_s
+        sent_s += moved_s
+        rig.tick(PERIOD_S, moved_s)
+    np.testing.assert_allclose(rig.commands[-1].linear[0], START.linear[0] + K * 0.05)
