@@ -18,7 +18,9 @@ GOAL_CHANGE = 0.05  # opening fraction; an action's goal takes effect once, and 
 
 
 class GripperOutput(Protocol):
-    """Takes the opening as a fraction, 0 closed, 1 open, at every command."""
+    """Takes the opening as a fraction, 0 closed, 1 open, at every command; `begin` when commands begin anew."""
+
+    def begin(self) -> None: ...
 
     def send(self, opening: float) -> None: ...
 
@@ -31,6 +33,9 @@ class PositionGripper:
     def __init__(self, node: Node, topic: str, closed: float, opened: float) -> None:
         self._node, self._closed, self._opened = node, closed, opened
         self._publisher = node.create_publisher(Float64MultiArray, topic, qos.COMMAND)
+
+    def begin(self) -> None:
+        """Nothing is remembered."""
 
     def send(self, opening: float) -> None:
         self._publisher.publish(Float64MultiArray(data=[self._closed + opening * (self._opened - self._closed)]))
@@ -50,6 +55,10 @@ class ActionGripper:
         self._joint, self._closed, self._opened = joint, closed, opened
         self._last: float | None = None
         self._client: Any = ActionClient(node, self._action, name)
+
+    def begin(self) -> None:
+        """Send a goal with the next command: somebody else may have moved the gripper meanwhile."""
+        self._last = None
 
     def send(self, opening: float) -> None:
         moved = self._last is None or abs(opening - self._last) > GOAL_CHANGE

@@ -64,6 +64,6 @@ def _with_cv_bridge(message: Any, topic: str) -> NDArray[np.uint8]:
         raise QvlaError(f"encoding on {topic}", repr(message.encoding), f"cv_bridge for it ({error})", fix) from None
     try:
         return np.asarray(CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8"))
-    except CvBridgeError as error:
+    except (CvBridgeError, TypeError, ValueError) as error:  # the two latter: a buffer of the wrong size
         fix = "let the camera driver publish rgb8"
         raise QvlaError(f"encoding on {topic}", repr(message.encoding), f"one that converts ({error})", fix) from None

@@ -89,14 +89,17 @@ class ObservationInputs:
         self._refused: dict[str, str] = {}
         self._subscriptions: list[Any] = []
         self._workers: list[LatestOnlyWorker[Any]] = []
+        needs_pose = any(name in POSE_NAMES for name in self._names) or (measured is not None and not measured.joints)
+        self._transforms: ToolTransforms | None = None
+        if needs_pose and settings.pose_source == "tf":  # may fail: before anything is subscribed to
+            frame = bundle.actions.frame
+            self._transforms = ToolTransforms(node, frame, settings.tool_frame, settings.tf_timeout_s)
         self._handover = Handover(node)
         # The last usable joint positions and pose with their stamps; each is replaced whole, so any thread may read.
         self._positions: tuple[dict[str, float], int] | None = None
         self._pose: tuple[ToolPose, int] | None = None
         self._camera_topics = {camera.name: self._subscribe_camera(camera) for camera in bundle.cameras}
         self._joint_topic = self._subscribe(JointState, "joint_states", self._on_joints) if self._joints else None
-        needs_pose = any(name in POSE_NAMES for name in self._names) or (measured is not None and not measured.joints)
-        self._transforms: ToolTransforms | None = None
         self._locator: LatestOnlyWorker[int] | None = None
         self._pose_topic = self._follow_pose() if needs_pose else None
         streams = [*self._camera_topics.values(), *filter(None, (self._joint_topic, self._pose_topic))]
@@ -171,10 +174,8 @@ class ObservationInputs:
         return self._subscribe(CompressedImage, f"{topic}/compressed", decoder.submit)
 
     def _follow_pose(self) -> str:
-        settings, frame = self._settings, self._bundle.actions.frame
-        if settings.pose_source == "topic":
+        if self._transforms is None:
             return self._subscribe(PoseStamped, "ee_pose", self._on_pose)
-        self._transforms = ToolTransforms(self._node, frame, settings.tool_frame, settings.tf_timeout_s)
         self._locator = self._worker(self._locate, "transforms")
         return self._transforms.name
 

@@ -45,6 +45,9 @@ def command_form(parameters: Mapping[str, Any], actions: ActionSpec, period_s: f
         fitting = ", ".join(name for name, needs in _NEEDS_JOINTS.items() if needs == moves_joints)
         fix = f"choose one of {fitting}, or a bundle of another kind"
         raise QvlaError("parameter output", output, f"an output for actions of kind {actions.kind}", fix)
+    if output == "twist" and actions.kind == "end_effector_pose":
+        expected = "pose: velocities towards a place are not corrected by where the arm went, so it would part from it"
+        raise QvlaError("parameter output", output, expected, "-p output:=pose, or a bundle of deltas")
     size = len(actions.names) - (actions.gripper_index is not None)
     if moves_joints and (len(joints) != size or len(set(joints)) != size):
         fix = f"name the robot's joints in the order of the bundle's actions {list(actions.names)}"

@@ -39,6 +39,10 @@ def serve() -> int:
         node.get_logger().info(f"{interruption}: stopping")
         node.say_goodbye()
         return 0
+    except Exception:  # whatever it is: the arm is stopped before the process ends of it
+        ignore_signals()
+        node.say_goodbye()
+        raise
     finally:
         node.destroy_node()
         gc.unfreeze()  # else what belongs to the middleware would stay, and its shared memory with it

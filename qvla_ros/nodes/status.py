@@ -47,17 +47,22 @@ class StatusPublisher:
         self._node = node
         self._publisher = node.create_publisher(PolicyStatus, "~/status", qos.LATCHED)
         self._news: tuple[Any, ...] = ()
-        self._warned, self._warned_stop_ns = "", 0
+        self._warned, self._warned_stop = "", ("", 0)
         self._published_s = float("-inf")
 
     def publish(self, snapshot: Snapshot, only_news: bool = False) -> None:
         """Publish it; with `only_news` not if it says the same as the last, unless that was PERIOD_S ago."""
         # A reason with a growing age in it is not news; another sentence is.
         sentence = snapshot.reason.split(":")[0]
-        if snapshot.stop_stamp_ns not in (0, self._warned_stop_ns):
-            self._warned_stop_ns = snapshot.stop_stamp_ns
-            reason = StopReason[snapshot.stop_reason]
-            self._node.get_logger().warning(f"arm stopped and disarmed: {reason.name}, {reason.value}")
+        stop = (snapshot.stop_reason, snapshot.stop_stamp_ns)
+        if stop != self._warned_stop:
+            self._warned_stop = stop
+            if snapshot.stop_reason:
+                what = (
+                    "arm stopped and disarmed" if snapshot.stop_stamp_ns else "disarmed before anything was commanded"
+                )
+                reason = StopReason[snapshot.stop_reason]
+                self._node.get_logger().warning(f"{what}: {reason.name}, {reason.value}")
         news = (snapshot.state, snapshot.armed, snapshot.stop_reason, sentence)
         now_s = time.monotonic()
         if only_news and news == self._news and now_s - self._published_s < PERIOD_S:

@@ -19,6 +19,7 @@ from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.control.timeline import PlannedChunk
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.commander import Commander, Sources
+from qvla_ros.nodes.gripper import PositionGripper
 from qvla_ros.nodes.policy_parameters import PARAMETERS
 
 PATIENCE_S = 60.0
@@ -148,3 +149,34 @@ def test_arming_needs_a_measured_arm_and_usable_inputs(node: Node) -> None:
 def test_a_commander_without_a_workspace_or_with_the_wrong_numbers_is_refused(node: Node, values: dict) -> None:
     with pytest.raises(QvlaError, match=next(iter(values))):
         Commander(node, {**PARAMETERS_GIVEN, **values}, ACTIONS)
+
+
+def test_a_stop_before_the_first_command_says_why_and_counts_go_on_in_the_next(node: Node) -> None:
+    arm = Arm(node)
+    assert arm.commander.figures().reason is None
+    arm.commander.arm()
+    arm.commander.disarm(StopReason.cancelled)
+    arm.wait(lambda: arm.commander.figures().reason)
+    figures = arm.commander.figures()
+    assert (figures.reason, figures.last_stop) == (StopReason.cancelled, None)
+    arm.move()
+    assert arm.commander.figures().reason is None
+    arm.commander.finish(StopReason.deactivated)
+    earlier = arm.commander.figures()
+    assert earlier.reason is StopReason.deactivated
+    arm.commander.destroy()
+    later = Commander(node, PARAMETERS_GIVEN, ACTIONS, earlier).figures()
+    assert (later.commands_sent, later.interventions) == (earlier.commands_sent, earlier.interventions)
+
+
+def test_the_gripper_is_told_that_commands_begin_anew(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[bool] = []
+    monkeypatch.setattr(PositionGripper, "begin", lambda gripper: begun.append(True))
+    monkeypatch.setattr("qvla_ros.nodes.commander.make_gripper", lambda *_: PositionGripper(node, "fingers", 0.0, 1.0))
+    arm = Arm(node)
+    arm.commander.arm()
+    arm.commander.disarm(StopReason.disarmed)
+    arm.commander.arm()
+    assert len(begun) == 2
+    arm.commander.finish(StopReason.deactivated)
+    arm.commander.destroy()

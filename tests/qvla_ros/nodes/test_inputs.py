@@ -43,6 +43,7 @@ class Bench:
     """A node with inputs, a robot beside it that publishes, and the observations that came of it."""
 
     def __init__(self, bundle: Bundle, settings: InputSettings, parameters: list[Parameter]) -> None:
+        self.bundle = bundle
         self.node = rclpy.create_node("policy", namespace="/x", parameter_overrides=parameters)
         self.robot = rclpy.create_node("robot")
         self.observations: list[Observation] = []
@@ -311,6 +312,17 @@ def test_a_pose_from_tf_without_tf2_names_the_package(bench: Callable, monkeypat
     monkeypatch.setitem(sys.modules, "tf2_ros", None)
     with pytest.raises(QvlaError, match=r"parameter pose_source: got tf .*install tf2_ros"):
         bench(replace(SETTINGS, pose_source="tf", tool_frame="tool"))
+
+
+def test_inputs_that_cannot_be_made_leave_no_subscription(bench: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "tf2_ros", None)
+    rig = bench()
+    before = len(list(rig.node.subscriptions))
+    with pytest.raises(QvlaError, match="parameter pose_source"):
+        ObservationInputs(rig.node, rig.bundle, replace(SETTINGS, pose_source="tf", tool_frame="tool"), lambda _: None)
+    assert len(list(rig.node.subscriptions)) == before
 
 
 class FakeTransforms(ModuleType):

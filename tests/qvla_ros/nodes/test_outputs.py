@@ -93,6 +93,7 @@ def test_the_stop_action_is_chosen_by_what_the_output_can_express(output: str, s
         ("joint_position", {"output": "position_array", "joints": ["elbow", "elbow"]}, "parameter joints"),
         ("end_effector_pose", {"output": "pose", "stop_action": "zero"}, "parameter stop_action"),
         ("delta_end_effector_pose", {"output": "twist", "stop_action": "hold"}, "parameter stop_action"),
+        ("end_effector_pose", {"output": "twist"}, "parameter output: got twist; expected pose"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(kind: str, values: dict[str, Any], key: str) -> None:
