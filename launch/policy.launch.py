@@ -66,5 +66,6 @@ def generate_launch_description() -> LaunchDescription:
             },
         ],
     )
-    profile = SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", LaunchConfiguration("dds_profile"))
-    return LaunchDescription([*arguments, profile, policy])
+    variables = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")  # the second: up to Jazzy
+    profiles = [SetEnvironmentVariable(name, LaunchConfiguration("dds_profile")) for name in variables]
+    return LaunchDescription([*arguments, *profiles, policy])

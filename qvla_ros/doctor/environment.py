@@ -19,7 +19,7 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.shared_memory import SHARED_MEMORY, orphans
 
 DISTROS = ("humble", "jazzy", "kilted", "lyrical", "rolling")
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")  # the second up to Humble
+_OLD_FAST_DDS = ("humble", "jazzy")  # 2.x, which reads its profile from a variable of another name than 3.x
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,21 @@ class Machine:
     orphans: int
 
 
+def profile_variable(ros_distro: str | None) -> str:
+    """The environment variable from which the Fast DDS of this distribution reads its profile."""
+    return f"{'FASTRTPS' if ros_distro in _OLD_FAST_DDS else 'FASTDDS'}_DEFAULT_PROFILES_FILE"
+
+
 def read_machine() -> Machine:
     """Look at this machine, from this process's environment variables on."""
-    profile = next((os.environ[name] for name in PROFILE_VARIABLES if os.environ.get(name)), None)
+    ros_distro = os.environ.get("ROS_DISTRO") or next((d for d in DISTROS if _version(f"ros-{d}-rclpy")), None)
+    profile = os.environ.get(profile_variable(ros_distro)) or None
     capability, gpu_error = _gpu()
     onnxruntime, providers = _onnxruntime()
     return Machine(
         python=sys.version_info[:3],
         machine=platform.machine(),
-        ros_distro=os.environ.get("ROS_DISTRO") or next((d for d in DISTROS if _version(f"ros-{d}-rclpy")), None),
+        ros_distro=ros_distro,
         rclpy=_version("rclpy"),
         rmw=os.environ.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp",
         domain=os.environ.get("ROS_DOMAIN_ID") or "0",

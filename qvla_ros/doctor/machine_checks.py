@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from qvla_ros.bundle import Bundle
-from qvla_ros.doctor.environment import PROFILE_VARIABLES, Machine
+from qvla_ros.doctor.environment import Machine, profile_variable
 from qvla_ros.doctor.findings import Finding, ok, problem, warning
 
 PYTHONS = ((3, 10), (3, 13))  # from, and below; pyproject.toml
@@ -95,7 +95,8 @@ def _profile(machine: Machine, image_bytes: int, wrong: Callable[[str, str, str]
         yield ok(about, f"not needed with {machine.rmw}")
         return
     size = f"{image_bytes / 1024:.0f} KiB an image"
-    fix = f"export {PROFILE_VARIABLES[0]}=.../share/qvla/config/fastdds.xml for every process that sends or gets images"
+    variable = profile_variable(machine.ros_distro)
+    fix = f"export {variable}=.../share/qvla/config/fastdds.xml for every process that sends or gets images"
     if machine.profile is None and needed <= DEFAULT_SEGMENT_BYTES:
         yield ok(about, f"none, and none needed: {size}")
         return

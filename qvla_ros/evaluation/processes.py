@@ -105,6 +105,7 @@ def private_ros_environment(log_dir: Path) -> Iterator[dict[str, str]]:
                 "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
                 "ROS_LOG_DIR": str(log_dir),
                 "FASTDDS_DEFAULT_PROFILES_FILE": str(share_path("config/fastdds.xml")),
+                "FASTRTPS_DEFAULT_PROFILES_FILE": str(share_path("config/fastdds.xml")),  # up to Jazzy
                 "PYTHONUNBUFFERED": "1",
             }
         finally:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from qvla_ros.bundle import load_bundle
-from qvla_ros.doctor.environment import Machine, read_machine
+from qvla_ros.doctor.environment import Machine, profile_variable, read_machine
 from qvla_ros.doctor.machine_checks import SharedMemoryTransport, machine_findings, shared_memory_transport
 from qvla_ros.resources import share_path
 
@@ -49,6 +49,18 @@ def test_each_fault_is_told_with_its_fix(good_machine, change, about, status, wo
     assert found.keys() == {about}
     assert found[about][0] == status
     assert re.search(words, found[about][1]), found[about][1]
+
+
+@pytest.mark.parametrize(("distro", "variable"), [("jazzy", "FASTRTPS"), ("kilted", "FASTDDS"), (None, "FASTDDS")])
+def test_the_profile_is_read_from_the_variable_of_the_distributions_fast_dds(monkeypatch, tmp_path, distro, variable):
+    for name in ("FASTRTPS", "FASTDDS"):
+        path = tmp_path / f"{name}.xml"
+        path.write_text(name)
+        monkeypatch.setenv(f"{name}_DEFAULT_PROFILES_FILE", str(path))
+    assert profile_variable(distro) == f"{variable}_DEFAULT_PROFILES_FILE"
+    if distro is not None:
+        monkeypatch.setenv("ROS_DISTRO", distro)
+        assert read_machine().profile_text == variable
 
 
 def test_small_images_need_no_profile_and_other_middleware_none_either(good_machine, bundle_dir):
