@@ -18,14 +18,13 @@ from qvla_offline.fakequant import fake_quantize
 from qvla_offline.gates import Gates, read_gates
 
 from qvla_ros.bundle import load_bundle
-from qvla_ros.diffusion import start_noise
+from qvla_ros.diffusion import denoise_step, denoising_steps, start_noise
+from qvla_ros.engines import Engine
 from qvla_ros.errors import QvlaError
 from qvla_ros.observation import Observation
 from qvla_ros.policy import Policy, load_policy
 
-# FiLM's ViTs are fake-quantized in their own float16 file; denoising begins by dividing by the root of 1e-6, so that
-# the last bits of float32 count.
-TOLERANCE = {"openvla_oft_film": 2e-3, "openvla_oft_diffusion": 5e-3}
+TOLERANCE = {"openvla_oft_film": 2e-3}  # its ViTs are fake-quantized in their own float16 file
 KINDS = {
     "openvla": "action_tokens",
     "openvla_oft": "l1_chunk",
@@ -42,14 +41,37 @@ def look(policy: Policy, seed: int = 0) -> Observation:
     return Observation(images, rng.uniform(-0.2, 0.2, count), "pick up the milk", 0, {})
 
 
-def expected_actions(checkpoint_dir: Path, policy: Policy, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """Normalised, as the checkpoint's own network gives them with the noise that the policy draws first."""
+class Listening:
+    """An engine that keeps what it was asked and what it answered."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.name, self.close, self._engine = engine.name, engine.close, engine
+        self.runs: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
+
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.runs.append((inputs, self._engine.run(inputs)))
+        return self.runs[-1][1]
+
+
+def expected_actions(checkpoint_dir: Path, policy: Policy, engine: Listening) -> np.ndarray:
+    """Normalised, as the checkpoint's own network gives them for what the engine was asked.
+
+    Denoising begins by dividing by the root of 1e-6, so that the last bits of float32 are soon those of the actions:
+    each step is compared on its own, from where the policy was, and the actions follow from the last one.
+    """
+    drawn = {"noisy_actions", "timestep", "sampling_noise", "guess"}
+    inputs = {name: array for name, array in engine.runs[0][0].items() if name not in drawn}
     model = load_checkpoint(checkpoint_dir).model
     tensors = PolicyInputs(**{name: torch.from_numpy(array) for name, array in inputs.items()})
     random = np.random.default_rng(NOISE_SEED)
     if policy.bundle.decoder.kind == "diffusion":
-        start = torch.from_numpy(start_noise((1, 8, 7), random))
-        return model.denoise(tensors, policy.bundle.decoder.diffusion.num_steps, start).numpy()
+        context, steps = model.context(tensors), denoising_steps(policy.bundle.decoder.diffusion.num_steps)
+        np.testing.assert_array_equal(engine.runs[0][0]["noisy_actions"], start_noise((1, 8, 7), random))
+        for (asked, answered), (timestep, _) in zip(engine.runs, steps, strict=True):
+            noisy = torch.from_numpy(asked["noisy_actions"])
+            noise = model.predict_noise(tensors, context, noisy, timestep)
+            np.testing.assert_allclose(answered["noise"], noise.numpy(), atol=2e-4)
+        return denoise_step(noisy, noise, *steps[-1]).numpy()
     if policy.bundle.decoder.kind == "univla":
         gumbel = torch.from_numpy(random.gumbel(size=(1, 4, 50)).astype(np.float32))
         chosen = model.generate(tensors, gumbel)
@@ -79,8 +101,9 @@ def test_a_bundle_commands_what_the_fake_quantized_checkpoint_does(family: str, 
 
     fake = fake_quantize(checkpoint_dir, read_gates(bundle_dir / "gates.json"), tmp_path / "fake", dtype=torch.float32)
     observation = look(policy)
-    normalized = expected_actions(fake, policy, policy.graph_inputs(observation))
+    policy.engine = engine = Listening(policy.engine)
     prediction = policy.infer(observation)
+    normalized = expected_actions(fake, policy, engine)
     low, high = bundle.statistics["action"].low, bundle.statistics["action"].high
     commanded = 0.5 * (normalized[0].astype(np.float64) + 1) * (high - low) + low
     commanded[:, 6] = normalized[0, :, 6]
