@@ -11,7 +11,7 @@ import torch
 from qvla_offline.checkpoints import lora
 from qvla_offline.checkpoints.family import film_name, read_layout
 from qvla_offline.checkpoints.io import empty_policy
-from qvla_offline.checkpoints.stored import INDEX, safetensors_tensors, state_dict, write_safetensors
+from qvla_offline.checkpoints.stored import INDEX, main_tensors, safetensors_tensors, state_dict, write_safetensors
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.checkpoints.tensor_source import TensorSource, origin_of
 from qvla_offline.gates import Gates, match_layers, write_gates
@@ -67,7 +67,7 @@ def fake_quantize(
             return tensor
         return restore(tensor.flatten(1), bits).reshape(tensor.shape).to(dtype or tensor.dtype)
 
-    shards = sorted({stored.file for stored in origin.tensors().values()})
+    shards = sorted({stored.file for stored in main_tensors(origin.base).values()})
     adapter = [] if origin.adapter is None else [origin.adapter / name for name in (lora.CONFIG, lora.WEIGHTS)]
     rewritten = {*shards, *adapter, layout.film_file}
     with atomic_directory(target, "config.json") as directory:

@@ -8,16 +8,29 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from qvla_offline.checkpoints import lora
+from qvla_offline.checkpoints.stored import main_tensors
+from qvla_offline.checkpoints.tensor_source import ADAPTER_FOLDER, origin_of
+
 from qvla_ros.bundle import sha256_of
 
 _WEIGHTS = (".safetensors", ".pt")
-_OTHERS = ("config.json", "dataset_statistics.json", "preprocessor_config.json", "tokenizer.json")
+_OTHERS = ("config.json", "dataset_statistics.json", "preprocessor_config.json", "tokenizer.json", lora.CONFIG)
 
 
 def checkpoint_sha256(directory: str | Path) -> str:
-    """Hash of everything in a checkpoint directory that its numbers depend on: weights, configuration, statistics."""
-    files = sorted(f for f in Path(directory).iterdir() if f.suffix in _WEIGHTS or f.name in _OTHERS)
-    return combined_sha256(files)
+    """Hash of everything that a checkpoint's numbers depend on: weights, configuration, statistics, adapter.
+
+    Also of the base model's weights, where an adapter is all that the directory holds.
+    """
+    directory = Path(directory)
+    base = origin_of(directory).base
+    borrowed = [] if base == directory else sorted({stored.file for stored in main_tensors(base).values()})
+    return combined_sha256([*_telling(directory), *_telling(directory / ADAPTER_FOLDER), *borrowed])
+
+
+def _telling(directory: Path) -> list[Path]:
+    return sorted(file for file in directory.glob("*") if file.suffix in _WEIGHTS or file.name in _OTHERS)
 
 
 def combined_sha256(files: Iterable[Path]) -> str:

@@ -130,7 +130,7 @@ def parse_config(data: Mapping[str, Any], implied: Mapping[str, Any] | None = No
 def stated_decoding(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """What config.json itself says of DecodingConfig: checkpoints of this project do, released ones do not."""
     key = "oft" if "oft" in data else "decoding"
-    return _object(data.get(key, {}), key)
+    return {name: value for name, value in _object(data.get(key, {}), key).items() if value is not None}
 
 
 def _parse_vision(backbone_id: str, data: Mapping[str, Any]) -> tuple[VisionConfig, ...]:

@@ -2,7 +2,7 @@
 
 OpenVLA has no files of its own; OpenVLA-OFT adds `<part>--<step>_checkpoint.pt`; UniVLA adds `action_decoder*.pt`.
 Released checkpoints do not say how many actions make a chunk or how many images they read: that follows from the robot
-that the sizes of their parts give away. config.json may say it instead, under `decoding` (see DecodingConfig).
+that the sizes of their parts give away. What config.json says of it, under `decoding` (see DecodingConfig), wins.
 OpenVLA-OFT without an action head, which decodes its chunks as tokens in parallel, has no file of its own either; it is
 not supported, and would be taken for OpenVLA.
 """
@@ -38,6 +38,7 @@ REQUIRED_PARTS: dict[DecoderKind, tuple[str, ...]] = {
 }
 FILM_PART = "vision_backbone"
 FIRST_LATENT = "<ACT_0>"  # a token that only UniVLA's tokenizer has
+_OF_A_ROBOT = ("chunk_length", "num_images", "normalization")  # what no shape tells
 LARGEST_LORA_ALPHA = 16  # openvla-oft trains with alpha = min(rank, 16)
 
 
@@ -118,26 +119,26 @@ def _kind(directory: Path, stated: Mapping[str, Any]) -> DecoderKind:
 
 
 def _implied(directory: Path, kind: str, parts: Mapping[str, Path], stated: Mapping[str, Any]) -> dict[str, Any]:
-    """What the family and the shapes of its parts tell of DecodingConfig."""
+    """What the family, the shapes of its parts and the robot that these give away tell of DecodingConfig."""
     if kind == "action_tokens":
         return {"chunk_length": 1, "num_images": 1, "proprio_dim": 0}
-    if "chunk_length" in stated:
-        return {}
     shapes = {name: t.shape for part, file in parts.items() for name, t in component_tensors(file, part).items()}
     if kind == "univla":
         (numbers,) = _shape(directory, shapes, "action_decoder.proj.0.bias")
         pool_width = _shape(directory, shapes, "action_decoder.latent_action_pool.latents")[-1]
-        action_dim = parse(int, stated.get("action_dim", DecodingConfig.action_dim), "config.json: decoding.action_dim")
-        chunk_length = numbers // max(action_dim, 1)
-        return {"chunk_length": chunk_length, "pool_width": pool_width, "num_images": 1, "proprio_dim": 0}
+        known, other = ("chunk_length", "action_dim") if "chunk_length" in stated else ("action_dim", "chunk_length")
+        value = parse(int, stated.get(known, DecodingConfig.action_dim), f"config.json: decoding.{known}")
+        lengths = {known: value, other: numbers // max(value, 1)}  # the shape tells their product
+        return {**lengths, "pool_width": pool_width, "num_images": 1, "proprio_dim": 0}
     head = "action_head.model" if kind == "l1_chunk" else "action_head.noise_predictor.mlp_resnet"
     action_dim = _shape(directory, shapes, f"{head}.fc2.bias")[0]
     proprio_dim = _shape(directory, shapes, "proprio_projector.fc1.weight")[1] if "proprio_projector" in parts else 0
-    robot = ROBOTS.get((action_dim, proprio_dim))
-    if robot is None:
-        found = f"nothing, for {action_dim} actions and {proprio_dim} proprioceptive numbers"
+    robot = ROBOTS.get((action_dim, proprio_dim), {})
+    missing = [key for key in _OF_A_ROBOT if key not in stated and key not in robot]
+    if missing:
+        found = f"no {', '.join(missing)}, for {action_dim} actions and {proprio_dim} proprioceptive numbers"
         fix = 'add e.g. "decoding": {"chunk_length": 8, "num_images": 1, "normalization": "q99"} as it was trained'
-        raise QvlaError(f"{directory / 'config.json'}: decoding", found, "chunk length, images, normalization", fix)
+        raise QvlaError(f"{directory / 'config.json'}: decoding", found, ", ".join(_OF_A_ROBOT), fix)
     return {**robot, "action_dim": action_dim, "proprio_dim": proprio_dim}
 
 

@@ -7,6 +7,7 @@ dataset_statistics.json, and per component `<name>--<step>_checkpoint.pt`: a pla
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -79,8 +80,8 @@ def load_checkpoint(
     if not directory.is_dir():
         raise QvlaError("checkpoint", directory, "a checkpoint directory", "check the path")
     layout = read_layout(directory)
-    config, norm_stats = layout.config, _read_object(directory / "config.json").get("norm_stats")
-    key, statistics = choose_statistics(directory, norm_stats, unnorm_key, config.decoding, COMPLETE)
+    config, data = layout.config, _read_object(directory / "config.json")
+    key, statistics = choose_statistics(directory, data.get("norm_stats"), unnorm_key, config.decoding, COMPLETE)
     if config.decoding.kind == "action_tokens":
         config = replace(config, decoding=replace(config.decoding, action_dim=len(statistics["action"]["min"])))
     normalizations = _normalizations(directory, len(config.vision))
@@ -100,7 +101,9 @@ def load_checkpoint(
         model=model.eval().requires_grad_(False),
         tensors=tensors,
         tokenizer=tokenizer,
-        prompt=PromptSpec(_template(directory, config), lowercase=True, append_token_id=tokenizer.token_to_id("▁")),
+        prompt=PromptSpec(
+            _template(directory, config, data), lowercase=True, append_token_id=tokenizer.token_to_id("▁")
+        ),
         statistics=statistics,
         unnorm_key=key,
         normalizations=normalizations,
@@ -161,7 +164,8 @@ def _read_object(file: Path) -> dict[str, Any]:
     return content
 
 
-def _template(directory: Path, config: PolicyConfig) -> str:
-    """OpenVLA v0.1 has another prompt; as in the released code, only the name of the directory tells."""
-    old = config.decoding.kind == "action_tokens" and "openvla-v01" in str(directory)
-    return PROMPT_TEMPLATE_V01 if old else PROMPT_TEMPLATE
+def _template(directory: Path, config: PolicyConfig, data: Mapping[str, Any]) -> str:
+    """OpenVLA v0.1, the one on Vicuna, has another prompt. The released code tells it by the path, which may change."""
+    named = any("openvla-v01" in str(path) for path in (directory, directory.resolve()))
+    old = named or str(data.get("llm_backbone_id")).startswith("vicuna")
+    return PROMPT_TEMPLATE_V01 if old and config.decoding.kind == "action_tokens" else PROMPT_TEMPLATE

@@ -63,9 +63,26 @@ def read_adapter_config(directory: Path) -> AdapterConfig:
 
 
 def with_adapter(base: Mapping[str, StoredTensor], directory: Path) -> dict[str, StoredTensor]:
-    """`base` with the adapter in `directory` merged; QvlaError for factors that fit no weight of `base`."""
-    config, adapter = read_adapter_config(directory), safetensors_tensors(directory / WEIGHTS)
-    return merged({**base, **{name.removeprefix(_PREFIX): part for name, part in adapter.items()}}, config.scaling)
+    """`base` with the adapter in `directory` merged; QvlaError for factors that fit no weight of `base`.
+
+    What comes out lies in the files of `base`, in its types, also where the adapter holds a layer's own weight.
+    """
+    config, stored = read_adapter_config(directory), safetensors_tensors(directory / WEIGHTS)
+    adapter = {name.removeprefix(_PREFIX): part for name, part in stored.items()}
+    placed = {name: _in_place_of(base.get(_plain_name(name)), part) for name, part in adapter.items()}
+    return merged({**base, **placed}, config.scaling)
+
+
+def _plain_name(name: str) -> str:
+    """What a tensor of a wrapped layer is called in the model without an adapter."""
+    return name.replace(".base_layer.", ".")
+
+
+def _in_place_of(base: StoredTensor | None, own: StoredTensor) -> StoredTensor:
+    """A layer's own weight where the base has it and in its type: peft copies it into the base's parameter."""
+    if base is None:
+        return own
+    return StoredTensor(base.file, own.shape, base.dtype, lambda: own.read().to(base.dtype))
 
 
 def merged(
@@ -84,7 +101,7 @@ def merged(
         if found:
             factors.setdefault(module, {})[found.strip(".")] = stored
         elif ".base_layer." in name:
-            wrapped[name.replace(".base_layer.", ".")] = stored
+            wrapped[_plain_name(name)] = stored
         else:
             plain[name] = stored
     plain |= wrapped  # an adapter that holds a layer's own weight replaces the base's

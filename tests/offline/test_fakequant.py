@@ -187,9 +187,16 @@ def test_an_adapter_is_merged_into_what_is_written(tmp_path, checkpoint, gates):
     shape = load_file(checkpoint / "model.safetensors")[f"{layer}.weight"].shape
     factors = {"lora_A": torch.ones(2, shape[1]).half(), "lora_B": torch.ones(shape[0], 2).half() / 4}
     named = {f"base_model.model.{layer}.{name}.weight": factor for name, factor in factors.items()}
+    head = "language_model.lm_head"  # peft stores its own weight too, here in another type than the base's
+    wrapped = load_file(checkpoint / "model.safetensors")[f"{head}.weight"].float() + 0.5
+    named[f"base_model.model.{head}.base_layer.weight"] = wrapped
+    named[f"base_model.model.{head}.lora_A.weight"] = torch.ones(2, wrapped.shape[1]).half()
+    named[f"base_model.model.{head}.lora_B.weight"] = torch.ones(wrapped.shape[0], 2).half() / 4
     save_file(named, source / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 1, "base_model_name_or_path": str(checkpoint)}
     (source / "adapter_config.json").write_text(json.dumps(config))
     out = fake_quantize(source, gates, tmp_path / "out", SCHEME)
     assert not list(out.glob("adapter*"))
     check_policy(source, out, gates)
+    written = load_file(out / "model.safetensors")[f"{head}.weight"]
+    torch.testing.assert_close(written, wrapped.half() + 0.25, rtol=1e-3, atol=1e-3)  # alpha / r, times 2 * 1 / 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from qvla_offline.checkpoints.config import DecodingConfig
 from qvla_offline.checkpoints.empty import empty_model
 from qvla_offline.checkpoints.family import film_tensors, read_layout
 from qvla_offline.checkpoints.io import (
@@ -22,6 +24,8 @@ from qvla_offline.checkpoints.io import (
 from qvla_offline.checkpoints.random_checkpoint import (
     FAMILIES,
     full_config,
+    plausible_statistics,
+    random_config,
     random_inputs,
     random_model,
     random_tensors,
@@ -31,6 +35,7 @@ from qvla_offline.checkpoints.random_checkpoint import (
 from qvla_offline.checkpoints.save import Belongings, write_checkpoint
 from qvla_offline.checkpoints.stored import main_tensors
 from qvla_offline.checkpoints.targets import quantization_targets
+from qvla_offline.reference.tokenizer import padded_vocabulary
 
 from qvla_ros.errors import QvlaError
 
@@ -130,12 +135,56 @@ def test_an_unknown_robot_must_be_described(copy: Callable[[str], Path]) -> None
     (path / "proprio_projector--1000_checkpoint.pt").unlink()
     with pytest.raises(QvlaError, match="7 actions and 0 proprioceptive numbers"):
         read_layout(path)
-    config = json.loads((path / "config.json").read_text())
-    config["decoding"] = {"chunk_length": 8, "num_images": 1, "proprio_dim": 0}
-    (path / "config.json").write_text(json.dumps(config))
+    state_decoding(path, chunk_length=8, normalization="q99")
+    with pytest.raises(QvlaError, match="no num_images, for 7 actions"):
+        read_layout(path)
+    state_decoding(path, chunk_length=8, num_images=1, normalization="q99")
     checkpoint = load_checkpoint(path)
     assert (checkpoint.config.decoding.num_images, checkpoint.config.decoding.proprio_dim) == (1, 0)
     assert not hasattr(checkpoint.model, "proprio_projector")
+
+
+def state_decoding(path: Path, **decoding: object) -> None:
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "decoding": decoding}))
+
+
+@pytest.mark.parametrize("kind", ["l1_chunk", "diffusion"])
+def test_the_fix_that_is_printed_for_an_unknown_robot_works(tmp_path: Path, kind: str) -> None:
+    tokenizer = random_tokenizer("openvla_oft")
+    decoding = DecodingConfig(kind, action_dim=6, proprio_dim=5, num_images=1)
+    config = random_config("tiny", padded_vocabulary(tokenizer), tokenizer.token_to_id("<PAD>"), decoding)
+    generator = torch.Generator().manual_seed(0)
+    statistics = {"six_joints": plausible_statistics(decoding, generator)}
+    belongings = Belongings(tokenizer, statistics, step=1, released=True)
+    write_checkpoint(tmp_path, config, random_tensors(config, generator), belongings, torch.float16)
+    with pytest.raises(QvlaError, match="6 actions and 5 proprioceptive numbers") as caught:
+        load_checkpoint(tmp_path)
+    example = re.search(r'"decoding": (\{.*\})', caught.value.fix)
+    assert example
+    state_decoding(tmp_path, **json.loads(example[1]))
+    assert load_checkpoint(tmp_path).config == config
+
+
+@pytest.mark.parametrize(
+    ("family", "stated", "expected"),
+    [
+        ("openvla_oft", {"chunk_length": None, "num_images": 2}, {}),
+        ("openvla_oft", {"chunk_length": 4}, {"chunk_length": 4}),
+        ("openvla_oft", {"num_images": 1}, {"num_images": 1}),
+        ("openvla_oft_diffusion", {"diffusion_steps": 10}, {"diffusion_steps": 10}),
+        ("univla", {"chunk_length": 12}, {}),
+        ("univla", {"action_dim": 7}, {}),
+        ("univla", {"chunk_length": 14}, {"chunk_length": 14, "action_dim": 6}),
+    ],
+)
+def test_what_config_json_leaves_out_comes_from_the_checkpoint(
+    copy: Callable[[str], Path], family: str, stated: dict[str, object], expected: dict[str, object]
+) -> None:
+    path = copy(family)
+    told = read_layout(path).config.decoding
+    state_decoding(path, **stated)
+    assert read_layout(path).config.decoding == replace(told, **expected)
 
 
 def test_statistics_in_config_json_count_where_there_is_no_file(copy: Callable[[str], Path]) -> None:
@@ -183,6 +232,25 @@ def test_bfloat16_stays_near_float32(directories: dict[str, Path], family: str) 
 def test_the_first_openvla_has_another_prompt(copy: Callable[[str], Path]) -> None:
     path = copy("openvla")
     assert load_checkpoint(path.rename(path.parent / "openvla-v01-7b")).prompt.template == PROMPT_TEMPLATE_V01
+
+
+def test_a_policy_on_vicuna_has_the_first_openvlas_prompt_wherever_it_lies(copy: Callable[[str], Path]) -> None:
+    path = copy("openvla")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "llm_backbone_id": "vicuna-v15-7b"}))
+    assert load_checkpoint(path).prompt.template == PROMPT_TEMPLATE_V01
+
+
+def test_the_path_that_tells_the_first_openvla_may_be_a_link_or_relative(
+    copy: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = copy("openvla")
+    link = path.parent / "openvla-v01-7b"
+    link.symlink_to(path)
+    assert load_checkpoint(link).prompt.template == PROMPT_TEMPLATE_V01
+    link.unlink()
+    monkeypatch.chdir(path.rename(link))
+    assert load_checkpoint(".").prompt.template == PROMPT_TEMPLATE_V01
 
 
 @pytest.mark.parametrize("kind", ["discrete", [], 3])
