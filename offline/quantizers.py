@@ -58,6 +58,16 @@ class QuantizationScheme:
         return columns * bits + torch.finfo(SCALE_TYPES[self.scale_dtype]).bits * self.scales_per_row(columns, bits)
 
 
+def require_exact_scales(scheme: QuantizationScheme, compute_dtype: str) -> None:
+    """QvlaError if a graph that computes in `compute_dtype` would round the scales, which it holds in that type.
+
+    Then its numbers would no longer be those of the fake-quantized checkpoint.
+    """
+    if (scheme.scale_dtype, compute_dtype) == ("float32", "float16"):
+        found, expected = "float32 with compute_dtype float16", "scales that the compute dtype holds exactly"
+        raise QvlaError("scheme.scale_dtype", found, expected, "set scale_dtype: float16, or compute_dtype: float32")
+
+
 @dataclass(frozen=True)
 class RowCodes:
     """Quantized rows: weight[r, c] = codes[r, c] * scales[r, c // inputs_per_scale]. The last group may be ragged.

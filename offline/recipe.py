@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from qvla_offline.calibration import calibration_sha256
+from qvla_offline.export.robot import LIBERO, RobotDescription, read_robot
 from qvla_offline.fingerprint import checkpoint_sha256, value_sha256
 from qvla_offline.gates import read_gates, write_gates
 from qvla_offline.gates.assign import Budget, assign_gates, describe
 from qvla_offline.gates.joint import assign_jointly
 from qvla_offline.memory import peak_memory
-from qvla_offline.quantizers import BIT_WIDTHS, QuantizationScheme
+from qvla_offline.quantizers import BIT_WIDTHS, QuantizationScheme, require_exact_scales
 from qvla_offline.sensitivity.run import Scoring, SensitivityOptions, compute_sensitivity, joint_measure
 from qvla_offline.sensitivity.store import read_sensitivity
 from qvla_offline.summary import quantization_summary
@@ -92,9 +93,12 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
     out = Path(out_dir) if out_dir is not None else folder / recipe.out_dir
     checkpoint, calibration = folder / recipe.checkpoint, folder / recipe.calibration
     robot = None if recipe.robot is None else str(folder / recipe.robot)
+    described, robot_sha256 = (LIBERO, None) if robot is None else (read_robot(robot), sha256_of(Path(robot)))
     scheme, export = recipe.scheme or QuantizationScheme(), recipe.export or ExportSection()
     if not checkpoint.is_dir():
         raise QvlaError("checkpoint", checkpoint, "a checkpoint directory", f"set checkpoint in {path}")
+    if recipe.bundle:
+        require_exact_scales(scheme, export.compute_dtype)  # which export would say after hours
     steps = Steps(out)
     options = SensitivityOptions(
         **asdict(recipe.sensitivity or Scoring()),
@@ -103,7 +107,7 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
         scheme=scheme,
     )
     weights = checkpoint_sha256(checkpoint)
-    inputs = [weights, calibration_sha256(calibration, options.max_samples), asdict(options)]
+    inputs = [weights, calibration_sha256(calibration, options.max_samples), asdict(options), robot_sha256]
     scores = steps.run(
         "sensitivity",
         out / "sensitivity.safetensors",
@@ -119,21 +123,21 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
         [sha256_of(scores), asdict(budget), asdict(scheme), rounds],
         lambda target, _: _write_gates(scores, target, budget, scheme, rounds, (checkpoint, calibration, options)),
     )
-    common = [weights, recipe.unnorm_key, asdict(export), None if robot is None else sha256_of(Path(robot))]
+    common = [weights, recipe.unnorm_key, asdict(export), robot_sha256]
     if recipe.bundle:
         exported = [*common, sha256_of(gates_path), asdict(scheme)]
         steps.run(
             "bundle",
             out / "bundle",
             exported,
-            lambda target, _: _export(checkpoint, gates_path, target, scheme, export, robot, recipe.unnorm_key),
+            lambda target, _: _export(checkpoint, gates_path, target, scheme, export, described, recipe.unnorm_key),
         )
     if recipe.float_bundle:
         steps.run(
             "float_bundle",
             out / "float_bundle",
             common,
-            lambda target, _: _export(checkpoint, None, target, None, export, robot, recipe.unnorm_key),
+            lambda target, _: _export(checkpoint, None, target, None, export, described, recipe.unnorm_key),
         )
     if recipe.fakequant:
         final = out / "bundle" / "gates.json" if recipe.bundle else gates_path
@@ -214,14 +218,12 @@ def _export(
     target: Path,
     scheme: QuantizationScheme | None,
     export: ExportSection,
-    robot: str | None,
+    robot: RobotDescription,
     unnorm_key: str | None,
 ) -> None:
     from qvla_offline.export.bundle import export_bundle
-    from qvla_offline.export.robot import LIBERO, read_robot
 
-    described: Mapping[str, Any] = {"robot": LIBERO if robot is None else read_robot(robot), "unnorm_key": unnorm_key}
-    export_bundle(checkpoint, gates, target, scheme, **asdict(export), **described)
+    export_bundle(checkpoint, gates, target, scheme, robot=robot, unnorm_key=unnorm_key, **asdict(export))
 
 
 def _fake_quantize(checkpoint: Path, gates: Path, target: Path, scheme: QuantizationScheme) -> None:

@@ -29,19 +29,24 @@ class Agreement:
     """First-order scores against measured ones, over `count` channels.
 
     rank_correlation: Spearman's, of the scores as the file holds them. ratio: median of measured over estimated, both
-    on the same samples. by_bits: {bits: (count, rank correlation, ratio)}.
+    on the same samples. Either is None where there are too few channels to say. by_bits: {bits: (count, rank
+    correlation, ratio)}.
     """
 
     count: int
-    rank_correlation: float
-    ratio: float
-    by_bits: dict[int, tuple[int, float, float]]
+    rank_correlation: float | None
+    ratio: float | None
+    by_bits: dict[int, tuple[int, float | None, float | None]]
 
     def table(self) -> str:
-        """One line per bit-width, then all together: channels, rank correlation, ratio."""
-        lines = [f"{b:>4} {n:>8} {rank:>17.4f} {ratio:>21.4f}" for b, (n, rank, ratio) in self.by_bits.items()]
-        whole = f" all {self.count:>8} {self.rank_correlation:>17.4f} {self.ratio:>21.4f}"
-        return "\n".join(["bits channels  rank correlation  measured / estimated", *lines, whole])
+        """One line per bit-width, then all together: channels, rank correlation, ratio; a dash for None."""
+        rows = [*self.by_bits.items(), ("all", (self.count, self.rank_correlation, self.ratio))]
+        lines = [f"{name:>4} {n:>8} {_number(rank):>17} {_number(ratio):>21}" for name, (n, rank, ratio) in rows]
+        return "\n".join(["bits channels  rank correlation  measured / estimated", *lines])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 @torch.no_grad()
@@ -121,9 +126,9 @@ def agreement(
     widths = np.array([bits for _, _, bits in choices])
     basis = estimated if same_samples is None else same_samples
 
-    def compare(of: np.ndarray) -> tuple[int, float, float]:
+    def compare(of: np.ndarray) -> tuple[int, float | None, float | None]:
         usable = of & (basis > 0)
-        ratio = float(np.median(measured[usable] / basis[usable])) if usable.any() else float("nan")
+        ratio = float(np.median(measured[usable] / basis[usable])) if usable.any() else None
         return int(of.sum()), spearman(estimated[of], measured[of]), ratio
 
     by_bits = {bits: compare(widths == bits) for bits in sorted(set(widths.tolist()))}
@@ -146,12 +151,12 @@ def top_channels(scores: Mapping[str, np.ndarray], bits: Sequence[int], count: i
     return [(modules[names[c]], int(channels[c]), int(width)) for c in top for width in bits]
 
 
-def spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Rank correlation with ties at their mean rank; NaN when one side does not vary."""
+def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
+    """Rank correlation with ties at their mean rank; None when one side does not vary, as a single value does not."""
     ranks = []
     for values in (first, second):
         _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
         ranks.append((np.cumsum(counts) - (counts - 1) / 2)[inverse])
     if min(np.ptp(rank) for rank in ranks) == 0:
-        return float("nan")
+        return None
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])

@@ -34,6 +34,7 @@ from qvla_offline.sensitivity.prepare import prepared
 from qvla_offline.sensitivity.store import Sensitivity, read_sensitivity, side_file, write_sensitivity
 from torch import nn
 
+from qvla_ros.bundle import sha256_of
 from qvla_ros.errors import QvlaError
 
 METHODS = ("action", "hessian")
@@ -120,6 +121,8 @@ def compute_sensitivity(
         "checkpoint_sha256": checkpoint_sha256(checkpoint_path),
         "calibration_sha256": calibration_sha256(calib_jsonl, options.max_samples),
     }
+    if options.robot_path is not None:
+        sources["robot_sha256"] = sha256_of(Path(options.robot_path))
     empty = Sensitivity(
         options.method,
         options.bits,

@@ -31,7 +31,7 @@ class Sensitivity:
     scores: {module: float32 [len(bits), R]}, higher is worse; bits: ascending, below 16, where the score is 0. method:
     'action' (squared normalised-action units), 'hessian' (its own units) or 'imported' (a released .pt does not say).
     columns: {module: C}, empty when a released .pt was read. not_executed: modules that no sample reached. sources:
-    SHA-256 of checkpoint and calibration. settings: seed, samples, probes, scheme and the like.
+    SHA-256 of checkpoint, calibration and the robot's file. settings: seed, samples, probes, scheme and the like.
     """
 
     method: str
@@ -60,10 +60,11 @@ def write_sensitivity(path: str | Path, sensitivity: Sensitivity) -> None:
     described = {k: v for k, v in asdict(sensitivity).items() if k != "scores"}
     order = list(sensitivity.scores)  # safetensors sorts by size; ties in the released greedy go by layer order
     header = {"schema_version": SCHEMA_VERSION, "order": order, **described}
+    text = json.dumps(header, allow_nan=False)  # before anything is written
     with atomic_file(path) as temporary:
         if temporary.suffix != ".pt":
             arrays = {name: np.ascontiguousarray(score, dtype=np.float32) for name, score in sensitivity.scores.items()}
-            save_file(arrays, temporary, {"qvla_sensitivity": json.dumps(header)})
+            save_file(arrays, temporary, {"qvla_sensitivity": text})
             return
         entries = {
             name: {f"proxy_{b}": torch.from_numpy(row.copy()) for b, row in zip(sensitivity.bits, score, strict=True)}

@@ -21,10 +21,11 @@ from qvla_offline.recipe import read_recipe, run_recipe
 from qvla_offline.sensitivity.store import read_sensitivity
 from safetensors.torch import load_file
 
-from qvla_ros.bundle import load_bundle
+from qvla_ros.bundle import load_bundle, sha256_of
 from qvla_ros.cli.main import main
 from qvla_ros.errors import QvlaError
 
+ROOT = Path(__file__).parents[2]
 SAMPLES = 2
 
 
@@ -103,6 +104,29 @@ def test_a_changed_budget_runs_gates_and_bundle_again_but_not_the_sensitivity(wo
     assert (out / "gates.json").read_bytes() != first
 
 
+def test_an_edited_robot_file_runs_every_step_again(work, capsys):
+    robot = work / "robot.yaml"
+    robot.write_text((ROOT / "config" / "robots" / "libero.yaml").read_text())
+    path = write_recipe(work, "robot_recipe.yaml", fakequant=False, robot="robot.yaml")
+    out = run_recipe(path, work / "robot")
+    first = read_sensitivity(out / "sensitivity.safetensors")
+    assert first.sources["robot_sha256"] == sha256_of(robot)
+    robot.write_text(robot.read_text().replace("center_crop_area: 0.9", "center_crop_area: 0.5"))
+    capsys.readouterr()
+    run_recipe(path, work / "robot")
+    assert "up to date" not in capsys.readouterr().out
+    edited = read_sensitivity(out / "sensitivity.safetensors")
+    assert any(not np.array_equal(edited.scores[name], score) for name, score in first.scores.items())
+
+
+def test_a_check_of_too_few_channels_to_rank_says_so_and_the_recipe_goes_on(work):
+    checked = {"probes": 1, "max_samples": 1, "check": 1}
+    path = write_recipe(work, "check.yaml", sensitivity=checked, fakequant=False, bundle=False)
+    agreement = json.loads((run_recipe(path, work / "check") / "summary.json").read_text())["agreement"]
+    assert (agreement["count"], agreement["rank_correlation"]) == (1, None)
+    assert agreement["ratio"] > 0
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -119,8 +143,15 @@ def test_a_wrong_recipe_is_refused_naming_the_key(work, changes, named):
         read_recipe(write_recipe(work, "bad.yaml", **changes))
 
 
+def test_scales_that_the_bundle_would_round_are_refused_before_the_first_step(work):
+    wide = {"scheme": {"scale_dtype": "float32"}, "export": {"compute_dtype": "float16"}}
+    with pytest.raises(QvlaError, match=r"scheme\.scale_dtype"):
+        run_recipe(write_recipe(work, "wide.yaml", **wide), work / "wide")
+    assert not (work / "wide").exists()
+
+
 def test_the_bundled_recipe_is_valid():
-    read_recipe(Path(__file__).parents[2] / "config" / "quantize" / "reference.yaml")
+    read_recipe(ROOT / "config" / "quantize" / "reference.yaml")
 
 
 def test_the_four_released_steps_have_their_counterparts(work, capsys):

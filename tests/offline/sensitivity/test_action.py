@@ -191,4 +191,15 @@ def test_rank_correlation_handles_order_ties_and_constants():
     assert spearman(np.array([1.0, 2.0, 3.0]), np.array([10.0, 20.0, 90.0])) == pytest.approx(1.0)
     assert spearman(np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0])) == pytest.approx(-1.0)
     assert spearman(np.array([1.0, 1.0, 2.0]), np.array([1.0, 1.0, 5.0])) == pytest.approx(1.0)
-    assert np.isnan(spearman(np.ones(3), np.arange(3.0)))
+    assert spearman(np.ones(3), np.arange(3.0)) is None
+    assert spearman(np.ones(1), np.ones(1)) is None
+
+
+def test_what_too_few_channels_cannot_tell_is_a_dash_in_the_table():
+    result = agreement([("a", 0, 2), ("a", 1, 4)], np.array([1.0, 0.0]), np.array([3.0, 2.0]))
+    assert result.by_bits == {2: (1, None, 3.0), 4: (1, None, None)}
+    assert [line.split() for line in result.table().splitlines()[1:]] == [
+        ["2", "1", "-", "3.0000"],
+        ["4", "1", "-", "-"],
+        ["all", "2", "1.0000", "3.0000"],
+    ]

@@ -80,6 +80,13 @@ def test_scores_that_are_not_finite_are_refused_naming_the_layer(tmp_path, name)
         read_sensitivity(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["s.pt", "s.safetensors"])
+def test_settings_that_json_cannot_hold_are_not_written(tmp_path, name):
+    with pytest.raises(ValueError, match="JSON"):
+        write_sensitivity(tmp_path / name, replace(SENSITIVITY, settings={"ratio": float("nan")}))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "document",
     [
