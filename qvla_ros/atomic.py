@@ -34,10 +34,8 @@ def atomic_directory(path: str | os.PathLike[str], marker: str) -> Iterator[Path
 
     What is at `path` goes, so it must be an earlier result, known by its file `marker`, or empty; else QvlaError.
     """
+    require_replaceable(path, marker)
     target = Path(path).absolute()
-    if target.exists() and not (target / marker).is_file() and (not target.is_dir() or any(target.iterdir())):
-        fix = "name a new directory, or empty this one yourself"
-        raise QvlaError(f"output directory {path}", "other files in it", f"a new one, or one with {marker}", fix)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -52,6 +50,14 @@ def atomic_directory(path: str | os.PathLike[str], marker: str) -> Iterator[Path
             os.replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_replaceable(path: str | os.PathLike[str], marker: str) -> None:
+    """QvlaError unless atomic_directory may put a result at `path`; for long work to ask before it begins."""
+    target = Path(path)
+    if target.exists() and not (target / marker).is_file() and (not target.is_dir() or any(target.iterdir())):
+        fix = "name a new directory, or empty this one yourself"
+        raise QvlaError(f"output directory {path}", "other files in it", f"a new one, or one with {marker}", fix)
 
 
 def _umask() -> int:

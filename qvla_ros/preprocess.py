@@ -23,6 +23,8 @@ Image = NDArray[np.uint8]
 
 # The released normalisation divides by (high - low + this), so that a constant dimension does not divide by zero.
 RANGE_EPSILON = 1e-8
+# The graph's rotary tables end after so many; LIBERO's longest prompt has about 60.
+MAX_PROMPT_TOKENS = 256
 
 
 def rotate_180(image: Image) -> Image:
@@ -200,12 +202,15 @@ def prompt_ids(prompt: PromptSpec, tokenizer: Any, instruction: str, source: str
     """Token ids int64 [1, L]: BOS first, `append_token_id` last (added unless it is there already).
 
     tokenizer: a tokenizers.Tokenizer, or anything whose encode(text).ids adds the special tokens. source: as for
-    prompt_text.
+    prompt_text. QvlaError beyond MAX_PROMPT_TOKENS, which the graph would refuse less clearly.
     """
     text = prompt_text(prompt, instruction, source)
     ids = list(tokenizer.encode(text).ids)
     if prompt.append_token_id is not None and ids[-1:] != [prompt.append_token_id]:
         ids.append(prompt.append_token_id)
+    if len(ids) > MAX_PROMPT_TOKENS:
+        found = f"{len(ids)} tokens with the prompt around {instruction!r}"
+        raise QvlaError(source, found, f"at most {MAX_PROMPT_TOKENS} tokens", "say it in fewer words")
     return np.array([ids], dtype=np.int64)
 
 

@@ -18,10 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from qvla_offline.engine import PROMPT_TOKENS, build_plan
-    from qvla_offline.export.inputs import MAX_PROMPT_TOKENS
     from rich.console import Console
 
     from qvla_ros.errors import QvlaError
+    from qvla_ros.preprocess import MAX_PROMPT_TOKENS
 
     shortest, usual, _ = PROMPT_TOKENS
     longest = args.max_prompt_tokens

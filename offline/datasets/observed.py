@@ -6,7 +6,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from qvla_ros.errors import QvlaError
 
@@ -45,7 +45,7 @@ def decoded_image(data: bytes, where: str, fix: str) -> np.ndarray:
     """The pixels of an image file, uint8 [H, W, 3], RGB; QvlaError naming `where` if it is none."""
     try:
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
         raise QvlaError(where, error, "a readable image", fix) from None
 
 

@@ -21,9 +21,11 @@ from qvla_offline.export.robot import LIBERO, RobotDescription, camera_specs
 from qvla_offline.export.unpacked import merge_row_groups
 from qvla_offline.export.weights import Weights
 from qvla_offline.gates import Gates, match_layers, read_gates, write_gates
-from qvla_offline.quantizers import QuantizationScheme
+from qvla_offline.quantizers import QuantizationScheme, require_exact_scales
 
+from qvla_ros.atomic import require_replaceable
 from qvla_ros.bundle import (
+    MANIFEST_NAME,
     ActionSpec,
     DecoderSpec,
     DiffusionSpec,
@@ -70,18 +72,22 @@ def export_bundle(
         raise QvlaError("compute_dtype", compute_dtype, f"one of {list(COMPUTE_DTYPES)}", "use float32")
     if tile < 1:
         raise QvlaError("tile", tile, "a number of rows from 1 on", "use 8; 1 promotes no row")
+    require_replaceable(out_dir, MANIFEST_NAME)
     checkpoint = load_checkpoint(checkpoint_path, unnorm_key, lazily=True)
     if ensemble and checkpoint.config.decoding.kind != "univla":
         raise QvlaError("ensemble", f"asked of {checkpoint.family}", "a UniVLA checkpoint", "leave out --ensemble")
     if guessed and checkpoint.family == "openvla-oft":
         raise QvlaError("guessed", f"asked of {checkpoint.family}", "OpenVLA or UniVLA", "leave out --guessed")
     policy_needs(checkpoint, robot)
+    _require_actions(robot, checkpoint.config.decoding.action_dim)
     rows = {name: module.weight.shape[0] for name, module in quantization_targets(checkpoint.model).items()}
     if isinstance(gates, (str, Path)):
         gates = read_gates(gates)
     gates = None if gates is None else match_layers(gates, rows)
     if scheme is None:
         scheme = QuantizationScheme(**gates.scheme) if gates is not None else QuantizationScheme()
+    if gates is not None:
+        require_exact_scales(scheme, compute_dtype)
     asked = gates.layers if gates is not None else {name: [16] * count for name, count in rows.items()}
     weights = Weights(checkpoint.tensors, asked, scheme, tile, progress=progress)
 
@@ -115,6 +121,13 @@ def export_bundle(
     return out
 
 
+def _require_actions(robot: RobotDescription, action_dim: int) -> None:
+    if len(robot.actions.names) != action_dim:
+        found, wanted = f"{len(robot.actions.names)} entries", f"{action_dim}, as the checkpoint has"
+        fix = "describe the robot that the policy was trained on with --robot_path"
+        raise QvlaError("robot actions.names", found, wanted, fix)
+
+
 def _summary(
     gates: Gates | None, weights: Weights, stored_bytes: dict[str, int], gates_file: Path | None
 ) -> QuantizationSummary:
@@ -135,10 +148,6 @@ def _manifest(
     checkpoint: Checkpoint, robot: RobotDescription, summary: QuantizationSummary, decoder: DecoderSpec
 ) -> Manifest:
     config, decoding = checkpoint.config, checkpoint.config.decoding
-    found, wanted = len(robot.actions.names), decoding.action_dim
-    if found != wanted:
-        fix = "describe the robot that the policy was trained on with --robot_path"
-        raise QvlaError("robot actions.names", f"{found} entries", f"{wanted}, as the checkpoint has", fix)
     cameras = camera_specs(robot, config.vision[0].image_size, checkpoint.normalizations)
     return Manifest(
         family=checkpoint.family,

@@ -11,7 +11,6 @@ from qvla_offline.export.modules import slice_axis
 from qvla_offline.export.vit import emit_vit
 from qvla_offline.export.weights import Weights
 
-MAX_PROMPT_TOKENS = 256  # bounds the rotary tables; LIBERO's longest prompt has about 60
 VIT_NAMES = ("featurizer", "fused_featurizer")
 
 

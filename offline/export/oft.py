@@ -13,10 +13,12 @@ from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.model import STOP_TOKEN_ID
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.heads import emit_mlp, emit_residual_mlp
-from qvla_offline.export.inputs import MAX_PROMPT_TOKENS, embed, emit_patches, graph_inputs, to_compute, to_float32
+from qvla_offline.export.inputs import embed, emit_patches, graph_inputs, to_compute, to_float32
 from qvla_offline.export.llama import Decoder
 from qvla_offline.export.modules import slice_axis
 from qvla_offline.export.weights import Weights
+
+from qvla_ros.preprocess import MAX_PROMPT_TOKENS
 
 
 def emit_oft(graph: GraphBuilder, weights: Weights, config: PolicyConfig) -> None:

@@ -18,10 +18,12 @@ from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.model import STOP_TOKEN_ID
 from qvla_offline.checkpoints.univla import LATENT_TOKENS, NORM_FLOOR, POOL_HEADS, SAMPLING, visual_places
 from qvla_offline.export.graph import GraphBuilder
-from qvla_offline.export.inputs import MAX_PROMPT_TOKENS, embed, emit_patches, graph_inputs, to_float32
+from qvla_offline.export.inputs import embed, emit_patches, graph_inputs, to_float32
 from qvla_offline.export.llama import Decoder
 from qvla_offline.export.modules import attention, linear, slice_axis, split_heads, vector
 from qvla_offline.export.weights import Weights
+
+from qvla_ros.preprocess import MAX_PROMPT_TOKENS
 
 HEAD = "language_model.lm_head"
 STOP_TOKEN = "stop_token"  # which of the vocabulary it is

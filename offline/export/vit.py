@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qvla_offline.checkpoints.backbones import VisionConfig
 from qvla_offline.export.graph import GraphBuilder
-from qvla_offline.export.modules import attention, gelu, layer_norm, linear, split_heads, vector
+from qvla_offline.export.modules import attention, gelu, layer_norm, linear, slice_axis, split_heads, vector
 from qvla_offline.export.weights import Weights
 
 
@@ -50,7 +50,10 @@ def _embed_patches(
 ) -> str:
     """The patch convolution as a matrix product: its kernel does not overlap, so each patch is a row of inputs."""
     side, patch = config.image_size // config.patch_size, config.patch_size
+    covered = side * patch
     with graph.scope(module):
+        if covered < config.image_size:  # the convolution leaves out what does not fill a patch, as at 384 pixels
+            images = slice_axis(graph, slice_axis(graph, images, 2, 0, covered), 3, 0, covered)
         x = graph.op("Reshape", images, graph.constant([count, 3, side, patch, side, patch]))
         x = graph.op("Transpose", x, perm=[0, 2, 4, 1, 3, 5])  # the order of the flattened kernel: channel, row, column
         x = graph.op("Reshape", x, graph.constant([count, side * side, 3 * patch * patch]))

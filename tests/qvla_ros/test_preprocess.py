@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from qvla_ros.bundle import CameraSpec, PromptSpec
 from qvla_ros.errors import QvlaError
 from qvla_ros.preprocess import (
+    MAX_PROMPT_TOKENS,
     _lanczos3_taps,
     center_crop,
     image_tensor,
@@ -131,6 +132,14 @@ def test_prompts_are_the_reference_token_sequences(vectors: dict) -> None:
 def test_the_appended_token_is_not_doubled() -> None:
     tokenizer = SimpleNamespace(encode=lambda text: SimpleNamespace(ids=[1, 512, 29871]))
     assert prompt_ids(PromptSpec(OPENVLA_PROMPT, True, 29871), tokenizer, "x").tolist() == [[1, 512, 29871]]
+
+
+def test_a_prompt_longer_than_the_graph_takes_is_refused_by_its_source() -> None:
+    tokenizer = SimpleNamespace(encode=lambda text: SimpleNamespace(ids=[1] * len(text)))
+    longest = "x" * (MAX_PROMPT_TOKENS - 1)
+    assert prompt_ids(PromptSpec("{instruction}", True, 29871), tokenizer, longest).shape == (1, MAX_PROMPT_TOKENS)
+    with pytest.raises(QvlaError, match=r"^/instruction: got 257 tokens .*'xxx.*at most 256"):
+        prompt_ids(PromptSpec("{instruction}", True, 29871), tokenizer, longest + "x", "/instruction")
 
 
 def test_a_blank_instruction_is_refused_by_its_source() -> None:

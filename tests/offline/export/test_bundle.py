@@ -142,15 +142,37 @@ def test_the_robot_side_runs_the_bundle(bundle_dir: Path) -> None:
         ({"compute_dtype": "bfloat16"}, "compute_dtype"),
         ({"tile": 0}, "tile"),
         ({"robot": replace(LIBERO, cameras=LIBERO.cameras[:1])}, "robot cameras"),
+        ({"robot": replace(LIBERO, actions=replace(LIBERO.actions, names=("x", "y")))}, r"robot actions\.names"),
         ({"unnorm_key": "absent"}, "unnorm_key"),
     ],
 )
 def test_bad_options_are_named_and_leave_nothing_behind(
     checkpoint_dir: Path, tmp_path: Path, options: dict, key: str
 ) -> None:
+    written: list[str] = []
     with pytest.raises(QvlaError, match=key):
-        export_bundle(checkpoint_dir, None, tmp_path / "bundle", **options)
-    assert list(tmp_path.iterdir()) == []
+        export_bundle(checkpoint_dir, None, tmp_path / "bundle", **options, progress=written.append)
+    assert (list(tmp_path.iterdir()), written) == ([], [])
+
+
+def test_a_directory_with_other_files_is_refused_before_anything_is_written(
+    checkpoint_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    written: list[str] = []
+    with pytest.raises(QvlaError, match="other files in it"):
+        export_bundle(checkpoint_dir, None, tmp_path, progress=written.append)
+    assert ([path.name for path in tmp_path.iterdir()], written) == (["thesis.tex"], [])
+
+
+def test_scales_that_the_compute_dtype_would_round_are_refused(
+    checkpoint_dir: Path, gates: Gates, tmp_path: Path
+) -> None:
+    wide = QuantizationScheme(group_size=32, scale_dtype="float32")
+    with pytest.raises(QvlaError, match=r"scheme\.scale_dtype.*float16"):
+        export_bundle(checkpoint_dir, gates, tmp_path / "bundle", wide, "float16")
+    assert not list(tmp_path.iterdir())
+    export_bundle(checkpoint_dir, None, tmp_path / "float", wide, "float16")  # no row has a scale
 
 
 def test_bad_statistics_are_named_by_the_checkpoints_own_file(checkpoint_dir: Path, tmp_path: Path) -> None:

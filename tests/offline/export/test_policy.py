@@ -145,6 +145,13 @@ def test_class_tokens_with_and_without_a_place_agree(tmp_path: Path, run_graph, 
     check_parity(tmp_path / "policy.onnx", run_graph, placed, random_gates(placed, 0))
 
 
+def test_pixels_that_fill_no_patch_are_left_out(tmp_path: Path, run_graph, model: OpenVLAOFT) -> None:
+    vision = tuple(replace(vit, image_size=vit.image_size + 2) for vit in model.config.vision)
+    wider = changed_model(replace(model.config, vision=vision))
+    assert [vit.num_patches for vit in vision] == [vit.num_patches for vit in model.config.vision]
+    check_parity(tmp_path / "policy.onnx", run_graph, wider, random_gates(wider, 0))
+
+
 def test_float16_compute_stays_near_the_rounded_policy(tmp_path: Path, run_graph, model: OpenVLAOFT) -> None:
     weights = write_policy(tmp_path / "policy.onnx", model, random_gates(model, 0), QuantizationScheme(), "float16")
     inputs = random_inputs(model.config, 0, 19)
