@@ -89,6 +89,10 @@ class Policy:
             self._decoder.run(self.engine, self.graph_inputs(Observation(images, middle, "warm up", 0, {})))
         self._decoder.reset()
 
+    def require_instruction(self, instruction: str) -> None:
+        """QvlaError unless it makes a prompt that the graph takes. From any thread."""
+        prompt_ids(self.bundle.prompt, self._tokenizer, instruction)
+
     def reset(self) -> None:
         """Forget what earlier observations left behind, before the next one: a new episode begins. From any thread."""
         self._forget = True

@@ -64,10 +64,10 @@ class ObservationInputs:
 
     Topics are relative: `camera/<name>/image_raw` (or `.../image_raw/compressed`), `joint_states`, `ee_pose`,
     `instruction`. A message that cannot be used makes its topic count as missing, and `poll` says why. `hear(text)` is
-    called with every instruction that arrives, and calls `follow` to put it, or another, in force; as long as none is,
-    observations come with an empty one, for whoever watches over the inputs. All of it runs on the executor's thread,
-    but for decoding images and waiting for transforms, which have threads of their own, and `measured`, `refusal` and
-    `streams`, which any thread may call.
+    called with every instruction that arrives, and calls `follow` to put it, or another, in force, or raises a
+    QvlaError if it cannot be followed. As long as none is in force, observations come with an empty one, for whoever
+    watches over the inputs. All of it runs on the executor's thread, but for decoding images and waiting for
+    transforms, which have threads of their own, and `measured`, `refusal` and `streams`, which any thread may call.
     """
 
     def __init__(
@@ -210,8 +210,12 @@ class ObservationInputs:
             expected = "a sentence that names the task"
             self._refused[self._instruction_topic] = f"empty text on {self._instruction_topic}; expected {expected}"
             return
+        try:
+            self._hear(message.data)
+        except QvlaError as error:
+            self._refused[self._instruction_topic] = f"on {self._instruction_topic}: {error}"
+            return
         self._refused.pop(self._instruction_topic, None)
-        self._hear(message.data)
         self._advance()
 
     # Slow work: on its own threads, which hand the result to the executor's.

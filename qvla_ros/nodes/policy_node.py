@@ -94,9 +94,7 @@ class PolicyNode(ReportingLifecycleNode):
         bundle, given = self._policy.bundle, self.settings
         self._fault, self._instruction = "", None
         self._inference = Inference(self._policy, self._on_prediction, self._on_failure, self._now_ns)
-        self._inputs = ObservationInputs(
-            self, bundle, input_settings(given, bundle), self._on_observation, self._tasks.hear
-        )
+        self._inputs = ObservationInputs(self, bundle, input_settings(given, bundle), self._on_observation, self._hear)
         if self._commander is not None:
             sources = Sources(self._inputs.measured, self._inputs.refusal, self._inference.busy_s)
             self._commander.start(sources)
@@ -199,6 +197,20 @@ class PolicyNode(ReportingLifecycleNode):
             self._commander.flush()
         if self._policy is not None:
             self._policy.reset()
+
+    def instruction_error(self, instruction: str) -> str:
+        """Why the policy cannot be given this instruction; empty if it can."""
+        try:
+            if self._policy is not None:
+                self._policy.require_instruction(instruction)
+        except QvlaError as error:
+            return str(error)
+        return ""
+
+    def _hear(self, text: str) -> None:
+        if self._policy is not None:
+            self._policy.require_instruction(text)
+        self._tasks.hear(text)
 
     def is_stopping(self) -> bool:
         return self._commander is not None and self._commander.is_stopping()

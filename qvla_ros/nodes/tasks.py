@@ -36,6 +36,9 @@ class TaskHost(Protocol):
     def follow(self, instruction: str | None) -> None:
         """From now on this instruction, or none; what was planned or is being computed for another one is dropped."""
 
+    def instruction_error(self, instruction: str) -> str:
+        """Why it cannot be followed, whatever the node's state; empty if it can."""
+
     def disarm(self, reason: StopReason) -> None:
         """Act on nothing more; the control loop sends the stop action."""
 
@@ -95,6 +98,7 @@ class Tasks:
 
     def _on_goal(self, goal: ExecuteInstruction.Goal) -> GoalResponse:
         reason = goal_refusal(goal.instruction, goal.max_duration_s, self._host.snapshot(), self._task)
+        reason = reason or self._host.instruction_error(goal.instruction)
         if reason:
             self._node.get_logger().warning(f"refused the goal {goal.instruction!r}: {reason}")
         return GoalResponse.REJECT if reason else GoalResponse.ACCEPT

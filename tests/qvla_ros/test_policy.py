@@ -96,6 +96,14 @@ def test_a_sensor_that_reports_nan_is_refused(bundle_dir: Path, observation: Obs
         load_policy(bundle_dir, "zero").infer(broken)
 
 
+def test_an_instruction_is_refused_before_it_is_followed_if_no_prompt_holds_it(bundle_dir: Path) -> None:
+    policy = load_policy(bundle_dir, "zero")
+    policy.require_instruction("pick up the milk")
+    for text, words in (("pick " * 300, "fewer words"), ("  ", "a sentence that names the task")):
+        with pytest.raises(QvlaError, match=words):
+            policy.require_instruction(text)
+
+
 def test_fake_engines_say_that_they_are_fake(bundle_dir: Path, observation: Observation, tmp_path: Path) -> None:
     np.save(tmp_path / "chunks.npy", np.stack([np.full((4, 7), value) for value in (0.25, 0.5)]))
     for backend, options in {"zero": {}, "sine": {}, "replay": {"path": str(tmp_path / "chunks.npy")}}.items():

@@ -314,6 +314,20 @@ def test_a_pose_from_tf_without_tf2_names_the_package(bench: Callable, monkeypat
         bench(replace(SETTINGS, pose_source="tf", tool_frame="tool"))
 
 
+def test_an_instruction_that_cannot_be_followed_is_refused_until_another_comes(bench: Callable) -> None:
+    rig = bench()
+
+    def too_long(text: str) -> None:
+        raise QvlaError("instruction", "300 tokens", "at most 256 tokens", "say it in fewer words")
+
+    follow, rig.inputs._hear = rig.inputs._hear, too_long
+    rig.tell()
+    rig.wait(lambda: "on /x/instruction: instruction: got 300 tokens" in rig.inputs.poll(), "a refusal")
+    rig.inputs._hear = follow
+    rig.tell()
+    rig.wait(lambda: "300 tokens" not in rig.inputs.poll(), "the refusal to go")
+
+
 def test_inputs_that_cannot_be_made_leave_no_subscription(bench: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

@@ -173,6 +173,8 @@ def test_services_and_the_topic_end_and_start_tasks_as_an_action_client_would(
     assert not refused.success
     assert "disarmed" in refused.message
     planner.arm()
+    assert not planner.send("pick " * 300).accepted
+    assert "at most 256 tokens. Fix: say it in fewer words" in policy.stderr
     assert planner.ask("start").success
     assert not planner.send("open the drawer").accepted
     assert "'pick up the milk' is being followed. Fix: cancel it first" in policy.stderr
