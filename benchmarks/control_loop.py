@@ -158,16 +158,16 @@ def plain(bench: Bench, seconds: float) -> dict[str, Any]:
 
 def bare_images(bench: Bench, seconds: float) -> dict[str, Any]:
     """Milliseconds from an observation's stamp to the callback of the last of its images, in a plain node."""
-    return _bare(bench, seconds, {f"camera/{camera.name}/image_raw": Image for camera in bench.bundle.cameras})
+    return _bare(bench, seconds, {})
 
 
 def bare_inputs(bench: Bench, seconds: float) -> dict[str, Any]:
     """The same to the callback of the last of all messages that the policy node waits for."""
-    images: dict[str, Any] = {f"camera/{camera.name}/image_raw": Image for camera in bench.bundle.cameras}
-    return _bare(bench, seconds, {**images, "joint_states": JointState, "ee_pose": PoseStamped})
+    return _bare(bench, seconds, {"joint_states": JointState, "ee_pose": PoseStamped})
 
 
-def _bare(bench: Bench, seconds: float, topics: dict[str, Any]) -> dict[str, Any]:
+def _bare(bench: Bench, seconds: float, states: dict[str, Any]) -> dict[str, Any]:
+    topics = {**{f"camera/{camera.name}/image_raw": Image for camera in bench.bundle.cameras}, **states}
     arrived: dict[int, list[int]] = {}
     callback = lambda message: arrived.setdefault(stamp_ns(message.header.stamp), []).append(time.time_ns())  # noqa: E731
     subscriptions = [

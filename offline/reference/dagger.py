@@ -60,11 +60,11 @@ def record_learner_episode(
     """
     rng = np.random.default_rng(seed)
     scene = PrivilegedScene(task)
-    task.reset(None, seed=int(rng.integers(2**31)))
-    observation = random_start(task, scene, rng, disturbances)
-    while _has_fallen(scene):  # a few placements throw their object off the table
+    while True:
         task.reset(None, seed=int(rng.integers(2**31)))
         observation = random_start(task, scene, rng, disturbances)
+        if not _has_fallen(scene):  # a few placements throw their object off the table
+            break
     rows: list[dict[str, Any]] = []
     frames: dict[int, dict[str, np.ndarray]] = {}
     chunks: list[np.ndarray] = []
