@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from geometry_msgs.msg import PoseStamped
 from qvla.msg import ActionChunk
 from qvla_offline.export.bundle import export_bundle
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
 from qvla_ros.bundle import Bundle, load_bundle
@@ -57,18 +58,21 @@ LATENCIES = {
 
 
 class Bench:
-    """The nodes of this process, spun by `spin` in one thread as a policy node is."""
+    """The nodes of this process. Each has an executor to itself, as in a process of its own: what `rclpy` spends on a
+    message grows with all that its executor waits for."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
-        self.executor = SingleThreadedExecutor()
         self.commanding = self._policy("commanding", {"output": "pose"})
         self.silent = self._policy("silent", {"output": "none"})
         self.watcher = rclpy.create_node("watcher", namespace=NAMESPACE)
-        self.executor.add_node(self.watcher)
         self.chunk_ms: list[dict[str, float]] = []
         for name in ("commanding", "silent"):
             self.watcher.create_subscription(ActionChunk, f"{name}/action_chunk", self._on_chunk, qos.COMMAND)
+        self._watching = threading.Event()
+        self._watching.set()
+        self._watch_thread = threading.Thread(target=self._watch)
+        self._watch_thread.start()
 
     def _policy(self, name: str, parameters: dict[str, Any]) -> PolicyNode:
         given = {**PARAMETERS, "bundle": str(self.bundle.directory), "backend": "onnxruntime", **parameters}
@@ -76,44 +80,63 @@ class Bench:
         words = [word for key, value in given.items() for word in ("-p", f"{key}:={json.dumps(value)}")]
         node = PolicyNode(["--ros-args", "-r", f"__ns:=/{NAMESPACE}", "-r", f"__node:={name}", *words])
         node.trigger_configure()
-        self.executor.add_node(node)
         return node
+
+    def _watch(self) -> None:
+        """Asleep until a chunk is out, so that it costs the node that makes it nothing."""
+        executor = SingleThreadedExecutor()
+        executor.add_node(self.watcher)
+        while self._watching.is_set():
+            executor.spin_once(timeout_sec=0.5)
 
     def _on_chunk(self, message: ActionChunk) -> None:
         self.chunk_ms.append(dict(zip(message.latency_names, message.latency_ms, strict=True)))
 
     def close(self) -> None:
+        self._watching.clear()
+        self._watch_thread.join()
         for node in (self.commanding, self.silent):
             node.say_goodbye()
             node.destroy_node()
         self.watcher.destroy_node()
 
-    def spin(self, seconds: float) -> None:
+    @contextmanager
+    def active(self, node: PolicyNode) -> Iterator[Callable[[float], None]]:
+        """Active, and armed as soon as its inputs have come; gives what spins it for some seconds."""
+        node.trigger_activate()
+        with spinning(node) as spin:
+            end_s = time.monotonic() + ARMING_S
+            while not node.armed:
+                spin(0.2)
+                try:
+                    node.arm()
+                except QvlaError:  # its inputs have not come yet
+                    if time.monotonic() > end_s:
+                        raise
+            yield spin
+        node.trigger_deactivate()
+
+
+@contextmanager
+def spinning(node: Node) -> Iterator[Callable[[float], None]]:
+    """What spins this node, and nothing else, for some seconds in the calling thread."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+
+    def spin(seconds: float) -> None:
         end_s = time.monotonic() + seconds
         while time.monotonic() < end_s:
-            self.executor.spin_once(timeout_sec=0.05)
+            executor.spin_once(timeout_sec=0.05)
 
-    @contextmanager
-    def active(self, node: PolicyNode) -> Iterator[None]:
-        """Active, and armed as soon as its inputs have come."""
-        node.trigger_activate()
-        end_s = time.monotonic() + ARMING_S
-        while not node.armed:
-            self.spin(0.2)
-            try:
-                node.arm()
-            except QvlaError:  # its inputs have not come yet
-                if time.monotonic() > end_s:
-                    raise
-        yield
-        node.trigger_deactivate()
+    yield spin
+    executor.remove_node(node)
 
 
 def control(bench: Bench, seconds: float) -> dict[str, Any]:
     """p50, p99 and longest period of the control thread, ms, and the latencies of the chunks meanwhile."""
-    with bench.active(bench.commanding):
+    with bench.active(bench.commanding) as spin:
         bench.chunk_ms.clear()
-        bench.spin(max(seconds, WINDOW_TICKS * PERIOD_S))  # so that no tick of the start is in the loop's window
+        spin(max(seconds, WINDOW_TICKS * PERIOD_S))  # so that no tick of the start is in the loop's window
         snapshot = bench.commanding.snapshot()
     if not bench.chunk_ms:
         raise SystemExit(
@@ -145,11 +168,11 @@ def plain(bench: Bench, seconds: float) -> dict[str, Any]:
             periods_s.append(now_s - last_s)
             last_s = now_s
 
-    with bench.active(bench.silent):
+    with bench.active(bench.silent) as spin:
         bench.chunk_ms.clear()
         done, thread = threading.Event(), threading.Thread(target=keep_time)
         thread.start()
-        bench.spin(max(seconds, WINDOW_TICKS * PERIOD_S))
+        spin(max(seconds, WINDOW_TICKS * PERIOD_S))
         done.set()
         thread.join()
     p50, p99, longest = np.percentile(1e3 * np.array(periods_s), (50, 99, 100))
@@ -170,14 +193,14 @@ def _bare(bench: Bench, seconds: float, states: dict[str, Any]) -> dict[str, Any
     topics = {**{f"camera/{camera.name}/image_raw": Image for camera in bench.bundle.cameras}, **states}
     arrived: dict[int, list[int]] = {}
     callback = lambda message: arrived.setdefault(stamp_ns(message.header.stamp), []).append(time.time_ns())  # noqa: E731
-    subscriptions = [
-        bench.watcher.create_subscription(kind, topic, callback, qos.SENSOR) for topic, kind in topics.items()
-    ]
-    bench.spin(0.5)
-    arrived.clear()
-    bench.spin(seconds)
-    for subscription in subscriptions:
-        bench.watcher.destroy_subscription(subscription)
+    node = rclpy.create_node("bare", namespace=NAMESPACE)
+    for topic, kind in topics.items():
+        node.create_subscription(kind, topic, callback, qos.SENSOR)
+    with spinning(node) as spin:
+        spin(0.5)
+        arrived.clear()
+        spin(seconds)
+    node.destroy_node()
     return {"last_ms": [1e-6 * (max(at) - stamp) for stamp, at in arrived.items() if len(at) == len(topics)]}
 
 
