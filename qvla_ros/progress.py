@@ -1,18 +1,30 @@
-"""One line that says how far long work has come; silent when nobody watches."""
+"""How far long work has come: a bar where someone watches, now and then a line where it goes into a file."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import track as rich_track
 
 Item = TypeVar("Item")
+LINE_EVERY_S = 30.0
 
 
 def track(items: Sequence[Item] | Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
-    """Yield `items`, with a bar on standard error if that is a terminal."""
-    console = Console(stderr=True)
-    yield from rich_track(items, title, total=total, console=console, disable=not sys.stderr.isatty(), transient=True)
+    """Yield `items`; on standard error a bar if that is a terminal, else a line every LINE_EVERY_S."""
+    if sys.stderr.isatty():
+        yield from rich_track(items, title, total=total, console=Console(stderr=True), transient=True)
+        return
+    count = len(items) if total is None and isinstance(items, Sized) else total
+    started_s = told_s = time.monotonic()
+    for done, item in enumerate(items):
+        now_s = time.monotonic()
+        if done and now_s - told_s >= LINE_EVERY_S:
+            of = "" if count is None else f" of {count}"
+            print(f"{title}: {done}{of} after {now_s - started_s:.0f} s", file=sys.stderr, flush=True)
+            told_s = now_s
+        yield item
