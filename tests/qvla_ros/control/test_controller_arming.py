@@ -1,0 +1,80 @@
+"""What it takes to arm, and that nothing is commanded before."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qvla_ros.control.setpoint import Setpoint
+from qvla_ros.control.timeline import PlannedChunk
+from qvla_ros.errors import QvlaError
+
+
+def test_nothing_is_commanded_before_it_is_armed_nor_before_there_is_a_plan(make_rig: Any) -> None:
+    rig = make_rig()
+    assert rig.plan() is None
+    rig.run(0.1)
+    rig.arm()
+    rig.run(0.1)
+    assert rig.commands == []
+    rig.plan()
+    rig.tick()
+    assert len(rig.commands) == 1
+
+
+def test_arming_needs_a_fresh_state_a_fresh_look_and_the_deadman(make_rig: Any) -> None:
+    rig = make_rig(deadman_timeout_s=0.3)
+    controller = rig.controller
+    with pytest.raises(QvlaError, match="observation"):
+        controller.arm(rig.start, rig.ros_ns)
+    rig.tick()
+    for state in (None, replace(rig.start, linear=np.full(3, np.nan))):
+        with pytest.raises(QvlaError, match="measured state"):
+            controller.arm(state, rig.ros_ns)
+    with pytest.raises(QvlaError, match="axes"):
+        controller.arm(Setpoint(np.zeros(7)), rig.ros_ns)
+    with pytest.raises(QvlaError, match="deadman"):
+        controller.arm(rig.start, rig.ros_ns)
+    controller.feed_deadman(True, rig.steady_s)
+    controller.arm(rig.start, rig.ros_ns)
+    assert controller.armed
+
+
+def test_a_deadman_that_fell_silent_cannot_be_armed_with(make_rig: Any) -> None:
+    rig = make_rig(deadman_timeout_s=0.3)
+    rig.tick()
+    rig.controller.feed_deadman(True, rig.steady_s)
+    rig.run(0.5)
+    with pytest.raises(QvlaError, match="the deadman is not held"):
+        rig.arm()
+    rig.controller.feed_deadman(True, rig.steady_s)
+    rig.arm()
+    assert rig.controller.armed
+
+
+def test_armed_again_it_starts_from_where_the_robot_is(make_rig: Any) -> None:
+    rig = make_rig().moving()
+    rig.controller.disarm()
+    with pytest.raises(QvlaError, match="not yet sent"):
+        rig.controller.arm(rig.start, rig.ros_ns)
+    rig.tick()
+    rig.measured = rig.start
+    before_ns = rig.ros_ns
+    rig.arm()
+    assert rig.controller.set_chunk(PlannedChunk(before_ns, rig.step_dt_s, np.ones((rig.steps, 7))), rig.ros_ns) is None
+    assert rig.plan() == 0
+    rig.tick()
+    np.testing.assert_allclose(rig.commands[-1].linear, rig.start.linear + [0.01, 0.0, 0.0])
+
+
+def test_settings_without_a_limit_are_refused(make_rig: Any) -> None:
+    for name in ("period_s", "max_input_age_s", "max_inference_s", "max_command_age_s", "max_clock_jump_s"):
+        for value in (0.0, -1.0, math.nan):
+            with pytest.raises(QvlaError, match=name):
+                replace(make_rig.settings, **{name: value})
+    with pytest.raises(QvlaError, match="deadman_timeout_s"):
+        replace(make_rig.settings, deadman_timeout_s=-1.0)
