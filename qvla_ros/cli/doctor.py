@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qvla_ros.doctor.findings import Finding, problem
-from qvla_ros.engines import BACKENDS
+from qvla_ros.engines import BACKENDS, engine_options
+from qvla_ros.errors import QvlaError
 
 if TYPE_CHECKING:
     from qvla_ros.bundle import Bundle
@@ -23,8 +24,9 @@ _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", type=Path, help="also check this bundle, its engine and what its policy reads")
     parser.add_argument("--backend", default="onnxruntime", choices=BACKENDS, help="what shall run the bundle's graph")
-    parser.add_argument("--engine_options", type=json.loads, default={}, help="JSON, e.g. '{\"threads\": 2}'")
+    parser.add_argument("--engine_options", type=engine_options, default={}, help="JSON, e.g. '{\"threads\": 2}'")
     parser.add_argument("--namespace", default="", help="of the policy node, e.g. /arm")
+    parser.add_argument("--remaps_file", type=Path, help="YAML of relative name: topic, as config/remaps/ROBOT.yaml")
     parser.add_argument("--listen_s", type=float, default=2.0, help="how long to listen to the graph")
     parser.add_argument("--no_graph", action="store_true", help="leave the running ROS graph alone")
     parser.add_argument("--write_parity", action="store_true", help="keep this machine's answers in the bundle")
@@ -92,8 +94,24 @@ def _ros_findings(args: argparse.Namespace, bundle: Bundle | None) -> Iterator[F
         return
     yield ok("messages", "qvla/ActionChunk and qvla/PolicyStatus can be sent")
     if not args.no_graph:
-        inputs = [] if bundle is None else needed_inputs(bundle, args.namespace)
+        remaps = {} if args.remaps_file is None else read_remaps(args.remaps_file)
+        inputs = [] if bundle is None else needed_inputs(bundle, args.namespace, remaps)
         yield from graph_findings(read_graph(inputs, args.listen_s, args.listen_s), inputs, bundle)
+
+
+def read_remaps(path: Path) -> dict[str, str]:
+    """Relative name -> topic, of a file like those in config/remaps; else QvlaError."""
+    import yaml
+
+    try:
+        remaps = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        remaps = error
+    if not isinstance(remaps, dict) or not all(isinstance(text, str) for pair in remaps.items() for text in pair):
+        raise QvlaError(
+            "--remaps_file", f"{path}: {remaps}", "a name: topic a line", "write it as config/remaps/*.yaml"
+        )
+    return remaps
 
 
 def _show(finding: Finding) -> None:

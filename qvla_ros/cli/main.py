@@ -10,8 +10,8 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from qvla_ros.errors import QvlaError
@@ -92,10 +92,11 @@ def run_verb(name: str, arguments: Sequence[str]) -> int:
     """Import the verb's module, parse `arguments` with it, run it, return its exit status."""
     if name not in VERBS:
         raise QvlaError("verb", name, f"one of {', '.join(VERBS)}", "run `qvla --help`")
-    module = _import_verb(name)
-    parser = argparse.ArgumentParser(prog=f"qvla {name}", description=module.HELP, formatter_class=_HelpFormatter)
-    module.add_arguments(parser)
-    return int(module.run(parser.parse_args(underscored(arguments))) or 0)
+    with _told_what_to_install(name):  # verbs import what is heavy only when it is needed
+        module = importlib.import_module(VERBS[name].module)
+        parser = argparse.ArgumentParser(prog=f"qvla {name}", description=module.HELP, formatter_class=_HelpFormatter)
+        module.add_arguments(parser)
+        return int(module.run(parser.parse_args(underscored(arguments))) or 0)
 
 
 def underscored(arguments: Sequence[str]) -> list[str]:
@@ -150,16 +151,20 @@ class _HelpFormatter(argparse.HelpFormatter):
         return f"{action.help} (default: %(default)s)"
 
 
-def _import_verb(name: str) -> ModuleType:
+@contextmanager
+def _told_what_to_install(verb: str) -> Iterator[None]:
+    """A missing package is an error that a user can mend; a missing module of our own is not."""
     try:
-        return importlib.import_module(VERBS[name].module)
+        yield
     except ModuleNotFoundError as error:
-        extra = "offline" if name in WORKSTATION else "libero"
+        if (error.name or "").startswith(("qvla_ros.", "qvla_offline.")):
+            raise
+        extra = "offline" if verb in WORKSTATION else "libero"
         raise QvlaError(
-            f"qvla {name}",
+            f"qvla {verb}",
             f"no Python module {error.name!r}",
-            f"the packages that {name} needs",
-            f"pip install 'qvla-ros[{extra}]' (from a checkout: make setup)",
+            f"the packages that {verb} needs",
+            f"in a checkout: make setup, or pip install --constraint environment/constraints.txt '.[{extra}]'",
         ) from error
 
 

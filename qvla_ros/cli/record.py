@@ -26,6 +26,6 @@ def run(args: argparse.Namespace) -> int:
     try:
         from qvla_ros.nodes.recorder import RecorderSettings, record
     except ModuleNotFoundError as error:
-        fix = "source a ROS install, or pip install 'qvla-ros[bags]'"
+        fix = "source a ROS install, or in a checkout: make setup"
         raise QvlaError("qvla record", f"no Python module {error.name!r}", "ROS 2", fix) from error
     return record(RecorderSettings(args.out, args.policy, args.topics, args.duration_s))

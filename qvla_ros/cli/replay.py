@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qvla_ros.engines import BACKENDS
+from qvla_ros.engines import BACKENDS, engine_options
 from qvla_ros.recording.replay import Answer, Unmatched, difference
 
 HELP = "run a policy again on a bag and compare with the chunks in it; exit status 1 if they differ"
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bag", type=Path, help="directory, .mcap or .db3; or a YAML file about one, for other topics")
     parser.add_argument("--bundle", type=Path, required=True, help="directory of the policy bundle")
     parser.add_argument("--backend", default="onnxruntime", choices=BACKENDS, help="what runs the graph")
-    parser.add_argument("--engine_options", type=json.loads, default={}, help="JSON, e.g. '{\"threads\": 2}'")
+    parser.add_argument("--engine_options", type=engine_options, default={}, help="JSON, e.g. '{\"threads\": 2}'")
     parser.add_argument("--chunk_topic", help="whose chunks to compare with (default: the only ones in the bag)")
     parser.add_argument("--instruction", help="for a bag without chunks and without an instruction topic")
     parser.add_argument(

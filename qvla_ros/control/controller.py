@@ -33,17 +33,17 @@ FIX_ARM = "see to it, then call ~/arm again"
 
 
 class StopReason(Enum):
-    """Why commands ended; lower case, because the names are what users read."""
+    """Why commands ended; lower case, because the names are what users read. Limits by the node's parameters' names."""
 
-    stale_input = "no observation newer than max_input_age_s"
+    stale_input = "no observation newer than max_image_age_s"
     bad_input = "an input cannot be used: its size, encoding, names, frame or numbers are wrong"
     clock_jump = "the clocks of ROS and of the machine parted by more than max_clock_jump_s"
-    late_inference = "an inference took longer than max_inference_s"
+    late_inference = "an inference took longer than inference_timeout_s"
     inference_error = "the inference failed, or its chunk is no plan"
     plan_exhausted = "the plan ended more than max_command_age_s ago"
     deadman_lost = "the deadman was released, or silent for deadman_timeout_s"
-    tracking_error = "the command leads the measured state by more than max_lead"
-    bad_measurement = "the measured state is no state, or missing for max_input_age_s"
+    tracking_error = "the command leads the measured state by more than max_linear_lead or max_angular_lead_rad"
+    bad_measurement = "the measured state is no state, or missing for max_image_age_s"
     internal_error = "the control thread failed"
     disarmed = "disarmed by hand"
     cancelled = "the task was cancelled"
@@ -146,7 +146,7 @@ class Controller:
             expected = f"{axes[0]} axes, orientation: {self._spec.is_pose}"
             raise QvlaError("arm: measured state", value, expected, "correct the parameter joints, or the limits")
         if self._is_stale(now_ns):
-            expected = "an observation within max_input_age_s"
+            expected = "an observation within max_image_age_s"
             raise QvlaError("arm", "no fresh observation", expected, f"start the cameras; {FIX_ARM}")
         if self.settings.deadman_timeout_s > 0.0 and not self._holds_deadman():
             raise QvlaError("arm", "the deadman is not held", "~/enable true", f"hold it; {FIX_ARM}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from qvla_ros.bundle import Bundle
@@ -54,9 +55,14 @@ class Input:
     wish: Endpoint
 
 
-def needed_inputs(bundle: Bundle, namespace: str) -> list[Input]:
-    """What a policy node with this bundle subscribes to in `namespace` ("" or "/arm"), unless it is remapped."""
+def needed_inputs(bundle: Bundle, namespace: str, remaps: Mapping[str, str] = MappingProxyType({})) -> list[Input]:
+    """What a policy node with this bundle subscribes to in `namespace` ("" or "/arm"); remaps: as in config/remaps."""
     root = f"/{namespace.strip('/')}".rstrip("/")
+
+    def topic_of(name: str) -> str:
+        topic = remaps.get(name, name)
+        return topic if topic.startswith("/") else f"{root}/{topic}"
+
     names = () if bundle.proprioception is None else bundle.proprioception.names
     sensor = Endpoint("the policy", "", reliable=False, transient_local=False)
     latched = Endpoint("the policy", "", reliable=True, transient_local=True)
@@ -70,17 +76,17 @@ def needed_inputs(bundle: Bundle, namespace: str) -> list[Input]:
 
     found = []
     for camera in bundle.cameras:
-        raw = f"{root}/camera/{camera.name}/image_raw"
+        raw = topic_of(f"camera/{camera.name}/image_raw")
         kinds = {raw: IMAGE, f"{raw}/compressed": COMPRESSED_IMAGE}
         found.append(Input(raw, kinds, image_check(camera.height, camera.width), sensor))
     joints, frame = joint_names(names), bundle.actions.frame
     if joints:
-        topic = f"{root}/joint_states"
+        topic = topic_of("joint_states")
         found.append(Input(topic, {topic: JOINTS}, lambda m, _, t: joint_positions(m, t, joints), sensor))
     if any(name in POSE_NAMES for name in names):
-        topic = f"{root}/ee_pose"
+        topic = topic_of("ee_pose")
         found.append(Input(topic, {topic: POSE}, lambda m, _, t: pose_in(m, t, frame), sensor))
-    topic = f"{root}/instruction"
+    topic = topic_of("instruction")
     return [*found, Input(topic, {topic: TEXT}, lambda m, _, t: None, latched)]
 
 
@@ -128,7 +134,9 @@ def _unanswered(graph: Graph, inputs: Sequence[Input]) -> Iterator[Finding]:
 def _input(graph: Graph, needed: Input) -> Finding:
     policies = set(policy_nodes(graph.topics))
     if policies and not any(policies & _subscribers(graph, name) for name in needed.kinds):
-        return warning(needed.name, "no policy node subscribes to it", "is it remapped, or in another --namespace?")
+        return warning(
+            needed.name, "no policy node subscribes to it", "remapped: give --remaps_file; else another --namespace"
+        )
     name = next((n for n in needed.kinds if n in graph.topics and graph.topics[n].publishers), None)
     if name is None:
         kind = needed.kinds[needed.name]

@@ -69,7 +69,7 @@ def _python(machine: Machine) -> Finding:
 
 def _ros(machine: Machine) -> Finding:
     if machine.ros_distro is None and machine.rclpy is None:
-        fix = "source /opt/ros/DISTRO/setup.bash, or pip install qvla-ros, which brings ROS as wheels"
+        fix = "source /opt/ros/DISTRO/setup.bash, or `make setup` in a checkout, which brings ROS as wheels"
         return problem("ROS 2", "not found", fix)
     text = f"{machine.ros_distro or 'distribution unknown'}, rclpy {machine.rclpy or 'unknown'}, {machine.rmw}"
     return ok("ROS 2", f"{text}; domain {machine.domain}, discovery {machine.discovery}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,18 @@ class Engine(Protocol):
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]: ...
 
     def close(self) -> None: ...
+
+
+def engine_options(text: str, key: str = "--engine_options") -> dict[str, Any]:
+    """The options of a backend in `text`, a JSON object; else QvlaError, which names `key`."""
+    fix = f"""{key} '{{"threads": 2}}'"""
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise QvlaError(key, f"{text!r} ({error})", "a JSON object", fix) from None
+    if not isinstance(options, dict):
+        raise QvlaError(key, repr(text), "a JSON object", fix)
+    return options
 
 
 def load_engine(bundle: Bundle, backend: str, **options: object) -> Engine:

@@ -18,6 +18,7 @@ from std_srvs.srv import SetBool
 
 from qvla_ros.control.controller import StopReason
 from qvla_ros.control.timeline import PlannedChunk
+from qvla_ros.engines import engine_options
 from qvla_ros.engines.fake import FakeEngine
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes import qos
@@ -29,7 +30,7 @@ from qvla_ros.nodes.inference import Inference
 from qvla_ros.nodes.inputs import ObservationInputs, input_settings
 from qvla_ros.nodes.lifecycle import ReportingLifecycleNode
 from qvla_ros.nodes.parameters import declare_parameters
-from qvla_ros.nodes.policy_parameters import PARAMETERS, engine_options
+from qvla_ros.nodes.policy_parameters import PARAMETERS
 from qvla_ros.nodes.snapshot import Snapshot
 from qvla_ros.nodes.status import StatusPublisher
 from qvla_ros.nodes.tasks import Tasks
@@ -71,7 +72,7 @@ class PolicyNode(ReportingLifecycleNode):
         if not self.settings["bundle"]:
             raise QvlaError("parameter bundle", "nothing", "the directory of a bundle", "-p bundle:=DIR")
         started_s = time.monotonic()
-        options = engine_options(self.settings["engine_options"])
+        options = engine_options(self.settings["engine_options"], "parameter engine_options")
         self._policy = load_policy(self.settings["bundle"], self.settings["backend"], **options)
         bundle = self._policy.bundle
         if self.settings["output"] != "none":

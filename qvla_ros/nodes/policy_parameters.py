@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from rclpy.parameter import Parameter
 
 from qvla_ros.engines import BACKENDS
-from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.parameters import ParameterSpec, seconds
 
 OUTPUTS = ("none", "joint_trajectory", "twist", "pose", "position_array")
@@ -74,15 +70,3 @@ WATCHDOGS = (
 )
 
 PARAMETERS = (*MODEL, *INPUTS, *COMMANDS, *LIMITS, *WATCHDOGS)
-
-
-def engine_options(text: str) -> dict[str, Any]:
-    """The options of the backend in `text`, a JSON object; else QvlaError."""
-    fix = """-p engine_options:='{"threads": 2}'"""
-    try:
-        options = json.loads(text)
-    except ValueError as error:
-        raise QvlaError("parameter engine_options", f"{text!r} ({error})", "a JSON object", fix) from None
-    if not isinstance(options, dict):
-        raise QvlaError("parameter engine_options", repr(text), "a JSON object", fix)
-    return options

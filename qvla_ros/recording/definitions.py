@@ -18,7 +18,7 @@ _OWN_TYPES = (CHUNK_TYPE, "qvla/msg/PolicyStatus")
 def require_rosbags() -> None:
     """QvlaError unless `rosbags` is installed: a robot runs without it."""
     if find_spec("rosbags") is None:
-        raise QvlaError("bags", "no Python module 'rosbags'", "it", "pip install rosbags, or 'qvla-ros[bags]'")
+        raise QvlaError("bags", "no Python module 'rosbags'", "it", "pip install rosbags")
 
 
 class TypeDefinitions:

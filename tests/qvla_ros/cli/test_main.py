@@ -103,4 +103,28 @@ def test_a_verb_whose_packages_are_missing_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(cli.VERBS, "gates", cli.Verb("no_such_package.cli.gates", "-"))
     assert cli.main(["gates"]) == 2
-    assert "qvla-ros[offline]" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "no_such_package" in error
+    assert "'.[offline]'" in error
+
+
+def test_so_does_one_that_finds_out_while_it_runs(verb, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(args: object) -> int:
+        import no_such_package  # noqa: F401
+
+        return 0
+
+    verb(run)
+    assert cli.main(["try_it"]) == 2
+    assert "no_such_package" in capsys.readouterr().err
+
+
+def test_a_missing_module_of_our_own_is_a_bug_and_shows_as_one(verb) -> None:
+    def run(args: object) -> int:
+        import qvla_ros.no_such_module  # noqa: F401
+
+        return 0
+
+    verb(run)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["try_it"])

@@ -90,6 +90,17 @@ def test_a_good_graph_has_nothing_to_mend(good, bundle):
     assert f"running, armed, bundle {bundle.bundle_id}" in texts[f"policy node {POLICY}"]
 
 
+def test_a_remapped_input_is_looked_at_where_it_is(good, bundle):
+    topics, heard = dict(good.topics), dict(good.heard)
+    topics["/wrist/image"], heard["/wrist/image"] = topics.pop(WRIST), replace(heard.pop(WRIST), age_s=1.5)
+    graph = replace(good, topics=topics, heard=heard)
+    assert "--remaps_file" in wrong(graph, bundle)[WRIST].fix
+    inputs = needed_inputs(bundle, "/arm", {"camera/wrist/image_raw": "/wrist/image"})
+    found = {finding.about: finding for finding in graph_findings(graph, inputs, bundle) if finding.status != "ok"}
+    assert found.keys() == {"/wrist/image"}
+    assert "1500 ms old" in found["/wrist/image"].text
+
+
 def test_a_topic_that_nobody_publishes_is_told_with_those_that_might_be_meant(good, bundle):
     camera = Endpoint("/camera", IMAGE, False, False)
     graph = changed(changed(good, WRIST, []), "/camera/color/image_raw", [camera])
