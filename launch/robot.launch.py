@@ -1,8 +1,8 @@
 """A policy on a robot: `ros2 launch qvla robot.launch.py robot:=ur_servo bundle:=/path/to/bundle namespace:=arm`.
 
-Parameters come from config/<robot>.yaml, then config/phases/<phase>.yaml, then params_file; topics from
-config/remaps/<robot>.yaml. The phase is dry_run unless told: nothing is commanded. docs/bring_up.md says when to go on
-to the next one. Whatever the phase, the node starts disarmed.
+Parameters come from config/<robot>.yaml, then params_file, then config/phases/<phase>.yaml, which nothing overrides;
+topics from config/remaps/<robot>.yaml. The phase is dry_run unless told: nothing is commanded. docs/bring_up.md says
+when to go on to the next one. Whatever the phase, the node starts disarmed.
 """
 
 from pathlib import Path
@@ -29,10 +29,10 @@ def policy(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     names = ("robot", "phase", "params_file", "remaps_file")
     given = {name: LaunchConfiguration(name).perform(context) for name in names}
     files = [share("config", f"{given['robot']}.yaml").perform(context)]
-    if given["phase"] != "full":
-        files.append(share("config", "phases", f"{given['phase']}.yaml").perform(context))
     if given["params_file"]:
         files.append(given["params_file"])
+    if given["phase"] != "full":  # last: a file that raises a limit must not undo the phase
+        files.append(share("config", "phases", f"{given['phase']}.yaml").perform(context))
     remaps_file = given["remaps_file"] or share("config", "remaps", f"{given['robot']}.yaml").perform(context)
     remaps = yaml.safe_load(Path(remaps_file).read_text(encoding="utf-8"))
     # image_transport's compressed topics are separate topics to ROS, so they are remapped beside the raw ones.
@@ -59,7 +59,9 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node, the arm's name"),
             DeclareLaunchArgument(
-                "params_file", default_value="", description="YAML whose parameters override those of robot and phase"
+                "params_file",
+                default_value="",
+                description="YAML of parameters that override the robot's, not the phase's",
             ),
             DeclareLaunchArgument(
                 "remaps_file",

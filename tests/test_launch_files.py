@@ -212,17 +212,18 @@ def test_every_argument_of_the_robots_launch_file_is_used() -> None:
 
 @pytest.mark.parametrize("robot", ROBOTS)
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_robot_gets_its_parameters_then_the_phases_then_the_users(robot: str, phase: str, tmp_path: Path) -> None:
-    own = str(tmp_path / "own.yaml")
-    group = robot_policy(robot=robot, phase=phase, params_file=own)
-    earlier = [Path(recorder.args[0]) for recorder in of("SetParametersFromFile", group)]
-    folder = ROOT / "config"
+@pytest.mark.parametrize("own", [[], ["own.yaml"]])
+def test_a_robot_gets_its_parameters_then_the_users_and_the_phases_last(
+    robot: str, phase: str, own: list[str], tmp_path: Path
+) -> None:
+    """So that no file of a user's undoes what a phase promises: that nothing is commanded, or only slowly."""
+    folder, users = ROOT / "config", [tmp_path / name for name in own]
     of_phase = [] if phase == "full" else [folder / "phases" / f"{phase}.yaml"]
-    assert earlier == [folder / f"{robot}.yaml", *of_phase]
-    assert all(path.is_file() for path in earlier)
-    assert included_arguments(group)["params_file"] == own
-    without_own = included_arguments(robot_policy(robot=robot, phase=phase))["params_file"]
-    assert without_own == str([folder / f"{robot}.yaml", *of_phase][-1])
+    expected = [folder / f"{robot}.yaml", *users, *of_phase]
+    assert all(path.is_file() for path in expected if path not in users)
+    group = robot_policy(robot=robot, phase=phase, params_file=str(users[0]) if users else "")
+    earlier = [Path(recorder.args[0]) for recorder in of("SetParametersFromFile", group)]
+    assert [*earlier, Path(included_arguments(group)["params_file"])] == expected
 
 
 def test_nothing_is_commanded_unless_a_phase_is_named() -> None:

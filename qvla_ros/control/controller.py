@@ -7,7 +7,9 @@ Every stop disarms, whatever its reason; the robot moves again only after it is 
 one tick, and only if something was commanded since the last one: a robot that was told nothing is not told to hold.
 
 Rate: never two commands within half a period, and over any stretch of time one a period, plus two. The limits on motion
-take commands as one period apart, as the robot's own controller does that interpolates between them.
+take commands as one period apart, as the robot's own controller does that interpolates between them. On simulated time
+those are periods of the simulated clock: where it is slow, not every tick commands; where it is fast, a command covers,
+and is limited by, all the time that has passed.
 """
 
 from __future__ import annotations
@@ -206,7 +208,8 @@ class Controller:
         """
         clocks, self._clocks = self._clocks, (now_ns, steady_s)
         if self.armed:
-            reason = self._reason_to_stop(clocks, now_ns, steady_s, measured, inference_busy_s)
+            robot_s = now_ns * 1e-9 if self.settings.sim_time else steady_s
+            reason = self._reason_to_stop(clocks, now_ns, robot_s, measured, inference_busy_s)
             if reason is not None:
                 self.disarm(reason)
             if reason is StopReason.tracking_error and self._hold is not None and measured is not None:
@@ -231,24 +234,24 @@ class Controller:
         self,
         clocks: tuple[int, float] | None,
         now_ns: int,
-        steady_s: float,
+        robot_s: float,
         measured: Setpoint | None,
         inference_busy_s: float,
     ) -> StopReason | None:
         settings = self.settings
-        if clocks is not None and self._has_jumped(clocks, now_ns, steady_s):
+        if clocks is not None and self._has_jumped(clocks):
             return StopReason.clock_jump
         if settings.deadman_timeout_s > 0.0 and not self._holds_deadman():
             return StopReason.deadman_lost
         if measured is not None or self._measured_s is None:
-            self._measured_s = steady_s
+            self._measured_s = robot_s
         if not (measured is None or is_usable(measured)):
             return StopReason.bad_measurement
         if measured is not None and self._leads(measured):
             return StopReason.tracking_error
         if self._is_stale(now_ns):  # before the next: a robot that is gone takes its state with it, in the same tick
             return StopReason.stale_input
-        if steady_s - self._measured_s > settings.max_input_age_s:
+        if robot_s - self._measured_s > settings.max_input_age_s:
             return StopReason.bad_measurement
         if inference_busy_s > settings.max_inference_s:
             return StopReason.late_inference
@@ -261,8 +264,9 @@ class Controller:
         silent_s = -math.inf if self._clocks is None else self._clocks[1] - self._deadman_s
         return self._deadman and silent_s <= self.settings.deadman_timeout_s
 
-    def _has_jumped(self, clocks: tuple[int, float], now_ns: int, steady_s: float) -> bool:
-        ros_s, passed_s = (now_ns - clocks[0]) * 1e-9, steady_s - clocks[1]
+    def _has_jumped(self, before: tuple[int, float]) -> bool:
+        assert self._clocks is not None
+        ros_s, passed_s = (self._clocks[0] - before[0]) * 1e-9, self._clocks[1] - before[1]
         if self.settings.sim_time:  # it may run at any speed or stand still
             return not 0.0 <= ros_s <= self.settings.max_clock_jump_s
         return abs(ros_s - passed_s) > self.settings.max_clock_jump_s
@@ -290,26 +294,30 @@ class Controller:
         if steady_s < earliest_s:
             self.interventions[RATE] += 1
             return Decision()
-        target = self._target(now_ns)
+        if self.settings.sim_time and now_ns < self._plan_ns + round((1.0 - EARLY) * period_s * 1e9):
+            return Decision()  # the simulation is slow
+        target, covered_s = self._target(now_ns)
         assert self.motion is not None
-        self.motion, stages = limit_motion(target, self.motion, self._limits, period_s)
+        dt_s = max(period_s, covered_s) if self.settings.sim_time else period_s
+        self.motion, stages = limit_motion(target, self.motion, self._limits, dt_s)
         self.interventions.update(name for name, changed in zip(STAGES, stages, strict=True) if changed)
         self._due_s = max(self._due_s, steady_s - EARLY * period_s) + period_s
         self._last_command_s, self._sent = steady_s, True
         return Decision(self.motion.setpoint)
 
-    def _target(self, now_ns: int) -> Setpoint:
-        """Where the plan wants the robot after one more period.
+    def _target(self, now_ns: int) -> tuple[Setpoint, float]:
+        """Where the plan wants the robot after one more period, and how much of the plan's time that takes, s.
 
         The plan is read in steps of exactly one period while the ticks come about as often, so that a late wake-up is
         not passed on to the robot as a jerk. What a longer stall has missed is not made up for; a /clock that moves on
-        in steps longer than a period is no stall.
+        in steps longer than a period is no stall, and its steps are the plan's.
         """
         assert self.motion is not None
         assert self._goal is not None
         period_ns = round(self.settings.period_s * 1e9)
         next_ns = self._plan_ns + period_ns
-        end_ns = next_ns if -EARLY * period_ns <= now_ns - next_ns <= LATE * period_ns else now_ns
+        late = EARLY if self.settings.sim_time else LATE
+        end_ns = next_ns if -EARLY * period_ns <= now_ns - next_ns <= late * period_ns else now_ns
         missed_ns = self._plan_ns if self.settings.sim_time else end_ns - period_ns
         begin_ns = min(max(self._plan_ns, missed_ns), end_ns)
         self._plan_ns = end_ns
@@ -319,4 +327,4 @@ class Controller:
         for step, start_ns, stop_ns in self.timeline.between(begin_ns, end_ns):
             whole_ns = step.end_ns - (step.begin_ns if self._spec.is_delta else start_ns)
             self._goal = advance(self._goal, step.action, self._spec, (stop_ns - start_ns) / whole_ns)
-        return self._goal
+        return self._goal, (end_ns - begin_ns) * 1e-9

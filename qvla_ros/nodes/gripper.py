@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.nodes import qos
 
 GOAL_CHANGE = 0.05  # opening fraction; an action's goal takes effect once, and each new one cancels the last
+RETRY_S = 0.5  # until a goal that was refused is sent again
+WARN_EVERY_S = 10.0
 
 
 class GripperOutput(Protocol):
@@ -47,13 +50,17 @@ class PositionGripper:
 class ActionGripper:
     """control_msgs/ParallelGripperCommand: a goal whenever the opening has changed by more than GOAL_CHANGE.
 
-    Goals are not waited for: the arm does not stop for the gripper. `joint`: its name in the command.
+    Goals are not waited for: the arm does not stop for the gripper. A server that is not there, or refuses, is told in
+    the log, and the goal is sent again. `joint`: its name in the command.
     """
 
     def __init__(self, node: Node, name: str, joint: str, closed: float, opened: float) -> None:
         self._action = _parallel_gripper_command()
         self._joint, self._closed, self._opened = joint, closed, opened
         self._last: float | None = None
+        self._refused_s = float("-inf")
+        self._logger = node.get_logger()
+        self._name = name
         self._client: Any = ActionClient(node, self._action, name)
 
     def begin(self) -> None:
@@ -61,16 +68,30 @@ class ActionGripper:
         self._last = None
 
     def send(self, opening: float) -> None:
-        moved = self._last is None or abs(opening - self._last) > GOAL_CHANGE
-        if moved and self._client.server_is_ready():  # not there yet: the same opening is tried at the next command
-            goal = self._action.Goal()
-            goal.command.name = [self._joint] if self._joint else []
-            goal.command.position = [self._closed + opening * (self._opened - self._closed)]
-            self._client.send_goal_async(goal)
-            self._last = opening
+        if self._last is not None and abs(opening - self._last) <= GOAL_CHANGE:
+            return
+        if time.monotonic() < self._refused_s + RETRY_S:
+            return
+        if not self._client.server_is_ready():  # not there yet: the same opening is tried at the next command
+            self._warn("is not there: check gripper_topic and the gripper's controller")
+            return
+        goal = self._action.Goal()
+        goal.command.name = [self._joint] if self._joint else []
+        goal.command.position = [self._closed + opening * (self._opened - self._closed)]
+        self._last = opening
+        self._client.send_goal_async(goal).add_done_callback(self._answered)
 
     def destroy(self) -> None:
         self._client.destroy()
+
+    def _answered(self, future: Any) -> None:
+        handle = future.result()
+        if handle is None or not handle.accepted:
+            self._last, self._refused_s = None, time.monotonic()
+            self._warn("refused a goal: check gripper_joint, gripper_min and gripper_max")
+
+    def _warn(self, what: str) -> None:
+        self._logger.warning(f"gripper: the action server {self._name} {what}", throttle_duration_sec=WARN_EVERY_S)
 
 
 def make_gripper(node: Node, parameters: Mapping[str, Any], actions: ActionSpec) -> GripperOutput | None:

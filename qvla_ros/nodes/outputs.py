@@ -52,6 +52,9 @@ def command_form(parameters: Mapping[str, Any], actions: ActionSpec, period_s: f
     if moves_joints and (len(joints) != size or len(set(joints)) != size):
         fix = f"name the robot's joints in the order of the bundle's actions {list(actions.names)}"
         raise QvlaError("parameter joints", list(joints), f"{size} distinct names", fix)
+    moving = [name for index, name in enumerate(actions.names) if index != actions.gripper_index]
+    if moves_joints and set(joints) == set(moving) and list(joints) != moving:
+        raise QvlaError("parameter joints", list(joints), f"the bundle's order {moving}", "put them in this order")
     if stop_action == "auto":
         stop_action = "zero" if output == "twist" else "hold"
     if (stop_action, output == "twist") in (("zero", False), ("hold", True)):

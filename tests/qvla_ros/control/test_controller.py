@@ -156,6 +156,42 @@ def test_a_flushed_plan_is_not_driven_on_to_where_it_would_have_been(make_rig: A
     np.testing.assert_allclose(rig.commands[-1].linear, before, atol=0.5 * rig.period_s)
 
 
+@pytest.mark.parametrize("real_time_factor", [0.3, 0.5, 0.8, 1.0, 1.3, 2.0, 5.0])
+@pytest.mark.parametrize("clock_step_s", [0.001, 0.004])
+def test_a_twist_carries_as_far_as_the_plan_whatever_the_speed_of_the_simulation(
+    make_rig: Any, real_time_factor: float, clock_step_s: float
+) -> None:
+    rig = make_rig(sim_time=True)
+    rig.arm()
+    rig.plan()
+    went_m, velocity, sent_s, passed_s, velocities = 0.0, 0.0, 0.0, 0.0, []
+    while sent_s < rig.steps * rig.step_dt_s + 0.08:
+        passed_s += rig.period_s * real_time_factor
+        moved_s = clock_step_s * math.floor(passed_s / clock_step_s + 1e-9) - sent_s
+        went_m, sent_s = went_m + velocity * moved_s, sent_s + moved_s
+        if rig.tick(rig.period_s, moved_s).command is not None:
+            velocity = rig.controller.motion.linear_velocity[0]
+            velocities.append(velocity)
+    assert rig.stops == []
+    step_s = max(rig.period_s, rig.period_s * real_time_factor) + clock_step_s
+    assert went_m == pytest.approx(rig.steps * 0.05, abs=1.5 * step_s)  # m, at 1 m/s: one command more or less
+    at_work = [velocity for velocity in velocities if velocity > 0.0][:-2]
+    assert at_work
+    np.testing.assert_allclose(at_work, 1.0, rtol=0.5)
+    np.testing.assert_allclose(np.mean(at_work), 1.0, rtol=0.05)
+
+
+def test_a_simulation_that_stands_still_makes_no_measurement_old(make_rig: Any) -> None:
+    rig = make_rig(sim_time=True).moving()
+    rig.measured, rig.follows = None, False
+    for _ in range(200):
+        rig.tick(rig.period_s, 0.0)
+    assert rig.stops == []
+    for _ in range(60):
+        rig.tick()
+    assert rig.stops == [StopReason.bad_measurement]
+
+
 @pytest.mark.parametrize("clock_step_s", [0.003, 0.01, 0.017, 0.05])
 def test_a_simulated_clock_of_any_step_carries_out_the_whole_plan(make_rig: Any, clock_step_s: float) -> None:
     rig = make_rig(sim_time=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,7 @@ def test_the_stop_action_is_chosen_by_what_the_output_can_express(output: str, s
         ("end_effector_pose", {"output": "joint_trajectory", "joints": JOINTS}, "parameter output"),
         ("joint_position", {"output": "joint_trajectory"}, "parameter joints"),
         ("joint_position", {"output": "position_array", "joints": ["elbow", "elbow"]}, "parameter joints"),
+        ("joint_position", {"output": "joint_trajectory", "joints": ["b", "a"]}, "parameter joints: .* order"),
         ("end_effector_pose", {"output": "pose", "stop_action": "zero"}, "parameter stop_action"),
         ("delta_end_effector_pose", {"output": "twist", "stop_action": "hold"}, "parameter stop_action"),
         ("end_effector_pose", {"output": "twist"}, "parameter output: got twist; expected pose"),
@@ -141,3 +143,64 @@ def test_a_missing_action_definition_is_named_with_its_package(node: Node, monke
 
 def _joint_motion(positions: list[float]) -> MotionState:
     return MotionState(Setpoint(np.array(positions), None, 1.0), np.zeros(2), np.zeros(3))
+
+
+class Client:
+    """Stands in for an action client: control_msgs, whose action it would be of, comes with a ROS install only."""
+
+    def __init__(self) -> None:
+        self.ready, self.accepts = True, True
+        self.positions: list[float] = []
+
+    def server_is_ready(self) -> bool:
+        return self.ready
+
+    def send_goal_async(self, goal: Any) -> Any:
+        self.positions += goal.command.position
+        answer = SimpleNamespace(result=lambda: SimpleNamespace(accepted=self.accepts))
+        return SimpleNamespace(add_done_callback=lambda callback: callback(answer))
+
+
+@pytest.fixture
+def action_gripper(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Client, list[str]]:
+    """A gripper by action, 0 to 0.04 m, its client and the warnings it gave."""
+    from qvla_ros.nodes import gripper
+
+    client, warnings = Client(), []
+    goal = lambda: SimpleNamespace(command=SimpleNamespace())  # noqa: E731
+    monkeypatch.setattr(gripper, "_parallel_gripper_command", lambda: SimpleNamespace(Goal=goal))
+    monkeypatch.setattr(gripper, "ActionClient", lambda *_: client)
+    monkeypatch.setattr(gripper, "RETRY_S", 0.0)
+    logger = SimpleNamespace(warning=lambda text, **_: warnings.append(text))
+    node = SimpleNamespace(get_logger=lambda: logger)
+    return gripper.ActionGripper(node, "/hand", "finger", 0.0, 0.04), client, warnings
+
+
+def test_a_gripper_goal_is_sent_once_per_change(action_gripper: Any) -> None:
+    gripper, client, warnings = action_gripper
+    for opening in (1.0, 1.0, 0.98, 0.0, 0.0, 1.0):
+        gripper.send(opening)
+    assert client.positions == [0.04, 0.0, 0.04]
+    assert warnings == []
+
+
+def test_a_gripper_that_is_not_there_is_told_and_gets_its_goal_when_it_comes(action_gripper: Any) -> None:
+    gripper, client, warnings = action_gripper
+    client.ready = False
+    gripper.send(0.0)
+    assert client.positions == []
+    assert "/hand is not there" in warnings[0]
+    client.ready = True
+    gripper.send(0.0)
+    assert client.positions == [0.0]
+
+
+def test_a_refused_gripper_goal_is_told_and_sent_again(action_gripper: Any) -> None:
+    gripper, client, warnings = action_gripper
+    client.accepts = False
+    gripper.send(0.5)
+    assert "refused" in warnings[0]
+    client.accepts = True
+    gripper.send(0.5)
+    gripper.send(0.5)
+    assert client.positions == [0.02, 0.02]
