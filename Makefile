@@ -22,8 +22,8 @@ setup: $(STAMPS)/system $(STAMPS)/messages $(STAMPS)/checkout
 
 $(STAMPS)/system: environment/system_packages.sh
 	@environment/system_packages.sh $(PYTHON)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)) and \
-	  "Python is %d.%d; the simulator needs 3.10 or 3.11. Fix: make setup PYTHON=python3.11" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and \
+	  "Python is %d.%d; the pinned versions need 3.11. Fix: make setup PYTHON=python3.11" % sys.version_info[:2])'
 	@[ -x $(BIN)/python ] || { echo "Creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@mkdir -p $(STAMPS) && touch $@
 

@@ -12,6 +12,7 @@ A path given without a YAML file is read by the names that the policy node and L
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from qvla_offline.export.robot import LIBERO, RobotDescription
 from qvla_offline.fingerprint import combined_sha256
 
 from qvla_ros.bundle import CameraSpec
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, QvlaWarning
 from qvla_ros.preprocess import image_tensor, normalize_proprioception, prompt_ids
 
 
@@ -78,6 +79,10 @@ def policy_needs(checkpoint: Checkpoint, robot: RobotDescription) -> Needs:
         if present < needed or (key == "proprioception" and needed and present != needed):
             fix = "describe the robot that the policy was trained on with --robot_path"
             raise QvlaError(f"robot {key}", f"{present} entries", f"{needed}, as the checkpoint's config.json has", fix)
+    if robot is LIBERO and not checkpoint.unnorm_key.startswith("libero"):
+        found = f"statistics of {checkpoint.unnorm_key!r}, and no description of the robot: LIBERO's arm is assumed"
+        advice = "its cameras, units, frame and rate; describe the right one with --robot_path (config/robots/)"
+        warnings.warn(f"{found}, {advice}", QvlaWarning, stacklevel=2)
     cameras = robot.cameras[: decoding.num_images]
     return Needs(
         cameras=tuple(camera.name for camera in cameras),

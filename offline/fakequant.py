@@ -13,7 +13,7 @@ from qvla_offline.checkpoints.family import film_name, read_layout
 from qvla_offline.checkpoints.io import empty_policy
 from qvla_offline.checkpoints.stored import INDEX, main_tensors, safetensors_tensors, state_dict, write_safetensors
 from qvla_offline.checkpoints.targets import quantization_targets
-from qvla_offline.checkpoints.tensor_source import TensorSource, origin_of
+from qvla_offline.checkpoints.tensor_source import TensorSource, config_file, origin_of
 from qvla_offline.gates import Gates, match_layers, write_gates
 from qvla_offline.quantizers import QuantizationScheme, quantize_layer, released_rtn
 from safetensors import safe_open
@@ -72,7 +72,10 @@ def fake_quantize(
     rewritten = {*shards, *adapter, layout.film_file}
     with atomic_directory(target, "config.json") as directory:
         for file in sorted(p for p in source.rglob("*") if p.is_file() and p not in rewritten):
-            _copy(file, directory / file.relative_to(source))
+            if not any(part.startswith(".") for part in file.relative_to(source).parts):  # .git, .cache: other weights
+                _copy(file, directory / file.relative_to(source))
+        if not (directory / "config.json").is_file():
+            _copy(config_file(source), directory / "config.json")
         if origin.base != source and (origin.base / INDEX).is_file():
             _copy(origin.base / INDEX, directory / INDEX)
         for shard in shards:

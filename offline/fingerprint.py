@@ -10,7 +10,7 @@ from typing import Any
 
 from qvla_offline.checkpoints import lora
 from qvla_offline.checkpoints.stored import main_tensors
-from qvla_offline.checkpoints.tensor_source import ADAPTER_FOLDER, origin_of
+from qvla_offline.checkpoints.tensor_source import ADAPTER_FOLDER, config_file, origin_of
 
 from qvla_ros.bundle import sha256_of
 
@@ -26,6 +26,8 @@ def checkpoint_sha256(directory: str | Path) -> str:
     directory = Path(directory)
     base = origin_of(directory).base
     borrowed = [] if base == directory else sorted({stored.file for stored in main_tensors(base).values()})
+    if config_file(directory).parent != directory:
+        borrowed.append(config_file(directory))
     return combined_sha256([*_telling(directory), *_telling(directory / ADAPTER_FOLDER), *borrowed])
 
 

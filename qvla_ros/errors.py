@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The one exception, and the one warning, that a user is meant to read."""
 
 from __future__ import annotations
 
@@ -17,3 +17,7 @@ class QvlaError(Exception):
     def __reduce__(self) -> tuple[type[QvlaError], tuple[str, object, str, str]]:
         """As four arguments again on the other side of a process pool; an exception would send its message alone."""
         return QvlaError, (self.key, str(self.value), self.expected, self.fix)
+
+
+class QvlaWarning(UserWarning):
+    """Something was taken for granted that no file says: one sentence, with what to do if it is not so."""

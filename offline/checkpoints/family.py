@@ -9,6 +9,7 @@ not supported, and would be taken for OpenVLA.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,10 @@ import torch
 from qvla_offline.checkpoints import lora
 from qvla_offline.checkpoints.config import DecodingConfig, PolicyConfig, parse_config, stated_decoding
 from qvla_offline.checkpoints.stored import COMPLETE, StoredTensor, component_tensors
-from qvla_offline.checkpoints.tensor_source import ADAPTER_FOLDER, TensorSource, open_tensors
+from qvla_offline.checkpoints.tensor_source import ADAPTER_FOLDER, TensorSource, config_file, open_tensors
 
 from qvla_ros.bundle import DecoderKind
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, QvlaWarning
 from qvla_ros.strict_json import parse, read_json
 
 # (actions, proprioceptive numbers) of a robot -> the constants that openvla-oft has for it: LIBERO, ALOHA, BridgeData
@@ -53,9 +54,9 @@ class Layout:
 
     def open_tensors(self) -> TensorSource:
         """All tensors by the names of our model."""
-        tensors = open_tensors(self.directory, self.parts)
         if self.film_file is None:
-            return tensors
+            return open_tensors(self.directory, self.parts)
+        tensors = open_tensors(self.directory, self.parts, without=f"{FILM_PART}.")  # the FiLM file has those
         adapter = self.directory / ADAPTER_FOLDER
         has_adapter = (adapter / lora.CONFIG).is_file()
         scaling = lora.read_adapter_config(adapter).scaling if has_adapter else None
@@ -70,11 +71,12 @@ class Layout:
 
 def read_layout(directory: Path) -> Layout:
     """Recognise the family of a checkpoint directory. QvlaError names the part that is missing or there twice."""
-    data = read_json(directory / "config.json", COMPLETE)
+    file = config_file(directory)
+    data = read_json(file, COMPLETE)
     if not isinstance(data, dict):
-        raise QvlaError(str(directory / "config.json"), type(data).__name__, "a JSON object", COMPLETE)
+        raise QvlaError(str(file), type(data).__name__, "a JSON object", COMPLETE)
     stated = stated_decoding(data)
-    key = f"{directory / 'config.json'}: decoding.kind"
+    key = f"{file}: decoding.kind"
     kind = parse(DecoderKind, stated["kind"], key, COMPLETE) if "kind" in stated else _kind(directory, stated)
     parts = {part: _part_file(directory, part) for part in REQUIRED_PARTS[kind]}
     if "action_head" in parts and stated.get("proprio_dim", bool(_files(directory, "proprio_projector"))):
@@ -138,7 +140,13 @@ def _implied(directory: Path, kind: str, parts: Mapping[str, Path], stated: Mapp
     if missing:
         found = f"no {', '.join(missing)}, for {action_dim} actions and {proprio_dim} proprioceptive numbers"
         fix = 'add e.g. "decoding": {"chunk_length": 8, "num_images": 1, "normalization": "q99"} as it was trained'
-        raise QvlaError(f"{directory / 'config.json'}: decoding", found, ", ".join(_OF_A_ROBOT), fix)
+        raise QvlaError(f"{config_file(directory)}: decoding", found, ", ".join(_OF_A_ROBOT), fix)
+    taken = {key: robot[key] for key in _OF_A_ROBOT if key not in stated}
+    if taken:
+        what = ", ".join(f"{key} {value}" for key, value in taken.items())
+        text = f"{what}: taken from openvla-oft's constants for {action_dim} actions and {proprio_dim} numbers of state"
+        advice = f"if it was trained otherwise, say so under `decoding` in {config_file(directory)}"
+        warnings.warn(f"{text}; {advice}", QvlaWarning, stacklevel=2)
     return {**robot, "action_dim": action_dim, "proprio_dim": proprio_dim}
 
 
@@ -161,5 +169,10 @@ def _part_file(directory: Path, part: str) -> Path:
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "no such file"
         pattern = "action_decoder*.pt" if part == "action_decoder" else f"{part}--*_checkpoint.pt"
-        raise QvlaError(f"{directory}/{pattern}", names, f"exactly one {pattern}", COMPLETE)
+        fix = (
+            "copy it here: the one of the training step that the weights are of"
+            if not found
+            else ("keep the one of the training step that the weights are of, and move the others away")
+        )
+        raise QvlaError(f"{directory}/{pattern}", names, f"exactly one {pattern}", fix)
     return found[0]

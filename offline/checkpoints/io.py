@@ -20,7 +20,7 @@ from qvla_offline.checkpoints.family import read_layout
 from qvla_offline.checkpoints.model import VisionLanguageModel
 from qvla_offline.checkpoints.statistics import choose_statistics
 from qvla_offline.checkpoints.stored import COMPLETE
-from qvla_offline.checkpoints.tensor_source import TensorSource
+from qvla_offline.checkpoints.tensor_source import TensorSource, config_file
 from tokenizers import Tokenizer
 
 from qvla_ros.bundle import PromptSpec
@@ -80,7 +80,7 @@ def load_checkpoint(
     if not directory.is_dir():
         raise QvlaError("checkpoint", directory, "a checkpoint directory", "check the path")
     layout = read_layout(directory)
-    config, data = layout.config, _read_object(directory / "config.json")
+    config, data = layout.config, _read_object(config_file(directory))
     key, statistics = choose_statistics(directory, data.get("norm_stats"), unnorm_key, config.decoding, COMPLETE)
     if config.decoding.kind == "action_tokens":
         config = replace(config, decoding=replace(config.decoding, action_dim=len(statistics["action"]["min"])))

@@ -62,13 +62,16 @@ def read_adapter_config(directory: Path) -> AdapterConfig:
     return config
 
 
-def with_adapter(base: Mapping[str, StoredTensor], directory: Path) -> dict[str, StoredTensor]:
+def with_adapter(base: Mapping[str, StoredTensor], directory: Path, without: str = "") -> dict[str, StoredTensor]:
     """`base` with the adapter in `directory` merged; QvlaError for factors that fit no weight of `base`.
 
+    without: a prefix of modules whose factors are left out, if it is not empty.
     What comes out lies in the files of `base`, in its types, also where the adapter holds a layer's own weight.
     """
     config, stored = read_adapter_config(directory), safetensors_tensors(directory / WEIGHTS)
     adapter = {name.removeprefix(_PREFIX): part for name, part in stored.items()}
+    if without:
+        adapter = {name: part for name, part in adapter.items() if not name.startswith(without)}
     placed = {name: _in_place_of(base.get(_plain_name(name)), part) for name, part in adapter.items()}
     return merged({**base, **placed}, config.scaling)
 

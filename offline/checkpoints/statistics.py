@@ -6,9 +6,28 @@ from pathlib import Path
 from typing import Any
 
 from qvla_offline.checkpoints.config import DecodingConfig
+from qvla_offline.checkpoints.stored import COMPLETE
+from qvla_offline.checkpoints.tensor_source import config_file
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import parse, read_json
+
+
+def key_of_suite(directory: Path, suite: str) -> str | None:
+    """Which statistics an evaluation in a LIBERO suite wants: the suite's own, with or without `_no_noops`.
+
+    None where the one dataset that there is names no suite. QvlaError where none is the suite's, as upstream asserts.
+    """
+    file = directory / "dataset_statistics.json"
+    everything = read_json(file, COMPLETE) if file.is_file() else read_json(config_file(directory), COMPLETE)
+    if not file.is_file() and isinstance(everything, dict):
+        everything = everything.get("norm_stats")
+    keys = sorted(everything) if isinstance(everything, dict) else []
+    found = next((key for key in (suite, f"{suite}_no_noops") if key in keys), None)
+    if found is None and not (len(keys) == 1 and not keys[0].startswith("libero_")):
+        fix = "name the suite that it was trained on, or say which dataset with --unnorm_key"
+        raise QvlaError("task_suite_name", suite, f"one that {directory} has statistics of: {', '.join(keys)}", fix)
+    return found
 
 
 def choose_statistics(

@@ -66,10 +66,10 @@ class Origin:
     base: Path
     adapter: Path | None
 
-    def tensors(self) -> dict[str, StoredTensor]:
-        """The tensors by name, the adapter merged."""
+    def tensors(self, without: str = "") -> dict[str, StoredTensor]:
+        """The tensors by name, the adapter merged; without: see lora.with_adapter."""
         base = main_tensors(self.base)
-        return base if self.adapter is None else lora.with_adapter(base, self.adapter)
+        return base if self.adapter is None else lora.with_adapter(base, self.adapter, without)
 
 
 def origin_of(directory: Path) -> Origin:
@@ -88,9 +88,18 @@ def origin_of(directory: Path) -> Origin:
     return Origin(directory, None)
 
 
-def open_tensors(directory: Path, components: Mapping[str, Path]) -> TensorSource:
-    """All tensors of a checkpoint directory: its weights, and those in the file of each component: `component.name`."""
-    tensors = origin_of(directory).tensors()
+def config_file(directory: Path) -> Path:
+    """config.json; the base model's where the directory holds an adapter and, as training leaves it, no config.json."""
+    own = directory / "config.json"
+    return own if own.is_file() else origin_of(directory).base / own.name
+
+
+def open_tensors(directory: Path, components: Mapping[str, Path], without: str = "") -> TensorSource:
+    """All tensors of a checkpoint directory: its weights, and those in the file of each component: `component.name`.
+
+    without: a prefix of modules whose share of an adapter is left out, because another file has their weights.
+    """
+    tensors = origin_of(directory).tensors(without)
     for name, file in components.items():
         tensors |= component_tensors(file, name)
     return TensorSource(tensors)

@@ -13,7 +13,7 @@ HELP = "write the checkpoint with quantized and restored weights: same layout an
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pretrained_checkpoint", required=True, type=Path, help="checkpoint directory")
     parser.add_argument("--gates_path", required=True, type=Path, help="gates.json, or a released .json or .pt")
-    parser.add_argument("--out_dir", required=True, type=Path, help="directory to write; replaced if it exists")
+    parser.add_argument("--out_dir", required=True, type=Path, help="directory; replaced if it is an earlier result")
     parser.add_argument("--mode", default="scheme", help="scheme (default: what export stores) or released")
     parser.add_argument("--dtype", choices=["float32"], help="write the target weights so (default: as they are)")
     add_scheme_arguments(parser)

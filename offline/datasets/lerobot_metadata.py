@@ -107,4 +107,5 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
     return (json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip())
 
 
-_READERS = {"v3.0": (_episodes_v3, _tasks_v3), "v2.1": (_episodes_v2, _tasks_v2)}
+_V2 = (_episodes_v2, _tasks_v2)
+_READERS = {"v3.0": (_episodes_v3, _tasks_v3), "v2.1": _V2, "v2.0": _V2}  # they differ in statistics, unread here

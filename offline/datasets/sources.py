@@ -48,5 +48,6 @@ def find_source(path: Path) -> tuple[Path, LeRobotSource | BagSource] | None:
 
 def source_files(path: Path, root: Path) -> list[Path]:
     """Every file that a reading of `path` may depend on; root: the place that find_source found."""
-    files = [file for file in root.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    found = (file for file in root.rglob("*") if file.is_file())
+    files = [file for file in found if not any(part.startswith(".") for part in file.relative_to(root).parts)]
     return [*([path] if path != root else []), *(sorted(files) if root.is_dir() else [root])]

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,9 @@ from qvla_ros.cli.real_time_options import add_real_time_options, real_time_of, 
 from qvla_ros.cli.task_ids import task_ids_of
 from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.runner import Plan
+from qvla_ros.simulation import named_object
 from qvla_ros.simulation.real_time import RealTime
+from qvla_ros.simulation.specification import UNIVLA_MAX_STEPS
 
 HELP = "run bundles in LIBERO from the same initial states, one policy node a bundle, and print a paired table"
 
@@ -31,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pretrained_checkpoint", type=Path, help="instead of bundles: export this checkpoint ...")
     parser.add_argument("--gates_path", type=Path, help="... as it is and with these gates, and compare the two")
+    parser.add_argument("--unnorm_key", help="whose statistics the checkpoint is exported with (default: the suite's)")
+    parser.add_argument("--ensemble", action="store_true", help="UniVLA: averaged actions, not whole chunks")
     parser.add_argument(
         "--task_suite_name", default="libero_object", help="LIBERO suite; fake: no physics, to try the wiring"
     )
@@ -69,10 +73,19 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             video=not args.no_video,
             real_time=real_time_or_none(args),
+            max_steps=max_steps_of(bundles, args.task_suite_name),
         )
         lead = f"{', '.join(bundles)} on {plan.task_suite_name}, {plan.num_trials_per_task} episodes a task."
         evaluate(plan, args.out, "Evaluation", lead, shlex.join(["qvla", *sys.argv[1:]]))
     return 0
+
+
+def max_steps_of(bundles: Mapping[str, Path], suite: str) -> int:
+    """Step limit of an episode, 0 for the suite's: UniVLA's is longer, and who is compared with it gets as long."""
+    from qvla_ros.bundle import load_bundle
+
+    families = {load_bundle(path, verify_hashes=False).family for path in bundles.values()}
+    return UNIVLA_MAX_STEPS.get(suite, 0) if "univla" in families else 0
 
 
 def real_time_or_none(args: argparse.Namespace) -> RealTime | None:
@@ -121,6 +134,13 @@ def bundles_of(args: argparse.Namespace) -> Iterator[dict[str, Path]]:
     with tempfile.TemporaryDirectory(prefix="qvla_eval_") as folder:
         bundles = {"float": Path(folder) / "float"}
         export = ["export", "--pretrained_checkpoint", str(args.pretrained_checkpoint)]
+        if args.unnorm_key:
+            export += ["--unnorm_key", args.unnorm_key]
+        elif args.task_suite_name.startswith("libero_"):
+            scenes = named_object.SCENE_SUITE if args.task_suite_name == named_object.SUITE else args.task_suite_name
+            export += ["--task_suite_name", scenes]
+        if args.ensemble:
+            export.append("--ensemble")
         run_qvla([*export, "--out_dir", str(bundles["float"])])
         if args.gates_path:
             bundles["quantized"] = Path(folder) / "quantized"

@@ -10,11 +10,14 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, QvlaWarning
+
+_python_s_way = warnings.formatwarning
 
 EXIT_BAD_INPUT = 2
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -70,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"qvla {package_version()}")
         return 0
+    warnings.formatwarning = plain_warning
     try:
         return run_verb(arguments[0].replace("-", "_"), arguments[1:])
     except QvlaError as error:
@@ -127,6 +131,13 @@ def package_version() -> str:
     from qvla_ros import __version__
 
     return __version__
+
+
+def plain_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
+    """How a warning is shown: ours as a sentence, others as Python does, with their place in the code."""
+    if issubclass(category, QvlaWarning):
+        return f"warning: {message}\n"
+    return _python_s_way(message, category, *place, **more)
 
 
 def print_error(error: QvlaError) -> None:

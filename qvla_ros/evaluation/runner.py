@@ -44,7 +44,8 @@ class Plan:
 
     Episodes run from the official initial states init_state_offset .. init_state_offset + num_trials_per_task - 1 of
     each task, for every policy in turn. video: record the first episode of each policy. The suite "fake" has no
-    physics: it tries the wiring. real_time: what each start is run under; None: once, in lock-step.
+    physics: it tries the wiring. real_time: what each start is run under; None: once, in lock-step. max_steps: of an
+    episode; 0: the suite's.
     """
 
     bundles: Mapping[str, Path]
@@ -56,6 +57,7 @@ class Plan:
     seed: int
     video: bool
     real_time: RealTime | None = None
+    max_steps: int = 0
 
     def __post_init__(self) -> None:
         for name in self.bundles:
@@ -129,6 +131,7 @@ def bridge_arguments(plan: Plan, camera_size: int, out_dir: Path) -> list[str]:
         "seed": plan.seed,
         "simulator": "fake" if plan.task_suite_name == "fake" else "libero",
         "camera_size": camera_size,
+        "max_steps": plan.max_steps,
         "output_dir": str(out_dir.resolve()),
         "video_dir": str((out_dir / "video").resolve()) if plan.video else "",
         **({} if plan.real_time is None else plan.real_time.parameters()),

@@ -14,6 +14,9 @@ SUITE_TASK_COUNTS = {
     named_object.SUITE: 10 * named_object.OTHERS_A_SCENE,
 }
 
+# Step limits that UniVLA's own evaluation has, where they are not OpenVLA's (qvla_ros.simulation.libero).
+UNIVLA_MAX_STEPS = {"libero_spatial": 240, "libero_object": 300, "libero_goal": 320, "libero_10": 550, "libero_90": 420}
+
 CAMERA_NAMES = ("agentview", "wrist")
 JOINT_NAMES = tuple(f"joint{i}" for i in range(1, 8))  # radians
 FINGER_NAMES = ("finger_joint1", "finger_joint2")  # metres; one positive, the other negative

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.export.robot import LIBERO
 
 from qvla_ros.bundle import CameraSpec
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, QvlaWarning
 from qvla_ros.preprocess import image_tensor, prompt_ids
 
 TEMPLATE = "In: What action should the robot take to {instruction}?\nOut:"
@@ -112,3 +114,12 @@ def test_the_hash_changes_with_lines_and_with_pixels(tmp_path):
     second = calibration_sha256(path)
     write_lines(tmp_path, [record(text="other")])
     assert len({first, second, calibration_sha256(path)}) == 3
+
+
+def test_libero_s_arm_is_assumed_aloud_for_statistics_of_another_dataset(tmp_path, checkpoint):
+    path = write_lines(tmp_path, [record()])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_calibration(path, checkpoint)
+    with pytest.warns(QvlaWarning, match="'bridge_orig'.*--robot_path"):
+        read_calibration(path, replace(checkpoint, unnorm_key="bridge_orig"))

@@ -133,6 +133,16 @@ def test_every_family_keeps_its_files_and_is_read_back_with_its_targets_restored
     assert written == contents(source)
 
 
+def test_what_a_clone_keeps_for_itself_is_not_copied(tmp_path, checkpoint, gates):
+    source = shutil.copytree(checkpoint, tmp_path / "source")
+    hidden = source / ".git" / "lfs" / "objects"
+    hidden.mkdir(parents=True)
+    (hidden / "weights").write_text("of another model")
+    out = fake_quantize(source, gates, tmp_path / "out", SCHEME)
+    assert not (out / ".git").exists()
+    check_policy(source, out, gates)
+
+
 def test_the_file_of_film_keeps_its_names_and_types_and_its_factors_do_nothing(tmp_path):
     source = write_random_checkpoint(tmp_path / "source", "openvla_oft_film")
     [file] = source.glob("vision_backbone--*.pt")

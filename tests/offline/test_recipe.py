@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from qvla_offline.export.bundle import export_bundle
 from qvla_offline.fakequant import target_shapes
 from qvla_offline.gates import Pricing, read_gates, uniform
 from qvla_offline.quantizers import QuantizationScheme
-from qvla_offline.recipe import read_recipe, run_recipe
+from qvla_offline.recipe import ExportSection, GatesSection, Recipe, read_recipe, run_recipe
+from qvla_offline.sensitivity.run import Scoring
 from qvla_offline.sensitivity.store import read_sensitivity
 from safetensors.torch import load_file
 
@@ -62,6 +64,17 @@ def write_recipe(folder, name: str, **changes):
     path = folder / name
     path.write_text(yaml.safe_dump(recipe(**changes)))
     return path
+
+
+def test_the_example_names_every_key_that_a_recipe_may_have():
+    def keys(kind: type) -> set[str]:
+        return {each.name for each in fields(kind)}
+
+    example = yaml.safe_load((ROOT / "config" / "quantize" / "reference.yaml").read_text())
+    assert set(example) == keys(Recipe)
+    kinds = {"sensitivity": Scoring, "gates": GatesSection, "scheme": QuantizationScheme, "export": ExportSection}
+    for section, kind in kinds.items():
+        assert set(example[section]) == keys(kind), section
 
 
 def test_recipe_makes_a_bundle_within_its_budget_and_a_checkpoint_with_its_numbers(work, capsys):

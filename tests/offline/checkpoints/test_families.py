@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,8 +37,9 @@ from qvla_offline.checkpoints.save import Belongings, write_checkpoint
 from qvla_offline.checkpoints.stored import main_tensors
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.reference.tokenizer import padded_vocabulary
+from safetensors.torch import save_file
 
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, QvlaWarning
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,60 @@ def test_films_adapters_are_merged_with_half_their_product_unrounded(
     merged = ours["vision_backbone.featurizer.blocks.1.mlp.fc1.weight"].read()
     torch.testing.assert_close(merged, base + 0.5 * change)  # float32, where the file has float16
     assert (merged - base).abs().max() > 0.01
+
+
+def test_an_adapters_share_of_the_vits_that_films_file_holds_is_left_out(
+    directories: dict[str, Path], tmp_path: Path
+) -> None:
+    base = directories["openvla_oft_film"]
+    path = Path(shutil.copytree(base, tmp_path / "unmerged"))
+    for name in ("model.safetensors", "config.json"):
+        (path / name).unlink()
+    layers = {
+        "language_model.model.layers.0.mlp.up_proj": base_shape(base, "language_model.model.layers.0.mlp.up_proj"),
+        "vision_backbone.vision_backbone.featurizer.blocks.0.block.attn.qkv": (96, 32),
+    }
+    factors = {}
+    for layer, (rows, columns) in layers.items():
+        factors[f"base_model.model.{layer}.lora_A.weight"] = torch.ones(2, columns).half()
+        factors[f"base_model.model.{layer}.lora_B.weight"] = torch.ones(rows, 2).half()
+    adapter = path / "lora_adapter"
+    adapter.mkdir()
+    save_file(factors, adapter / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 1, "base_model_name_or_path": str(base)}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    whole, unmerged = load_checkpoint(base, lazily=True), load_checkpoint(path, lazily=True)
+    changed = {name for name in whole.tensors if not torch.equal(whole.tensors[name], unmerged.tensors[name].half())}
+    assert "language_model.model.layers.0.mlp.up_proj.weight" in changed
+    assert all(name.startswith(("language_model.", "vision_backbone.")) for name in changed)
+    assert not any(name.startswith("language_model.") for name in changed - {f"{next(iter(layers))}.weight"})
+
+
+def base_shape(directory: Path, layer: str) -> tuple[int, ...]:
+    return main_tensors(directory)[f"{layer}.weight"].shape
+
+
+def test_what_no_file_says_is_taken_from_the_released_robots_and_told(
+    directories: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.warns(QvlaWarning, match=r"chunk_length 8, num_images 2, normalization q99.*decoding"):
+        read_layout(directories["openvla_oft"])
+    path = Path(shutil.copytree(directories["openvla_oft"], tmp_path / "stated"))
+    config = json.loads((path / "config.json").read_text())
+    config["decoding"] = {"chunk_length": 8, "num_images": 1, "normalization": "q99"}
+    (path / "config.json").write_text(json.dumps(config))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_layout(path).config.decoding.num_images == 1
+
+
+def test_a_part_that_is_there_twice_is_to_be_chosen_by_its_step(copy: Callable[[str], Path]) -> None:
+    path = copy("univla")
+    (path / "action_decoder.pt").rename(path / "action_decoder-30000.pt")
+    shutil.copy(path / "action_decoder-30000.pt", path / "action_decoder-60000.pt")
+    with pytest.raises(QvlaError, match="training step") as caught:
+        read_layout(path)
+    assert "action_decoder-30000.pt, action_decoder-60000.pt" in str(caught.value)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 import torch
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import random_model, write_random_checkpoint
+from qvla_offline.checkpoints.statistics import key_of_suite
 from safetensors.torch import load_file, save_file
 
 from qvla_ros.errors import QvlaError
@@ -177,3 +178,25 @@ def test_components_are_never_unpickled(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(QvlaError):
         load_checkpoint(copy)
     assert not (tmp_path / "trapped").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "suite", "expected"),
+    [
+        (["libero_object_no_noops", "libero_10_no_noops"], "libero_10", "libero_10_no_noops"),
+        (["libero_goal", "libero_goal_no_noops"], "libero_goal", "libero_goal"),
+        (["mine"], "libero_goal", None),
+    ],
+)
+def test_the_statistics_of_a_suite_are_found_by_its_name(
+    tmp_path: Path, keys: list[str], suite: str, expected: str | None
+) -> None:
+    (tmp_path / "dataset_statistics.json").write_text(json.dumps({key: {} for key in keys}))
+    assert key_of_suite(tmp_path, suite) == expected
+
+
+@pytest.mark.parametrize("keys", [["libero_spatial_no_noops"], ["bridge_orig", "fractal"]])
+def test_a_checkpoint_of_another_suite_is_refused_with_those_that_it_has(tmp_path: Path, keys: list[str]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"norm_stats": {key: {} for key in keys}}))
+    with pytest.raises(QvlaError, match=keys[0]):
+        key_of_suite(tmp_path, "libero_object")

@@ -184,6 +184,8 @@ def test_weights_beside_lora_adapter_have_it_merged_and_without_them_its_base_is
     assert torch.equal(load_checkpoint(copy, lazily=True).tensors[layer], base)
     (copy / SINGLE_FILE).unlink()
     assert not torch.equal(load_checkpoint(copy, lazily=True).tensors[layer], base)
+    (copy / "config.json").unlink()  # training writes none beside an adapter that it has not merged
+    assert not torch.equal(load_checkpoint(copy, lazily=True).tensors[layer], base)
 
 
 def test_a_layers_own_weight_in_an_adapter_replaces_the_base(whole: Path, copy: Path) -> None:

@@ -37,8 +37,8 @@ def copy(dataset, tmp_path) -> Path:
     return Path(shutil.copytree(dataset, tmp_path / "copy"))
 
 
-def as_version_2(root: Path) -> None:
-    """Rewrite a v3.0 dataset in the layout of v2.1: a file an episode, JSON lines."""
+def as_version_2(root: Path, version: str) -> None:
+    """Rewrite a v3.0 dataset in the layout of v2.0 and v2.1: a file an episode, JSON lines."""
     rows = pq.read_table(root / "data/chunk-000/file-000.parquet")
     tasks = pq.read_table(root / "meta/tasks.parquet").to_pylist()
     episodes = pq.read_table(root / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
@@ -55,13 +55,13 @@ def as_version_2(root: Path) -> None:
     lines = {"tasks": tasks, "episodes": [{key: episode[key] for key in keys} for episode in episodes]}
     for name, content in lines.items():
         (root / f"meta/{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in content))
-    edit_json(root / "meta/info.json", lambda i: i.update(codebase_version="v2.1", chunks_size=2, data_path=path))
+    edit_json(root / "meta/info.json", lambda i: i.update(codebase_version=version, chunks_size=2, data_path=path))
 
 
-@pytest.mark.parametrize("version", ["v3.0", "v2.1"])
+@pytest.mark.parametrize("version", ["v3.0", "v2.1", "v2.0"])
 def test_frames_come_back_as_they_were_recorded(copy, demonstrations, version):
-    if version == "v2.1":
-        as_version_2(copy)
+    if version != "v3.0":
+        as_version_2(copy, version)
     observed = read(copy)
     recordings = [read_episode(episode_path(demonstrations, "libero_object", task, 0)) for task in (0, 1)]
     expected = [(episode, index) for episode in recordings for index in range(len(episode.image_steps))]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from qvla_ros.cli.eval import add_arguments, bundles_of, parse_bundles
+from qvla_ros.cli.eval import add_arguments, bundles_of, max_steps_of, parse_bundles
 from qvla_ros.cli.main import main
 from qvla_ros.errors import QvlaError
 
@@ -41,12 +42,41 @@ def test_the_released_form_exports_the_checkpoint_with_and_without_gates(monkeyp
     with bundles_of(parse("--pretrained_checkpoint", "D", "--gates_path", "G")) as bundles:
         folder = bundles["float"].parent
         assert folder.is_dir()
-    export = ["export", "--pretrained_checkpoint", "D"]
+    export = ["export", "--pretrained_checkpoint", "D", "--task_suite_name", "libero_object"]
     assert exported == [
         [*export, "--out_dir", str(folder / "float")],
         [*export, "--gates_path", "G", "--out_dir", str(folder / "quantized")],
     ]
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "passed_on"),
+    [
+        (["--unnorm_key", "mine"], ["--unnorm_key", "mine"]),
+        (["--task_suite_name", "libero_object_named"], ["--task_suite_name", "libero_object"]),
+        (["--task_suite_name", "fake"], []),
+        (["--task_suite_name", "libero_10", "--ensemble"], ["--task_suite_name", "libero_10", "--ensemble"]),
+    ],
+)
+def test_the_checkpoint_is_exported_with_the_statistics_of_the_suite(
+    given: list[str], passed_on: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported: list[list[str]] = []
+    monkeypatch.setattr("qvla_ros.cli.eval.run_qvla", lambda arguments: exported.append(list(arguments)))
+    with bundles_of(parse("--pretrained_checkpoint", "D", *given)) as bundles:
+        out = str(bundles["float"])
+    assert exported == [["export", "--pretrained_checkpoint", "D", *passed_on, "--out_dir", out]]
+
+
+def test_univla_and_who_is_compared_with_it_get_its_own_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("qvla_ros.bundle.load_bundle", lambda path, **_: SimpleNamespace(family=path.name))
+    oft, univla = Path("openvla-oft"), Path("univla")
+    assert max_steps_of({"a": oft}, "libero_10") == 0
+    assert max_steps_of({"a": oft, "b": univla}, "libero_10") == 550
+    assert max_steps_of({"b": univla}, "fake") == 0
 
 
 def test_the_released_log_directory_option_means_out() -> None:

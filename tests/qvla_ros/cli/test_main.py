@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from qvla_ros.cli import main as cli
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, QvlaWarning
 
 ROOT = Path(__file__).parents[3]
 
@@ -128,3 +128,8 @@ def test_a_missing_module_of_our_own_is_a_bug_and_shows_as_one(verb) -> None:
     verb(run)
     with pytest.raises(ModuleNotFoundError):
         cli.main(["try_it"])
+
+
+def test_our_warnings_are_a_sentence_and_others_keep_their_place() -> None:
+    assert cli.plain_warning("chunks of 8 are assumed", QvlaWarning, "a.py", 3) == "warning: chunks of 8 are assumed\n"
+    assert cli.plain_warning("rounding", RuntimeWarning, "a.py", 3, line="x").startswith("a.py:3: RuntimeWarning")
