@@ -37,7 +37,9 @@ WORKSTATION = {
     "gates": Verb("qvla_offline.cli.gates", "a bit budget becomes one bit-width per output channel"),
     "fakequant": Verb("qvla_offline.cli.fakequant", "a checkpoint with the quantization error in its weights"),
     "export": Verb("qvla_offline.cli.export", "checkpoint and gates become the bundle a robot runs"),
-    "build": Verb("qvla_offline.cli.build", "the bundle's graph becomes a TensorRT plan"),
+    "build": Verb(
+        "qvla_offline.cli.build", "the bundle's graph becomes a TensorRT plan (on a Jetson: there, no torch)"
+    ),
     "audit": Verb("qvla_offline.cli.audit", "bytes and precision of every layer of a graph or plan"),
     "reference": Verb("qvla_offline.cli.reference", "the bundled policy from nothing: record, train, evaluate"),
     "demonstrations": Verb("qvla_offline.cli.demonstrations", "record a scripted expert in LIBERO"),

@@ -21,6 +21,13 @@ CLOCK = "/clock"
 MAX_AGE_S = 1.0  # the policy node's default
 MAX_LEAD_S = 0.05  # a stamp in the future is a clock that is wrong
 _IGNORED = ("/rosout", "/parameter_events")
+_COMMAND_KINDS = {
+    "trajectory_msgs/msg/JointTrajectory",
+    "geometry_msgs/msg/TwistStamped",
+    "geometry_msgs/msg/PoseStamped",
+    "std_msgs/msg/Float64MultiArray",
+}
+_SHOWN = "/predicted_trajectory"  # for displays
 _INPUT_KINDS = {IMAGE, COMPRESSED_IMAGE, JOINTS, POSE, TEXT}
 
 
@@ -94,6 +101,7 @@ def graph_findings(graph: Graph, inputs: Sequence[Input], bundle: Bundle | None)
     """Policies, the topics that the bundle needs, the clock, and every pair that cannot hear each other."""
     yield from _policies(graph, bundle)
     yield from _unanswered(graph, inputs)
+    yield from _unheard(graph)
     for needed in inputs:
         yield _input(graph, needed)
     yield from _clock(graph)
@@ -129,6 +137,18 @@ def _unanswered(graph: Graph, inputs: Sequence[Input]) -> Iterator[Finding]:
         if waiting and not topic.publishers and name not in usual and set(topic.kinds) & _INPUT_KINDS:
             fix = "start what publishes it, or correct the remapping"
             yield problem(name, f"{', '.join(sorted(waiting))} waits for it, nobody publishes it", fix)
+
+
+def _unheard(graph: Graph) -> Iterator[Finding]:
+    """Commands of policies that no controller listens to."""
+    policies = set(policy_nodes(graph.topics))
+    for name, topic in sorted(graph.topics.items()):
+        commanding = {endpoint.node for endpoint in topic.publishers} & policies
+        if commanding and set(topic.kinds) & _COMMAND_KINDS and not topic.subscriptions and not name.endswith(_SHOWN):
+            fix = (
+                "start the controller, or correct output_topic and gripper_topic; in phase observe nobody is to listen"
+            )
+            yield warning(name, f"{', '.join(sorted(commanding))} commands on it, nobody listens", fix)
 
 
 def _input(graph: Graph, needed: Input) -> Finding:

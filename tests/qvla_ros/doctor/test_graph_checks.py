@@ -101,6 +101,18 @@ def test_a_remapped_input_is_looked_at_where_it_is(good, bundle):
     assert "1500 ms old" in found["/wrist/image"].text
 
 
+def test_commands_that_no_controller_hears_are_told(good, bundle):
+    twist = "geometry_msgs/msg/TwistStamped"
+    command, servo = Endpoint(POLICY, twist, True, False), Endpoint("/servo", twist, True, False)
+    shown = Endpoint(POLICY, "trajectory_msgs/msg/JointTrajectory", True, False)
+    topics = {**good.topics, "/arm/policy/predicted_trajectory": Topic((shown,), ())}
+    heard, unheard = Topic((command,), (servo,)), Topic((command,), ())
+    assert wrong(replace(good, topics={**topics, "/servo/twist": heard}), bundle) == {}
+    found = wrong(replace(good, topics={**topics, "/servo/twist": unheard}), bundle)
+    assert found.keys() == {"/servo/twist"}
+    assert "output_topic" in found["/servo/twist"].fix
+
+
 def test_a_topic_that_nobody_publishes_is_told_with_those_that_might_be_meant(good, bundle):
     camera = Endpoint("/camera", IMAGE, False, False)
     graph = changed(changed(good, WRIST, []), "/camera/color/image_raw", [camera])
