@@ -157,7 +157,7 @@ def limit_motion(
         stages[..., 2:] |= changed
         limited, wanted = replace(limited, quaternion_xyzw=quaternion), replace(wanted, quaternion_xyzw=unit)
     if target.gripper is not None:
-        gripper = np.clip(target.gripper, 0.0, 1.0)
+        gripper = _within(target.gripper, 0.0, 1.0)
         stages[..., 1] |= gripper != target.gripper
         limited = replace(limited, gripper=float(gripper) if np.ndim(gripper) == 0 else gripper)
     return MotionState(limited, velocity, angular_velocity, wanted), stages
@@ -206,22 +206,22 @@ def _limit_linear(
     change = _below(limits.max_linear_acceleration * dt_s, rounding)
     planned_change = _below(change, 6.0 * rounding)
 
-    goal = np.clip(target, limits.linear_low, limits.linear_high)
+    goal = _within(target, limits.linear_low, limits.linear_high)
     direct = (goal - position) / dt_s
     expected = position if previous is None else previous
     jumped = np.abs(goal - expected) > _above(np.minimum(step_speed, top_speed), rounding) * dt_s
     behind = np.where(jumped & (previous is not None), goal, expected) - position
     wanted = _preferred(direct, behind, np.abs(behind), planned_change, dt_s)
 
-    stepped = np.clip(wanted, -step_speed, step_speed)
-    speedy = np.clip(stepped, -top_speed, top_speed)
+    stepped = _within(wanted, -step_speed, step_speed)
+    speedy = _within(stepped, -top_speed, top_speed)
     low, high = np.minimum(limits.linear_low, position), np.maximum(limits.linear_high, position)
     room_below = braking_speed(position - low, planned_change, dt_s)
     room_above = braking_speed(high - position, planned_change, dt_s)
-    braked = np.clip(speedy, -room_below, room_above)
-    chosen = np.clip(braked, velocity - change, velocity + change)
+    braked = _within(speedy, -room_below, room_above)
+    chosen = _within(braked, velocity - change, velocity + change)
 
-    moved = np.clip(np.where(chosen == direct, goal, position + chosen * dt_s), low, high)
+    moved = _within(np.where(chosen == direct, goal, position + chosen * dt_s), low, high)
     stages = (
         goal != target,
         np.abs(wanted) > _above(step_speed, rounding),
@@ -265,6 +265,11 @@ def _limit_angular(
         > NEGLIGIBLE * change + 8.0 * rounding,
     )
     return moved, rotation.between(start, moved) / dt_s, np.concatenate(stages, axis=-1)
+
+
+def _within(values: Array | float, low: Array | float, high: Array | float) -> Array:
+    """np.clip, several times as fast for so few numbers."""
+    return np.minimum(np.maximum(values, low), high)
 
 
 def _below(limit: Array | float, rounding: Array | float) -> Array:

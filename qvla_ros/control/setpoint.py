@@ -56,7 +56,7 @@ class MotionSpec:
 
     def split(self, action: Array) -> tuple[Array, Array | None, float | None]:
         """An action [A] -> translation or joints [n] (m, rad), rotation vector [3] (rad) of poses, gripper."""
-        moving = action if self.gripper_index is None else np.delete(action, self.gripper_index)
+        moving = action if self.gripper_index is None else action[np.arange(len(action)) != self.gripper_index]
         gripper = None if self.gripper_index is None else float(action[self.gripper_index])
         if not self.is_pose:
             return self.linear_scale * moving, None, gripper

@@ -134,7 +134,9 @@ class DiagnosticsPublisher:
         self._node, self._snapshot, self._max_input_age_s = node, snapshot, max_input_age_s
         self._before: Snapshot | None = None
         # Absolute, as everywhere in ROS: one topic collects the diagnostics of a whole robot.
-        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.COMMAND)
+        self._publisher = node.create_publisher(
+            DiagnosticArray, "/diagnostics", qos.COMMAND, event_callbacks=qos.NO_PUBLISHER_EVENTS
+        )
         node.create_timer(PERIOD_S, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _on_tick(self) -> None:

@@ -73,7 +73,7 @@ class PlanDisplay:
         self._node, self._spec, self._frame = node, spec, frame
         self._joints, self._step_dt_s = tuple(joints), step_dt_s
         kind, topic = (Path, "~/predicted_path") if spec.is_pose else (JointTrajectory, "~/predicted_trajectory")
-        self._publisher: Any = node.create_publisher(kind, topic, qos.COMMAND)
+        self._publisher: Any = node.create_publisher(kind, topic, qos.COMMAND, event_callbacks=qos.NO_PUBLISHER_EVENTS)
 
     @property
     def wanted(self) -> bool:

@@ -161,8 +161,10 @@ class ObservationInputs:
     # What is subscribed to.
 
     def _subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None], profile: Any = qos.SENSOR) -> str:
-        options, profile = qos.overridable(), qos.own(profile)
-        subscription = self._node.create_subscription(kind, topic, callback, profile, qos_overriding_options=options)
+        options, events = qos.overridable(), qos.NO_SUBSCRIPTION_EVENTS if profile is qos.SENSOR else None
+        subscription = self._node.create_subscription(
+            kind, topic, callback, qos.own(profile), qos_overriding_options=options, event_callbacks=events
+        )
         self._subscriptions.append(subscription)
         return subscription.topic_name
 

@@ -82,7 +82,11 @@ class PolicyNode(ReportingLifecycleNode):
             self._policy.warm_up()
         if self._chunks is None:
             self._chunks = self.create_lifecycle_publisher(
-                ActionChunk, "~/action_chunk", qos.own(qos.COMMAND), qos_overriding_options=qos.overridable()
+                ActionChunk,
+                "~/action_chunk",
+                qos.own(qos.COMMAND),
+                qos_overriding_options=qos.overridable(),
+                event_callbacks=qos.NO_PUBLISHER_EVENTS,
             )
         self.get_logger().info(
             f"bundle {bundle.bundle_id} ({bundle.directory}), engine {self._policy.engine.name}, "

@@ -7,6 +7,11 @@ import copy
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+
 
 def _profile(reliability: ReliabilityPolicy, durability: DurabilityPolicy) -> QoSProfile:
     # Depth 1 everywhere: an older image, command or state is worth nothing once there is a newer one.
@@ -19,6 +24,11 @@ SENSOR = _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE)
 COMMAND = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE)
 # The last instruction and the last status are also for who comes later.
 LATCHED = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
+
+# By default rclpy waits for two events more on every topic, to log that somebody's QoS or type does not fit, and goes
+# through them all before each message that it takes. Images are waited for, and `qvla doctor` tells such pairs.
+NO_PUBLISHER_EVENTS = PublisherEventCallbacks(use_default_callbacks=False)
+NO_SUBSCRIPTION_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
 
 
 def own(profile: QoSProfile) -> QoSProfile:

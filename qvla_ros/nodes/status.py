@@ -45,7 +45,9 @@ class StatusPublisher:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._publisher = node.create_publisher(PolicyStatus, "~/status", qos.LATCHED)
+        self._publisher = node.create_publisher(
+            PolicyStatus, "~/status", qos.LATCHED, event_callbacks=qos.NO_PUBLISHER_EVENTS
+        )
         self._news: tuple[Any, ...] = ()
         self._warned, self._warned_stop = "", ("", 0)
         self._published_s = float("-inf")

@@ -42,6 +42,25 @@ def test_slerp_takes_the_short_way_at_constant_speed(seed: int, fraction: float)
         assert (found * expected.inv()).magnitude() < 1e-9
 
 
+@given(SEEDS, st.floats(-300, 1))
+def test_one_rotation_is_to_the_last_bit_what_it_is_among_many(seed: int, exponent: float) -> None:
+    start, end = random_quaternions(seed), random_quaternions(seed + 1)
+    vectors = np.random.default_rng(seed).uniform(-1.0, 1.0, (20, 3)) * 10.0**exponent
+    vectors[0], vectors[1, 0] = 0.0, np.nan
+    for function, arguments in (
+        (rotation.length, (start,)),
+        (rotation.length, (vectors,)),
+        (rotation.multiply, (start, end)),
+        (rotation.from_rotation_vector, (vectors,)),
+        (rotation.to_rotation_vector, (start,)),
+        (rotation.between, (start, end)),
+        (rotation.turn, (start, vectors)),
+    ):
+        many = function(*arguments)
+        for index, row in enumerate(many):
+            np.testing.assert_array_equal(function(*(argument[index] for argument in arguments)), row, strict=True)
+
+
 def test_no_turn_is_no_turn() -> None:
     assert rotation.between(rotation.IDENTITY, -rotation.IDENTITY).tolist() == [0.0, 0.0, 0.0]
     assert rotation.from_rotation_vector(np.zeros(3)).tolist() == rotation.IDENTITY.tolist()
