@@ -35,9 +35,9 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
-def engine_options(text: str, key: str = "--engine_options") -> dict[str, Any]:
-    """The options of a backend in `text`, a JSON object; else QvlaError, which names `key`."""
-    fix = f"""{key} '{{"threads": 2}}'"""
+def engine_options(text: str, key: str = "--engine_options", sign: str = " ") -> dict[str, Any]:
+    """The options of a backend in `text`, a JSON object; else QvlaError. key, sign: how they are given, for the error."""
+    fix = f"""{key}{sign}'{{"threads": 2}}'"""
     try:
         options = json.loads(text)
     except ValueError as error:

@@ -72,7 +72,7 @@ class PolicyNode(ReportingLifecycleNode):
         if not self.settings["bundle"]:
             raise QvlaError("parameter bundle", "nothing", "the directory of a bundle", "-p bundle:=DIR")
         started_s = time.monotonic()
-        options = engine_options(self.settings["engine_options"], "parameter engine_options")
+        options = engine_options(self.settings["engine_options"], "-p engine_options", ":=")
         self._policy = load_policy(self.settings["bundle"], self.settings["backend"], **options)
         bundle = self._policy.bundle
         if self.settings["output"] != "none":
