@@ -36,7 +36,7 @@ class Engine(Protocol):
 
 
 def engine_options(text: str, key: str = "--engine_options", sign: str = " ") -> dict[str, Any]:
-    """The options of a backend in `text`, a JSON object; else QvlaError. key, sign: how they are given, for the error."""
+    """The options of a backend in `text`, a JSON object; else QvlaError. key, sign: how they are given, to tell so."""
     fix = f"""{key}{sign}'{{"threads": 2}}'"""
     try:
         options = json.loads(text)
