@@ -35,7 +35,7 @@ from qvla_ros.nodes.episode_log import EpisodeLog
 from qvla_ros.nodes.libero_episode import LiberoEpisode, LostInEpisode, RealTimeEpisode
 from qvla_ros.nodes.parameters import declare_parameters
 from qvla_ros.nodes.policy_link import PolicyLink, PolicyLost
-from qvla_ros.nodes.process import Interrupted, run_node
+from qvla_ros.nodes.process import Interrupted, run_node, spin_once
 from qvla_ros.nodes.simulated_clock import SimulatedClock
 from qvla_ros.simulation.faults import parse_faults
 from qvla_ros.simulation.libero import LiberoTask
@@ -154,7 +154,7 @@ class LiberoBridge:
     def _wait(self, duration_s: float) -> None:
         if self._clock is not None:
             self._clock.publish()
-        self._executor.spin_once(duration_s)
+        spin_once(self._executor, duration_s)
 
 
 def _outcome(episode: LiberoEpisode, duration_s: float) -> dict[str, Any]:

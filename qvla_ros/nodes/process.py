@@ -9,7 +9,7 @@ from types import FrameType
 from typing import NoReturn
 
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -28,7 +28,11 @@ class Interrupted(BaseException):
         super().__init__(signal.Signals(signal_number).name)
 
 
+_received: list[int] = []  # signals, until an orderly end is under way
+
+
 def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
+    _received.append(signal_number)
     raise Interrupted(signal_number)
 
 
@@ -42,6 +46,7 @@ def run_node(main: Callable[[], int], args: list[str] | None = None) -> int:
     except RuntimeError as error:  # RCLError, whose class is private to rclpy
         print(f"error: {error}. Fix: write --ros-args -p NAME:=VALUE -r FROM:=TO", file=sys.stderr, flush=True)
         return EXIT_BAD_INPUT
+    _received.clear()
     previous = {number: signal.signal(number, _interrupt) for number in STOP_SIGNALS}
     try:
         return main()
@@ -62,12 +67,29 @@ def spin(node: Node) -> NoReturn:
     executor.add_node(node)
     try:
         while True:
-            executor.spin_once(timeout_sec=SPIN_PERIOD_S)
+            spin_once(executor, SPIN_PERIOD_S)
     finally:
         executor.remove_node(node)
 
 
+def spin_once(executor: Executor, timeout_s: float) -> None:
+    """Serve one callback, or wait for it; a signal leaves this as Interrupted.
+
+    A signal's handler may run in the midst of rclpy's C++, from where its Interrupted comes out as another exception
+    (RuntimeError: unable to convert call argument), or not at all; so what was received is looked at as well.
+    """
+    try:
+        executor.spin_once(timeout_sec=timeout_s)
+    except Exception as error:
+        if _received:
+            raise Interrupted(_received[-1]) from error
+        raise
+    if _received:
+        raise Interrupted(_received[-1])
+
+
 def ignore_signals() -> None:
     """From here on an orderly end is under way: a second signal must not cut it short."""
+    _received.clear()
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
