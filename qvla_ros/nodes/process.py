@@ -29,11 +29,14 @@ class Interrupted(BaseException):
 
 
 _received: list[int] = []  # signals, until an orderly end is under way
+_spinning = False
 
 
-def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
+def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+    """Raise at once, but not in the midst of a callback: see spin_once. A second signal does not wait."""
     _received.append(signal_number)
-    raise Interrupted(signal_number)
+    if not _spinning or len(_received) > 1:
+        raise Interrupted(signal_number)
 
 
 def run_node(main: Callable[[], int], args: list[str] | None = None) -> int:
@@ -73,17 +76,17 @@ def spin(node: Node) -> NoReturn:
 
 
 def spin_once(executor: Executor, timeout_s: float) -> None:
-    """Serve one callback, or wait for it; a signal leaves this as Interrupted.
+    """Serve one callback, or wait for it; a signal leaves this as Interrupted, when the callback is over.
 
-    A signal's handler may run in the midst of rclpy's C++, from where its Interrupted comes out as another exception
-    (RuntimeError: unable to convert call argument), or not at all; so what was received is looked at as well.
+    Raised in its midst, the exception could leave a lock held for ever (threading.Condition takes its own in Python),
+    and from within rclpy's C++ it would come out as another one.
     """
+    global _spinning
+    _spinning = True
     try:
         executor.spin_once(timeout_sec=timeout_s)
-    except Exception as error:
-        if _received:
-            raise Interrupted(_received[-1]) from error
-        raise
+    finally:
+        _spinning = False
     if _received:
         raise Interrupted(_received[-1])
 
