@@ -7,8 +7,8 @@ layers into DIR, runs `qvla sensitivity` (both methods), `gates`, `fakequant` an
 own, and prints wall time, CPU time and peak memory of every step; then what a decoder layer adds (the difference
 between the two checkpoints over the difference in layers) and, plainly extrapolated along that line, 32 layers. Nothing
 is measured at 32 layers here, unless you ask for it with --layers 32: that takes 15 GB for the checkpoint, as much
-again for the fake-quantized one while it is there, and one to three hours on a CPU. --size tiny goes through the motions
-in a minute. The last line is one JSON object.
+again for the fake-quantized one while it is there, and one to three hours on a CPU. --size tiny goes through the
+motions in a minute. The last line is one JSON object.
 """
 
 from __future__ import annotations
