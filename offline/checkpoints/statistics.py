@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def key_of_suite(directory: Path, suite: str) -> str | None:
     if not file.is_file() and isinstance(everything, dict):
         everything = everything.get("norm_stats")
     keys = sorted(everything) if isinstance(everything, dict) else []
-    found = next((key for key in (suite, f"{suite}_no_noops") if key in keys), None)
+    found = _key_called(suite, keys)
     if found is None and not (len(keys) == 1 and not keys[0].startswith("libero_")):
         fix = "name the suite that it was trained on, or say which dataset with --unnorm_key"
         raise QvlaError("task_suite_name", suite, f"one that {directory} has statistics of: {', '.join(keys)}", fix)
@@ -51,7 +52,7 @@ def choose_statistics(
         if len(everything) != 1:
             raise QvlaError("unnorm_key", "none", f"one of {keys}", "say which dataset with --unnorm_key")
         unnorm_key = next(iter(everything))
-    found = next((key for key in (unnorm_key, f"{unnorm_key}_no_noops") if key in everything), None)
+    found = _key_called(unnorm_key, everything)
     if found is None:
         raise QvlaError("unnorm_key", unnorm_key, f"one of {keys}", "say which dataset with --unnorm_key")
     entries = everything[found] if isinstance(everything[found], dict) else {}
@@ -61,6 +62,11 @@ def choose_statistics(
     for part, length in lengths.items():
         _check_levels(entries.get(part), length, decoding.normalization, f"{file}: {found}.{part}", fix)
     return found, everything[found]
+
+
+def _key_called(name: str, keys: Collection[str]) -> str | None:
+    """The dataset of that name, or that of a LIBERO suite without idle steps; None if there is neither."""
+    return next((key for key in (name, f"{name}_no_noops") if key in keys), None)
 
 
 def _check_levels(entry: object, length: int | None, normalization: str, key: str, fix: str) -> None:
