@@ -16,6 +16,7 @@ from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.checkpoints.tensor_source import TensorSource, config_file, origin_of
 from qvla_offline.gates import Gates, match_layers, write_gates
 from qvla_offline.quantizers import QuantizationScheme, quantize_layer, released_rtn
+from qvla_offline.visible_files import visible_files
 from safetensors import safe_open
 from torch import Tensor
 
@@ -71,8 +72,8 @@ def fake_quantize(
     adapter = [] if origin.adapter is None else [origin.adapter / name for name in (lora.CONFIG, lora.WEIGHTS)]
     rewritten = {*shards, *adapter, layout.film_file}
     with atomic_directory(target, "config.json") as directory:
-        for file in sorted(p for p in source.rglob("*") if p.is_file() and p not in rewritten):
-            if not any(part.startswith(".") for part in file.relative_to(source).parts):  # .git, .cache: other weights
+        for file in visible_files(source):
+            if file not in rewritten:
                 _copy(file, directory / file.relative_to(source))
         if not (directory / "config.json").is_file():
             _copy(config_file(source), directory / "config.json")

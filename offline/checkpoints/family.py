@@ -169,10 +169,8 @@ def _part_file(directory: Path, part: str) -> Path:
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "no such file"
         pattern = "action_decoder*.pt" if part == "action_decoder" else f"{part}--*_checkpoint.pt"
-        fix = (
-            "copy it here: the one of the training step that the weights are of"
-            if not found
-            else ("keep the one of the training step that the weights are of, and move the others away")
-        )
+        fix = "copy it here: the one of the training step that the weights are of"
+        if found:
+            fix = "keep the one of the training step that the weights are of, and move the others away"
         raise QvlaError(f"{directory}/{pattern}", names, f"exactly one {pattern}", fix)
     return found[0]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qvla_offline.datasets.lerobot_layout import INFO
+from qvla_offline.visible_files import visible_files
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.recording.source import BagSource, read_description
@@ -48,6 +49,4 @@ def find_source(path: Path) -> tuple[Path, LeRobotSource | BagSource] | None:
 
 def source_files(path: Path, root: Path) -> list[Path]:
     """Every file that a reading of `path` may depend on; root: the place that find_source found."""
-    found = (file for file in root.rglob("*") if file.is_file())
-    files = [file for file in found if not any(part.startswith(".") for part in file.relative_to(root).parts)]
-    return [*([path] if path != root else []), *(sorted(files) if root.is_dir() else [root])]
+    return [*([path] if path != root else []), *(visible_files(root) if root.is_dir() else [root])]
