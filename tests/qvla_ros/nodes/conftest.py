@@ -124,18 +124,34 @@ class Robot:
     def spin(self, seconds: float = 0.02) -> None:
         self._executor.spin_once(timeout_sec=seconds)
 
-    def wait(self, condition: Callable[[], Any], what: str) -> Any:
-        return wait_for(condition, lambda: f"{what}; statuses {[s.reason for s in self.statuses]}", self.spin)
+    def wait(self, condition: Callable[[], Any], what: str, step: Callable[[], None] | None = None) -> Any:
+        told = lambda: f"{what}; statuses {[status.reason for status in self.statuses]}"  # noqa: E731
+        return wait_for(condition, told, step or self.spin)
 
     def wait_until_active(self) -> None:
         publishers = (*self.images.values(), self.joints, self.pose, self.instruction)
         self.wait(lambda: all(p.get_subscription_count() > 0 for p in publishers), "subscriptions")
 
-    def wait_for_reason(self, *words: str) -> PolicyStatus:
+    def wait_for_reason(self, *words: str, step: Callable[[], None] | None = None) -> PolicyStatus:
         def found() -> PolicyStatus | None:
             return next((s for s in self.statuses if all(word in s.reason for word in words)), None)
 
-        return self.wait(found, f"a status with {words}")
+        return self.wait(found, f"a status with {words}", step)
+
+    def publish_until_reason(self, *words: str, **options: Any) -> PolicyStatus:
+        """Publish such observations until a status says all `words`, and ten more; that status.
+
+        However many it takes: that the node's subscriptions are known here does not mean that it knows the publishers.
+        """
+
+        def publish_again() -> None:
+            self.publish(**options)
+            self.spin()
+
+        status = self.wait_for_reason(*words, step=publish_again)
+        for _ in range(10):
+            publish_again()
+        return status
 
     def tell(self, instruction: str) -> None:
         self.instruction.publish(String(data=instruction))

@@ -88,10 +88,8 @@ def test_a_wrong_encoding_is_refused_by_name_and_mended_by_the_right_one(policy:
     policy(backend="zero")
     robot.wait_until_active()
     robot.tell("pick up the milk")
-    for _ in range(10):
-        robot.publish(encoding="32FC1")
-        robot.spin()
-    status = robot.wait_for_reason("/x/camera/agentview/image_raw", "'32FC1'", "rgb8", "Fix:")
+    words = ("/x/camera/agentview/image_raw", "'32FC1'", "rgb8", "Fix:")
+    status = robot.publish_until_reason(*words, encoding="32FC1")
     assert status.state == PolicyStatus.WAITING
     assert robot.chunks == []
     assert robot.ask().horizon == 4
@@ -100,10 +98,7 @@ def test_a_wrong_encoding_is_refused_by_name_and_mended_by_the_right_one(policy:
 def test_without_an_instruction_it_waits_and_says_for_what(policy: Callable, robot: Robot) -> None:
     policy(backend="zero")
     robot.wait_until_active()
-    for _ in range(10):
-        robot.publish()
-        robot.spin()
-    status = robot.wait_for_reason("no instruction received yet on /x/instruction", "transient local")
+    status = robot.publish_until_reason("no instruction received yet on /x/instruction", "transient local")
     assert status.state == PolicyStatus.WAITING
     assert robot.chunks == []
     robot.tell("pick up the milk")
@@ -125,10 +120,7 @@ def test_an_incomplete_robot_gets_a_reason_and_no_chunk(
     policy(backend="zero")
     robot.wait_until_active()
     robot.tell("pick up the milk")
-    for _ in range(10):
-        robot.publish(**options)
-        robot.spin()
-    assert robot.wait_for_reason(*words).state == PolicyStatus.WAITING
+    assert robot.publish_until_reason(*words, **options).state == PolicyStatus.WAITING
     assert robot.chunks == []
 
 
@@ -136,10 +128,7 @@ def test_simulated_time_without_a_clock_is_pointed_out(policy: Callable, robot: 
     policy(backend="zero", use_sim_time=True)
     robot.wait_until_active()
     robot.tell("pick up the milk")
-    for _ in range(10):
-        robot.publish()
-        robot.spin()
-    robot.wait_for_reason("in the future", "check use_sim_time")
+    robot.publish_until_reason("in the future", "check use_sim_time")
     assert robot.chunks == []
 
 
