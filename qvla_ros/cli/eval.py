@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.runner import Plan
 from qvla_ros.simulation import named_object
 from qvla_ros.simulation.real_time import RealTime
-from qvla_ros.simulation.specification import UNIVLA_MAX_STEPS
 
 HELP = "run bundles in LIBERO from the same initial states, one policy node a bundle, and print a paired table"
 
@@ -73,19 +72,10 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             video=not args.no_video,
             real_time=real_time_or_none(args),
-            max_steps=max_steps_of(bundles, args.task_suite_name),
         )
         lead = f"{', '.join(bundles)} on {plan.task_suite_name}, {plan.num_trials_per_task} episodes a task."
         evaluate(plan, args.out, "Evaluation", lead, shlex.join(["qvla", *sys.argv[1:]]))
     return 0
-
-
-def max_steps_of(bundles: Mapping[str, Path], suite: str) -> int:
-    """Step limit of an episode, 0 for the suite's: UniVLA's is longer, and who is compared with it gets as long."""
-    from qvla_ros.bundle import load_bundle
-
-    families = {load_bundle(path, verify_hashes=False).family for path in bundles.values()}
-    return UNIVLA_MAX_STEPS.get(suite, 0) if "univla" in families else 0
 
 
 def real_time_or_none(args: argparse.Namespace) -> RealTime | None:
@@ -113,9 +103,8 @@ def evaluate(plan: Plan, out_dir: Path, title: str, lead: str, command: str, ana
 
     loaded = {name: load_bundle(directory) for name, directory in plan.bundles.items()}
     analysis = None if analysis_path is None else read_analysis(analysis_path)
-    camera_size = runner.camera_size(loaded.values())
     with EpisodeDisplay(plan.episode_count) as display:
-        episodes = runner.run(plan, camera_size, out_dir, display)
+        episodes = runner.run(plan, loaded, out_dir, display)
     print_table(episodes, loaded)
     write_results(out_dir / "results.json", plan, loaded, episodes)
     write_report(out_dir / "report.html", title, lead, episodes, loaded, analysis, command)

@@ -73,7 +73,7 @@ def run_missing(args: argparse.Namespace) -> None:
     with atomic_file(args.out / "sweep.json") as temporary:
         temporary.write_text(json.dumps(description(args, loaded), indent=1) + "\n", encoding="utf-8")
     with EpisodeDisplay(plan.episode_count) as display:
-        runner.run(plan, runner.camera_size(loaded.values()), args.out, display)
+        runner.run(plan, loaded, args.out, display)
 
 
 def description(args: argparse.Namespace, bundles: Mapping[str, Bundle]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.episodes import Episode, parse_episode
 from qvla_ros.evaluation.processes import Child, private_ros_environment, start, stop, stopped_at_the_end
 from qvla_ros.simulation.real_time import RealTime
-from qvla_ros.simulation.specification import CONTROL_PERIOD_S
+from qvla_ros.simulation.specification import CONTROL_PERIOD_S, UNIVLA_MAX_STEPS
 
 # A bridge that loses a policy says so itself, in words of the episode; it is given this long to do it.
 BRIDGE_LAST_WORD_S = 20.0
@@ -44,8 +44,7 @@ class Plan:
 
     Episodes run from the official initial states init_state_offset .. init_state_offset + num_trials_per_task - 1 of
     each task, for every policy in turn. video: record the first episode of each policy. The suite "fake" has no
-    physics: it tries the wiring. real_time: what each start is run under; None: once, in lock-step. max_steps: of an
-    episode; 0: the suite's.
+    physics: it tries the wiring. real_time: what each start is run under; None: once, in lock-step.
     """
 
     bundles: Mapping[str, Path]
@@ -57,7 +56,6 @@ class Plan:
     seed: int
     video: bool
     real_time: RealTime | None = None
-    max_steps: int = 0
 
     def __post_init__(self) -> None:
         for name in self.bundles:
@@ -84,20 +82,27 @@ def camera_size(bundles: Iterable[Bundle]) -> int:
     return sizes.pop()
 
 
-def run(plan: Plan, camera_size: int, out_dir: Path, on_event: Callable[[Event], None]) -> list[Episode]:
+def max_steps(bundles: Iterable[Bundle], suite: str) -> int:
+    """Step limit of an episode, 0 for the suite's: UniVLA's is longer, and who is compared with it gets as long."""
+    return UNIVLA_MAX_STEPS.get(suite, 0) if "univla" in {bundle.family for bundle in bundles} else 0
+
+
+def run(plan: Plan, bundles: Mapping[str, Bundle], out_dir: Path, on_event: Callable[[Event], None]) -> list[Episode]:
     """Start the nodes, pass every event of the bridge to `on_event`, return the episodes once the bridge has ended.
 
+    bundles: the plan's, loaded: how large their images are and how long their episodes may take is written there.
     Logs go to out_dir/log, finished episodes to out_dir/episodes.jsonl: running it again goes on after the last one.
     QvlaError when a policy or the bridge ends early, with the reason it gave. The children have ended when this returns
     or raises.
     """
+    bridge_words = bridge_arguments(plan, bundles, out_dir)  # bundles that do not go together: before anything starts
     log_dir = out_dir / "log"
     log_dir.mkdir(parents=True, exist_ok=True)
     children: list[Child] = []
     with private_ros_environment(log_dir) as environment, stopped_at_the_end(children):
         for name, directory in plan.bundles.items():
             children.append(start(f"policy_{name}", policy_arguments(plan, name, directory), environment, log_dir))
-        bridge = start("bridge", bridge_arguments(plan, camera_size, out_dir), environment, log_dir, pipe_stdout=True)
+        bridge = start("bridge", bridge_words, environment, log_dir, pipe_stdout=True)
         policies = children.copy()
         children.append(bridge)
         episodes = []
@@ -120,7 +125,7 @@ def policy_arguments(plan: Plan, name: str, directory: Path) -> list[str]:
     return ["-m", "qvla_ros.nodes.policy", *ros_arguments(parameters), "--remap", f"__ns:=/{name}"]
 
 
-def bridge_arguments(plan: Plan, camera_size: int, out_dir: Path) -> list[str]:
+def bridge_arguments(plan: Plan, bundles: Mapping[str, Bundle], out_dir: Path) -> list[str]:
     """Arguments of the Python that runs the LIBERO bridge for all policies of the plan."""
     parameters = {
         "policies": list(plan.bundles),
@@ -130,8 +135,8 @@ def bridge_arguments(plan: Plan, camera_size: int, out_dir: Path) -> list[str]:
         "init_state_offset": plan.init_state_offset,
         "seed": plan.seed,
         "simulator": "fake" if plan.task_suite_name == "fake" else "libero",
-        "camera_size": camera_size,
-        "max_steps": plan.max_steps,
+        "camera_size": camera_size(bundles.values()),
+        "max_steps": max_steps(bundles.values(), plan.task_suite_name),
         "output_dir": str(out_dir.resolve()),
         "video_dir": str((out_dir / "video").resolve()) if plan.video else "",
         **({} if plan.real_time is None else plan.real_time.parameters()),

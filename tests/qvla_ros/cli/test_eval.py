@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from qvla_ros.cli.eval import add_arguments, bundles_of, max_steps_of, parse_bundles
+from qvla_ros.cli.eval import add_arguments, bundles_of, parse_bundles
 from qvla_ros.cli.main import main
 from qvla_ros.errors import QvlaError
 
@@ -67,16 +66,6 @@ def test_the_checkpoint_is_exported_with_the_statistics_of_the_suite(
     with bundles_of(parse("--pretrained_checkpoint", "D", *given)) as bundles:
         out = str(bundles["float"])
     assert exported == [["export", "--pretrained_checkpoint", "D", *passed_on, "--out_dir", out]]
-
-
-def test_univla_and_who_is_compared_with_it_get_its_own_steps(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("qvla_ros.bundle.load_bundle", lambda path, **_: SimpleNamespace(family=path.name))
-    oft, univla = Path("openvla-oft"), Path("univla")
-    assert max_steps_of({"a": oft}, "libero_10") == 0
-    assert max_steps_of({"a": oft, "b": univla}, "libero_10") == 550
-    assert max_steps_of({"b": univla}, "fake") == 0
 
 
 def test_the_released_log_directory_option_means_out() -> None:

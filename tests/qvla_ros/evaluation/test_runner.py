@@ -10,6 +10,8 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -37,6 +39,11 @@ EPISODE = {
 }
 
 
+def bundle(family: str = "openvla-oft", height: int = 256) -> Any:
+    """What the runner reads of a bundle."""
+    return SimpleNamespace(family=family, cameras=[SimpleNamespace(height=height, width=256)])
+
+
 @pytest.fixture
 def plan(tmp_path: Path) -> runner.Plan:
     return runner.Plan(
@@ -62,7 +69,7 @@ def run_with(monkeypatch: pytest.MonkeyPatch, plan: runner.Plan, tmp_path: Path)
         monkeypatch.setattr(runner, "bridge_arguments", lambda *_: ["-c", textwrap.dedent(bridge)])
         monkeypatch.setattr(runner, "BRIDGE_LAST_WORD_S", last_word_s)
         try:
-            return runner.run(plan, 256, tmp_path, lambda event: None)
+            return runner.run(plan, {"float": bundle()}, tmp_path, lambda event: None)
         finally:
             if pid_file.exists():
                 assert not is_running(int(pid_file.read_text()))
@@ -170,6 +177,19 @@ def test_a_bundle_name_that_cannot_be_a_namespace_is_refused(plan: runner.Plan, 
         runner.Plan(**{**vars(plan), "bundles": {name: Path(".")}})
 
 
+def test_univla_and_who_is_compared_with_it_get_its_own_steps() -> None:
+    assert runner.max_steps([bundle()], "libero_10") == 0
+    assert runner.max_steps([bundle(), bundle("univla")], "libero_10") == 550
+    assert runner.max_steps([bundle("univla")], "fake") == 0
+
+
+def test_bundles_for_other_cameras_are_refused_before_anything_starts(plan: runner.Plan, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(QvlaError, match=r"camera sizes of the bundles: got \[224, 256\]"):
+        runner.run(plan, {"float": bundle(height=224)}, out, lambda event: None)
+    assert not out.exists()
+
+
 def test_parameters_are_written_as_yaml() -> None:
     assert runner.ros_arguments({"tasks": [0, 1], "video": "", "fast": True, "names": ["a"]}) == [
         *("--ros-args", "-p", "tasks:=[0, 1]", "-p", 'video:=""', "-p", "fast:=true", "-p", 'names:=["a"]')
@@ -184,6 +204,6 @@ def test_in_real_time_policies_follow_simulated_time_and_every_condition_counts(
     assert (plan.episode_count, sweep.episode_count) == (1, 12)
     assert "use_sim_time:=true" in runner.policy_arguments(sweep, "float", tmp_path)
     assert not any("use_sim_time" in argument for argument in runner.policy_arguments(plan, "float", tmp_path))
-    arguments = runner.bridge_arguments(sweep, 256, tmp_path)
+    arguments = runner.bridge_arguments(sweep, {"float": bundle()}, tmp_path)
     assert {'timing:="real_time"', "latencies_s:=[0.0, 0.1]", 'handovers:=["skip", "wait"]'} < set(arguments)
-    assert not any("timing" in argument for argument in runner.bridge_arguments(plan, 256, tmp_path))
+    assert not any("timing" in argument for argument in runner.bridge_arguments(plan, {"float": bundle()}, tmp_path))
