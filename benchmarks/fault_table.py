@@ -24,10 +24,9 @@ from qvla_offline.export.bundle import export_bundle
 from rclpy.context import Context
 
 from qvla_ros.evaluation.processes import private_ros_environment
-from qvla_ros.nodes.fault_drill import Outcome, pose_faults, twist_faults
+from qvla_ros.nodes.fault_cases import joint_faults, pose_faults, twist_faults
+from qvla_ros.nodes.fault_drill import Outcome
 from qvla_ros.resources import share_path
-
-PERIOD_MS = 10.0
 
 
 def main() -> None:
@@ -40,15 +39,15 @@ def main() -> None:
         bundle = Path(args.bundle or export_bundle(share_path("reference_policy"), None, Path(scratch) / "bundle"))
         context = Context()
         rclpy.init(context=context, domain_id=int(environment["ROS_DOMAIN_ID"]))
-        outcomes: dict[str, list[Outcome]] = {}
+        outcomes: dict[tuple[str, str], list[Outcome]] = {}
         for number in range(args.rounds):
-            for faults in (pose_faults, twist_faults):
+            for faults in (pose_faults, twist_faults, joint_faults):
                 for outcome in faults(context, bundle, environment, Path(scratch)):
                     print(f"round {number + 1}: {outcome.fault}: {outcome.stop_reason or 'commands end'}", flush=True)
-                    outcomes.setdefault(outcome.fault, []).append(outcome)
+                    outcomes.setdefault((outcome.output, outcome.fault), []).append(outcome)
         rclpy.try_shutdown(context=context)
-    print("| fault | limit | stop reason | command | stop sent after, ms | ticks | robot's last command, ms |")
-    print("|---|---|---|---|---|---|---|")
+    print("| output | fault | limit | stop reason | command | stop sent after, ms | ticks | robot's last command, ms |")
+    print("|---|---|---|---|---|---|---|---|")
     for rounds in outcomes.values():
         print(row(rounds))
     print(json.dumps([asdict(outcome) for rounds in outcomes.values() for outcome in rounds]))
@@ -57,16 +56,17 @@ def main() -> None:
 def row(rounds: Iterable[Outcome]) -> str:
     """One line of the table: the worst of what happened, every word of it the same in all rounds or told as it was."""
     rounds = list(rounds)
+    first = f"{rounds[0].output} | {rounds[0].fault}"
     words = [
         " / ".join(dict.fromkeys(getattr(o, name) for o in rounds)) for name in ("limit", "stop_reason", "command")
     ]
     last_ms = 1e3 * max(outcome.last_command_s for outcome in rounds)
     late = sum(outcome.commands_after for outcome in rounds)
     if not rounds[0].stop_reason:  # killed: nobody is left to measure
-        return f"| {rounds[0].fault} | {words[0]} | | commands end | | | {last_ms:.0f} |"
+        return f"| {first} | {words[0]} | | commands end | | | {last_ms:.0f} |"
     delay_ms, ticks = 1e3 * max(o.delay_s for o in rounds), max(o.delay_ticks for o in rounds)
     command = words[2] + (f", then {late} more" if late else "")
-    return f"| {rounds[0].fault} | {words[0]} | {words[1]} | {command} | {delay_ms:.1f} | {ticks} | {last_ms:.0f} |"
+    return f"| {first} | {words[0]} | {words[1]} | {command} | {delay_ms:.1f} | {ticks} | {last_ms:.0f} |"
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, String
+from trajectory_msgs.msg import JointTrajectory
 
 from qvla_ros.bundle import Bundle, load_bundle
 from qvla_ros.control import rotation
@@ -31,7 +32,7 @@ from qvla_ros.nodes.chunk_message import stamp_message, stamp_ns
 from qvla_ros.nodes.observation_messages import image_message
 from qvla_ros.observation import joint_names
 
-COMMANDS = {"pose": PoseStamped, "twist": TwistStamped}
+COMMANDS = {"pose": PoseStamped, "twist": TwistStamped, "joint_trajectory": JointTrajectory}
 INSTRUCTION = "pick up the milk"
 LONGEST_STEP_S = 0.1  # a twist is obeyed for no longer than this
 
@@ -50,9 +51,9 @@ class Quirks:
 
 @dataclass(frozen=True)
 class Command:
-    """A command, its stamp (node time), and when it arrived, monotonic seconds.
+    """A command, its stamp (node time; 0: at once, as joint trajectories are), and when it arrived, monotonic seconds.
 
-    numbers: position and quaternion, or linear and angular velocity.
+    numbers: position and quaternion, linear and angular velocity, or joint positions.
     """
 
     arrived_s: float
@@ -63,20 +64,24 @@ class Command:
 class FakeRobot:
     """Serves the policy node `/<namespace>/policy` with what `bundle` needs, `rate_hz` times a second.
 
-    output: "pose" or "twist", as the policy node's. sim_time: it publishes /clock and stamps with it.
+    output: one of COMMANDS, as the policy node's; commanded joints are reported beside the bundle's. sim_time: it
+    publishes /clock and stamps with it.
     """
 
     def __init__(
         self, context: Context, bundle: Bundle, namespace: str, output: str, rate_hz: float, sim_time: bool = False
     ) -> None:
-        self.quirks = Quirks()
+        self.output, self.quirks = output, Quirks()
         self.commands: list[Command] = []
         self.statuses: list[PolicyStatus] = []
         self.node = Node("fake_robot", context=context, namespace=namespace)
         self._bundle, self._period_s, self._sim_time = bundle, 1.0 / rate_hz, sim_time
         self._position, self._quaternion = np.array([0.1, -0.2, 0.3]), rotation.IDENTITY.copy()
         names = () if bundle.proprioception is None else bundle.proprioception.names
-        self._joints = joint_names(names)
+        self._joints = dict.fromkeys(joint_names(names), 0.02)
+        if output == "joint_trajectory":
+            moving = [name for i, name in enumerate(bundle.actions.names) if i != bundle.actions.gripper_index]
+            self._joints |= dict.fromkeys(moving, 0.0)
         self._pixels = {c.name: np.full((c.height, c.width, 3), 90, np.uint8) for c in bundle.cameras}
         publisher = self.node.create_publisher
         self._images = {c.name: publisher(Image, f"camera/{c.name}/image_raw", qos.SENSOR) for c in bundle.cameras}
@@ -133,7 +138,8 @@ class FakeRobot:
                 self._publish(stamp_message(now_ns))
 
     def _publish(self, stamp: Any) -> None:
-        joints = JointState(name=list(self._joints), position=[0.02] * len(self._joints))
+        positions = self._joints  # replaced as a whole by the thread that listens
+        joints = JointState(name=list(positions), position=list(positions.values()))
         joints.header.stamp = stamp
         if self.quirks.nan_joints:
             joints.position[0] = float("nan")
@@ -150,9 +156,12 @@ class FakeRobot:
                 pixels = pixels[: len(pixels) // 2] if self.quirks.wrong_size else pixels
                 publisher.publish(image_message(name, pixels, stamp))
 
-    def _on_command(self, message: PoseStamped | TwistStamped) -> None:
+    def _on_command(self, message: PoseStamped | TwistStamped | JointTrajectory) -> None:
         now_s = time.monotonic()
-        if isinstance(message, PoseStamped):
+        if isinstance(message, JointTrajectory):
+            numbers = np.array(message.points[-1].positions)
+            self._joints = {**self._joints, **dict(zip(message.joint_names, numbers.tolist(), strict=True))}
+        elif isinstance(message, PoseStamped):
             place, turn = message.pose.position, message.pose.orientation
             self._position = np.array([place.x, place.y, place.z])
             self._quaternion = np.array([turn.x, turn.y, turn.z, turn.w])

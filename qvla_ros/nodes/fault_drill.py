@@ -1,4 +1,4 @@
-"""What a policy node does about each fault: a real node process, a fake robot, one fault after the other.
+"""What a policy node does about a fault: a real node process, a fake robot, and what can be done to them.
 
 The node's own clock judges it: `~/status` says after how many ticks of the control thread, and how many milliseconds,
 the stop command went out. What the robot sees is recorded too: which command was the last, and that none came after it.
@@ -7,9 +7,8 @@ the stop command went out. What the robot sees is recorded too: which command wa
 from __future__ import annotations
 
 import json
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +25,7 @@ from std_srvs.srv import SetBool, Trigger
 from qvla_ros.bundle import load_bundle
 from qvla_ros.evaluation.processes import Child, start, stopped_at_the_end
 from qvla_ros.nodes.chunk_message import stamp_ns
-from qvla_ros.nodes.fake_robot import INSTRUCTION, FakeRobot
+from qvla_ros.nodes.fake_robot import Command, FakeRobot
 
 NAMESPACE = "x"
 PATIENCE_S = 60.0  # for what takes a second on an idle machine
@@ -59,12 +58,13 @@ PARAMETERS: Mapping[str, Any] = {
 class Outcome:
     """One line of the fault table.
 
-    limit: what must pass before it counts as a fault. stop_reason: as in PolicyStatus. command: what the robot was told
-    last: "hold", "zero twist", or "" for nothing. commands_after: how many came later, 0 as it must be. delay_ticks,
-    delay_s: from the limit to the stop command, by the node's clocks. last_command_s: from the injection to the last
-    command's arrival, robot's clock.
+    output: what the node commanded. limit: what must pass before it counts as a fault. stop_reason: as in PolicyStatus.
+    command: what the robot was told last: "hold", "zero twist", or "" for nothing. commands_after: how many came later,
+    0 as it must be. delay_ticks, delay_s: from the limit to the stop command, by the node's clocks. last_command_s:
+    from the injection to the last command's arrival, robot's clock.
     """
 
+    output: str
     fault: str
     limit: str
     stop_reason: str
@@ -97,7 +97,7 @@ class Drill:
             self.move()
             before, injected_s = len(self.robot.statuses), time.monotonic()
             inject()
-            status = _wait_for(partial(self._stopped_since, before), f"a stop after {fault}", self.describe)
+            status = wait_for(partial(self._stopped_since, before), f"a stop after {fault}", self.describe)
             time.sleep(SETTLE_S)
             mend()
             if status.stop_reason == stop_reason:
@@ -152,7 +152,8 @@ class Drill:
         seen, last_s = len(self.robot.commands), self.robot.commands[-1].arrived_s - killed_s
         time.sleep(SETTLE_S)
         after = len(self.robot.commands) - seen
-        return Outcome("policy killed (SIGKILL)", "the robot's own timeout", "", "", after, 0, 0.0, last_s)
+        limit = "the robot's own timeout"
+        return Outcome(self.robot.output, "policy killed (SIGKILL)", limit, "", "", after, 0, 0.0, last_s)
 
     def describe(self) -> str:
         """For error messages: the last status, and what the node said last."""
@@ -172,23 +173,30 @@ class Drill:
             last = self.robot.statuses[-1] if self.robot.statuses else None
             return last is not None and last.armed and len(self.robot.commands) >= seen + MOVING_COMMANDS
 
-        _wait_for(moving, "the robot to move", self.describe)
+        wait_for(moving, "the robot to move", self.describe)
 
     def _stopped_since(self, before: int) -> PolicyStatus | None:
         found = (s for s in self.robot.statuses[before:] if s.stop_reason and not s.armed)
         return next(found, None)
 
     def _outcome(self, fault: str, limit: str, status: PolicyStatus, injected_s: float) -> Outcome:
-        commands, stop_ns = self.robot.commands, stamp_ns(status.stop_stamp)
-        told = [index for index, command in enumerate(commands) if command.stamp_ns == stop_ns]
+        commands = self.robot.commands
+        told = _stop_command(commands, stamp_ns(status.stop_stamp))
         name, after = "", 0
-        if told:
-            last, before = commands[told[-1]].numbers, commands[told[-1] - 1].numbers
-            after = len(commands) - 1 - told[-1]
+        if told is not None:
+            last, before = commands[told].numbers, commands[told - 1].numbers
+            after = len(commands) - 1 - told
             name = "zero twist" if not last.any() else "hold" if np.array_equal(last, before) else "another setpoint"
-        last_s = self.robot.commands[-1].arrived_s - injected_s
         return Outcome(
-            fault, limit, status.stop_reason, name, after, status.stop_delay_ticks, status.stop_delay_s, last_s
+            output=self.robot.output,
+            fault=fault,
+            limit=limit,
+            stop_reason=status.stop_reason,
+            command=name,
+            commands_after=after,
+            delay_ticks=status.stop_delay_ticks,
+            delay_s=status.stop_delay_s,
+            last_command_s=commands[-1].arrived_s - injected_s,
         )
 
     def _transit(self, transition: int) -> None:
@@ -198,7 +206,7 @@ class Drill:
 
     def _ask(self, client: Any, request: Any) -> Any:
         """The answer; asked again when it gets lost, which happens while DDS connects."""
-        return _wait_for(lambda: self.robot.call(client, request, ANSWER_S), client.srv_name, self.describe)
+        return wait_for(lambda: self.robot.call(client, request, ANSWER_S), client.srv_name, self.describe)
 
 
 @contextmanager
@@ -234,64 +242,18 @@ def drill(
             robot.close()
 
 
-def nothing() -> None:
-    """To be mended by."""
+def _stop_command(commands: Sequence[Command], stop_ns: int) -> int | None:
+    """Index of the command stamped `stop_ns`; among commands without stamps, of the first that repeats the one before
+    and is not followed by another setpoint."""
+    if commands[-1].stamp_ns:
+        return next((index for index, command in enumerate(commands) if command.stamp_ns == stop_ns), None)
+    index = len(commands) - 1
+    while index > 0 and np.array_equal(commands[index].numbers, commands[index - 1].numbers):
+        index -= 1
+    return index + 1 if index + 1 < len(commands) else None
 
 
-def pose_faults(
-    context: Context, bundle_dir: Path, environment: Mapping[str, str], directory: Path
-) -> Iterator[Outcome]:
-    """All that can happen to a node that commands poses; the last fault ends it."""
-    age, inference = f"max_image_age_s = {LIMIT_S:g}", f"inference_timeout_s = {LIMIT_S:g}"
-    with drill(context, bundle_dir, environment, directory, output="pose") as d:
-        on, off = d.quirk, d.quirk
-        yield d.provoke("camera silent", age, "stale_input", on(cameras_silent=True), off(cameras_silent=False))
-        yield d.provoke("image of the wrong size", "arrival", "bad_input", on(wrong_size=True), off(wrong_size=False))
-        yield d.provoke("NaN in joint_states", "arrival", "bad_input", on(nan_joints=True), off(nan_joints=False))
-        yield d.provoke("NaN from the engine", "end of run", "inference_error", d.engine_fault("nan"), d.reactivate)
-        yield d.provoke("engine raises", "end of run", "inference_error", d.engine_fault("raise"), d.reactivate)
-        late = d.engine_fault(f"{1.5 * LIMIT_S}")
-        yield d.provoke("late inference", inference, "late_inference", late, d.reactivate)
-        yield d.provoke("~/cancel", "request", "cancelled", d.cancel, partial(d.robot.tell, INSTRUCTION))
-        yield d.provoke("~/arm false", "request", "disarmed", d.disarm, nothing)
-        yield d.provoke("deactivate", "request", "deactivated", d.deactivate, d.activate)
-        yield _killed_robot(d, bundle_dir, environment, directory, age)
-        yield d.provoke("SIGINT", "signal", "shutdown", d.signal(signal.SIGINT), nothing)
-
-
-def twist_faults(
-    context: Context, bundle_dir: Path, environment: Mapping[str, str], directory: Path
-) -> Iterator[Outcome]:
-    """The deadman and the clock, on a node that commands twists in simulated time; the last fault kills it."""
-    deadman, jump = f"deadman_timeout_s = {LIMIT_S:g}", f"max_clock_jump_s = {LIMIT_S:g}"
-    parameters: dict[str, Any] = {"output": "twist", "use_sim_time": True, "deadman": True}
-    with drill(context, bundle_dir, environment, directory, **parameters) as d:
-        held = d.quirk(deadman=True)
-        held()
-        yield d.provoke("deadman released", "arrival", "deadman_lost", d.quirk(deadman=False), held)
-        yield d.provoke("deadman silent", deadman, "deadman_lost", d.quirk(deadman=None), held)
-        yield d.provoke("clock jumps 10 s ahead", jump, "clock_jump", d.quirk(clock_jump_s=10.0), nothing)
-        yield d.provoke("clock jumps 10 s back", "at once", "clock_jump", d.quirk(clock_jump_s=0.0), nothing)
-        yield d.kill()
-
-
-def _killed_robot(d: Drill, bundle_dir: Path, environment: Mapping[str, str], directory: Path, limit: str) -> Outcome:
-    """SIGKILL to the process that streams; the drill's own robot only listens meanwhile."""
-    arguments = ["-m", "qvla_ros.nodes.fake_robot", "--bundle", str(bundle_dir), "--namespace", NAMESPACE]
-    streamer = start("fake_robot", arguments, environment, directory)
-    silent = d.quirk(all_silent=True)
-
-    def die() -> None:
-        streamer.process.kill()
-        silent()
-
-    with stopped_at_the_end([streamer]):
-        _wait_for(lambda: d.robot.node.count_publishers(f"/{NAMESPACE}/joint_states") > 1, "a second robot", d.describe)
-        silent()
-        return d.provoke("robot killed (SIGKILL)", limit, "stale_input", die, d.quirk(all_silent=False))
-
-
-def _wait_for(condition: Callable[[], Any], what: str, describe: Callable[[], str]) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, describe: Callable[[], str]) -> Any:
     """What `condition` gives once it is true."""
     deadline_s = time.monotonic() + PATIENCE_S
     while not (result := condition()):

@@ -12,7 +12,8 @@ import pytest
 import rclpy
 from rclpy.context import Context
 
-from qvla_ros.nodes.fault_drill import Outcome, pose_faults, twist_faults
+from qvla_ros.nodes.fault_cases import joint_faults, pose_faults, twist_faults
+from qvla_ros.nodes.fault_drill import Outcome
 
 EXPECTED_STOPS = {
     "camera silent": ("stale_input", "hold"),
@@ -45,7 +46,7 @@ def context(ros_environment: dict[str, str]) -> Iterator[Context]:
     rclpy.try_shutdown(context=context)
 
 
-@pytest.mark.parametrize("faults", [pose_faults, twist_faults])
+@pytest.mark.parametrize("faults", [pose_faults, twist_faults, joint_faults])
 def test_every_fault_ends_in_one_stop_command_within_two_ticks(
     faults: Callable[..., Iterator[Outcome]], context: Context, ros_environment: dict, bundle_dir: Path, tmp_path: Path
 ) -> None:
