@@ -22,10 +22,9 @@ from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.datasets import jsonl_reader
 from qvla_offline.datasets.observed import Needs, Observed
 from qvla_offline.datasets.sources import LeRobotSource, find_source, source_files
-from qvla_offline.export.robot import LIBERO, RobotDescription
+from qvla_offline.export.robot import LIBERO, RobotCamera, RobotDescription, camera_spec
 from qvla_offline.fingerprint import combined_sha256
 
-from qvla_ros.bundle import CameraSpec
 from qvla_ros.errors import QvlaError, QvlaWarning
 from qvla_ros.preprocess import image_tensor, normalize_proprioception, prompt_ids
 
@@ -96,7 +95,7 @@ def policy_inputs(observed: Observed, checkpoint: Checkpoint, robot: RobotDescri
     """One observation as model inputs, a batch of one."""
     dtype = next(checkpoint.model.parameters()).dtype
     pixels = [
-        image_tensor(_camera(checkpoint, robot, image, turn), image)
+        image_tensor(camera_spec(checkpoint, robot, RobotCamera("calibration", *image.shape[:2], turn)), image)
         for image, turn in zip(observed.images, observed.rotate_180, strict=True)
     ]
     text = instruction_of(observed.text, checkpoint.prompt.template)
@@ -146,20 +145,6 @@ def _read_jsonl(
     if not samples:
         raise QvlaError("calib_jsonl", f"{path}: no usable line", "at least one line", "check the file")
     return samples
-
-
-def _camera(checkpoint: Checkpoint, robot: RobotDescription, image: np.ndarray, rotate_180: bool) -> CameraSpec:
-    """The robot's image chain, for an image of any size."""
-    return CameraSpec(
-        name="calibration",
-        height=image.shape[0],
-        width=image.shape[1],
-        rotate_180=rotate_180,
-        jpeg_quality=robot.jpeg_quality,
-        input_size=checkpoint.config.vision[0].image_size,
-        center_crop_area=robot.center_crop_area,
-        normalizations=checkpoint.normalizations,
-    )
 
 
 def _normalized(observed: Observed, checkpoint: Checkpoint) -> np.ndarray:

@@ -43,7 +43,12 @@ def _require(condition: bool, key: str, value: object, expected: str) -> None:
 
 @dataclass(frozen=True)
 class CameraSpec:
-    """One camera as the policy wants it: the published size, then the preprocessing chain (qvla_ros.preprocess)."""
+    """One camera as the policy wants it: the published size, then the preprocessing chain (qvla_ros.preprocess).
+
+    bicubic_size: side of the square that the image is made first of all, as ALOHA's are; null: left as it is.
+    resize_size: side of the Lanczos resize and the crop, where the graph takes another one: OpenVLA's evaluations fix
+    it at 224, and their image processor makes input_size of it; null: input_size.
+    """
 
     name: str
     height: int
@@ -53,12 +58,17 @@ class CameraSpec:
     input_size: int
     center_crop_area: float | None
     normalizations: tuple[tuple[tuple[float, float, float], tuple[float, float, float]], ...]
+    bicubic_size: int | None = None
+    resize_size: int | None = None
 
     def __post_init__(self) -> None:
         key = f"camera {self.name!r}"
         _require(self.name.isidentifier(), f"{key}.name", self.name, "letters, digits and _ (it is part of a topic)")
         for name in ("height", "width", "input_size"):
             _require(1 <= getattr(self, name) <= 8192, f"{key}.{name}", getattr(self, name), "1 to 8192 pixels")
+        for name in ("bicubic_size", "resize_size"):
+            side = getattr(self, name)
+            _require(side is None or 1 <= side <= 8192, f"{key}.{name}", side, "1 to 8192 pixels, or null")
         quality, area = self.jpeg_quality, self.center_crop_area
         _require(quality is None or 1 <= quality <= 100, f"{key}.jpeg_quality", quality, "1 to 100, or null")
         _require(area is None or 0 < area <= 1, f"{key}.center_crop_area", area, "a fraction in (0, 1], or null")

@@ -2,7 +2,8 @@
 
 The image chain is that of OpenVLA-OFT's LIBERO evaluation: rotate by 180 degrees, JPEG round trip, antialiased
 Lanczos-3 resize, centre crop resized back bilinearly, normalise. There TensorFlow does it; here the same numbers come
-without it (tests/qvla_ros/test_preprocess.py holds TensorFlow's results). All images are uint8 [H, W, 3], RGB.
+without it (tests/qvla_ros/test_preprocess.py holds TensorFlow's results). Where upstream uses Pillow, so do we: for
+ALOHA's images before all that, and after the crop for ViTs of other sizes. All images are uint8 [H, W, 3], RGB.
 """
 
 from __future__ import annotations
@@ -47,6 +48,16 @@ def jpeg_round_trip(image: Image, quality: int) -> Image:
     buffer = io.BytesIO()
     PillowImage.fromarray(np.ascontiguousarray(image)).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
     return simplejpeg.decode_jpeg(buffer.getvalue(), colorspace="RGB", fastdct=True, fastupsample=False)
+
+
+def bicubic_resize(image: Image, size: int) -> Image:
+    """Resize to [S, S, 3] with Pillow's antialiased bicubic filter, as OpenVLA's image processor does."""
+    if image.shape[:2] == (size, size):
+        return image
+    from PIL import Image as PillowImage
+
+    pillow = PillowImage.fromarray(np.ascontiguousarray(image))
+    return np.asarray(pillow.resize((size, size), PillowImage.Resampling.BICUBIC))
 
 
 def lanczos3_resize(image: Image, size: int) -> Image:
@@ -174,10 +185,14 @@ def resized_image(camera: CameraSpec, image: Image) -> Image:
         )
     if camera.rotate_180:
         image = rotate_180(image)
+    if camera.bicubic_size is not None:
+        image = bicubic_resize(image, camera.bicubic_size)
     if camera.jpeg_quality is not None:
         image = jpeg_round_trip(image, camera.jpeg_quality)
-    image = lanczos3_resize(image, camera.input_size)
-    return image if camera.center_crop_area is None else center_crop(image, camera.center_crop_area)
+    image = lanczos3_resize(image, camera.resize_size or camera.input_size)
+    if camera.center_crop_area is not None:
+        image = center_crop(image, camera.center_crop_area)
+    return bicubic_resize(image, camera.input_size)
 
 
 def image_tensor(camera: CameraSpec, image: Image) -> NDArray[np.float32]:

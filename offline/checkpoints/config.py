@@ -76,7 +76,11 @@ class DecodingConfig:
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """A whole policy: ViTs in the order of their normalised image channels, decoder, action decoding."""
+    """A whole policy: ViTs in the order of their normalised image channels, decoder, action decoding.
+
+    resize_size: side that camera images are brought to before the image processor makes the ViTs' size of them.
+    Released checkpoints do not store it: the released evaluations have it as a constant.
+    """
 
     vision_backbone_id: str
     image_resize_strategy: str
@@ -85,6 +89,7 @@ class PolicyConfig:
     decoding: DecodingConfig
     n_action_bins: int = 256
     pad_to_multiple_of: int = 64
+    resize_size: int = 224
 
     @property
     def vision_width(self) -> int:
@@ -124,6 +129,7 @@ def parse_config(data: Mapping[str, Any], implied: Mapping[str, Any] | None = No
         decoding=_build(DecodingConfig, {**(implied or {}), **stated_decoding(data)}),
         n_action_bins=parse(int, data.get("n_action_bins", 256), f"{_FILE}: n_action_bins", _FIX),
         pad_to_multiple_of=parse(int, data.get("pad_to_multiple_of", 64), f"{_FILE}: pad_to_multiple_of", _FIX),
+        resize_size=parse(int, data.get("resize_size", PolicyConfig.resize_size), f"{_FILE}: resize_size", _FIX),
     )
 
 
@@ -191,6 +197,7 @@ def config_json(config: PolicyConfig, torch_dtype: str = "float16") -> dict[str,
         "use_fused_vision_backbone": fused,
         "image_resize_strategy": config.image_resize_strategy,
         "image_sizes": [vit.image_size for vit in config.vision],
+        "resize_size": config.resize_size,
         "timm_model_ids": [vit.timm_id for vit in config.vision],
         "timm_override_act_layers": [None] * len(config.vision),
         "n_action_bins": config.n_action_bins,

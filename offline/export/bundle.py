@@ -147,11 +147,10 @@ def _summary(
 def _manifest(
     checkpoint: Checkpoint, robot: RobotDescription, summary: QuantizationSummary, decoder: DecoderSpec
 ) -> Manifest:
-    config, decoding = checkpoint.config, checkpoint.config.decoding
-    cameras = camera_specs(robot, config.vision[0].image_size, checkpoint.normalizations)
+    decoding = checkpoint.config.decoding
     return Manifest(
         family=checkpoint.family,
-        cameras=cameras[: decoding.num_images],
+        cameras=camera_specs(checkpoint, robot),
         proprioception=ProprioceptionSpec(robot.proprioception, decoding.normalization)
         if decoding.proprio_dim
         else None,

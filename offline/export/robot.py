@@ -14,7 +14,7 @@ from qvla_ros.simulation import specification as libero
 from qvla_ros.strict_json import parse
 
 if TYPE_CHECKING:
-    from qvla_offline.checkpoints.io import Normalization
+    from qvla_offline.checkpoints.io import Checkpoint
 
 IMAGE_SIZE = 256  # LIBERO's released evaluation renders at this size
 
@@ -48,7 +48,8 @@ class RobotDescription:
     """Cameras in the order in which the policy reads them, the image chain, and names for the numbers in and out.
 
     jpeg_quality: of the files in which the training images were kept; the robot's images go through the same.
-    center_crop_area: fraction of the pixels that the policy sees, the middle of them.
+    center_crop_area: fraction of the pixels that the policy sees, the middle of them. bicubic_size: side of the square
+    that the images are made before all that (ALOHA's: 256); none by default.
     """
 
     cameras: tuple[RobotCamera, ...]
@@ -56,6 +57,7 @@ class RobotDescription:
     center_crop_area: float | None
     proprioception: tuple[str, ...]
     actions: RobotActions
+    bicubic_size: int | None = None
 
 
 # The released data are JPEG files of this quality, and OpenVLA-OFT's evaluation gives its images the same round trip;
@@ -78,19 +80,23 @@ LIBERO = RobotDescription(
 )
 
 
-def camera_specs(
-    robot: RobotDescription, input_size: int, normalizations: tuple[Normalization, ...]
-) -> tuple[CameraSpec, ...]:
-    """The robot's cameras with the whole chain of images, for a policy that reads input_size x input_size pixels."""
-    return tuple(
-        CameraSpec(
-            **asdict(camera),
-            jpeg_quality=robot.jpeg_quality,
-            input_size=input_size,
-            center_crop_area=robot.center_crop_area,
-            normalizations=normalizations,
-        )
-        for camera in robot.cameras
+def camera_specs(checkpoint: Checkpoint, robot: RobotDescription) -> tuple[CameraSpec, ...]:
+    """The cameras that the policy reads, the robot's first ones, with the whole chain of images."""
+    cameras = robot.cameras[: checkpoint.config.decoding.num_images]
+    return tuple(camera_spec(checkpoint, robot, camera) for camera in cameras)
+
+
+def camera_spec(checkpoint: Checkpoint, robot: RobotDescription, camera: RobotCamera) -> CameraSpec:
+    """One camera with the robot's chain of images, for what the checkpoint's ViTs take."""
+    input_size, resize_size = checkpoint.config.vision[0].image_size, checkpoint.config.resize_size
+    return CameraSpec(
+        **asdict(camera),
+        jpeg_quality=robot.jpeg_quality,
+        input_size=input_size,
+        center_crop_area=robot.center_crop_area,
+        normalizations=checkpoint.normalizations,
+        bicubic_size=robot.bicubic_size,
+        resize_size=None if resize_size == input_size else resize_size,
     )
 
 

@@ -41,7 +41,8 @@ def reference_config(tokenizer: Tokenizer) -> PolicyConfig:
         num_key_value_heads=4,
         pad_token_id=tokenizer.token_to_id("<PAD>"),
     )
-    return PolicyConfig("dinosiglip-vit-so-224px", "resize-naive", (dino, siglip), text, DecodingConfig())
+    backbone = "dinosiglip-vit-so-224px"
+    return PolicyConfig(backbone, "resize-naive", (dino, siglip), text, DecodingConfig(), resize_size=IMAGE_SIZE)
 
 
 @torch.no_grad()

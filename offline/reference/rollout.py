@@ -26,7 +26,7 @@ class Learner:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self.cameras = camera_specs(LIBERO, checkpoint.config.vision[0].image_size, checkpoint.normalizations)
+        self.cameras = camera_specs(checkpoint, LIBERO)
 
     def inputs(self, observation: LiberoObservation, instruction: str) -> PolicyInputs:
         """What the network reads, batch of one."""

@@ -50,7 +50,9 @@ def test_a_line_becomes_what_the_robot_feeds_the_policy(tmp_path, checkpoint):
     size = checkpoint.config.vision[0].image_size
     assert sample.pixel_values.shape == (1, 12, size, size)
     frame = np.asarray(Image.open(tmp_path / "wrist.png"))
-    camera = CameraSpec("wrist", 40, 48, False, LIBERO.jpeg_quality, size, 0.9, checkpoint.normalizations)
+    camera = CameraSpec(
+        "wrist", 40, 48, False, LIBERO.jpeg_quality, size, 0.9, checkpoint.normalizations, resize_size=224
+    )
     assert torch.equal(sample.pixel_values[0, 6:], torch.from_numpy(image_tensor(camera, frame)))
     ids = prompt_ids(checkpoint.prompt, checkpoint.tokenizer, "pick up the milk")
     assert sample.input_ids.tolist() == ids.tolist()

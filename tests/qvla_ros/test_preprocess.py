@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image as PillowImage
 
 from qvla_ros.bundle import CameraSpec, PromptSpec
 from qvla_ros.errors import QvlaError
@@ -98,6 +99,22 @@ def test_the_chain_runs_in_the_released_order() -> None:
     camera = CameraSpec("agentview", 256, 256, True, 95, 112, 0.9, (SIGLIP,))
     image = _source_image("blocks")
     expected = center_crop(lanczos3_resize(jpeg_round_trip(rotate_180(image), 95), 112), 0.9)
+    np.testing.assert_array_equal(image_tensor(camera, image), normalize(expected, *SIGLIP))
+
+
+def test_vits_of_another_size_get_what_the_processor_makes_of_the_evaluations_224_pixels() -> None:
+    camera = CameraSpec("agentview", 256, 256, True, 95, 384, 0.9, (SIGLIP,), resize_size=224)
+    image = _source_image("grad")
+    evaluated = center_crop(lanczos3_resize(jpeg_round_trip(rotate_180(image), 95), 224), 0.9)
+    processed = PillowImage.fromarray(evaluated).resize((384, 384), PillowImage.Resampling.BICUBIC)
+    np.testing.assert_array_equal(image_tensor(camera, image), normalize(np.asarray(processed), *SIGLIP))
+
+
+def test_aloha_images_become_a_square_before_all_else() -> None:
+    camera = CameraSpec("cam_high", 480, 640, False, 95, 224, 0.9, (SIGLIP,), bicubic_size=256)
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    square = np.asarray(PillowImage.fromarray(image).resize((256, 256), PillowImage.Resampling.BICUBIC))
+    expected = center_crop(lanczos3_resize(jpeg_round_trip(square, 95), 224), 0.9)
     np.testing.assert_array_equal(image_tensor(camera, image), normalize(expected, *SIGLIP))
 
 

@@ -17,7 +17,7 @@ from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.cli import export as verb
 from qvla_offline.export.bundle import export_bundle
-from qvla_offline.export.robot import LIBERO, read_robot
+from qvla_offline.export.robot import LIBERO, camera_specs, read_robot
 from qvla_offline.fakequant import fake_quantize
 from qvla_offline.gates import Gates, read_gates, write_gates
 from qvla_offline.quantizers import QuantizationScheme
@@ -65,10 +65,22 @@ def test_the_manifest_carries_the_checkpoints_and_the_robots_facts(bundle_dir: P
     for camera in bundle.cameras:
         assert camera.input_size == checkpoint.config.vision[0].image_size
         assert (camera.jpeg_quality, camera.center_crop_area) == (95, 0.9)
+        assert (camera.bicubic_size, camera.resize_size) == (None, 224)  # as the released evaluations have it
         assert camera.normalizations == checkpoint.normalizations
     assert bundle.prompt == checkpoint.prompt
     assert (bundle.actions.chunk_length, bundle.actions.normalization) == (8, "q99")
     np.testing.assert_array_equal(bundle.statistics["action"].low, checkpoint.statistics["action"]["q01"])
+
+
+def test_images_are_resized_once_where_the_checkpoint_says_so_and_first_of_all_where_the_robot_does(
+    checkpoint_dir: Path,
+) -> None:
+    checkpoint = load_checkpoint(checkpoint_dir)
+    size = checkpoint.config.vision[0].image_size
+    for resize_size, expected in ((size, None), (96, 96)):
+        stated = replace(checkpoint, config=replace(checkpoint.config, resize_size=resize_size))
+        cameras = camera_specs(stated, replace(LIBERO, bicubic_size=256))
+        assert {(camera.bicubic_size, camera.resize_size) for camera in cameras} == {(256, expected)}
 
 
 def test_gates_in_the_bundle_are_those_of_the_graph_and_never_below_what_was_asked(

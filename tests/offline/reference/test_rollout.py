@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,9 @@ from qvla_ros.simulation.libero import LiberoObservation
 
 @pytest.fixture(scope="module")
 def learner(tmp_path_factory: pytest.TempPathFactory) -> Learner:
-    return Learner(load_checkpoint(write_random_checkpoint(tmp_path_factory.mktemp("rollout") / "tiny")))
+    """As the reference, its images are resized once, to what its ViTs take."""
+    checkpoint = load_checkpoint(write_random_checkpoint(tmp_path_factory.mktemp("rollout") / "tiny"))
+    return Learner(replace(checkpoint, config=replace(checkpoint.config, resize_size=28)))
 
 
 def observation(seed: int) -> LiberoObservation:
