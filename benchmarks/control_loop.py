@@ -1,8 +1,9 @@
 """What does a policy node add to what rclpy and a thread cost anyway? Everything in one run, in turn.
 
-    python benchmarks/control_loop.py [--bundle DIR] [--rounds 6] [--seconds 10] [--rate_hz 10]
+    python benchmarks/control_loop.py [--bundle DIR] [--rounds 6] [--seconds 10] [--rate_hz 9.7] [--executor events]
 
-A fake robot streams images, joint states and poses from another process. In turn, for some seconds each:
+A fake robot streams images, joint states and poses from another process, at a rate that makes images come at every
+moment between two ticks of the control thread: to meet one costs half a millisecond. In turn, for some seconds each:
 control: a policy node with the real engine, armed; its control thread decides and publishes poses at 100 Hz.
 plain: the same node without output, inference running as before, beside it a thread that only keeps to 100 Hz.
 bare_images: no policy, a plain rclpy node subscribes to the same images.
@@ -43,6 +44,7 @@ from qvla_ros.nodes.control_loop import WINDOW_TICKS
 from qvla_ros.nodes.fault_drill import NAMESPACE, PARAMETERS
 from qvla_ros.nodes.policy import SWITCH_INTERVAL_S
 from qvla_ros.nodes.policy_node import PolicyNode
+from qvla_ros.nodes.process import EXECUTORS, make_executor
 from qvla_ros.resources import share_path
 
 PERIOD_S = 0.01
@@ -61,8 +63,8 @@ class Bench:
     """The nodes of this process. Each has an executor to itself, as in a process of its own: what `rclpy` spends on a
     message grows with all that its executor waits for."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
+    def __init__(self, bundle: Bundle, executor: str) -> None:
+        self.bundle, self.executor = bundle, executor
         self.commanding = self._policy("commanding", {"output": "pose"})
         self.silent = self._policy("silent", {"output": "none"})
         self.watcher = rclpy.create_node("watcher", namespace=NAMESPACE)
@@ -104,7 +106,7 @@ class Bench:
     def active(self, node: PolicyNode) -> Iterator[Callable[[float], None]]:
         """Active, and armed as soon as its inputs have come; gives what spins it for some seconds."""
         node.trigger_activate()
-        with spinning(node) as spin:
+        with spinning(node, self.executor) as spin:
             end_s = time.monotonic() + ARMING_S
             while not node.armed:
                 spin(0.2)
@@ -118,9 +120,9 @@ class Bench:
 
 
 @contextmanager
-def spinning(node: Node) -> Iterator[Callable[[float], None]]:
+def spinning(node: Node, kind: str = EXECUTORS[0]) -> Iterator[Callable[[float], None]]:
     """What spins this node, and nothing else, for some seconds in the calling thread."""
-    executor = SingleThreadedExecutor()
+    executor = make_executor(kind)
     executor.add_node(node)
 
     def spin(seconds: float) -> None:
@@ -209,7 +211,8 @@ def main() -> None:
     parser.add_argument("--bundle")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--rate_hz", type=float, default=10.0)
+    parser.add_argument("--rate_hz", type=float, default=9.7)
+    parser.add_argument("--executor", choices=EXECUTORS, default=EXECUTORS[0], help="the policy node's")
     parser.add_argument("--switch_interval_s", type=float, default=SWITCH_INTERVAL_S)
     args = parser.parse_args()
     sys.setswitchinterval(args.switch_interval_s)
@@ -231,7 +234,7 @@ def main() -> None:
         kinds = (control, plain, bare_images, bare_inputs)
         phases: dict[str, list[dict[str, Any]]] = {kind.__name__: [] for kind in kinds}
         with stopped_at_the_end([robot]):
-            bench = Bench(load_bundle(bundle))
+            bench = Bench(load_bundle(bundle), args.executor)
             for number in range(args.rounds):
                 for phase in kinds:
                     phases[phase.__name__].append(phase(bench, args.seconds))

@@ -1,6 +1,6 @@
 """How soon, and with which command, does a policy node stop a robot for each fault? Real processes over real DDS.
 
-    python benchmarks/fault_table.py [--bundle DIR] [--rounds 3]
+    python benchmarks/fault_table.py [--bundle DIR] [--rounds 3] [--executor events]
 
 The policy is a fake (`sine`), so that it can be told to fail; a bundle says what the robot looks like: without one the
 bundled policy's, exported for the occasion. Worst of the rounds. "stop sent after" is by the node's clock, from the
@@ -26,6 +26,7 @@ from rclpy.context import Context
 from qvla_ros.evaluation.processes import private_ros_environment
 from qvla_ros.nodes.fault_cases import joint_faults, pose_faults, twist_faults
 from qvla_ros.nodes.fault_drill import Outcome
+from qvla_ros.nodes.process import EXECUTORS
 from qvla_ros.resources import share_path
 
 
@@ -33,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--executor", choices=EXECUTORS, default=EXECUTORS[0], help="the policy node's")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, private_ros_environment(Path(scratch)) as environment:
         os.environ.update(environment)
@@ -42,7 +44,7 @@ def main() -> None:
         outcomes: dict[tuple[str, str], list[Outcome]] = {}
         for number in range(args.rounds):
             for faults in (pose_faults, twist_faults, joint_faults):
-                for outcome in faults(context, bundle, environment, Path(scratch)):
+                for outcome in faults(context, bundle, environment, Path(scratch), executor=args.executor):
                     print(f"round {number + 1}: {outcome.fault}: {outcome.stop_reason or 'commands end'}", flush=True)
                     outcomes.setdefault((outcome.output, outcome.fault), []).append(outcome)
         rclpy.try_shutdown(context=context)

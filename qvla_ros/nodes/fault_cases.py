@@ -1,4 +1,7 @@
-"""What can happen to a policy node that commands an arm, one fault after the other, by what it commands."""
+"""What can happen to a policy node that commands an arm, one fault after the other, by what it commands.
+
+more: parameters of the node beside those that a case needs.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,11 @@ def nothing() -> None:
 
 
 def pose_faults(
-    context: Context, bundle_dir: Path, environment: Mapping[str, str], directory: Path
+    context: Context, bundle_dir: Path, environment: Mapping[str, str], directory: Path, **more: Any
 ) -> Iterator[Outcome]:
     """All that can happen to a node that commands poses; the last fault ends it."""
     inference = f"inference_timeout_s = {LIMIT_S:g}"
-    with drill(context, bundle_dir, environment, directory, output="pose") as d:
+    with drill(context, bundle_dir, environment, directory, output="pose", **more) as d:
         on, off = d.quirk, d.quirk
         yield d.provoke("camera silent", _AGE, "stale_input", on(cameras_silent=True), off(cameras_silent=False))
         yield d.provoke("image of the wrong size", "arrival", "bad_input", on(wrong_size=True), off(wrong_size=False))
@@ -45,11 +48,11 @@ def pose_faults(
 
 
 def twist_faults(
-    context: Context, bundle_dir: Path, environment: Mapping[str, str], directory: Path
+    context: Context, bundle_dir: Path, environment: Mapping[str, str], directory: Path, **more: Any
 ) -> Iterator[Outcome]:
     """The deadman and the clock, on a node that commands twists in simulated time; the last fault kills it."""
     deadman, jump = f"deadman_timeout_s = {LIMIT_S:g}", f"max_clock_jump_s = {LIMIT_S:g}"
-    parameters: dict[str, Any] = {"output": "twist", "use_sim_time": True, "deadman": True}
+    parameters: dict[str, Any] = {"output": "twist", "use_sim_time": True, "deadman": True, **more}
     with drill(context, bundle_dir, environment, directory, **parameters) as d:
         held = d.quirk(deadman=True)
         held()
@@ -61,7 +64,7 @@ def twist_faults(
 
 
 def joint_faults(
-    context: Context, bundle_dir: Path, environment: Mapping[str, str], directory: Path
+    context: Context, bundle_dir: Path, environment: Mapping[str, str], directory: Path, **more: Any
 ) -> Iterator[Outcome]:
     """One fault of each kind of stop path, on a node that sends joint trajectories; the last one ends it."""
     in_joints = bundle_in_joint_space(bundle_dir, directory / "joint_bundle")
@@ -70,6 +73,7 @@ def joint_faults(
         "joints": list(load_bundle(in_joints, verify_hashes=False).actions.names[:-1]),
         "linear_scale": 1.0,
         "angular_scale": 1.0,
+        **more,
     }
     with drill(context, in_joints, environment, directory, **parameters) as d:
         on, off = d.quirk, d.quirk

@@ -243,14 +243,21 @@ def drill(
 
 
 def _stop_command(commands: Sequence[Command], stop_ns: int) -> int | None:
-    """Index of the command stamped `stop_ns`; among commands without stamps, of the first that repeats the one before
-    and is not followed by another setpoint."""
+    """Index of the first stop among the commands stamped `stop_ns`: in simulated time it shares its stamp with those
+    just before. Trajectories have no stamps: the first that repeats the one before and is followed by no other."""
     if commands[-1].stamp_ns:
-        return next((index for index, command in enumerate(commands) if command.stamp_ns == stop_ns), None)
+        told = [index for index, command in enumerate(commands) if command.stamp_ns == stop_ns]
+        return next((index for index in told if _is_stop(commands, index)), told[-1] if told else None)
     index = len(commands) - 1
-    while index > 0 and np.array_equal(commands[index].numbers, commands[index - 1].numbers):
+    while index > 0 and _is_stop(commands, index):
         index -= 1
     return index + 1 if index + 1 < len(commands) else None
+
+
+def _is_stop(commands: Sequence[Command], index: int) -> bool:
+    """Whether the robot is told to stay: no velocity, or the setpoint of before."""
+    numbers = commands[index].numbers
+    return not numbers.any() or (index > 0 and np.array_equal(numbers, commands[index - 1].numbers))
 
 
 def wait_for(condition: Callable[[], Any], what: str, describe: Callable[[], str]) -> Any:

@@ -13,7 +13,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.policy_node import PolicyNode
-from qvla_ros.nodes.process import Interrupted, ignore_signals, run_node, spin
+from qvla_ros.nodes.process import Interrupted, ignore_signals, make_executor, run_node, spin
 
 # How long a thread that computes in Python may keep the control thread from waking: CPython's own 5 ms would be half a
 # period at 100 Hz.
@@ -24,6 +24,7 @@ def serve() -> int:
     """Run the node until a signal arrives. Exit code 0; 1 when it could not start for another reason than bad input."""
     node = PolicyNode()
     try:
+        executor = make_executor(node.settings["executor"])
         if node.settings["autostart"]:
             for trigger in (node.trigger_configure, node.trigger_activate):
                 if trigger() != TransitionCallbackReturn.SUCCESS:
@@ -33,7 +34,7 @@ def serve() -> int:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         gc.collect()
         gc.freeze()  # what the start left behind lives until the end: no collection needs to look at it again
-        spin(node)
+        spin(node, executor)
     except Interrupted as interruption:
         ignore_signals()
         node.get_logger().info(f"{interruption}: stopping")

@@ -6,6 +6,7 @@ from rclpy.parameter import Parameter
 
 from qvla_ros.engines import BACKENDS
 from qvla_ros.nodes.parameters import ParameterSpec, seconds
+from qvla_ros.nodes.process import EXECUTORS
 
 OUTPUTS = ("none", "joint_trajectory", "twist", "pose", "position_array")
 GRIPPER_OUTPUTS = ("none", "position", "parallel_gripper_command")
@@ -18,6 +19,9 @@ MODEL = (
     ParameterSpec("backend", "onnxruntime", "what runs the graph; zero, sine and replay are fakes", choices=BACKENDS),
     ParameterSpec("engine_options", "{}", 'options of the backend, a JSON object such as {"threads": 2}'),
     ParameterSpec("autostart", True, "configure and activate at the start, without a lifecycle manager"),
+    ParameterSpec(
+        "executor", "single_threaded", "what waits for messages; events: sooner, experimental", choices=EXECUTORS
+    ),
 )
 
 INPUTS = (

@@ -16,6 +16,7 @@ from rclpy.signals import SignalHandlerOptions
 from qvla_ros.errors import QvlaError
 
 EXIT_BAD_INPUT = 2
+EXECUTORS = ("single_threaded", "events")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SPIN_PERIOD_S = 0.1  # how long a signal may wait
 
@@ -64,9 +65,24 @@ def run_node(main: Callable[[], int], args: list[str] | None = None) -> int:
             signal.signal(number, handler)
 
 
-def spin(node: Node) -> NoReturn:
+def make_executor(kind: str = "single_threaded") -> Executor:
+    """One of EXECUTORS, each with one thread. QvlaError where rclpy lacks it.
+
+    The usual one goes through everything that a node has before each message; `events`, which rclpy calls experimental,
+    is woken by what there is (docs/measured.md, Control loop).
+    """
+    if kind == "single_threaded":
+        return SingleThreadedExecutor()
+    try:
+        from rclpy.experimental import EventsExecutor
+    except ImportError:
+        fix = "-p executor:=single_threaded"
+        raise QvlaError("parameter executor", kind, "single_threaded: ROS before Kilted has no other", fix) from None
+    return EventsExecutor()
+
+
+def spin(node: Node, executor: Executor) -> NoReturn:
     """Serve callbacks until a signal arrives, which leaves this as Interrupted."""
-    executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
         while True:

@@ -20,7 +20,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.graph import message_class, read_topics
-from qvla_ros.nodes.process import Interrupted, ignore_signals, run_node, spin
+from qvla_ros.nodes.process import Interrupted, ignore_signals, make_executor, run_node, spin
 from qvla_ros.recording.writer import BagWriter, OfferedQos
 from qvla_ros.ros_graph import Topic, policy_nodes, topics_of
 
@@ -115,7 +115,7 @@ def _serve(settings: RecorderSettings) -> int:
     try:
         node = Recorder(settings, writer)
         print(f"recording to {settings.out}; Ctrl-C ends it", file=sys.stderr, flush=True)
-        spin(node)
+        spin(node, make_executor())
     except (Interrupted, DurationOver):
         ignore_signals()
     finally:

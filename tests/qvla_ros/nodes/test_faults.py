@@ -46,11 +46,19 @@ def context(ros_environment: dict[str, str]) -> Iterator[Context]:
     rclpy.try_shutdown(context=context)
 
 
-@pytest.mark.parametrize("faults", [pose_faults, twist_faults, joint_faults])
+@pytest.mark.parametrize(
+    ("faults", "parameters"),
+    [(pose_faults, {}), (twist_faults, {}), (joint_faults, {}), (twist_faults, {"executor": "events"})],
+)
 def test_every_fault_ends_in_one_stop_command_within_two_ticks(
-    faults: Callable[..., Iterator[Outcome]], context: Context, ros_environment: dict, bundle_dir: Path, tmp_path: Path
+    faults: Callable[..., Iterator[Outcome]],
+    parameters: dict[str, str],
+    context: Context,
+    ros_environment: dict,
+    bundle_dir: Path,
+    tmp_path: Path,
 ) -> None:
-    outcomes = list(faults(context, bundle_dir, ros_environment, tmp_path))
+    outcomes = list(faults(context, bundle_dir, ros_environment, tmp_path, **parameters))
     print(*outcomes, sep="\n")
     for outcome in outcomes:
         stop = (outcome.stop_reason, outcome.command)

@@ -16,7 +16,6 @@ import rclpy
 from geometry_msgs.msg import PoseStamped, TransformStamped
 from PIL import Image as PillowImage
 from rclpy.clock import ClockType, ROSClock
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
 from rclpy.time import Time
@@ -28,6 +27,7 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.inputs import InputSettings, ObservationInputs, input_settings
 from qvla_ros.nodes.policy_parameters import PARAMETERS
+from qvla_ros.nodes.process import EXECUTORS, make_executor
 from qvla_ros.nodes.robot_state import Measured
 from qvla_ros.observation import Observation
 from qvla_ros.simulation.specification import FINGER_NAMES, JOINT_NAMES, POSE_FRAME
@@ -42,13 +42,15 @@ DEFAULTS = {spec.name: spec.default for spec in PARAMETERS}
 class Bench:
     """A node with inputs, a robot beside it that publishes, and the observations that came of it."""
 
-    def __init__(self, bundle: Bundle, settings: InputSettings, parameters: list[Parameter]) -> None:
+    def __init__(
+        self, bundle: Bundle, settings: InputSettings, parameters: list[Parameter], executor: str = EXECUTORS[0]
+    ) -> None:
         self.bundle = bundle
         self.node = rclpy.create_node("policy", namespace="/x", parameter_overrides=parameters)
         self.robot = rclpy.create_node("robot")
         self.observations: list[Observation] = []
         self.threads: set[str] = set()
-        self._executor = SingleThreadedExecutor()
+        self._executor = make_executor(executor)
         for node in (self.node, self.robot):
             self._executor.add_node(node)
         self.inputs = ObservationInputs(self.node, bundle, settings, self._keep)
@@ -136,8 +138,10 @@ def bench(ros_environment: dict[str, str], bundle: Bundle) -> Iterator[Callable[
     rclpy.init(domain_id=int(ros_environment["ROS_DOMAIN_ID"]))
     benches: list[Bench] = []
 
-    def make(settings: InputSettings = SETTINGS, parameters: list[Parameter] | None = None, of: Any = None) -> Bench:
-        benches.append(Bench(of or bundle, settings, parameters or []))
+    def make(
+        settings: InputSettings = SETTINGS, parameters: list[Parameter] | None = None, of: Any = None, **more: Any
+    ) -> Bench:
+        benches.append(Bench(of or bundle, settings, parameters or [], **more))
         return benches[-1]
 
     yield make
@@ -156,8 +160,9 @@ def _jpeg(colour: tuple[int, int, int]) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_compressed_images_are_decoded_on_another_thread_and_delivered_on_the_executors(
-    bench: Callable, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    bench: Callable, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, executor: str
 ) -> None:
     from qvla_ros.nodes import inputs
 
@@ -169,7 +174,7 @@ def test_compressed_images_are_decoded_on_another_thread_and_delivered_on_the_ex
         return decode(*args)
 
     monkeypatch.setattr(inputs, "rgb_pixels_of_compressed", watched)
-    rig = bench(replace(SETTINGS, image_transport="compressed"))
+    rig = bench(replace(SETTINGS, image_transport="compressed"), executor=executor)
 
     def send() -> None:
         for camera in bundle.cameras:

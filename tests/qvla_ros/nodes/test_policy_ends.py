@@ -12,7 +12,7 @@ from qvla_ros.nodes.process import Interrupted
 
 
 def _raise(error: BaseException) -> Callable[..., None]:
-    def spin(node: object) -> None:
+    def spin(node: object, executor: object) -> None:
         raise error
 
     return spin
@@ -22,7 +22,7 @@ class Watched:
     """A node that notes what becomes of it."""
 
     def __init__(self) -> None:
-        self.settings = {"autostart": False}
+        self.settings = {"autostart": False, "executor": "single_threaded"}
         self.ends: list[str] = []
         made.append(self)
 
@@ -46,6 +46,7 @@ made: list[Watched] = []
 def test_the_arm_is_stopped_before_the_node_goes(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     monkeypatch.setattr(policy, "PolicyNode", Watched)
     monkeypatch.setattr(policy, "ignore_signals", lambda: None)
+    monkeypatch.setattr(policy, "make_executor", lambda kind: None)
     monkeypatch.setattr(policy, "spin", _raise(error))
     if isinstance(error, Interrupted):
         assert policy.serve() == 0

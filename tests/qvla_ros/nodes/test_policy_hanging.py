@@ -85,7 +85,7 @@ def test_ctrl_c_in_a_hanging_inference_ends_with_0_and_leaves_the_engine_open(
 ) -> None:
     released, nodes, closed = threading.Event(), [], []
 
-    def hang_until_interrupted(node: PolicyNode) -> None:
+    def hang_until_interrupted(node: PolicyNode, executor: object) -> None:
         nodes.append(node)
         let_inference_hang(node, released, closed)
         raise Interrupted(signal.SIGINT)

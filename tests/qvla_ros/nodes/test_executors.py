@@ -1,0 +1,39 @@
+"""The executors that the policy node may be run by: the usual one has all other tests, `events` these."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from qvla_ros.errors import QvlaError
+from qvla_ros.nodes.process import make_executor
+
+if TYPE_CHECKING:
+    from conftest import Robot
+
+
+def test_with_the_events_executor_chunks_services_and_a_signal_do_what_they_do_with_the_usual_one(
+    start: Callable, robot: Robot, bundle_dir: Path
+) -> None:
+    parameters = {"bundle": str(bundle_dir), "backend": "zero", "executor": "events"}
+    process = start("policy", parameters, "x")
+    robot.wait_until_active()
+    robot.tell("pick up the milk")
+    assert not robot.ask().armed
+    assert robot.arm(True).success
+    assert robot.ask().armed
+    process.popen.send_signal(signal.SIGINT)
+    assert process.wait() == 0
+    assert "Traceback" not in process.stderr
+    robot.wait_for_reason("not active")
+
+
+def test_a_ros_without_the_events_executor_is_told_to_take_the_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rclpy.experimental", None)
+    with pytest.raises(QvlaError, match=r"parameter executor: got events.*single_threaded"):
+        make_executor("events")
