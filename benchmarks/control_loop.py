@@ -1,10 +1,11 @@
 """What does a policy node add to what rclpy and a thread cost anyway? Everything in one run, in turn.
 
-    python benchmarks/control_loop.py [--bundle DIR] [--rounds 6] [--seconds 10] [--rate_hz 9.7] [--executor events]
+    python benchmarks/control_loop.py [--bundle DIR] [--rounds 6] [--seconds 10] [--rate_hz 9.7]
 
 A fake robot streams images, joint states and poses from another process, at a rate that makes images come at every
 moment between two ticks of the control thread: to meet one costs half a millisecond. In turn, for some seconds each:
 control: a policy node with the real engine, armed; its control thread decides and publishes poses at 100 Hz.
+events: the same, with `executor: events`.
 plain: the same node without output, inference running as before, beside it a thread that only keeps to 100 Hz.
 bare_images: no policy, a plain rclpy node subscribes to the same images.
 bare_inputs: the same node subscribes to all that the policy node needs: images, joint states, pose.
@@ -50,12 +51,15 @@ from qvla_ros.resources import share_path
 PERIOD_S = 0.01
 COMPUTING = ("preprocess", "inference", "postprocess")
 ARMING_S = 20.0
+PERIODS = {"control": "control thread", "events": "control thread, events executor", "plain": "plain thread"}
+BARE = {
+    "bare_images": "the last image's callback in a bare node",
+    "bare_inputs": "the last input's callback in a bare node",
+}
 LATENCIES = {
-    "bare_images_ms": "the last image's callback in a bare node",
-    "bare_inputs_ms": "the last input's callback in a bare node",
     "receive_ms": 'a complete observation in the policy node (stage "receive")',
-    "less_inference_ms": "the chunk, less inference",
     "less_computing_ms": "the chunk, less preprocessing, inference and postprocessing",
+    "less_inference_ms": "the chunk, less inference",
 }
 
 
@@ -63,8 +67,8 @@ class Bench:
     """The nodes of this process. Each has an executor to itself, as in a process of its own: what `rclpy` spends on a
     message grows with all that its executor waits for."""
 
-    def __init__(self, bundle: Bundle, executor: str) -> None:
-        self.bundle, self.executor = bundle, executor
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
         self.commanding = self._policy("commanding", {"output": "pose"})
         self.silent = self._policy("silent", {"output": "none"})
         self.watcher = rclpy.create_node("watcher", namespace=NAMESPACE)
@@ -103,10 +107,10 @@ class Bench:
         self.watcher.destroy_node()
 
     @contextmanager
-    def active(self, node: PolicyNode) -> Iterator[Callable[[float], None]]:
+    def active(self, node: PolicyNode, executor: str = EXECUTORS[0]) -> Iterator[Callable[[float], None]]:
         """Active, and armed as soon as its inputs have come; gives what spins it for some seconds."""
         node.trigger_activate()
-        with spinning(node, self.executor) as spin:
+        with spinning(node, executor) as spin:
             end_s = time.monotonic() + ARMING_S
             while not node.armed:
                 spin(0.2)
@@ -134,9 +138,9 @@ def spinning(node: Node, kind: str = EXECUTORS[0]) -> Iterator[Callable[[float],
     executor.remove_node(node)
 
 
-def control(bench: Bench, seconds: float) -> dict[str, Any]:
+def control(bench: Bench, seconds: float, executor: str = EXECUTORS[0]) -> dict[str, Any]:
     """p50, p99 and longest period of the control thread, ms, and the latencies of the chunks meanwhile."""
-    with bench.active(bench.commanding) as spin:
+    with bench.active(bench.commanding, executor) as spin:
         bench.chunk_ms.clear()
         spin(max(seconds, WINDOW_TICKS * PERIOD_S))  # so that no tick of the start is in the loop's window
         snapshot = bench.commanding.snapshot()
@@ -155,6 +159,10 @@ def control(bench: Bench, seconds: float) -> dict[str, Any]:
         "stages_ms": {name: float(np.median([c[name] for c in bench.chunk_ms])) for name in bench.chunk_ms[-1]},
         "stop_reason": snapshot.stop_reason,
     }
+
+
+def events(bench: Bench, seconds: float) -> dict[str, Any]:
+    return control(bench, seconds, "events")
 
 
 def plain(bench: Bench, seconds: float) -> dict[str, Any]:
@@ -212,7 +220,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rate_hz", type=float, default=9.7)
-    parser.add_argument("--executor", choices=EXECUTORS, default=EXECUTORS[0], help="the policy node's")
     parser.add_argument("--switch_interval_s", type=float, default=SWITCH_INTERVAL_S)
     args = parser.parse_args()
     sys.setswitchinterval(args.switch_interval_s)
@@ -231,10 +238,10 @@ def main() -> None:
             str(args.rate_hz),
         ]
         robot = start("fake_robot", words, environment, Path(scratch))
-        kinds = (control, plain, bare_images, bare_inputs)
+        kinds = (control, events, plain, bare_images, bare_inputs)
         phases: dict[str, list[dict[str, Any]]] = {kind.__name__: [] for kind in kinds}
         with stopped_at_the_end([robot]):
-            bench = Bench(load_bundle(bundle), args.executor)
+            bench = Bench(load_bundle(bundle))
             for number in range(args.rounds):
                 for phase in kinds:
                     phases[phase.__name__].append(phase(bench, args.seconds))
@@ -245,7 +252,7 @@ def main() -> None:
 
 
 def report(phases: dict[str, list[dict[str, Any]]]) -> None:
-    """Both tables, medians over the rounds of what was measured in each."""
+    """Both tables: of periods medians over the rounds, of latencies what all rounds together have."""
 
     def periods(phase: str) -> list[float]:
         return [round(float(v), 2) for v in np.median([r["periods_ms"] for r in phases[phase]], axis=0)]
@@ -253,33 +260,37 @@ def report(phases: dict[str, list[dict[str, Any]]]) -> None:
     def quantiles(phase: str, name: str) -> list[float]:
         return [round(float(v), 2) for v in np.percentile([v for r in phases[phase] for v in r[name]], (50, 90, 99))]
 
-    rounds = phases["control"]
-    result = {
-        "period_ms": {phase: periods(phase) for phase in ("control", "plain")},
-        "p99_ratio_by_round": [
-            round(float(a["periods_ms"][1] / b["periods_ms"][1]), 3)
-            for a, b in zip(phases["control"], phases["plain"], strict=True)
-        ],
-        **{f"{name}_ms": quantiles(name, "last_ms") for name in ("bare_images", "bare_inputs")},
-        **{
-            f"{name}_ms": quantiles("control", f"{name}_ms")
-            for name in ("receive", "less_inference", "less_computing", "inference")
-        },
-        "chunks": [len(r["inference_ms"]) for r in phases["control"]],
-        "stages_ms": {
-            n: round(float(np.median([r["stages_ms"][n] for r in rounds])), 2) for n in rounds[0]["stages_ms"]
-        },
-        "stop_reasons": [r["stop_reason"] for r in rounds],
+    nodes = ("control", "events")
+    latencies = {
+        **{name: quantiles(name, "last_ms") for name in ("bare_images", "bare_inputs")},
+        **{f"{phase} {name}": quantiles(phase, name) for phase in nodes for name in LATENCIES},
     }
     print("| period of | p50 ms | p99 ms | longest ms |\n|---|---|---|---|")
-    for phase, label in (("control", "control thread"), ("plain", "plain thread")):
-        print(f"| {label} | {' | '.join(str(v) for v in result['period_ms'][phase])} |")
+    for phase, label in PERIODS.items():
+        print(f"| {label} | {' | '.join(str(v) for v in periods(phase))} |")
     print("| stamp to | p50 ms | p90 ms | p99 ms | p50 over bare images | over bare inputs |")
     print("|---|---|---|---|---|---|")
-    for name, label in LATENCIES.items():
-        ratios = [result[name][0] / result[bare][0] for bare in ("bare_images_ms", "bare_inputs_ms")]
-        print(f"| {label} | {' | '.join(str(v) for v in result[name])} | {ratios[0]:.2f} | {ratios[1]:.2f} |")
-    print(json.dumps(result))
+    for name, values in latencies.items():
+        phase, _, latency = name.partition(" ")
+        label = f"{LATENCIES[latency]}{', events executor' * (phase == 'events')}" if latency else BARE[name]
+        ratios = [values[0] / latencies[bare][0] for bare in BARE]
+        print(f"| {label} | {' | '.join(str(v) for v in values)} | {ratios[0]:.2f} | {ratios[1]:.2f} |")
+    summary = {
+        phase: {
+            "p99_over_plain_by_round": [
+                round(float(a["periods_ms"][1] / b["periods_ms"][1]), 3)
+                for a, b in zip(phases[phase], phases["plain"], strict=True)
+            ],
+            "chunks": [len(r["inference_ms"]) for r in phases[phase]],
+            "stages_ms": {
+                n: round(float(np.median([r["stages_ms"][n] for r in phases[phase]])), 2)
+                for n in phases[phase][0]["stages_ms"]
+            },
+            "stop_reasons": [r["stop_reason"] for r in phases[phase]],
+        }
+        for phase in nodes
+    }
+    print(json.dumps({"latencies_ms": latencies, **summary}))
 
 
 if __name__ == "__main__":
