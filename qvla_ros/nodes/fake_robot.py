@@ -30,6 +30,7 @@ from qvla_ros.control import rotation
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import stamp_message, stamp_ns
 from qvla_ros.nodes.observation_messages import image_message
+from qvla_ros.nodes.process import destroy
 from qvla_ros.observation import joint_names
 
 COMMANDS = {"pose": PoseStamped, "twist": TwistStamped, "joint_trajectory": JointTrajectory}
@@ -110,7 +111,7 @@ class FakeRobot:
         self._stopping.set()
         for thread in self._threads:
             thread.join()
-        self.node.destroy_node()
+        destroy(self.node, self._executor)
 
     def call(self, client: Any, request: Any, timeout_s: float) -> Any:
         """A service's answer, None if there is none in time. Not from a callback."""

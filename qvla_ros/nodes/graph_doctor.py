@@ -19,6 +19,7 @@ from qvla_ros.doctor.graph_checks import Graph, Heard, Input
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import stamp_ns
 from qvla_ros.nodes.graph import message_class, read_topics
+from qvla_ros.nodes.process import destroy
 from qvla_ros.ros_graph import Topic
 
 STATUS_TYPE = "qvla/msg/PolicyStatus"
@@ -52,7 +53,7 @@ def read_graph(inputs: Sequence[Input], discover_s: float, listen_s: float) -> G
                 keep = partial(states.__setitem__, topic.publishers[0].node)
                 node.create_subscription(PolicyStatus, name, keep, qos.LATCHED)
         _spin(executor, listen_s)
-        node.destroy_node()
+        destroy(node, executor)
     finally:
         rclpy.try_shutdown(context=context)
     heard = {name: found for name, listener in listeners.items() if (found := listener.heard(listen_s)) is not None}

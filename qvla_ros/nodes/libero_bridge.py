@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import Executor
 from rclpy.node import Node
 
 from qvla_ros.errors import QvlaError
@@ -35,7 +35,7 @@ from qvla_ros.nodes.episode_log import EpisodeLog
 from qvla_ros.nodes.libero_episode import LiberoEpisode, LostInEpisode, RealTimeEpisode
 from qvla_ros.nodes.parameters import declare_parameters
 from qvla_ros.nodes.policy_link import PolicyLink, PolicyLost
-from qvla_ros.nodes.process import Interrupted, run_node, spin_once
+from qvla_ros.nodes.process import Interrupted, destroy, make_executor, run_node, spin_once
 from qvla_ros.nodes.simulated_clock import SimulatedClock
 from qvla_ros.simulation.faults import parse_faults
 from qvla_ros.simulation.libero import LiberoTask
@@ -51,13 +51,13 @@ EXIT_POLICY_LOST = 3
 class LiberoBridge:
     """Runs all episodes of the parameters; see the module."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, executor: Executor) -> None:
         self.settings: dict[str, Any] = declare_parameters(node, PARAMETERS)
         check_settings(self.settings)
         self._conditions = conditions_of(self.settings)
         self._faults = parse_faults(self.settings["faults"])
         self._clock = SimulatedClock(node) if self.settings["timing"] == "real_time" else None
-        self._executor = SingleThreadedExecutor()
+        self._executor = executor
         self._executor.add_node(node)
         stamps_ns = None if self._clock is None else self._clock.time_ns
         self._links = [PolicyLink(node, name, self._wait, stamps_ns) for name in self.settings["policies"]]
@@ -191,9 +191,9 @@ def _check_starts(task: Task, starts: range) -> None:
 
 def serve() -> int:
     """Run the bridge as a process. Exit code 0, 2 for bad parameters, 3 for a lost policy, 130 for Ctrl-C."""
-    node = rclpy.create_node("libero_bridge")
+    node, executor = rclpy.create_node("libero_bridge"), make_executor()
     try:
-        return LiberoBridge(node).run()
+        return LiberoBridge(node, executor).run()
     except QvlaError as error:
         emit("error", reason=str(error))
         raise
@@ -201,7 +201,7 @@ def serve() -> int:
         emit("error", reason="interrupted")
         raise
     finally:
-        node.destroy_node()
+        destroy(node, executor)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.policy_node import PolicyNode
-from qvla_ros.nodes.process import Interrupted, ignore_signals, make_executor, run_node, spin
+from qvla_ros.nodes.process import Interrupted, destroy, ignore_signals, make_executor, run_node, spin
 
 # How long a thread that computes in Python may keep the control thread from waking: CPython's own 5 ms would be half a
 # period at 100 Hz.
@@ -22,7 +22,7 @@ SWITCH_INTERVAL_S = 0.0005
 
 def serve() -> int:
     """Run the node until a signal arrives. Exit code 0; 1 when it could not start for another reason than bad input."""
-    node = PolicyNode()
+    node, executor = PolicyNode(), None
     try:
         executor = make_executor(node.settings["executor"])
         if node.settings["autostart"]:
@@ -45,7 +45,7 @@ def serve() -> int:
         node.say_goodbye()
         raise
     finally:
-        node.destroy_node()
+        destroy(node, executor)
         gc.unfreeze()  # else what belongs to the middleware would stay, and its shared memory with it
 
 

@@ -81,8 +81,16 @@ def make_executor(kind: str = "single_threaded") -> Executor:
     return EventsExecutor()
 
 
+def destroy(node: Node, executor: Executor | None) -> None:
+    """End both, the executor first: between two callbacks it holds all that it waited for, and what is held stays in
+    the graph, where it goes on to match, and to give late comers its last messages, until the executor is collected."""
+    if executor is not None:
+        executor.shutdown()
+    node.destroy_node()
+
+
 def spin(node: Node, executor: Executor) -> NoReturn:
-    """Serve callbacks until a signal arrives, which leaves this as Interrupted."""
+    """Serve callbacks until a signal arrives, which leaves this as Interrupted. Afterwards `destroy` both."""
     executor.add_node(node)
     try:
         while True:

@@ -20,7 +20,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.graph import message_class, read_topics
-from qvla_ros.nodes.process import Interrupted, ignore_signals, make_executor, run_node, spin
+from qvla_ros.nodes.process import Interrupted, destroy, ignore_signals, make_executor, run_node, spin
 from qvla_ros.recording.writer import BagWriter, OfferedQos
 from qvla_ros.ros_graph import Topic, policy_nodes, topics_of
 
@@ -111,17 +111,17 @@ def record(settings: RecorderSettings) -> int:
 
 def _serve(settings: RecorderSettings) -> int:
     writer = BagWriter(settings.out)
-    node = None
+    node, executor = None, make_executor()
     try:
         node = Recorder(settings, writer)
         print(f"recording to {settings.out}; Ctrl-C ends it", file=sys.stderr, flush=True)
-        spin(node, make_executor())
+        spin(node, executor)
     except (Interrupted, DurationOver):
         ignore_signals()
     finally:
         summary = "" if node is None else node.progress
         if node is not None:
-            node.destroy_node()
+            destroy(node, executor)
         path = writer.close()
     if path is None:
         expected = "something published on the topics of a running policy node"

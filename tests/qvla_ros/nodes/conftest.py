@@ -25,6 +25,7 @@ from std_srvs.srv import SetBool
 
 from qvla_ros.evaluation.processes import private_ros_environment
 from qvla_ros.nodes import qos
+from qvla_ros.nodes.process import destroy
 from qvla_ros.nodes.snapshot import LoopHealth, Snapshot, StreamHealth
 from qvla_ros.simulation.specification import CAMERA_NAMES, FINGER_NAMES, POSE_FRAME
 
@@ -120,6 +121,10 @@ class Robot:
         self.statuses: list[PolicyStatus] = []
         self.node.create_subscription(ActionChunk, "/x/policy/action_chunk", self.chunks.append, qos.COMMAND)
         self.node.create_subscription(PolicyStatus, "/x/policy/status", self.statuses.append, qos.LATCHED)
+
+    def close(self) -> None:
+        """Leave the graph."""
+        destroy(self.node, self._executor)
 
     def spin(self, seconds: float = 0.02) -> None:
         self._executor.spin_once(timeout_sec=seconds)
@@ -237,7 +242,7 @@ def robot(ros_environment: dict[str, str]) -> Iterator[Robot]:
     rclpy.init(domain_id=int(ros_environment["ROS_DOMAIN_ID"]))
     robot = Robot()
     yield robot
-    robot.node.destroy_node()
+    robot.close()
     rclpy.try_shutdown()
 
 

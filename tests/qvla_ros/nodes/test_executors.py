@@ -1,4 +1,4 @@
-"""The executors that the policy node may be run by: the usual one has all other tests, `events` these."""
+"""The executors that a node may be run by: the usual one has all other tests, `events` these; and how both end."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import rclpy
+from std_msgs.msg import String
 
 from qvla_ros.errors import QvlaError
-from qvla_ros.nodes.process import make_executor
+from qvla_ros.nodes import qos
+from qvla_ros.nodes.process import EXECUTORS, destroy, make_executor
 
 if TYPE_CHECKING:
     from conftest import Robot
@@ -37,3 +40,18 @@ def test_a_ros_without_the_events_executor_is_told_to_take_the_usual_one(monkeyp
     monkeypatch.setitem(sys.modules, "rclpy.experimental", None)
     with pytest.raises(QvlaError, match=r"parameter executor: got events.*single_threaded"):
         make_executor("events")
+
+
+@pytest.mark.parametrize("kind", EXECUTORS)
+def test_a_node_that_was_destroyed_has_left_the_graph_though_its_executor_lives_on(robot: Robot, kind: str) -> None:
+    node, executor, heard = rclpy.create_node("other"), make_executor(kind), []
+    node.create_publisher(String, "/x/told", qos.LATCHED).publish(String(data="to late comers"))
+    node.create_subscription(String, "/x/instruction", heard.append, qos.LATCHED)
+    executor.add_node(node)
+    robot.tell("pick up the milk")
+    while not heard:
+        executor.spin_once(timeout_sec=0.1)
+    destroy(node, executor)
+    robot.wait(lambda: robot.instruction.get_subscription_count() == 0, "the subscription to go")
+    robot.wait(lambda: robot.node.count_publishers("/x/told") == 0, "the publisher to go")
+    assert executor.get_nodes() is not None

@@ -20,7 +20,7 @@ from std_msgs.msg import String
 from qvla_ros.bundle import Bundle, load_bundle
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.inputs import InputSettings, ObservationInputs
-from qvla_ros.nodes.process import EXECUTORS, make_executor
+from qvla_ros.nodes.process import EXECUTORS, destroy, make_executor
 from qvla_ros.observation import Observation
 from qvla_ros.simulation.specification import FINGER_NAMES, POSE_FRAME
 
@@ -68,8 +68,8 @@ class Bench:
 
     def close(self) -> None:
         self.inputs.destroy()
-        for node in (self.node, self.robot):
-            node.destroy_node()
+        destroy(self.node, self._executor)
+        self.robot.destroy_node()
 
     def tell(self) -> None:
         self.publish(String, "/x/instruction", String(data="pick up the milk"), qos.LATCHED)
