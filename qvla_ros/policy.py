@@ -117,8 +117,11 @@ def _load_tokenizer(path: Path):
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises Exception itself
         raise QvlaError(
             str(path), error, "a tokenizer.json that `tokenizers` reads", "export the bundle again"
         ) from None
+    tokenizer.no_padding()  # prompts are as long as they are, whatever the file was saved with
+    tokenizer.no_truncation()
+    return tokenizer

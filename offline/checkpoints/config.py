@@ -21,6 +21,11 @@ _FILE = "config.json"
 _FIX = "compare with config.json as the checkpoint was published, or download it again"
 
 
+def _require_positive(key: str, value: float) -> None:
+    if not value > 0:
+        raise QvlaError(f"{_FILE}: {key}", value, "a number above 0", _FIX)
+
+
 @dataclass(frozen=True)
 class TextConfig:
     """The Llama decoder; the defaults are transformers' own (note rms_norm_eps 1e-6, not Llama-2's 1e-5)."""
@@ -34,6 +39,12 @@ class TextConfig:
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10000.0
     pad_token_id: int = 32000
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"):
+            _require_positive(f"text_config.{name}", getattr(self, name))
+        for name in ("num_attention_heads", "num_key_value_heads", "rms_norm_eps", "rope_theta"):
+            _require_positive(f"text_config.{name}", getattr(self, name))
 
     @property
     def head_dim(self) -> int:
@@ -91,6 +102,15 @@ class PolicyConfig:
     pad_to_multiple_of: int = 64
     resize_size: int = 224
 
+    def __post_init__(self) -> None:
+        _require_positive("resize_size", self.resize_size)
+        if not 2 <= self.n_action_bins <= self.action_vocabulary:
+            expected = f"2 to the {self.action_vocabulary} tokens of the vocabulary"
+            raise QvlaError(f"{_FILE}: n_action_bins", self.n_action_bins, expected, _FIX)
+        for vit in self.vision:
+            for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_hidden"):
+                _require_positive(f"{vit.timm_id}: {name}", getattr(vit, name))
+
     @property
     def vision_width(self) -> int:
         """Channels of one patch after the ViTs are concatenated."""
@@ -120,12 +140,12 @@ def parse_config(data: Mapping[str, Any], implied: Mapping[str, Any] | None = No
     for key, only in (("hidden_act", "silu"), ("rope_scaling", None), ("attention_bias", False)):
         if text_data.get(key, only) != only:
             raise QvlaError(f"{_FILE}: text_config.{key}", text_data[key], f"{only}, as Llama-2 has", _FIX)
-    heads = text_data.get("num_attention_heads", TextConfig.num_attention_heads)
+    heads = text_data.get("num_attention_heads") or TextConfig.num_attention_heads
     return PolicyConfig(
         vision_backbone_id=backbone_id,
         image_resize_strategy=data.get("image_resize_strategy", "letterbox"),
         vision=_parse_vision(backbone_id, data),
-        text=_build(TextConfig, {"num_key_value_heads": heads, **text_data}),
+        text=_build(TextConfig, {"num_key_value_heads": heads, **_without_nulls(text_data)}),
         decoding=_build(DecodingConfig, {**(implied or {}), **stated_decoding(data)}),
         n_action_bins=parse(int, data.get("n_action_bins", 256), f"{_FILE}: n_action_bins", _FIX),
         pad_to_multiple_of=parse(int, data.get("pad_to_multiple_of", 64), f"{_FILE}: pad_to_multiple_of", _FIX),
@@ -136,7 +156,17 @@ def parse_config(data: Mapping[str, Any], implied: Mapping[str, Any] | None = No
 def stated_decoding(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """What config.json itself says of DecodingConfig: checkpoints of this project do, released ones do not."""
     key = "oft" if "oft" in data else "decoding"
-    return {name: value for name, value in _object(data.get(key, {}), key).items() if value is not None}
+    stated = _without_nulls(_object(data.get(key, {}), key))
+    known = [field.name for field in fields(DecodingConfig)]
+    for name in stated:
+        if name not in known:
+            raise QvlaError(f"{_FILE}: {key}.{name}", stated[name], f"one of {', '.join(known)}", "correct the name")
+    return stated
+
+
+def _without_nulls(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A null is as good as no entry: transformers writes some."""
+    return {name: value for name, value in entry.items() if value is not None}
 
 
 def _parse_vision(backbone_id: str, data: Mapping[str, Any]) -> tuple[VisionConfig, ...]:

@@ -10,7 +10,7 @@ not supported, and would be taken for OpenVLA.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ REQUIRED_PARTS: dict[DecoderKind, tuple[str, ...]] = {
     "univla": ("action_decoder",),
 }
 FILM_PART = "vision_backbone"
+DIFFUSION_HEAD = "action_head.noise_predictor."  # what only the diffusion head has
 FIRST_LATENT = "<ACT_0>"  # a token that only UniVLA's tokenizer has
 _OF_A_ROBOT = ("chunk_length", "num_images", "normalization")  # what no shape tells
 LARGEST_LORA_ALPHA = 16  # openvla-oft trains with alpha = min(rank, 16)
@@ -112,6 +113,8 @@ def _kind(directory: Path, stated: Mapping[str, Any]) -> DecoderKind:
         return "univla"
     if _files(directory, "noisy_action_projector"):
         return "diffusion"
+    if any(name.startswith(DIFFUSION_HEAD) for file in _files(directory, "action_head") for name in _names(file)):
+        return "diffusion"
     if stated or any(_files(directory, part) for part in ("action_head", "proprio_projector", FILM_PART)):
         return "l1_chunk"
     tokenizer = directory / "tokenizer.json"
@@ -140,6 +143,8 @@ def _implied(directory: Path, kind: str, parts: Mapping[str, Path], stated: Mapp
     if missing:
         found = f"no {', '.join(missing)}, for {action_dim} actions and {proprio_dim} proprioceptive numbers"
         fix = 'add e.g. "decoding": {"chunk_length": 8, "num_images": 1, "normalization": "q99"} as it was trained'
+        if "proprio_projector" not in parts and any(actions == action_dim for actions, _ in ROBOTS):
+            fix = f"if it reads proprioception, copy proprio_projector--*_checkpoint.pt here; if not, {fix}"
         raise QvlaError(f"{config_file(directory)}: decoding", found, ", ".join(_OF_A_ROBOT), fix)
     taken = {key: robot[key] for key in _OF_A_ROBOT if key not in stated}
     if taken:
@@ -155,6 +160,14 @@ def _shape(directory: Path, shapes: Mapping[str, tuple[int, ...]], name: str) ->
         expected = "it, as the LIBERO policies of its family have it"
         raise QvlaError(f"{directory}: {name}", "no such tensor", expected, "use a checkpoint of a supported kind")
     return shapes[name]
+
+
+def _names(file: Path) -> Iterable[str]:
+    """Of the tensors in a file of the action head; none if it cannot be read, which whoever reads it tells."""
+    try:
+        return component_tensors(file, "action_head")
+    except QvlaError:
+        return ()
 
 
 def _files(directory: Path, part: str) -> list[Path]:

@@ -133,6 +133,11 @@ def _load_tokenizer(file: Path) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises bare Exception for anything it cannot parse
         raise QvlaError(str(file), error, "a tokenizers JSON file", COMPLETE) from error
+    tokenizer.no_padding()  # prompts are as long as they are, whatever the file was saved with
+    tokenizer.no_truncation()
+    first = tokenizer.encode("In").tokens[0]
+    if first != "<s>":
+        raise QvlaError(str(file), f"prompts that begin with {first!r}", "<s>, which Llama's begin with", COMPLETE)
     if tokenizer.token_to_id("▁") is None:
         raise QvlaError(str(file), "no token '▁'", "a Llama tokenizer, whose lone '▁' ends the prompt", COMPLETE)
     return tokenizer

@@ -121,9 +121,10 @@ def state_dict(file: Path) -> dict[str, Tensor]:
 @lru_cache(maxsize=1)  # one at a time, since the pages that were read count as memory while the file is held
 def _state_dict(file: Path, mtime_ns: int) -> dict[str, Tensor]:
     state = load_pt(file, "a plain state dict of tensors", COMPLETE, mapped=zipfile.is_zipfile(file))
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    plain = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    if not plain:
         raise QvlaError(str(file), type(state).__name__, "a plain state dict of tensors", COMPLETE)
-    return state
+    return {name: tensor.detach() for name, tensor in state.items()}  # some save Parameters
 
 
 def write_safetensors(

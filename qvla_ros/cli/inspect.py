@@ -51,9 +51,12 @@ def describe(bundle: Bundle) -> Iterator[tuple[str, str]]:
 
 def _camera(camera: CameraSpec) -> str:
     steps = ["rotate 180"] if camera.rotate_180 else []
+    resize_size = camera.resize_size or camera.input_size
+    steps += [f"bicubic to {camera.bicubic_size}"] if camera.bicubic_size is not None else []
     steps += [f"JPEG {camera.jpeg_quality}"] if camera.jpeg_quality is not None else []
-    steps += [f"Lanczos to {camera.input_size}"]
+    steps += [f"Lanczos to {resize_size}"]
     steps += [f"centre crop {camera.center_crop_area:g}"] if camera.center_crop_area is not None else []
+    steps += [f"bicubic to {camera.input_size}"] if camera.input_size != resize_size else []
     return f"{camera.name} {camera.width}x{camera.height}: {', '.join(steps)}, {len(camera.normalizations)} backbone(s)"
 
 

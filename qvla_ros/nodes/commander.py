@@ -94,6 +94,7 @@ class Commander:
         self._node, self._parameters, self._actions = node, parameters, actions
         hz = parameters["control_hz"]
         self._period_s = 1.0 / hz if hz > 0 else actions.control_period_s
+        _require_a_prompt_control_thread(self._period_s, parameters)
         self._form = command_form(parameters, actions, self._period_s)
         self._spec = motion_spec(actions, parameters["linear_scale"] or None, parameters["angular_scale"] or None)
         self._limits = motion_limits(
@@ -127,7 +128,14 @@ class Commander:
         self._sources, self.error = sources, ""
         if self._parameters["deadman"]:
             # Best effort hears reliable publishers too; what is lost on the way is silence, and silence stops the arm.
-            self._deadman = self._node.create_subscription(Bool, "~/enable", self._on_enable, qos.own(qos.SENSOR))
+            self._deadman = self._node.create_subscription(
+                Bool,
+                "~/enable",
+                self._on_enable,
+                qos.own(qos.SENSOR),
+                qos_overriding_options=qos.overridable(),
+                event_callbacks=qos.NO_SUBSCRIPTION_EVENTS,
+            )
         self._loop = ControlLoop(self._tick, self._period_s)
 
     def finish(self, reason: StopReason) -> None:
@@ -306,11 +314,25 @@ class Commander:
 
     def _on_enable(self, message: Bool) -> None:
         with self._lock:
-            self._enabled, self._enabled_s = message.data, time.monotonic()
-            self._controller.feed_deadman(message.data, self._enabled_s)
+            now_s = time.monotonic()
+            if message.data or self._enabled:  # a `false` that repeats itself is no later release
+                self._enabled_s = now_s
+            self._enabled = message.data
+            self._controller.feed_deadman(message.data, now_s)
 
     def _now_ns(self) -> int:
         return self._node.get_clock().now().nanoseconds
+
+
+def _require_a_prompt_control_thread(period_s: float, parameters: Mapping[str, Any]) -> None:
+    """Stops are sent by ticks: a limit in time that is shorter than a period would be none."""
+    names = ["max_image_age_s", "inference_timeout_s", "max_command_age_s", "max_clock_jump_s"]
+    names += ["deadman_timeout_s"] if parameters["deadman"] else []
+    shortest = min(names, key=lambda name: parameters[name])
+    if period_s > parameters[shortest]:
+        found = f"{parameters['control_hz']:g}, which is a command every {period_s:g} s"
+        expected = f"a period within {shortest} = {parameters[shortest]:g} s: a stop waits for the next one"
+        raise QvlaError("parameter control_hz", found, expected, "-p control_hz:=100.0")
 
 
 def _require_a_workspace(low: NDArray[np.float64], high: NDArray[np.float64]) -> None:

@@ -28,7 +28,7 @@ def rgb_pixels_of_compressed(message: Any, topic: str, height: int, width: int) 
         raise QvlaError(f"image on {topic}", f"format {message.format!r}, {len(data)} bytes", "JPEG or PNG", fix)
     try:
         return _jpeg(data, topic, height, width) if data.startswith(_JPEG) else _png(data, topic, height, width)
-    except (ValueError, OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
+    except (ValueError, OSError, SyntaxError, PillowImage.DecompressionBombError) as error:  # a broken PNG: SyntaxError
         found = f"{len(data)} bytes that do not decode ({error})"
         raise QvlaError(f"image on {topic}", found, "a whole image", "correct the camera driver") from None
 

@@ -67,8 +67,10 @@ def _policy(now: Snapshot) -> DiagnosticStatus:
 
 
 def _input(stream: StreamHealth, max_age_s: float) -> DiagnosticStatus:
-    fresh = stream.age_s <= max_age_s
+    fresh = -max_age_s <= stream.age_s <= max_age_s
     message = "fresh" if fresh else f"no usable message for more than {max_age_s:g} s"
+    if stream.age_s < -max_age_s:
+        message = f"stamped {-stream.age_s:.1f} s in the future: check use_sim_time and the clocks of both machines"
     values = {"rate (Hz)": f"{stream.rate_hz:.1f}", "age (s)": f"{stream.age_s:.3f}"}
     return _status(f"input {stream.topic}", OK if fresh else ERROR, message, values)
 

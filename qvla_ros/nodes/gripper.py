@@ -35,7 +35,13 @@ class PositionGripper:
 
     def __init__(self, node: Node, topic: str, closed: float, opened: float) -> None:
         self._node, self._closed, self._opened = node, closed, opened
-        self._publisher = node.create_publisher(Float64MultiArray, topic, qos.COMMAND)
+        self._publisher = node.create_publisher(
+            Float64MultiArray,
+            topic,
+            qos.own(qos.COMMAND),
+            qos_overriding_options=qos.overridable(),
+            event_callbacks=qos.NO_PUBLISHER_EVENTS,
+        )
 
     def begin(self) -> None:
         """Nothing is remembered."""
@@ -103,6 +109,9 @@ def make_gripper(node: Node, parameters: Mapping[str, Any], actions: ActionSpec)
         fix = "-p gripper_output:=none"
         raise QvlaError("parameter gripper_output", kind, "none: the bundle's actions have no gripper", fix)
     topic, closed, opened = (parameters[name] for name in ("gripper_topic", "gripper_min", "gripper_max"))
+    if closed == opened:
+        expected, fix = "two values, of the closed and of the open gripper", "give both in the gripper's units"
+        raise QvlaError("parameters gripper_min and gripper_max", f"both {closed:g}", expected, fix)
     if kind == "position":
         return PositionGripper(node, topic, closed, opened)
     return ActionGripper(node, topic, parameters["gripper_joint"], closed, opened)

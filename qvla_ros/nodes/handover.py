@@ -12,7 +12,8 @@ class Handover:
     """`post(key, function)` from any thread: `function()` runs on the executor's thread, soon.
 
     Latest only: what waits under the same key is replaced, so a busy executor does not pile up old images. A task of
-    the executor and not a guard condition, which rclpy's events executor has none of.
+    the executor and not a guard condition, which rclpy's events executor has none of; as that one dies of what a task
+    raises, without a stop, an error is kept for `raise_error`.
     """
 
     def __init__(self, node: Node) -> None:
@@ -20,6 +21,7 @@ class Handover:
         self._lock = threading.Lock()
         self._waiting: dict[str, Callable[[], object]] = {}
         self._destroyed = False
+        self._error: Exception | None = None
 
     def post(self, key: str, function: Callable[[], object]) -> None:
         """Have `function` run in place of what waits under `key`; nothing happens after destroy, or while the node has
@@ -31,6 +33,12 @@ class Handover:
             self._waiting[key] = function
         executor.create_task(self._run)
 
+    def raise_error(self) -> None:
+        """What a posted function has raised, on the executor's thread. Call it from a timer."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
     def destroy(self) -> None:
         """Forget what waits. Not from within a posted function."""
         with self._lock:
@@ -41,4 +49,7 @@ class Handover:
         with self._lock:
             functions, self._waiting = list(self._waiting.values()), {}
         for function in functions:
-            function()
+            try:
+                function()
+            except Exception as error:
+                self._error = self._error or error

@@ -20,14 +20,21 @@ Deliver = Callable[[Observation, Prediction, Mapping[str, float]], None]
 class Inference:
     """`submit` an observation from any thread; `deliver` or, once and for all, `fail(reason)` runs on the worker's.
 
-    After a failure, `abandon` or `stop` nothing is delivered any more: what comes late is not to be acted on.
-    now_ns: the clock that stamps observations.
+    After a failure, `abandon` or `stop` nothing is delivered any more: what comes late is not to be acted on. late():
+    in place of `fail` for an inference that took more than limit_s. now_ns: the clock that stamps observations.
     """
 
     def __init__(
-        self, policy: Policy, deliver: Deliver, fail: Callable[[str], None], now_ns: Callable[[], int]
+        self,
+        policy: Policy,
+        deliver: Deliver,
+        fail: Callable[[str], None],
+        late: Callable[[], None],
+        limit_s: float,
+        now_ns: Callable[[], int],
     ) -> None:
-        self._policy, self._deliver, self._fail, self._now_ns = policy, deliver, fail, now_ns
+        self._policy, self._deliver, self._fail, self._late = policy, deliver, fail, late
+        self._limit_s, self._now_ns = limit_s, now_ns
         self._inference_ms: deque[float] = deque(maxlen=WINDOW)
         self._abandoned = False
         self.stage_ms: Mapping[str, float] = {}
@@ -68,6 +75,10 @@ class Inference:
         try:
             prediction = self._policy.infer(observation)
             if self._abandoned:
+                return
+            if self.busy_s() > self._limit_s:  # whoever looks now and then may have missed it
+                self.abandon()
+                self._late()
                 return
             received_ms = (arrival_ns - observation.stamp_ns) * 1e-6
             self.stage_ms = {"receive": received_ms, "wait": waited_ms, **prediction.latency_ms}

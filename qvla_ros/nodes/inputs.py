@@ -38,6 +38,7 @@ from qvla_ros.observation import (
 
 _STOP_S = 1.0  # a decode or a transform takes milliseconds
 _ANY_TIME_NS = 2**63 - 1  # stamp of what is not needed
+_EXPECTED_TEXT = "expected a sentence that names the task"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class ObservationInputs:
         self._joints = tuple(dict.fromkeys((*joint_names(self._names), *extra_joints)))
         self._hear = self.follow if hear is None else hear
         self._instruction: str | None = None
+        self._heard: str | None = None  # the last usable text
         self._followed = False  # any instruction yet
         self._refused: dict[str, str] = {}
         self._subscriptions: list[Any] = []
@@ -108,7 +110,11 @@ class ObservationInputs:
         self._instruction_topic = self._subscribe(String, "instruction", self._on_instruction, qos.LATCHED)
 
     def poll(self) -> str:
-        """Try again to complete an observation; why there can be none, or empty when the streams are fresh."""
+        """Try again to complete an observation; why there can be none, or empty when the streams are fresh.
+
+        Raises what went wrong on the threads for slow work since the last time.
+        """
+        self._handover.raise_error()
         if refusal := self.refusal():
             return refusal
         waiting = self._synchronizer.collect(self._now_ns())
@@ -161,7 +167,7 @@ class ObservationInputs:
     # What is subscribed to.
 
     def _subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None], profile: Any = qos.SENSOR) -> str:
-        options, events = qos.overridable(), qos.NO_SUBSCRIPTION_EVENTS if profile is qos.SENSOR else None
+        options, events = qos.overridable(), qos.NO_SUBSCRIPTION_EVENTS
         subscription = self._node.create_subscription(
             kind, topic, callback, qos.own(profile), qos_overriding_options=options, event_callbacks=events
         )
@@ -209,14 +215,16 @@ class ObservationInputs:
 
     def _on_instruction(self, message: String) -> None:
         if not message.data.strip():
-            expected = "a sentence that names the task"
-            self._refused[self._instruction_topic] = f"empty text on {self._instruction_topic}; expected {expected}"
+            # Of no concern to a goal, which has brought its own instruction, nor to whoever waits for one to come.
+            if self._instruction is not None and self._instruction == self._heard:
+                self._refused[self._instruction_topic] = f"empty text on {self._instruction_topic}; {_EXPECTED_TEXT}"
             return
         try:
             self._hear(message.data)
         except QvlaError as error:
             self._refused[self._instruction_topic] = f"on {self._instruction_topic}: {error}"
             return
+        self._heard = message.data
         self._refused.pop(self._instruction_topic, None)
         self._advance()
 
@@ -289,10 +297,10 @@ class ObservationInputs:
 
 
 def _outcome(work: Callable[[], Any]) -> Callable[[], Any]:
-    """Do `work` now; what is returned gives its result, or raises its QvlaError, when called."""
+    """Do `work` now; what is returned gives its result, or raises its error, when called."""
     try:
         value = work()
-    except QvlaError as error:
+    except Exception as error:
         failure = error
 
         def fail() -> Any:

@@ -116,7 +116,11 @@ class CommandOutput:
         self.form, self._node = form, node
         kind, self._message = _MESSAGES[form.output]
         self._publisher = node.create_publisher(
-            kind, topic, qos.own(qos.COMMAND), qos_overriding_options=qos.overridable()
+            kind,
+            topic,
+            qos.own(qos.COMMAND),
+            qos_overriding_options=qos.overridable(),
+            event_callbacks=qos.NO_PUBLISHER_EVENTS,
         )
 
     def send(self, state: MotionState, now_ns: int) -> None:

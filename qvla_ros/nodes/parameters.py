@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    InvalidTopicNameException,
+)
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.validate_topic_name import validate_topic_name
 
 from qvla_ros.errors import QvlaError
 
@@ -45,7 +51,15 @@ def kind_of(spec: ParameterSpec) -> Parameter.Type:
 
 
 def declare_parameters(node: Node, specs: Sequence[ParameterSpec]) -> dict[str, Any]:
-    """Declare all, return name -> value. QvlaError on a value of the wrong type, out of range or not a choice."""
+    """Declare all, return name -> value.
+
+    QvlaError on a value of the wrong type, out of range, not a choice or, for a `..._topic`, not a name; and on a name
+    that is almost one of these: a limit that is misspelled would be none. (Other names may be another node's.)
+    """
+    names = [spec.name for spec in specs]
+    for unknown in node._parameter_overrides.keys() - set(names):
+        if likely := get_close_matches(unknown, names, 1, cutoff=0.85):
+            raise QvlaError("parameter", unknown, f"{likely[0]}, or a name less like it", "correct the spelling")
     values: dict[str, Any] = {}
     for spec in specs:
         kind = kind_of(spec)
@@ -66,7 +80,17 @@ def declare_parameters(node: Node, specs: Sequence[ParameterSpec]) -> dict[str, 
             raise QvlaError(f"parameter {spec.name}", "no value", _expected(spec, kind), _fix(spec))
         if spec.choices and values[spec.name] not in spec.choices:
             raise QvlaError(f"parameter {spec.name}", repr(values[spec.name]), _expected(spec, kind), _fix(spec))
+        if spec.name.endswith("_topic"):
+            _require_a_topic(spec.name, values[spec.name])
     return values
+
+
+def _require_a_topic(name: str, value: str) -> None:
+    try:
+        validate_topic_name(value)
+    except InvalidTopicNameException as error:
+        reason = str(error).splitlines()[0]
+        raise QvlaError(f"parameter {name}", repr(value), f"a name ({reason})", f"-p {name}:=/arm/command") from None
 
 
 def _descriptor(spec: ParameterSpec, kind: Parameter.Type) -> ParameterDescriptor:

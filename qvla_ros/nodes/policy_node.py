@@ -98,7 +98,10 @@ class PolicyNode(ReportingLifecycleNode):
         assert self._policy is not None
         bundle, given = self._policy.bundle, self.settings
         self._fault, self._instruction = "", None
-        self._inference = Inference(self._policy, self._on_prediction, self._on_failure, self._now_ns)
+        limit_s = given["inference_timeout_s"]
+        self._inference = Inference(
+            self._policy, self._on_prediction, self._on_failure, self._on_late, limit_s, self._now_ns
+        )
         self._inputs = ObservationInputs(self, bundle, input_settings(given, bundle), self._on_observation, self._hear)
         if self._commander is not None:
             sources = Sources(self._inputs.measured, self._inputs.refusal, self._inference.busy_s)
@@ -189,6 +192,10 @@ class PolicyNode(ReportingLifecycleNode):
         self._chunks_armed = False
         self.get_logger().error(self._fault)
 
+    def _on_late(self) -> None:
+        reason = f"inference has taken more than inference_timeout_s = {self.settings['inference_timeout_s']:g} s."
+        self._on_failure(reason, StopReason.late_inference)
+
     # What tasks ask for: see TaskHost.
 
     def follow(self, instruction: str | None) -> None:
@@ -237,8 +244,7 @@ class PolicyNode(ReportingLifecycleNode):
         inference, timeout_s = self._inference, self.settings["inference_timeout_s"]
         if inference is not None and not self._fault and inference.busy_s() > timeout_s:
             inference.abandon()
-            reason = f"inference has taken more than inference_timeout_s = {timeout_s:g} s."
-            self._on_failure(reason, StopReason.late_inference)
+            self._on_late()
         if self._commander is not None and self._commander.error and not self._fault:
             self._on_failure(self._commander.error, StopReason.internal_error)
         if self._inputs is not None:
@@ -271,6 +277,8 @@ class PolicyNode(ReportingLifecycleNode):
             raise QvlaError(
                 "cannot arm", reason, "an active node without a fault", "see ~/status, then call ~/arm again"
             )
+        if not self.armed and not self._tasks.settle():
+            raise QvlaError("cannot arm", "a task that is still being stopped", "its end", "call ~/arm again")
         if not self.armed and self._policy is not None:
             self._policy.reset()  # what it saw before is not part of what begins now
         if self._commander is not None:

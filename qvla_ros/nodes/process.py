@@ -17,12 +17,12 @@ from qvla_ros.errors import QvlaError
 
 EXIT_BAD_INPUT = 2
 EXECUTORS = ("single_threaded", "events")
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: a terminal, or ssh, that is gone
 SPIN_PERIOD_S = 0.1  # how long a signal may wait
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived. Not an Exception, so that no handler of errors swallows it."""
+    """One of STOP_SIGNALS arrived. Not an Exception, so that no handler of errors swallows it."""
 
     def __init__(self, signal_number: int) -> None:
         self.signal_number = signal_number
@@ -51,7 +51,8 @@ def run_node(main: Callable[[], int], args: list[str] | None = None) -> int:
         print(f"error: {error}. Fix: write --ros-args -p NAME:=VALUE -r FROM:=TO", file=sys.stderr, flush=True)
         return EXIT_BAD_INPUT
     _received.clear()
-    previous = {number: signal.signal(number, _interrupt) for number in STOP_SIGNALS}
+    heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as under nohup
+    previous = {number: signal.signal(number, _interrupt) for number in heeded}
     try:
         return main()
     except QvlaError as error:
@@ -77,7 +78,7 @@ def make_executor(kind: str = "single_threaded") -> Executor:
         from rclpy.experimental import EventsExecutor
     except ImportError:
         fix = "-p executor:=single_threaded"
-        raise QvlaError("parameter executor", kind, "single_threaded: ROS before Kilted has no other", fix) from None
+        raise QvlaError("parameter executor", kind, "single_threaded: this rclpy has no other", fix) from None
     return EventsExecutor()
 
 

@@ -15,6 +15,7 @@ from qvla.msg import PolicyStatus
 from qvla_ros.nodes.snapshot import Snapshot
 
 Result = ExecuteInstruction.Result
+CLOCK_SLACK_NS = 100_000_000  # a clock may be corrected by so much
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,9 @@ def ending(task: Task, snapshot: Snapshot, now_ns: int) -> Ending | None:
 
 
 def expiry(task: Task, now_ns: int) -> Ending | None:
-    """The end by the clock, if it has come."""
+    """The end by the clock, if it has come, or if the clock was set back behind the task's start."""
+    if now_ns < task.started_ns - CLOCK_SLACK_NS:
+        return Ending(Result.STOPPED, "clock_jump: the clock was set back behind the start of the task")
     if task.duration_s(now_ns) < task.max_duration_s:
         return None
     return Ending(Result.DURATION, f"followed for {task.max_duration_s:g} s; whether it succeeded, nobody knows")

@@ -94,6 +94,16 @@ class Tasks:
             executor.spin_once(timeout_sec=_GOODBYE_S / 10)
         executor.remove_node(self._node)
 
+    def settle(self) -> bool:
+        """Before the arm is armed: have a task that was stopped end now. False as long as its stop is to be sent."""
+        if self._task is not None and self._ending is None:
+            end = ending(self._task, self._host.snapshot(), self._now_ns())
+            if end is not None:
+                self._end(end, StopReason.finished)
+        if self._ending is not None and not self._host.is_stopping():
+            self._finish(self._ending)
+        return self._ending is None
+
     # Requests.
 
     def _on_goal(self, goal: ExecuteInstruction.Goal) -> GoalResponse:

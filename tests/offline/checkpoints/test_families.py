@@ -352,3 +352,17 @@ def test_full_size_is_that_of_the_released_policies() -> None:
     assert sizes["openvla"] == 7_541_237_184
     assert sizes["openvla_oft"] > sizes["openvla"]
     assert empty_model(full_config(FAMILIES["openvla"], num_layers=2)).config.text.num_hidden_layers == 2
+
+
+def test_a_part_that_was_forgotten_is_named_by_what_the_others_say(copy: Callable[[str], Path]) -> None:
+    diffusion = copy("openvla_oft_diffusion")
+    next(diffusion.glob("noisy_action_projector--*")).unlink()
+    with pytest.raises(QvlaError, match=r"noisy_action_projector--\*_checkpoint\.pt: got no such file"):
+        read_layout(diffusion)
+
+
+def test_a_missing_proprioception_is_asked_for_before_it_is_done_without(copy: Callable[[str], Path]) -> None:
+    chunked = copy("openvla_oft")
+    next(chunked.glob("proprio_projector--*")).unlink()
+    with pytest.raises(QvlaError, match=r"copy proprio_projector--\*_checkpoint\.pt here; if not, add"):
+        read_layout(chunked)

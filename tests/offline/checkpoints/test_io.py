@@ -109,6 +109,11 @@ def edit_statistics(path: Path, part: str, **levels: object) -> None:
     file.write_text(json.dumps(data))
 
 
+def without_first_token(path: Path) -> None:
+    tokenizer = json.loads((path / "tokenizer.json").read_text())
+    (path / "tokenizer.json").write_text(json.dumps({**tokenizer, "post_processor": None}))
+
+
 def write(path: Path, name: str, content: object) -> None:
     (path / name).write_text(json.dumps(content))
 
@@ -121,6 +126,12 @@ def write(path: Path, name: str, content: object) -> None:
         (lambda path: edit_config(path, text_config={"hidden_size": "wide"}), "TextConfig.hidden_size"),
         (lambda path: edit_config(path, vision_configs=[]), "vision_configs"),
         (lambda path: edit_config(path, decoding=[]), "decoding"),
+        (lambda path: edit_config(path, decoding={"num_image": 1}), "decoding.num_image"),
+        (lambda path: edit_config(path, text_config={"num_attention_heads": -1}), "num_attention_heads"),
+        (lambda path: edit_config(path, resize_size=0), "resize_size"),
+        (lambda path: edit_config(path, n_action_bins=1), "n_action_bins"),
+        (lambda path: torch.save({1: torch.zeros(1)}, path / "action_head--1000_checkpoint.pt"), "action_head--1000"),
+        (without_first_token, "tokenizer.json"),
         (lambda path: write(path, "dataset_statistics.json", []), "dataset_statistics.json"),
         (lambda path: write(path, "dataset_statistics.json", {"a": 1}), "dataset_statistics.json: a.action"),
         (lambda path: edit_statistics(path, "action", q99="gone"), "libero_object_no_noops.action.q99"),
@@ -200,3 +211,23 @@ def test_a_checkpoint_of_another_suite_is_refused_with_those_that_it_has(tmp_pat
     (tmp_path / "config.json").write_text(json.dumps({"norm_stats": {key: {} for key in keys}}))
     with pytest.raises(QvlaError, match=keys[0]):
         key_of_suite(tmp_path, "libero_object")
+
+
+def test_nulls_of_a_config_padding_of_a_tokenizer_and_parameters_in_a_part_are_as_good_as_none(
+    copy: Path, written: Path
+) -> None:
+    plain = load_checkpoint(written)
+    config = json.loads((copy / "config.json").read_text())
+    edit_config(copy, text_config={**config["text_config"], "num_key_value_heads": None})
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    direction = {"direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "<unk>"}
+    tokenizer["padding"] = {"strategy": {"Fixed": 64}, **direction}
+    write(copy, "tokenizer.json", tokenizer)
+    part = copy / "action_head--1000_checkpoint.pt"
+    state = torch.load(part, weights_only=True)
+    torch.save({name: torch.nn.Parameter(tensor) for name, tensor in state.items()}, part)
+    loaded = load_checkpoint(copy)
+    assert loaded.config.text.num_key_value_heads == loaded.config.text.num_attention_heads
+    text = "In: What action should the robot take to pick up the milk?"
+    assert loaded.tokenizer.encode(text).ids == plain.tokenizer.encode(text).ids
+    assert not any(parameter.isnan().any() for parameter in loaded.model.action_head.parameters())

@@ -19,7 +19,7 @@ def test_an_intact_bundle_is_described(bundle_dir: Path, capsys: pytest.CaptureF
     text = capsys.readouterr().out
     for expected in (
         load_bundle(bundle_dir).bundle_id,
-        "agentview 32x32: rotate 180, Lanczos to 16, centre crop 0.9",
+        "agentview 32x32: rotate 180, Lanczos to 16, centre crop 0.9, 1 backbone(s)",
         "4 of delta_end_effector_pose, 50 ms apart, frame world",
         "0 to 1 opening_fraction",
         "16.00 bits a weight",
@@ -59,3 +59,10 @@ def test_a_damaged_bundle_exits_with_2_and_names_the_file(
     assert captured.out == ""
     assert "tokenizer.json" in captured.err
     assert "copy the bundle again" in captured.err
+
+
+def test_every_resize_of_the_image_chain_is_shown(bundle_dir: Path) -> None:
+    bundle = load_bundle(bundle_dir)
+    camera = replace(bundle.cameras[0], bicubic_size=256, jpeg_quality=95, resize_size=224)
+    shown = " ".join(value for _, value in describe(replace(bundle, cameras=(camera,))))
+    assert "bicubic to 256, JPEG 95, Lanczos to 224, centre crop 0.9, bicubic to 16" in shown

@@ -11,6 +11,7 @@ import pytest
 import rclpy
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from std_msgs.msg import Bool
 from trajectory_msgs.msg import JointTrajectory
 
 from qvla_ros.bundle import ActionSpec
@@ -180,3 +181,25 @@ def test_the_gripper_is_told_that_commands_begin_anew(node: Node, monkeypatch: p
     assert len(begun) == 2
     arm.commander.finish(StopReason.deactivated)
     arm.commander.destroy()
+
+
+@pytest.mark.parametrize(
+    ("values", "limit"),
+    [
+        ({"control_hz": 0.5}, "max_command_age_s = 0.5"),
+        ({"control_hz": 2.5, "deadman": True}, "deadman_timeout_s = 0.3"),
+        ({"control_hz": 0.0, "max_clock_jump_s": 0.01}, "max_clock_jump_s = 0.01"),
+    ],
+)
+def test_a_control_thread_that_is_too_slow_for_a_limit_is_refused(node: Node, values: dict, limit: str) -> None:
+    with pytest.raises(QvlaError, match=rf"parameter control_hz: got .*within {limit} s"):
+        Commander(node, {**PARAMETERS_GIVEN, **values}, ACTIONS)
+
+
+def test_a_release_of_the_deadman_that_repeats_itself_is_no_later_one(node: Node) -> None:
+    commander = Commander(node, {**PARAMETERS_GIVEN, "deadman": True}, ACTIONS)
+    passed_s = []
+    for held in (True, False, False, False):
+        commander._on_enable(Bool(data=held))
+        passed_s.append(commander._passed_s(StopReason.deadman_lost, 0, time.monotonic(), 0.0))
+    assert passed_s[1] == passed_s[2] == passed_s[3] < passed_s[0]  # while held: when it would have timed out

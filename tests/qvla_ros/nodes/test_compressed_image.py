@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -70,3 +72,11 @@ def test_a_depth_image_in_a_png_is_no_colour_image() -> None:
     depth = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH)
     with pytest.raises(QvlaError, match=r"PNG of mode I;16; expected 8-bit"):
         rgb_pixels_of_compressed(_message(depth, "PNG"), "/camera", HEIGHT, WIDTH)
+
+
+def test_a_png_that_says_it_is_enormous_is_refused_like_any_other() -> None:
+    header = struct.pack(">II5B", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    with pytest.raises(QvlaError, match="image on /camera"):
+        rgb_pixels_of_compressed(CompressedImage(format="png", data=data), "/camera", HEIGHT, WIDTH)

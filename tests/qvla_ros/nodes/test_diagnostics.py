@@ -100,3 +100,10 @@ def test_what_is_not_measured_is_said_to_be_unmeasured(well: Snapshot) -> None:
     status = report(well, sensors={"gpu-thermal (°C)": "51.5"})["GPU"]
     assert values(status) == {"gpu-thermal (°C)": "51.5"}
     assert "unmeasured" not in status.message
+
+
+def test_an_input_from_the_future_is_an_error_that_names_the_clocks(well: Snapshot) -> None:
+    streams = (*well.streams, StreamHealth("/x/camera", 30.0, -100.0))
+    status = report(replace(well, streams=streams))["input /x/camera"]
+    assert status.level == ERROR
+    assert "100.0 s in the future: check use_sim_time" in status.message

@@ -130,6 +130,9 @@ def test_a_gripper_is_told_its_own_units_at_every_command(node: Node) -> None:
 
 
 def test_a_gripper_that_the_bundle_or_the_machine_lacks_is_refused(node: Node) -> None:
+    same = parameters(gripper_output="position", gripper_min=0.5, gripper_max=0.5)
+    with pytest.raises(QvlaError, match=r"gripper_min and gripper_max: got both 0\.5"):
+        make_gripper(node, same, actions("joint_position"))
     with pytest.raises(QvlaError, match="gripper_output: got position.*no gripper"):
         make_gripper(node, parameters(gripper_output="position"), actions("joint_position", gripper=False))
     assert make_gripper(node, parameters(), actions("joint_position")) is None

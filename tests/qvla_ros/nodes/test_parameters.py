@@ -47,3 +47,19 @@ def test_a_list_of_another_type_is_refused_with_its_meaning(declare: Callable, g
 def test_a_number_out_of_range_is_refused_with_the_range(declare: Callable) -> None:
     with pytest.raises(QvlaError, match=r"parameter timeout_s: got 0.0; expected double from 0.001 to 3600"):
         declare(seconds("timeout_s", 1.0, "patience", minimum=1e-3), "timeout_s:=0.0")
+
+
+@pytest.mark.parametrize("given", ["timeot_s", "timeout_sec", "limit_timeout_s"])
+def test_a_name_that_is_almost_a_parameter_is_refused(declare: Callable, given: str) -> None:
+    spec = seconds("timeout_s", 1.0, "patience")
+    if given == "limit_timeout_s":  # another node's, as files for several nodes hold them
+        assert declare(spec, f"{given}:=0.5") == 1.0
+        return
+    with pytest.raises(QvlaError, match=f"parameter: got {given}; expected timeout_s"):
+        declare(spec, f"{given}:=0.5")
+
+
+@pytest.mark.parametrize("given", ["not a name", "/ends/with/", "1st"])
+def test_a_topic_that_is_no_name_is_refused(declare: Callable, given: str) -> None:
+    with pytest.raises(QvlaError, match="parameter output_topic"):
+        declare(ParameterSpec("output_topic", "~/command", "where commands go"), f"output_topic:='{given}'")

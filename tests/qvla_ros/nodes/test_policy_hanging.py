@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,3 +117,24 @@ def test_an_engine_is_closed_once_its_inference_has_ended(policy_in_this_process
     assert node._inference.stop(60)
     node.release()
     assert closed == [node]
+
+
+def test_an_inference_that_took_too_long_is_a_fault_though_nobody_looked_while_it_ran(
+    policy_in_this_process: PolicyNode,
+) -> None:
+    node = policy_in_this_process  # which is not spun: no timer looks at anything
+    infer = node._policy.infer
+
+    def slow(observation: Observation) -> object:
+        time.sleep(0.3)
+        return infer(observation)
+
+    images = {
+        camera.name: np.zeros((camera.height, camera.width, 3), np.uint8) for camera in node._policy.bundle.cameras
+    }
+    node._policy.infer = slow
+    node._inference.submit(Observation(images, np.zeros(8), "pick up the milk", 0, {}))
+    end_s = time.monotonic() + 60
+    while not node._fault and time.monotonic() < end_s:
+        time.sleep(0.01)
+    assert "more than inference_timeout_s = 0.2 s" in node._fault

@@ -174,8 +174,9 @@ def test_a_failing_engine_is_a_fault_that_disarms_until_reactivated(
     assert not robot.arm(True).success
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_cleanly(policy: Callable, robot: Robot, number: int) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which these tests may have been started without
     process = policy(backend="zero")
     robot.wait_until_active()
     robot.tell("pick up the milk")

@@ -58,8 +58,7 @@ def test_a_task_lasts_exactly_as_long_as_it_may(well: Snapshot, seconds: float) 
     assert 0.0 <= TASK.remaining_s(now_ns) <= TASK.max_duration_s
 
 
-def test_time_that_was_set_back_and_an_unlimited_task_do_not_end_it(well: Snapshot) -> None:
-    assert ending(TASK, well, 0) is None
+def test_an_unlimited_task_goes_on_and_no_duration_is_negative(well: Snapshot) -> None:
     assert TASK.duration_s(0) == 0.0
     assert ending(replace(TASK, max_duration_s=math.inf), well, 10**6 * S) is None
 
@@ -96,3 +95,10 @@ def test_only_a_new_text_on_the_topic_takes_over() -> None:
 def test_steps_are_the_chunks_since_the_start(well: Snapshot) -> None:
     assert TASK.steps(replace(well, chunks_published=7)) == 2
     assert TASK.steps(replace(well, chunks_published=0)) == 0  # the node was activated again
+
+
+@pytest.mark.parametrize(("back_s", "over"), [(0.05, False), (5.0, True)])
+def test_a_clock_that_is_set_back_behind_its_start_ends_a_task(well: Snapshot, back_s: float, over: bool) -> None:
+    end = ending(TASK, well, TASK.started_ns - round(back_s * S))
+    assert (end is not None) == over
+    assert end is None or (end.termination, end.message[:10]) == (Result.STOPPED, "clock_jump")

@@ -229,3 +229,20 @@ def test_what_is_being_computed_for_an_old_instruction_is_dropped(
     assert time.monotonic() - told_s > 0.5  # the slow inference was under way when the instruction changed
     planner.stream_for(0.3)
     assert {chunk.instruction for chunk in planner.robot.chunks} == {"open the drawer"}
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.03])
+def test_a_stopped_task_ends_as_stopped_however_soon_the_arm_is_armed_again(
+    policy: Process, planner: Planner, pause_s: float
+) -> None:
+    planner.robot.wait_until_active()
+    planner.arm()
+    goal = planner.send("pick up the milk", 30.0)
+    ending = goal.get_result_async()
+    planner.wait(lambda: len(planner.commands) > 5 and planner.feedback, "commands")
+    assert planner.robot.arm(False).success
+    time.sleep(pause_s)
+    planner.arm()
+    answer = planner.result_of(ending, "the result")
+    assert (answer.status, answer.result.termination_reason) == (GoalStatus.STATUS_ABORTED, Result.STOPPED)
+    assert planner.send("open the drawer", 30.0).accepted  # it is still armed

@@ -62,3 +62,28 @@ def test_a_broken_compressed_image_is_refused_by_topic_and_mended_by_a_whole_one
     rig.wait(lambda: f"image on {topic}" in rig.inputs.poll(), "a refusal")
     rig.publish(CompressedImage, topic, rig.stamped(CompressedImage(format="jpeg", data=_jpeg((0, 0, 0)))))
     rig.wait(lambda: topic not in rig.inputs.poll(), "the refusal to go")
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_what_goes_wrong_on_a_thread_for_slow_work_is_raised_where_the_node_ends_of_it(
+    bench: Callable, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, executor: str
+) -> None:
+    from qvla_ros.nodes import inputs
+
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError("the decoder")
+
+    monkeypatch.setattr(inputs, "rgb_pixels_of_compressed", broken)
+    rig = bench(image_transport="compressed", executor=executor)
+    topic = f"/x/camera/{bundle.cameras[0].name}/image_raw/compressed"
+    rig.publish(CompressedImage, topic, rig.stamped(CompressedImage(format="jpeg", data=_jpeg((0, 0, 0)))))
+
+    def raised() -> bool:
+        try:
+            rig.inputs.poll()
+        except ZeroDivisionError:
+            return True
+        return False
+
+    rig.wait(raised, "the decoder's error")
+    rig.inputs.poll()  # told once

@@ -9,9 +9,11 @@ from rclpy.clock import ClockType, ROSClock
 from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
 from rclpy.time import Time
+from std_msgs.msg import String
 
 from qvla_ros.bundle import Bundle
 from qvla_ros.errors import QvlaError
+from qvla_ros.nodes import qos
 
 PATIENCE_S = 30.0
 
@@ -75,3 +77,25 @@ def test_an_instruction_that_cannot_be_followed_is_refused_until_another_comes(b
     rig.inputs._hear = follow
     rig.tell()
     rig.wait(lambda: "300 tokens" not in rig.inputs.poll(), "the refusal to go")
+
+
+def test_an_empty_text_is_refused_only_by_those_who_follow_the_topic(bench: Callable) -> None:
+    rig = bench()
+    topic, empty = "/x/instruction", String(data=" ")
+    rig.publish(String, topic, empty, qos.LATCHED)
+    rig.publish(String, topic, String(data="pick up the milk"), qos.LATCHED)
+    rig.wait(lambda: rig.inputs._instruction, "the topic's instruction")
+    assert rig.inputs.refusal() == ""
+    rig.publish(String, topic, empty, qos.LATCHED)
+    rig.wait(rig.inputs.refusal, "a refusal")
+    assert "empty text on /x/instruction; expected a sentence" in rig.inputs.refusal()
+    rig.tell()
+    rig.wait(lambda: not rig.inputs.refusal(), "the refusal to go")
+    rig.inputs.follow("open the drawer")  # a goal's
+    heard: list[str] = []
+    rig.inputs._hear = heard.append
+    rig.publish(String, topic, empty, qos.LATCHED)
+    rig.publish(String, topic, String(data="last"), qos.LATCHED)
+    rig.wait(lambda: heard, "what came after the empty text")
+    assert heard == ["last"]
+    assert rig.inputs.refusal() == ""
