@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine_options", type=engine_options, default={}, help="JSON, e.g. '{\"threads\": 2}'")
     parser.add_argument("--namespace", default="", help="of the policy node, e.g. /arm")
     parser.add_argument("--remaps_file", type=Path, help="YAML of relative name: topic, as config/remaps/ROBOT.yaml")
+    parser.add_argument("--params_file", type=Path, help="YAML of the policy node's parameters, as config/ROBOT.yaml")
     parser.add_argument("--listen_s", type=float, default=2.0, help="how long to listen to the graph")
     parser.add_argument("--no_graph", action="store_true", help="leave the running ROS graph alone")
     parser.add_argument("--write_parity", action="store_true", help="keep this machine's answers in the bundle")
@@ -95,7 +96,8 @@ def _ros_findings(args: argparse.Namespace, bundle: Bundle | None) -> Iterator[F
     yield ok("messages", "qvla/ActionChunk and qvla/PolicyStatus can be sent")
     if not args.no_graph:
         remaps = {} if args.remaps_file is None else read_remaps(args.remaps_file)
-        inputs = [] if bundle is None else needed_inputs(bundle, args.namespace, remaps)
+        parameters = {} if args.params_file is None else read_parameters(args.params_file)
+        inputs = [] if bundle is None else needed_inputs(bundle, args.namespace, remaps, parameters)
         yield from graph_findings(read_graph(inputs, args.listen_s, args.listen_s), inputs, bundle)
 
 
@@ -112,6 +114,18 @@ def read_remaps(path: Path) -> dict[str, str]:
             "--remaps_file", f"{path}: {remaps}", "a name: topic a line", "write it as config/remaps/*.yaml"
         )
     return remaps
+
+
+def read_parameters(path: Path) -> dict[str, object]:
+    """Name -> value, of a file like those in config/, all its nodes taken together; else QvlaError."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return {name: value for node in content.values() for name, value in node["ros__parameters"].items()}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        expected, fix = "/**: ros__parameters: name: value", "write it as config/*.yaml"
+        raise QvlaError("--params_file", f"{path}: {type(error).__name__}: {error}", expected, fix) from None
 
 
 def _show(finding: Finding) -> None:

@@ -12,13 +12,15 @@ from qvla_ros.doctor.findings import Finding, failed, ok, problem, warning
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.compressed_image import rgb_pixels_of_compressed
 from qvla_ros.nodes.image_message import rgb_pixels
-from qvla_ros.nodes.robot_state import joint_positions, pose_in
+from qvla_ros.nodes.policy_parameters import PARAMETERS
+from qvla_ros.nodes.robot_state import joint_positions, measured_by, pose_in
 from qvla_ros.observation import POSE_NAMES, joint_names
 from qvla_ros.recording.source import COMPRESSED_IMAGE, IMAGE, JOINTS, POSE, TEXT
 from qvla_ros.ros_graph import Endpoint, Topic, incompatibility, policy_nodes
 
 CLOCK = "/clock"
-MAX_AGE_S = 1.0  # the policy node's default
+DEFAULTS = {spec.name: spec.default for spec in PARAMETERS}
+MAX_AGE_S = DEFAULTS["max_image_age_s"]
 MAX_LEAD_S = 0.05  # a stamp in the future is a clock that is wrong
 _IGNORED = ("/rosout", "/parameter_events")
 _COMMAND_KINDS = {
@@ -54,16 +56,27 @@ class Graph:
 @dataclass(frozen=True)
 class Input:
     """A topic that the policy reads. kinds: usual name -> type; check: raises QvlaError for a message that it cannot
-    use. wish: the subscription that the policy node makes."""
+    use. wish: the subscription that the policy node makes. max_age_s: of what it still uses."""
 
     name: str
     kinds: Mapping[str, str]
     check: Callable[[Any, str, str], object]
     wish: Endpoint
+    max_age_s: float = MAX_AGE_S
 
 
-def needed_inputs(bundle: Bundle, namespace: str, remaps: Mapping[str, str] = MappingProxyType({})) -> list[Input]:
-    """What a policy node with this bundle subscribes to in `namespace` ("" or "/arm"); remaps: as in config/remaps."""
+def needed_inputs(
+    bundle: Bundle,
+    namespace: str,
+    remaps: Mapping[str, str] = MappingProxyType({}),
+    parameters: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Input]:
+    """What a policy node with this bundle subscribes to in `namespace` ("" or "/arm").
+
+    remaps: as in config/remaps. parameters: the node's, as in config/ROBOT.yaml: what is commanded must be measured.
+    """
+    given = {**DEFAULTS, **parameters}
+    measured, max_age_s = measured_by(given, bundle), given["max_image_age_s"]
     root = f"/{namespace.strip('/')}".rstrip("/")
 
     def topic_of(name: str) -> str:
@@ -85,14 +98,16 @@ def needed_inputs(bundle: Bundle, namespace: str, remaps: Mapping[str, str] = Ma
     for camera in bundle.cameras:
         raw = topic_of(f"camera/{camera.name}/image_raw")
         kinds = {raw: IMAGE, f"{raw}/compressed": COMPRESSED_IMAGE}
-        found.append(Input(raw, kinds, image_check(camera.height, camera.width), sensor))
-    joints, frame = joint_names(names), bundle.actions.frame
+        found.append(Input(raw, kinds, image_check(camera.height, camera.width), sensor, max_age_s))
+    commanded = () if measured is None else measured.joint_names
+    joints, frame = tuple(dict.fromkeys((*joint_names(names), *commanded))), bundle.actions.frame
     if joints:
         topic = topic_of("joint_states")
-        found.append(Input(topic, {topic: JOINTS}, lambda m, _, t: joint_positions(m, t, joints), sensor))
-    if any(name in POSE_NAMES for name in names):
+        found.append(Input(topic, {topic: JOINTS}, lambda m, _, t: joint_positions(m, t, joints), sensor, max_age_s))
+    needs_pose = any(name in POSE_NAMES for name in names) or (measured is not None and not measured.joints)
+    if needs_pose and given["pose_source"] == "topic":
         topic = topic_of("ee_pose")
-        found.append(Input(topic, {topic: POSE}, lambda m, _, t: pose_in(m, t, frame), sensor))
+        found.append(Input(topic, {topic: POSE}, lambda m, _, t: pose_in(m, t, frame), sensor, max_age_s))
     topic = topic_of("instruction")
     return [*found, Input(topic, {topic: TEXT}, lambda m, _, t: None, latched)]
 
@@ -179,14 +194,14 @@ def _input(graph: Graph, needed: Input) -> Finding:
         needed.check(heard.message, needed.kinds[name], name)
     except QvlaError as error:
         return failed(name, error)
-    return _timeliness(name, source, heard, _on_sim_time(graph))
+    return _timeliness(name, source, heard, needed.max_age_s, _on_sim_time(graph))
 
 
 def _subscribers(graph: Graph, name: str) -> set[str]:
     return {endpoint.node for endpoint in graph.topics.get(name, Topic((), ())).subscriptions}
 
 
-def _timeliness(name: str, source: str, heard: Heard, on_sim_time: bool) -> Finding:
+def _timeliness(name: str, source: str, heard: Heard, max_age_s: float, on_sim_time: bool) -> Finding:
     text = f"from {source}"
     if heard.age_s != heard.age_s:  # no stamp
         return ok(name, text)
@@ -194,7 +209,7 @@ def _timeliness(name: str, source: str, heard: Heard, on_sim_time: bool) -> Find
     if on_sim_time:
         return ok(name, f"{text}, stamped in simulated time")
     text += f", {1e3 * heard.age_s:.0f} ms old"
-    if heard.age_s > MAX_AGE_S or heard.age_s < -MAX_LEAD_S:
+    if heard.age_s > max_age_s or heard.age_s < -MAX_LEAD_S:
         fix = "synchronise the clocks (chrony, PTP), let the driver stamp with system time, or set use_sim_time"
         return problem(name, f"{text}: the policy node would not take it", fix)
     return ok(name, text)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qvla_ros.cli import main as cli
-from qvla_ros.cli.doctor import read_remaps
+from qvla_ros.cli.doctor import read_parameters, read_remaps
 from qvla_ros.errors import QvlaError
 from qvla_ros.resources import share_path
 
@@ -33,3 +33,10 @@ def test_engine_options_that_are_no_object_are_refused_by_name(text: str, capsys
     error = capsys.readouterr().err
     assert "--engine_options" in error
     assert "a JSON object" in error
+
+
+def test_parameter_files_of_robots_are_read_and_others_refused(tmp_path: Path) -> None:
+    assert read_parameters(share_path("config") / "ur_servo.yaml")["output"] == "twist"
+    (tmp_path / "parameters.yaml").write_text("output: twist")
+    with pytest.raises(QvlaError, match="--params_file"):
+        read_parameters(tmp_path / "parameters.yaml")

@@ -61,6 +61,9 @@ def good(bundle) -> Graph:
     return Graph(topics, heard, {POLICY: status(bundle_id=bundle.bundle_id)})
 
 
+JOINTS_TOPIC = "/arm/joint_states"
+
+
 def judged(graph: Graph, bundle) -> list[Finding]:
     found = list(graph_findings(graph, needed_inputs(bundle, "/arm"), bundle))
     assert all(bool(finding.fix) == (finding.status != "ok") for finding in found)
@@ -99,6 +102,19 @@ def test_a_remapped_input_is_looked_at_where_it_is(good, bundle):
     found = {finding.about: finding for finding in graph_findings(graph, inputs, bundle) if finding.status != "ok"}
     assert found.keys() == {"/wrist/image"}
     assert "1500 ms old" in found["/wrist/image"].text
+
+
+def test_what_a_robots_parameters_ask_for_is_looked_at(good, bundle):
+    blind = replace(bundle, proprioception=None)
+    assert not [needed.name for needed in needed_inputs(blind, "/arm") if needed.name in ("/arm/ee_pose", JOINTS_TOPIC)]
+    given = {"output": "twist", "max_image_age_s": 0.01, "gripper_joint": "finger", "gripper_max": 0.04}
+    commanding = needed_inputs(blind, "/arm", {}, given)
+    assert {"/arm/ee_pose", JOINTS_TOPIC} < {needed.name for needed in commanding}
+    found = {finding.about: finding.text for finding in graph_findings(good, commanding, blind) if finding.fix}
+    assert "12 ms old: the policy node would not take it" in found[WRIST]
+    assert "finger" in found[JOINTS_TOPIC]
+    by_tf = {needed.name for needed in needed_inputs(blind, "/arm", {}, {**given, "pose_source": "tf"})}
+    assert "/arm/ee_pose" not in by_tf
 
 
 def test_commands_that_no_controller_hears_are_told(good, bundle):
