@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import rclpy
+from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.msg import Transition
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import String
 
 from qvla_ros.errors import QvlaError
@@ -34,6 +39,41 @@ def test_with_the_events_executor_chunks_services_and_a_signal_do_what_they_do_w
     assert process.wait() == 0
     assert "Traceback" not in process.stderr
     robot.wait_for_reason("not active")
+
+
+def test_with_the_events_executor_transitions_survive_endpoints_that_do_not_fit_coming_and_going(
+    start: Callable, robot: Robot, bundle_dir: Path
+) -> None:
+    parameters = {"bundle": str(bundle_dir), "backend": "zero", "executor": "events", "deadman": True}
+    limits = {"output": "pose", "linear_low": [-1.0], "linear_high": [1.0], "linear_scale": 0.1, "angular_scale": 0.1}
+    process = start("policy", {**parameters, **limits}, "x")
+    robot.wait_until_active()
+    misfit = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # asks for more than commands offer
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        node = rclpy.create_node("misfits")
+        while not stop.is_set():
+            heard = [node.create_subscription(PoseStamped, "/x/policy/command", print, misfit) for _ in range(5)]
+            told = [node.create_publisher(String, "/x/instruction", 1) for _ in range(5)]
+            time.sleep(0.01)
+            for subscription, publisher in zip(heard, told, strict=True):
+                node.destroy_subscription(subscription)
+                node.destroy_publisher(publisher)
+        node.destroy_node()
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for _ in range(8):
+            for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+                assert robot.change_state(transition)
+            for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+                assert robot.change_state(transition)
+    finally:
+        stop.set()
+        thread.join()
+    assert process.popen.poll() is None, process.stderr
 
 
 def test_a_ros_without_the_events_executor_is_told_to_take_the_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:
