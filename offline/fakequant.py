@@ -11,6 +11,7 @@ import torch
 from qvla_offline.checkpoints import lora
 from qvla_offline.checkpoints.family import film_name, read_layout
 from qvla_offline.checkpoints.io import empty_policy
+from qvla_offline.checkpoints.results import result_directory
 from qvla_offline.checkpoints.stored import INDEX, main_tensors, safetensors_tensors, state_dict, write_safetensors
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.checkpoints.tensor_source import TensorSource, config_file, origin_of
@@ -20,7 +21,6 @@ from qvla_offline.visible_files import visible_files
 from safetensors import safe_open
 from torch import Tensor
 
-from qvla_ros.atomic import atomic_directory
 from qvla_ros.errors import QvlaError
 from qvla_ros.progress import track
 
@@ -71,7 +71,7 @@ def fake_quantize(
     shards = sorted({stored.file for stored in main_tensors(origin.base).values()})
     adapter = [] if origin.adapter is None else [origin.adapter / name for name in (lora.CONFIG, lora.WEIGHTS)]
     rewritten = {*shards, *adapter, layout.film_file}
-    with atomic_directory(target, "config.json") as directory:
+    with result_directory(target, "fakequant") as directory:
         for file in visible_files(source):
             if file not in rewritten:
                 _copy(file, directory / file.relative_to(source))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,12 +29,15 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_directory(path: str | os.PathLike[str], marker: str) -> Iterator[Path]:
+def atomic_directory(
+    path: str | os.PathLike[str], marker: str, is_result: Callable[[Path], bool] | None = None
+) -> Iterator[Path]:
     """Yield a temporary directory beside `path`; put it in place of `path` if the block succeeds, else remove it.
 
-    What is at `path` goes, so it must be an earlier result, known by its file `marker`, or empty; else QvlaError.
+    What is at `path` goes, so it must be empty or an earlier result, which `is_result` knows; else QvlaError. Default:
+    by its file `marker`, which must be a name that only results have.
     """
-    require_replaceable(path, marker)
+    require_replaceable(path, marker, is_result)
     target = Path(path).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -52,10 +55,13 @@ def atomic_directory(path: str | os.PathLike[str], marker: str) -> Iterator[Path
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def require_replaceable(path: str | os.PathLike[str], marker: str) -> None:
+def require_replaceable(
+    path: str | os.PathLike[str], marker: str, is_result: Callable[[Path], bool] | None = None
+) -> None:
     """QvlaError unless atomic_directory may put a result at `path`; for long work to ask before it begins."""
     target = Path(path)
-    if target.exists() and not (target / marker).is_file() and (not target.is_dir() or any(target.iterdir())):
+    known = (target / marker).is_file() if is_result is None else is_result(target)
+    if target.exists() and not known and (not target.is_dir() or any(target.iterdir())):
         fix = "name a new directory, or empty this one yourself"
         raise QvlaError(f"output directory {path}", "other files in it", f"a new one, or one with {marker}", fix)
 

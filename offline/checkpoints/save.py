@@ -20,12 +20,11 @@ from qvla_offline.checkpoints.config import PolicyConfig, config_json
 from qvla_offline.checkpoints.empty import empty_model
 from qvla_offline.checkpoints.family import FILM_PART
 from qvla_offline.checkpoints.model import VisionLanguageModel
+from qvla_offline.checkpoints.results import result_directory
 from qvla_offline.checkpoints.stored import INDEX, SINGLE_FILE, write_safetensors
 from qvla_offline.checkpoints.targets import quantization_targets
 from tokenizers import Tokenizer
 from torch import Tensor
-
-from qvla_ros.atomic import atomic_directory
 
 # (mean, std) of ImageNet and of SigLIP, rounded to bfloat16 as OpenVLA's converter left them in the published files.
 IMAGENET = ((0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375))
@@ -75,12 +74,13 @@ def write_checkpoint(
 ) -> None:
     """Write a directory, or nothing. tensors: (name, tensor) in the order of the model's state dict, taken one by one.
 
+    It takes the place of an earlier result of its kind alone, random (`released`) or trained: see `result_directory`.
     Only the parts are held in memory until they are complete (and with FiLM the ViTs).
     """
     model = empty_model(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     stream = ((name, tensor.detach().to("cpu", dtype)) for name, tensor in tensors)
-    with atomic_directory(path, "config.json") as directory:
+    with result_directory(path, "random" if belongings.released else "trained") as directory:
         main = [name for name in shapes if name.startswith(MAIN) and not any(part in name for part in FILM_LAYERS)]
         film: dict[str, Tensor] = {}
         if config.decoding.film:

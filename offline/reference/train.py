@@ -17,6 +17,7 @@ import torch
 from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.io import PROMPT_TEMPLATE, load_checkpoint
 from qvla_offline.checkpoints.model import OpenVLAOFT
+from qvla_offline.checkpoints.results import require_result_replaceable
 from qvla_offline.checkpoints.save import save_checkpoint
 from qvla_offline.reference.architecture import reference_config
 from qvla_offline.reference.attention import PlainAttention
@@ -127,6 +128,7 @@ def train(
 
     config: another size than the reference's, for tests.
     """
+    require_result_replaceable(options.out, "trained")  # which the first export would say after minutes
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = train_tokenizer()
     prompt = PromptSpec(PROMPT_TEMPLATE, lowercase=True, append_token_id=tokenizer.token_to_id("▁"))

@@ -11,6 +11,7 @@ from qvla_offline.checkpoints.random_checkpoint import FAMILIES, write_random_ch
 from qvla_offline.fakequant import fake_quantize, target_shapes
 from qvla_offline.gates import Gates, uniform
 from qvla_offline.quantizers import QuantizationScheme, quantize_layer, released_rtn
+from qvla_offline.visible_files import visible_files
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -51,7 +52,7 @@ def test_target_weights_are_what_export_stores_and_all_else_is_unchanged(tmp_pat
             assert torch.equal(after[name].flatten(1), stored)
         else:
             assert torch.equal(after[name], tensor)
-    for file in checkpoint.iterdir():
+    for file in visible_files(checkpoint):
         if file.suffix != ".safetensors":
             assert (out / file.name).read_bytes() == file.read_bytes()
     assert (out / "gates.json").is_file()
@@ -91,6 +92,19 @@ def test_wrong_gates_wrong_mode_and_writing_over_the_source_leave_nothing_behind
     assert not list(tmp_path.iterdir())
 
 
+def test_only_an_earlier_fake_quantized_checkpoint_is_replaced(tmp_path, checkpoint, gates):
+    other = shutil.copytree(checkpoint, tmp_path / "other")
+    shutil.copyfile(fake_quantize(checkpoint, gates, tmp_path / "out", SCHEME) / "gates.json", other / "gates.json")
+    before = contents(other)
+    with pytest.raises(QvlaError, match="output directory .*other.*name a new directory"):
+        fake_quantize(checkpoint, gates, other, SCHEME)
+    assert contents(other) == before
+    first = contents(tmp_path / "out")
+    (tmp_path / "out" / "notes.txt").write_text("of the last run")
+    fake_quantize(checkpoint, gates, tmp_path / "out", SCHEME)
+    assert contents(tmp_path / "out") == first
+
+
 def random_gates(checkpoint) -> Gates:
     generator = np.random.default_rng(1)
     rows = {name: rows for name, (rows, _) in target_shapes(checkpoint).items()}
@@ -118,7 +132,7 @@ def contents(directory) -> dict[str, object]:
         file.name: [(name, t.shape, t.dtype) for name, t in sorted(read[file.suffix](file).items())]
         if file.suffix in read
         else file.read_bytes()
-        for file in directory.iterdir()
+        for file in visible_files(directory)
     }
 
 

@@ -214,3 +214,12 @@ def test_training_learns(demonstrations: Path, tmp_path: Path) -> None:
 def test_no_demonstrations_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(QvlaError, match="qvla demonstrations"):
         train(tiny_options(tmp_path / "nothing", tmp_path, "run", 1), lambda _: None, tiny_config())
+
+
+def test_a_run_that_could_not_export_is_refused_before_it_begins(demonstrations: Path, tmp_path: Path) -> None:
+    options = tiny_options(demonstrations, tmp_path, "run", 1)
+    options.out.mkdir(parents=True)
+    (options.out / "config.json").write_text('{"transformers_version": "4.40.1"}')
+    with pytest.raises(QvlaError, match="output directory"):
+        train(options, lambda _: None, tiny_config())
+    assert not options.work_dir.exists()
