@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from qvla_offline.finite import require_finite, require_representable
 from torch import Tensor
 
 from qvla_ros.errors import QvlaError
@@ -135,8 +136,8 @@ class QuantizedLayer:
         return sum(rows.numel() * self.scheme.row_bits(self.shape[1], bits) for bits, rows in self.rows.items())
 
 
-def quantize_rows(weight: Tensor, bits: int, scheme: QuantizationScheme) -> RowCodes:
-    """Codes and scales of every row of `weight` [R, C] at 2, 4 or 8 bits.
+def quantize_rows(weight: Tensor, bits: int, scheme: QuantizationScheme, name: str = "weight") -> RowCodes:
+    """Codes and scales of every row of `weight` [R, C] at 2, 4 or 8 bits. name: of the tensor, for errors.
 
     With scheme.clip_search, a group w takes the codes q, over a grid of clip ratios, that point most nearly its way
     (largest cosine, which is the least squared error at the best scale), and the scale s at which s q overlaps with w
@@ -157,10 +158,7 @@ def quantize_rows(weight: Tensor, bits: int, scheme: QuantizationScheme) -> RowC
     whole = columns // inputs_per_scale * inputs_per_scale
     for part in _row_chunks(rows, columns):
         piece = weight[part].float()
-        if not torch.isfinite(piece).all():
-            raise QvlaError(
-                "weight", "NaN or infinity", "finite numbers", "check the checkpoint: it holds broken tensors"
-            )
+        require_finite(name, piece)
         for start, stop, width in ((0, whole, inputs_per_scale), (whole, columns, columns - whole)):
             if start == stop:
                 continue
@@ -173,9 +171,15 @@ def quantize_rows(weight: Tensor, bits: int, scheme: QuantizationScheme) -> RowC
 
 
 def quantize_layer(
-    weight: Tensor, row_bits: Tensor | np.ndarray | Sequence[int], scheme: QuantizationScheme
+    weight: Tensor,
+    row_bits: Tensor | np.ndarray | Sequence[int],
+    scheme: QuantizationScheme,
+    name: str = "weight",
 ) -> QuantizedLayer:
-    """Quantize each output channel of `weight` [R, C] (a convolution flattened from dim 1) at its own bit-width."""
+    """Quantize each output channel of `weight` [R, C] (a convolution flattened from dim 1) at its own bit-width.
+
+    name: of the tensor, for errors.
+    """
     bits = np.asarray(row_bits, dtype=np.int64)
     unknown = sorted(set(bits.tolist()) - set(BIT_WIDTHS))
     if unknown or bits.shape != (weight.shape[0],):
@@ -186,22 +190,23 @@ def quantize_layer(
             "assign the gates again for this checkpoint",
         )
     rows = {int(b): torch.from_numpy(np.flatnonzero(bits == b)) for b in np.unique(bits)}
-    codes = {b: quantize_rows(weight[index], b, scheme) for b, index in rows.items() if b in CODE_LIMITS}
+    codes = {b: quantize_rows(weight[index], b, scheme, name) for b, index in rows.items() if b in CODE_LIMITS}
     kept = weight[rows.get(16, torch.empty(0, dtype=torch.int64))].float()
-    if not torch.isfinite(kept.half()).all():
-        raise QvlaError(
-            "weight", float(kept.abs().max()), "magnitudes up to 65504 in 16-bit rows", "give this layer 8 bits"
-        )
+    require_finite(name, kept)
+    require_representable(name, kept, torch.float16, "give the layer 8 bits: its 16-bit rows are float16")
     return QuantizedLayer((weight.shape[0], weight.shape[1]), scheme, rows, codes, kept.half())
 
 
-def reconstruct_rows(weight: Tensor, bits: int, scheme: QuantizationScheme) -> Tensor:
-    """float32 [R, C]: every row of `weight` as it comes back from storage at `bits` (0 gives zeros, 16 float16)."""
+def reconstruct_rows(weight: Tensor, bits: int, scheme: QuantizationScheme, name: str = "weight") -> Tensor:
+    """float32 [R, C]: every row of `weight` as it comes back from storage at `bits` (0 gives zeros, 16 float16).
+
+    name: of the tensor, for errors.
+    """
     if bits == 0:
         return torch.zeros_like(weight, dtype=torch.float32)
     if bits == 16:
         return weight.half().float()
-    return quantize_rows(weight, bits, scheme).dequantize()
+    return quantize_rows(weight, bits, scheme, name).dequantize()
 
 
 def released_rtn(weight: Tensor, bits: int, floor: float = 1e-6) -> Tensor:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from qvla_offline.finite import require_finite
 from torch import Tensor, nn
 
 
@@ -77,10 +78,11 @@ class BlockWeights:
                     slot.put(slot.empty)
 
     def _fill(self, slots: Sequence[_Slot]) -> int:
-        """Read the parameters; returns their bytes."""
+        """Read the parameters; returns their bytes. QvlaError naming a tensor that is not finite."""
         size = 0
         for slot in slots:
             tensor = self._tensors[slot.name].to(device=self._device, dtype=self._dtype)
+            require_finite(slot.name, tensor)
             slot.put(nn.Parameter(tensor, requires_grad=False))
             size += tensor.nbytes
         return size

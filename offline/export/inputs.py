@@ -12,6 +12,7 @@ from qvla_offline.export.vit import emit_vit
 from qvla_offline.export.weights import Weights
 
 VIT_NAMES = ("featurizer", "fused_featurizer")
+_TOO_LARGE = "train it again with smaller embeddings: their table is float16 in every bundle"
 
 
 def graph_inputs(graph: GraphBuilder, config: PolicyConfig) -> tuple[str, str]:
@@ -55,6 +56,6 @@ def embed(graph: GraphBuilder, weights: Weights, ids: str) -> str:
     table = f"{name}.weight.float16"
     with graph.scope(name):
         if table not in graph.stored_bytes:
-            graph.tensor(table, weights.array(f"{name}.weight").astype(np.float16))
+            graph.tensor(table, weights.array(f"{name}.weight", np.float16, _TOO_LARGE))
         rows = graph.op("Gather", table, ids, axis=0)
         return rows if graph.compute == np.float16 else graph.op("Cast", rows, to=graph.onnx_compute)

@@ -11,13 +11,14 @@ from qvla_offline.export.weights import Weights
 def linear(graph: GraphBuilder, weights: Weights, module: str, x: str) -> str:
     """The linear layer `module` of the checkpoint, quantized as its gates say; stored when it is first used."""
     if module not in graph.layers:
-        graph.layers[module] = store_linear(graph, module, weights.layer(module), weights.bias(module))
+        bias = weights.bias(module, graph.compute)
+        graph.layers[module] = store_linear(graph, module, weights.layer(module), bias)
     return multiply(graph, x, graph.layers[module])
 
 
 def vector(graph: GraphBuilder, weights: Weights, name: str) -> str:
     """A small tensor of the checkpoint (norm, bias, position embedding) in the compute dtype."""
-    return name if name in graph.stored_bytes else graph.tensor(name, weights.array(name).astype(graph.compute))
+    return name if name in graph.stored_bytes else graph.tensor(name, weights.array(name, graph.compute))
 
 
 def layer_norm(graph: GraphBuilder, weights: Weights, module: str, x: str, epsilon: float) -> str:

@@ -118,13 +118,16 @@ def promote_to_tile(row_bits: np.ndarray, row_error: np.ndarray, tile: int, sche
 
 
 def quantize_to_tile(
-    weight: torch.Tensor, row_bits: np.ndarray, scheme: QuantizationScheme, tile: int
+    weight: torch.Tensor, row_bits: np.ndarray, scheme: QuantizationScheme, tile: int, name: str = "weight"
 ) -> tuple[QuantizedLayer, np.ndarray]:
-    """Quantize `weight` [R, C] with its row groups filled up to `tile`; also the bits that every row ended with [R]."""
-    layer = quantize_layer(weight, row_bits, scheme)
+    """Quantize `weight` [R, C] with its row groups filled up to `tile`; also the bits that every row ended with [R].
+
+    name: of the tensor, for errors.
+    """
+    layer = quantize_layer(weight, row_bits, scheme, name)
     asked = np.asarray(row_bits, dtype=np.int64)
     error = (weight.float() - layer.dequantize()).square().sum(dim=1).numpy()
     bits = promote_to_tile(asked, error, tile, scheme)
     promoted = np.flatnonzero(bits != asked)
     rows = torch.from_numpy(promoted)
-    return layer.with_rows(rows, quantize_layer(weight[rows], bits[promoted], scheme)), bits
+    return layer.with_rows(rows, quantize_layer(weight[rows], bits[promoted], scheme, name)), bits

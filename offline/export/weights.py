@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from qvla_offline.export.row_groups import quantize_to_tile
+from qvla_offline.finite import require_finite, require_representable
 from qvla_offline.quantizers import QuantizationScheme, QuantizedLayer, quantize_layer
 from torch import Tensor
 
 from qvla_ros.errors import QvlaError
+
+NARROW = "export with compute_dtype float32, which holds it"
 
 
 @dataclass
@@ -34,26 +37,30 @@ class Weights:
     parameters: int = 0
     progress: Callable[[str], None] | None = None
 
-    def array(self, name: str) -> np.ndarray:
-        """float32 tensor `name`."""
+    def array(self, name: str, dtype: np.dtype | type[np.generic] = np.float32, fix: str = NARROW) -> np.ndarray:
+        """Tensor `name` in `dtype`; QvlaError unless it is finite, before and after. fix: if `dtype` is too narrow."""
         if name not in self.tensors:
             raise QvlaError("checkpoint", f"no tensor {name}", "every tensor of the model", "use a whole checkpoint")
-        tensor = self.tensors[name]
+        tensor = self.tensors[name].float()
         self.parameters += tensor.numel()
-        return tensor.float().numpy()
+        require_finite(name, tensor)
+        if np.dtype(dtype) == np.float16:
+            require_representable(name, tensor, torch.float16, fix)
+        return tensor.numpy().astype(dtype, copy=False)
 
-    def bias(self, module: str) -> np.ndarray | None:
-        """float32 [R], or None where the layer has none."""
-        return self.array(f"{module}.bias") if f"{module}.bias" in self.tensors else None
+    def bias(self, module: str, dtype: np.dtype | type[np.generic] = np.float32) -> np.ndarray | None:
+        """[R] in `dtype`, or None where the layer has none."""
+        return self.array(f"{module}.bias", dtype) if f"{module}.bias" in self.tensors else None
 
     def layer(self, module: str) -> QuantizedLayer:
         """The weight of `module`, a convolution flattened from its second dimension, quantized row by row."""
         if self.progress is not None:
             self.progress(module)
-        weight = torch.from_numpy(self.array(f"{module}.weight")).flatten(1)
+        name = f"{module}.weight"
+        weight = torch.from_numpy(self.array(name)).flatten(1)
         if module not in self.gates:
-            return quantize_layer(weight, np.full(len(weight), 16), self.scheme)
-        layer, self.bits[module] = quantize_to_tile(weight, self.gates[module], self.scheme, self.tile)
+            return quantize_layer(weight, np.full(len(weight), 16), self.scheme, name)
+        layer, self.bits[module] = quantize_to_tile(weight, self.gates[module], self.scheme, self.tile, name)
         self.target_weights += weight.numel()
         self.nominal_bits += layer.nominal_bits()
         return layer

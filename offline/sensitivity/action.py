@@ -127,7 +127,7 @@ class _Scoring:
         scored = [n for n in self.members.get(name, []) if n in self.reached and n not in self.sums]
         layers = {n: self.targets[n] for n in scored}
         bits, drops = self.probing.bits, 0 in self.probing.bits
-        errors = {n: weight_errors(module, bits, self.scheme) for n, module in layers.items()}
+        errors = {n: weight_errors(module, bits, self.scheme, f"{n}.weight") for n, module in layers.items()}
         squares = {n: torch.zeros(len(error), len(bits), device=error.device) for n, error in errors.items()}
         self.remaining[name] -= 1
         last = not self.remaining[name]
@@ -160,14 +160,14 @@ class _Scoring:
                 self.partial.save(self.sums)
 
 
-def weight_errors(module: nn.Module, bits: Sequence[int], scheme: QuantizationScheme) -> Tensor:
-    """dw [R, bits above 0, C] in the dtype of the weight: what each bit-width changes."""
+def weight_errors(module: nn.Module, bits: Sequence[int], scheme: QuantizationScheme, name: str = "weight") -> Tensor:
+    """dw [R, bits above 0, C] in the dtype of the weight: what each bit-width changes. name: of the weight."""
     weight = flat_weight(module)
     widths = [b for b in bits if b]
     errors = weight.new_empty(weight.shape[0], len(widths), weight.shape[1])
     wide = weight.float()
     for index, width in enumerate(widths):
-        errors[:, index] = reconstruct_rows(wide, width, scheme) - wide
+        errors[:, index] = reconstruct_rows(wide, width, scheme, name) - wide
     return errors
 
 

@@ -91,7 +91,7 @@ def _with_one_row_quantized(
         row = flat_weight(targets[module])[channel : channel + 1]
         kept = row.clone()
         try:
-            row.copy_(reconstruct_rows(kept.float(), bits, scheme))
+            row.copy_(reconstruct_rows(kept.float(), bits, scheme, f"{module}.weight"))
             with plainly(index, name, block) as execute:
                 yield execute
         finally:

@@ -178,6 +178,17 @@ def test_bits_of_a_row_count_codes_and_scales():
     assert sum(c.scales.numel() * c.scales.element_size() for c in layer.codes.values()) == (48 + 16) / 8
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+@pytest.mark.parametrize(("value", "told"), [(float("nan"), "NaN"), (float("-inf"), "infinity")])
+def test_a_broken_weight_is_named_and_not_taken_for_a_large_one(bits, value, told):
+    weight = student_rows(3, 20)
+    weight[1, 4] = value
+    with pytest.raises(QvlaError, match=rf"^a\.weight: got {told}; expected finite numbers"):
+        quantize_layer(weight, [bits] * 3, QuantizationScheme(), "a.weight")
+    with pytest.raises(QvlaError, match=r"^a\.weight: got magnitudes up to .*; expected at most 65504"):
+        quantize_layer(student_rows(3, 20) * 1e6, [16] * 3, QuantizationScheme(), "a.weight")
+
+
 def test_wrong_gate_length_unknown_bits_broken_weights_and_bad_schemes_are_refused():
     weight = student_rows(3, 20)
     with pytest.raises(QvlaError, match="row_bits"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from qvla_offline.blockwise.weights import BlockWeights, blocks_of, members_of
@@ -9,6 +11,8 @@ from qvla_offline.checkpoints.empty import empty_model
 from qvla_offline.checkpoints.random_checkpoint import random_model
 from qvla_offline.checkpoints.targets import quantization_targets
 from torch import nn
+
+from qvla_ros.errors import QvlaError
 
 
 @pytest.mark.parametrize("family", ["openvla", "openvla_oft", "openvla_oft_film", "openvla_oft_diffusion", "univla"])
@@ -46,6 +50,21 @@ def test_only_the_loaded_block_and_what_fits_have_weights(kept_bytes: float) -> 
     assert not model.vision_backbone.featurizer.pos_embed.is_meta
     with weights.loaded(first) as block:  # once more, from the tensors or from what was kept
         assert torch.equal(block.mlp.up_proj.weight, state[f"{first}.mlp.up_proj.weight"].float())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_is_named_when_its_block_is_filled(value: float) -> None:
+    full = random_model("tiny")
+    state, name = full.state_dict(), "language_model.model.layers.1.input_layernorm.weight"
+    state[name] = torch.full_like(state[name], value)
+    weights = BlockWeights(empty_model(full.config), state)
+    with weights.loaded("language_model.model.layers.0"):
+        pass
+    with (
+        pytest.raises(QvlaError, match=rf"^{re.escape(name)}: .*finite.*again"),
+        weights.loaded("language_model.model.layers.1"),
+    ):
+        pass
 
 
 def test_what_is_kept_stays_within_its_bytes() -> None:
