@@ -22,8 +22,10 @@ from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute, Pull
 from qvla_offline.blockwise.schedule import Arguments
 from qvla_offline.blockwise.taps import Tap, tapped
 from qvla_offline.blockwise.weights import members_of
+from qvla_offline.finite import require_finite
 from qvla_offline.quantizers import QuantizationScheme, reconstruct_rows
 from qvla_offline.sensitivity.hessian import flat_weight
+from qvla_offline.sensitivity.store import OVERFLOW
 from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -112,11 +114,11 @@ class _Scoring:
         """On the way forward: which targets run, told by the first sample."""
 
         def execute(sample: int, arguments: Arguments) -> Tensor:
-            if sample:
-                return arguments.call(block)
-            with tapped({n: self.targets[n] for n in self.members.get(name, [])}) as taps:
+            layers = {} if sample else {n: self.targets[n] for n in self.members.get(name, [])}
+            with tapped(layers) as taps:
                 output = arguments.call(block)
             self.reached |= {tap.name for tap in taps}
+            require_finite(f"output of {name or 'the policy'}, sample {sample}", output, OVERFLOW)
             return output
 
         yield execute
@@ -155,6 +157,8 @@ class _Scoring:
 
         yield pull
         if last and layers:
+            for n, square in squares.items():  # before it is saved: a resumed run would take it as it is
+                require_finite(f"sensitivity of {n}", square, OVERFLOW)
             self.sums |= squares
             if self.partial:
                 self.partial.save(self.sums)

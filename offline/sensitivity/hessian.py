@@ -19,7 +19,9 @@ from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute
 from qvla_offline.blockwise.schedule import Arguments
 from qvla_offline.blockwise.taps import Tap, tapped
 from qvla_offline.blockwise.weights import members_of
+from qvla_offline.finite import require_finite
 from qvla_offline.quantizers import released_rtn
+from qvla_offline.sensitivity.store import OVERFLOW
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -82,6 +84,7 @@ class _Gathering:
                 for tap in taps:
                     if tap.name == first:
                         self._sums[first].add(tap.input)
+            require_finite(f"output of {name or 'the policy'}, sample {sample}", output, OVERFLOW)
             return output
 
         yield execute
@@ -91,9 +94,12 @@ class _Gathering:
 
     def _finish(self) -> None:
         for first in list(self._sums):
+            require_finite(f"hessian of {first}", self._sums[first].total, OVERFLOW)
             diagonal = inverse_factor_diagonal(self._sums.pop(first).total, self.percdamp, first)
             for name in self._readers.pop(first):
-                self.finished[name] = (proxy_scores(flat_weight(self.targets[name]), diagonal, self.bits), True)
+                scores = proxy_scores(flat_weight(self.targets[name]), diagonal, self.bits)
+                require_finite(f"sensitivity of {name}", scores, OVERFLOW)
+                self.finished[name] = (scores, True)
         self.reached |= set(self.finished)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from qvla_offline.finite import require_finite
 from qvla_offline.quantizers import QuantizationScheme
 from qvla_offline.torch_file import load_pt
 from safetensors import SafetensorError, safe_open
@@ -22,6 +23,10 @@ from qvla_ros.strict_json import parse, read_json
 
 SCHEMA_VERSION = 1
 AGAIN = "compute it again with `qvla sensitivity`"
+OVERFLOW = (  # weights are checked as they are read
+    "what the layer reads, or its gradient, is too large for float32 though every weight is finite:"
+    " check the calibration data, and that the checkpoint is a trained one"
+)
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,11 @@ def side_file(path: str | Path) -> Path:
 def write_sensitivity(path: str | Path, sensitivity: Sensitivity) -> None:
     """Write `path`: safetensors with metadata, or for .pt the released layout with the same metadata beside it.
 
-    The released layout is {module: {'proxy_4': [R], ...}}; `side_file` names the file with all the rest.
+    The released layout is {module: {'proxy_4': [R], ...}}; `side_file` names the file with all the rest. QvlaError
+    naming the layer if a score is not finite.
     """
+    for name, score in sensitivity.scores.items():
+        require_finite(f"sensitivity of {name}", torch.from_numpy(np.array(score)), OVERFLOW)
     described = {k: v for k, v in asdict(sensitivity).items() if k != "scores"}
     order = list(sensitivity.scores)  # safetensors sorts by size; ties in the released greedy go by layer order
     header = {"schema_version": SCHEMA_VERSION, "order": order, **described}

@@ -145,6 +145,23 @@ def test_a_layer_that_runs_without_moving_the_action_is_refused():
         scores_of(model, images(1), Probing(BITS))
 
 
+def test_a_block_whose_output_overflows_is_named_before_anything_is_scored():
+    model = InBlocks()
+    model.layers[1][0].bias[:] = float("inf")
+    model.layers[1][1] = nn.Identity()
+    with pytest.raises(QvlaError, match=r"^output of layers\.1, sample 0: .*finite.*calibration"):
+        scores_of(model, images(1), Probing(BITS))
+
+
+def test_a_score_that_overflows_names_its_layer_and_is_not_kept_for_a_resumed_run(tmp_path):
+    model = TinyPolicy()
+    model.second.weight[:] *= 1e25
+    partial = PartialSums(tmp_path / "p", "run", resume=True)
+    with pytest.raises(QvlaError, match=r"^sensitivity of (patch|first|second): got (NaN|infinity)"):
+        scores_of(model, images(1), Probing(BITS), partial)
+    assert not list(tmp_path.iterdir())
+
+
 def test_first_order_scores_rank_channels_as_exact_measurement_does():
     model, samples = TinyPolicy(), images(3)
     targets = targets_of(model)

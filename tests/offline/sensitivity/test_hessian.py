@@ -18,6 +18,8 @@ from qvla_offline.sensitivity.hessian import (
 )
 from torch import nn
 
+from qvla_ros.errors import QvlaError
+
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "qvla_vectors.json").read_text())
 LINEAR, CONV = VECTORS["hessian_linear"], VECTORS["hessian_conv"]
 
@@ -141,3 +143,13 @@ def test_one_pass_over_all_layers_equals_one_pass_a_layer(kind):
         for score, b in zip(found[name][0], bits, strict=True):
             rows = [(((w - released_rtn(w[None], b)[0]) / diagonal) ** 2).sum() for w in weight]
             assert torch.allclose(score, torch.stack(rows), rtol=1e-4)
+
+
+def test_an_overflowing_block_or_hessian_is_refused_by_name():
+    model = InBlocks()
+    model.patch.bias.data[:] = 1e30
+    with pytest.raises(QvlaError, match="^hessian of q: got (NaN|infinity); .*calibration"):
+        list(hessian_scores(Blockwise.resident(model), layers_of(model), [torch.randn(1, 3, 8, 8)], (4,)))
+    model.patch.bias.data[:] = float("inf")
+    with pytest.raises(QvlaError, match="^output of patch, sample 0: got infinity; .*calibration"):
+        list(hessian_scores(Blockwise.resident(model), layers_of(model), [torch.randn(1, 3, 8, 8)], (4,)))

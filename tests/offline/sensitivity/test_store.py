@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from qvla_offline.sensitivity import store
 from qvla_offline.sensitivity.store import Sensitivity, read_sensitivity, write_sensitivity
 
 from qvla_ros.errors import QvlaError
@@ -51,6 +52,15 @@ def test_the_file_beside_a_pt_gives_back_what_the_released_layout_leaves_out(tmp
         assert getattr(back, name) == getattr(SENSITIVITY, name)
 
 
+@pytest.mark.parametrize("name", ["s.safetensors", "s.pt"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_not_finite_are_refused_before_a_file_is_written(tmp_path, name, value):
+    broken = {**SENSITIVITY.scores, "a": np.full((2, 5), value, np.float32)}
+    with pytest.raises(QvlaError, match=r"^sensitivity of a: .*finite.*too large for float32"):
+        write_sensitivity(tmp_path / name, replace(SENSITIVITY, scores=broken))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -73,9 +83,11 @@ def test_a_damaged_or_foreign_side_file_is_refused_naming_the_key(tmp_path, chan
 
 
 @pytest.mark.parametrize("name", ["s.pt", "s.safetensors"])
-def test_scores_that_are_not_finite_are_refused_naming_the_layer(tmp_path, name):
-    scores = SENSITIVITY.scores | {"z": np.array([[1.0, np.nan, 3.0], [0.1, 0.2, 0.3]], np.float32)}
-    write_sensitivity(tmp_path / name, replace(SENSITIVITY, scores=scores))
+def test_scores_that_are_not_finite_are_refused_naming_the_layer(tmp_path, monkeypatch, name):
+    with monkeypatch.context() as patched:  # as earlier releases and other programs write them
+        patched.setattr(store, "require_finite", lambda *_: None)
+        scores = SENSITIVITY.scores | {"z": np.array([[1.0, np.nan, 3.0], [0.1, 0.2, 0.3]], np.float32)}
+        write_sensitivity(tmp_path / name, replace(SENSITIVITY, scores=scores))
     with pytest.raises(QvlaError, match=r": z: .*finite"):
         read_sensitivity(tmp_path / name)
 
