@@ -52,13 +52,12 @@ def fake_quantize(
     if mode not in MODES:
         raise QvlaError("mode", mode, f"one of {MODES}", "choose with --mode")
     source, target = Path(checkpoint_path), Path(out_dir)
-    if target.resolve() == source.resolve():
-        raise QvlaError("out_dir", target, "another directory than the checkpoint", "choose another --out_dir")
+    layout, origin = read_layout(source), origin_of(source)
+    _require_outside(target, {source, origin.base, origin.adapter or source})
     shapes = target_shapes(source)
     gates = match_layers(gates, {name: rows for name, (rows, _) in shapes.items()})
     chosen = scheme or QuantizationScheme(**gates.scheme)
     restore = released_rows if mode == "released" else lambda w, bits: quantize_layer(w, bits, chosen).dequantize()
-    layout, origin = read_layout(source), origin_of(source)
     tensors = layout.open_tensors()
     tensors.check_against(empty_policy(source), source)
 
@@ -94,6 +93,15 @@ def released_rows(weight: Tensor, row_bits: np.ndarray) -> Tensor:
         index = torch.from_numpy(np.flatnonzero(row_bits == bits))
         restored[index] = released_rtn(weight[index], int(bits), floor=1e-8)
     return restored
+
+
+def _require_outside(target: Path, sources: set[Path]) -> None:
+    """QvlaError if `target` could take the place of a source, or be copied as a part of it by the next run."""
+    out = target.resolve()
+    for source in (source.resolve() for source in sources):
+        if out == source or out in source.parents or source in out.parents:
+            expected = f"a directory that neither holds nor lies in {source}, which is read"
+            raise QvlaError("out_dir", target, expected, "choose an --out_dir outside of it")
 
 
 def _copy(file: Path, copy: Path) -> None:

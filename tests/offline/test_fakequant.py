@@ -80,16 +80,37 @@ def test_sixteen_bits_everywhere_changes_no_float16_weight(tmp_path, checkpoint)
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_wrong_gates_wrong_mode_and_writing_over_the_source_leave_nothing_behind(tmp_path, checkpoint, gates):
+def test_wrong_gates_and_a_wrong_mode_leave_nothing_behind(tmp_path, checkpoint, gates):
     name = next(iter(gates.layers))
     short = Gates(gates.layers | {name: gates.layers[name][:-1]}, "short")
     with pytest.raises(QvlaError, match=name):
         fake_quantize(checkpoint, short, tmp_path / "out", SCHEME)
     with pytest.raises(QvlaError, match="mode"):
         fake_quantize(checkpoint, gates, tmp_path / "out", SCHEME, mode="other")
-    with pytest.raises(QvlaError, match="out_dir"):
-        fake_quantize(checkpoint, gates, checkpoint, SCHEME)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("out", ["base", "tuned", "base/fq", "tuned/deep/fq", "tuned/lora_adapter", "."])
+def test_an_output_directory_that_holds_or_lies_in_what_is_read_is_refused(tmp_path, checkpoint, gates, out):
+    base, tuned = shutil.copytree(checkpoint, tmp_path / "base"), shutil.copytree(checkpoint, tmp_path / "tuned")
+    (tuned / "model.safetensors").unlink()
+    write_adapter(tuned / "lora_adapter", checkpoint, base)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(QvlaError, match="out_dir: got .*Fix: choose an --out_dir outside"):
+        fake_quantize(tuned, gates, tmp_path / out, SCHEME)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def write_adapter(directory, checkpoint, base) -> None:
+    """The smallest adapter of peft's that there is: one layer, which it leaves as it was."""
+    layer = "language_model.model.layers.0.mlp.up_proj"
+    rows, columns = load_file(checkpoint / "model.safetensors")[f"{layer}.weight"].shape
+    factors = {"lora_A": torch.ones(1, columns).half(), "lora_B": torch.zeros(rows, 1).half()}
+    directory.mkdir()
+    named = {f"base_model.model.{layer}.{name}.weight": factor for name, factor in factors.items()}
+    save_file(named, directory / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "base_model_name_or_path": str(base)}
+    (directory / "adapter_config.json").write_text(json.dumps(config))
 
 
 def test_only_an_earlier_fake_quantized_checkpoint_is_replaced(tmp_path, checkpoint, gates):
