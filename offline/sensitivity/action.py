@@ -210,8 +210,8 @@ class PartialSums:
         if not self.resume or not self.path.is_file():
             return {}
         with safe_open(self.path, "pt") as file:
-            metadata = json.loads(file.metadata()["qvla_partial"])
-        if metadata["fingerprint"] != self.fingerprint:
+            metadata = json.loads((file.metadata() or {}).get("qvla_partial", "{}"))
+        if metadata.get("fingerprint") != self.fingerprint:  # none at all: that of the hessian method
             raise QvlaError(
                 str(self.path),
                 "sums of another run",

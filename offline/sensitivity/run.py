@@ -211,7 +211,7 @@ def _probing(options: SensitivityOptions) -> Probing:
 def _action(run: _Run) -> Sensitivity:
     options, targets, empty = run.options, run.inputs.targets, run.empty
     fingerprint = value_sha256([empty.settings, empty.sources])
-    partial = PartialSums(run.out_path.with_name(f"{run.out_path.name}.partial"), fingerprint, run.resume)
+    partial = PartialSums(_partial_path(run.out_path), fingerprint, run.resume)
     policy, samples = run.inputs.policy, run.inputs.samples
     tensors, unreached = action_scores(policy, targets, samples, options.scheme, _probing(options), partial)
     scores = {name: tensor.numpy() for name, tensor in tensors.items()}
@@ -229,15 +229,25 @@ def _action(run: _Run) -> Sensitivity:
 
 def _hessian(run: _Run) -> Sensitivity:
     options, targets, empty = run.options, run.inputs.targets, run.empty
-    finished = _finished_layers(run.out_path, empty) if run.resume else {}
+    partial = _partial_path(run.out_path)
+    finished = _finished_layers(partial if partial.is_file() else run.out_path, empty) if run.resume else {}
     unreached: list[str] = []
     remaining = {name: module for name, module in targets.items() if name not in finished}
     for group in hessian_scores(run.inputs.policy, remaining, run.inputs.samples, options.bits, options.percdamp):
         finished |= {name: scores.numpy() for name, (scores, _) in group.items()}
         unreached += [name for name, (_, reached) in group.items() if not reached]
         ordered = {name: finished[name] for name in targets if name in finished}
-        write_sensitivity(run.out_path, replace(empty, scores=ordered, not_executed=tuple(unreached)))
-    return replace(empty, scores={name: finished[name] for name in targets}, not_executed=tuple(unreached))
+        write_sensitivity(partial, replace(empty, scores=ordered, not_executed=tuple(unreached)))
+    whole = {name: finished[name] for name in targets}
+    sensitivity = replace(empty, scores=whole, not_executed=tuple(unreached))
+    write_sensitivity(run.out_path, sensitivity)
+    partial.unlink(missing_ok=True)
+    return sensitivity
+
+
+def _partial_path(out_path: Path) -> Path:
+    """Where a run keeps what it has until the result is whole."""
+    return out_path.with_name(f"{out_path.name}.partial")
 
 
 def _finished_layers(out_path: Path, expected: Sensitivity) -> dict[str, np.ndarray]:

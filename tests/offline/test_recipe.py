@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +20,8 @@ from qvla_offline.fakequant import target_shapes
 from qvla_offline.gates import Pricing, read_gates, uniform
 from qvla_offline.quantizers import QuantizationScheme
 from qvla_offline.recipe import ExportSection, GatesSection, Recipe, read_recipe, run_recipe
+from qvla_offline.sensitivity import run
+from qvla_offline.sensitivity.hessian import hessian_scores
 from qvla_offline.sensitivity.run import Scoring
 from qvla_offline.sensitivity.store import read_sensitivity
 from safetensors.torch import load_file
@@ -212,6 +215,39 @@ def test_hessian_and_action_files_cover_every_target_and_name_those_that_never_r
         assert path.read_bytes() == first
     wrong_bits = ["--method", "hessian", "--bits", "4", "--out_path", str(work / "hessian.safetensors"), "--resume"]
     assert main(["sensitivity", *wrong_bits, *common]) == 2
+
+
+@pytest.mark.parametrize("name", ["stopped.safetensors", "stopped.pt"])
+def test_a_hessian_run_that_stops_leaves_no_result_and_goes_on_where_it_was(work, monkeypatch, name):
+    path = work / name
+    partial = path.with_name(f"{name}.partial")
+    arguments = ["sensitivity", "--pretrained_checkpoint", str(work / "checkpoint"), "--max_samples", "1"]
+    arguments += ["--calib_jsonl", str(work / "calibration.jsonl"), "--bits", "4", "--out_path", str(path)]
+    hessian = [*arguments, "--method", "hessian"]
+    assert main(hessian) == 0
+    whole = read_sensitivity(path)
+    path.unlink()
+    asked: list[int] = []
+
+    def scores(policy, targets, *rest):
+        asked.append(len(targets))
+        groups = hessian_scores(policy, targets, *rest)
+        yield from groups if len(asked) > 1 else itertools.islice(groups, 3)
+        if len(asked) == 1:
+            raise QvlaError("layer", "NaN", "finite numbers", "none")
+
+    monkeypatch.setattr(run, "hessian_scores", scores)
+    assert main(hessian) == 2
+    assert not path.exists()
+    assert 0 < len(read_sensitivity(partial).scores) < len(whole.scores)
+    assert main([*arguments, "--resume"]) == 2  # the other method does not go on from these
+    assert main([*hessian, "--resume"]) == 0
+    assert asked[1] < asked[0]
+    assert not partial.exists()
+    again = read_sensitivity(path)
+    assert list(again.scores) == list(whole.scores)
+    assert again.not_executed == whole.not_executed
+    assert all(np.array_equal(again.scores[layer], score) for layer, score in whole.scores.items())
 
 
 def test_a_pt_is_resumed_only_with_the_inputs_it_was_made_from(work, capsys):
