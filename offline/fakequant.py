@@ -81,7 +81,7 @@ def fake_quantize(
         for shard in shards:
             _write_shard(shard, directory / shard.name, tensors, restored, dtype, gates.layers)
         if layout.film_file is not None:
-            _write_film(layout.film_file, directory / layout.film_file.name, restored, gates.layers)
+            _write_film(layout.film_file, directory / layout.film_file.name, restored, dtype, gates.layers)
         write_gates(directory / "gates.json", gates)
     return target
 
@@ -132,14 +132,20 @@ def _write_shard(
     write_safetensors(copy, kinds, track(values, f"fake-quantize {source.name}", total=len(kinds)), metadata)
 
 
-def _write_film(source: Path, copy: Path, restored: Callable[[str], Tensor], layers: Mapping[str, np.ndarray]) -> None:
+def _write_film(
+    source: Path,
+    copy: Path,
+    restored: Callable[[str], Tensor],
+    dtype: torch.dtype | None,
+    layers: Mapping[str, np.ndarray],
+) -> None:
     """The FiLM file with the weights of its targets restored: adapters merged into them, and their factors zeroed."""
     state = dict(state_dict(source))
     for key, tensor in state.items():
         name = film_name(key.removeprefix("module."))
         module = name.removesuffix(".weight").removesuffix(".base_layer")
         if name.endswith(".weight") and module in layers:
-            state[key] = restored(f"{module}.weight").to(tensor.dtype)
+            state[key] = restored(f"{module}.weight").to(dtype or tensor.dtype)
         elif ".lora_B." in name and name.partition(".lora_B.")[0] in layers:
             state[key] = torch.zeros_like(tensor)
     torch.save(state, copy)

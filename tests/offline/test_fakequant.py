@@ -193,6 +193,19 @@ def test_the_file_of_film_keeps_its_names_and_types_and_its_factors_do_nothing(t
     assert not any(tensor.any() for key, tensor in written.items() if ".lora_B." in key)
 
 
+def test_float32_is_exact_in_the_file_of_film_too(tmp_path):
+    source = write_random_checkpoint(tmp_path / "source", "openvla_oft_film")
+    gates = random_gates(source)
+    out = fake_quantize(source, gates, tmp_path / "out", SCHEME, dtype=torch.float32)
+    before, after = load_checkpoint(source, lazily=True).tensors, load_checkpoint(out, lazily=True).tensors
+    for layer, row_bits in gates.layers.items():
+        stored = quantize_layer(before[f"{layer}.weight"].flatten(1), row_bits, SCHEME).dequantize()
+        assert torch.equal(after[f"{layer}.weight"].flatten(1), stored), layer
+    [file] = out.glob("vision_backbone--*.pt")
+    kinds = {k.endswith(".base_layer.weight"): t.dtype for k, t in torch.load(file, weights_only=True).items()}
+    assert kinds == {True: torch.float32, False: torch.float16}
+
+
 def cut_in_two(directory) -> None:
     """model.safetensors becomes two shards and an index, of which the second holds float32 beside float16."""
     tensors = load_file(directory / "model.safetensors")
