@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -265,8 +265,17 @@ class Bundle(Manifest):
     files: dict[str, str]
 
 
-def save_bundle(directory: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, Path]) -> Bundle:
-    """Copy `files` (name in the bundle -> path) and write the manifest; all or nothing. Returns the verified bundle."""
+def save_bundle(
+    directory: str | os.PathLike[str],
+    manifest: Manifest,
+    files: Mapping[str, Path],
+    prove: Callable[[Path], None] | None = None,
+) -> Bundle:
+    """Copy `files` (name in the bundle -> path) and write the manifest; all or nothing. Returns the verified bundle.
+
+    prove: called with the whole bundle under a temporary name; it may add files that are no part of the identity. If
+    it raises, the bundle goes, and an earlier one in `directory` stays.
+    """
     for name in files:
         _require(name in KNOWN_FILES, "bundle file", name, "one of " + ", ".join(KNOWN_FILES))
     with atomic_directory(directory, MANIFEST_NAME) as temporary:
@@ -280,6 +289,8 @@ def save_bundle(directory: str | os.PathLike[str], manifest: Manifest, files: Ma
         content = {**content, "bundle_id": _identity(content)}
         (temporary / MANIFEST_NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         load_bundle(temporary, verify_hashes=False)
+        if prove is not None:
+            prove(temporary)
     return load_bundle(directory, verify_hashes=False)
 
 

@@ -66,7 +66,7 @@ def export_bundle(
     filled up to multiples of it by promoting rows; the bundle's gates.json holds the bits after that. ensemble: UniVLA
     executes one action a look, averaged over looks, in place of whole chunks. guessed: OpenVLA and UniVLA in the form
     for TensorRT-RTX (see `tokens`). progress: called with the name of each linear layer as it is written. A policy of
-    up to MAX_PARITY_BYTES is run at the end, and its answers are added for other machines to compare with.
+    up to MAX_PARITY_BYTES is run before its bundle gets its name; the answers are added for other machines to compare.
     """
     if compute_dtype not in COMPUTE_DTYPES:
         raise QvlaError("compute_dtype", compute_dtype, f"one of {list(COMPUTE_DTYPES)}", "use float32")
@@ -113,12 +113,18 @@ def export_bundle(
                 files["gates.json"], replace(gates, layers={**gates.layers, **weights.bits}, scheme=asdict(scheme))
             )
         summary = _summary(gates, weights, graph.stored_bytes, files.get("gates.json"))
-        save_bundle(out, _manifest(checkpoint, robot, summary, _decoder(checkpoint.config, ensemble, guessed)), files)
-    if 4 * weights.parameters <= MAX_PARITY_BYTES:
-        policy = load_policy(out, "onnxruntime", threads=1)
-        write_parity(policy)
-        policy.close()
+        manifest = _manifest(checkpoint, robot, summary, _decoder(checkpoint.config, ensemble, guessed))
+        save_bundle(out, manifest, files, _run_once if 4 * weights.parameters <= MAX_PARITY_BYTES else None)
     return out
+
+
+def _run_once(bundle_dir: Path) -> None:
+    """Run the bundle, and keep its answers in it. QvlaError if it does not load or its actions are not finite."""
+    policy = load_policy(bundle_dir, "onnxruntime", threads=1)
+    try:
+        write_parity(policy)
+    finally:
+        policy.close()
 
 
 def _require_actions(robot: RobotDescription, action_dim: int) -> None:

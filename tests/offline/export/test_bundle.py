@@ -21,6 +21,7 @@ from qvla_offline.export.robot import LIBERO, camera_specs, read_robot
 from qvla_offline.fakequant import fake_quantize
 from qvla_offline.gates import Gates, read_gates, write_gates
 from qvla_offline.quantizers import QuantizationScheme
+from safetensors.torch import load_file, save_file
 
 from qvla_ros.bundle import load_bundle, sha256_of
 from qvla_ros.doctor.parity import parity_actions, read_parity
@@ -175,6 +176,26 @@ def test_a_directory_with_other_files_is_refused_before_anything_is_written(
     with pytest.raises(QvlaError, match="other files in it"):
         export_bundle(checkpoint_dir, None, tmp_path, progress=written.append)
     assert ([path.name for path in tmp_path.iterdir()], written) == (["thesis.tex"], [])
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_policy_that_cannot_be_run_leaves_no_bundle_and_an_earlier_one_stays(
+    checkpoint_dir: Path, tmp_path: Path, earlier: bool
+) -> None:
+    source, out = Path(shutil.copytree(checkpoint_dir, tmp_path / "checkpoint")), tmp_path / "out" / "bundle"
+    if earlier:
+        export_bundle(source, None, out)
+    before = {file.name: sha256_of(file) for file in out.glob("*")}
+    tensors = load_file(source / "model.safetensors")
+    (source / "model.safetensors").unlink()  # it is mapped
+    tensors["projector.fc1.bias"].fill_(torch.finfo(torch.float16).max)  # finite, but what is made of it is not
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    with pytest.raises(QvlaError, match="actions: got .*finite"):
+        export_bundle(source, None, out, compute_dtype="float16")
+    assert {file.name: sha256_of(file) for file in out.glob("*")} == before
+    assert list((tmp_path / "out").iterdir()) == [out] * earlier
+    if earlier:
+        assert read_parity(load_bundle(out)) is not None
 
 
 def test_scales_that_the_compute_dtype_would_round_are_refused(
