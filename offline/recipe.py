@@ -15,10 +15,13 @@ from typing import Any, Literal
 
 import yaml
 from qvla_offline.calibration import calibration_sha256
+from qvla_offline.checkpoints.io import load_checkpoint
+from qvla_offline.export.options import require_exportable
 from qvla_offline.export.robot import LIBERO, RobotDescription, read_robot
 from qvla_offline.fingerprint import checkpoint_sha256, value_sha256
 from qvla_offline.gates import read_gates, write_gates
 from qvla_offline.gates.assign import Budget, assign_gates, describe
+from qvla_offline.gates.foresight import require_affordable
 from qvla_offline.gates.joint import assign_jointly
 from qvla_offline.memory import peak_memory
 from qvla_offline.quantizers import BIT_WIDTHS, QuantizationScheme, require_exact_scales
@@ -97,15 +100,17 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
     scheme, export = recipe.scheme or QuantizationScheme(), recipe.export or ExportSection()
     if not checkpoint.is_dir():
         raise QvlaError("checkpoint", checkpoint, "a checkpoint directory", f"set checkpoint in {path}")
-    if recipe.bundle:
-        require_exact_scales(scheme, export.compute_dtype)  # which export would say after hours
-    steps = Steps(out)
     options = SensitivityOptions(
         **asdict(recipe.sensitivity or Scoring()),
         unnorm_key=recipe.unnorm_key,
         robot_path=robot,
         scheme=scheme,
     )
+    asked = asdict(recipe.gates)
+    rounds = asked.pop("joint_rounds")
+    budget = Budget(**asked, compute_dtype=export.compute_dtype, tile=export.tile)
+    _require_later_steps(recipe, checkpoint, options, budget, described)
+    steps = Steps(out)
     weights = checkpoint_sha256(checkpoint)
     inputs = [weights, calibration_sha256(calibration, options.max_samples), asdict(options), robot_sha256]
     scores = steps.run(
@@ -114,9 +119,6 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
         inputs,
         lambda target, resume: compute_sensitivity(checkpoint, calibration, target, options, resume),
     )
-    asked = asdict(recipe.gates)
-    rounds = asked.pop("joint_rounds")
-    budget = Budget(**asked, compute_dtype=export.compute_dtype, tile=export.tile)
     gates_path = steps.run(
         "gates",
         out / "gates.json",
@@ -152,6 +154,20 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
     with atomic_file(out / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
     return out
+
+
+def _require_later_steps(
+    recipe: Recipe, path: Path, options: SensitivityOptions, budget: Budget, robot: RobotDescription
+) -> None:
+    """QvlaError for what gates or export would refuse only after the sensitivities, which take hours."""
+    scheme, export = options.scheme, recipe.export or ExportSection()
+    if recipe.bundle:
+        require_exact_scales(scheme, export.compute_dtype)
+    checkpoint = load_checkpoint(path, recipe.unnorm_key, lazily=True)
+    if recipe.bundle or recipe.float_bundle:
+        require_exportable(checkpoint, robot, **asdict(export))
+    rounds = recipe.gates.joint_rounds
+    require_affordable(checkpoint.model, budget, scheme, options.method, options.bits, rounds)
 
 
 class Steps:

@@ -102,19 +102,24 @@ def assign_gates(
 
 def score_table(sensitivity: Sensitivity, bits: Sequence[int]) -> dict[str, np.ndarray]:
     """{executed layer: [len(bits), R]}: zero at 16 bits, else as in the file."""
-    missing = [b for b in bits if b != 16 and b not in sensitivity.bits]
-    if missing:
-        raise QvlaError(
-            "bits",
-            f"{missing}, which the sensitivity file does not score",
-            f"16 or some of {list(sensitivity.bits)}",
-            "drop them from --bits, or score them with `qvla sensitivity --bits ...`",
-        )
+    require_scored(bits, sensitivity.bits)
     position = {b: index for index, b in enumerate(sensitivity.bits)}
     return {
         name: np.stack([np.zeros(score.shape[1]) if b == 16 else score[position[b]] for b in bits]).astype(np.float64)
         for name, score in sensitivity.executed().items()
     }
+
+
+def require_scored(bits: Sequence[int], scored: Sequence[int]) -> None:
+    """QvlaError unless every one of `bits` below 16 is among the `scored` ones."""
+    missing = [b for b in bits if b != 16 and b not in scored]
+    if missing:
+        raise QvlaError(
+            "bits",
+            f"{missing}, which the sensitivity file does not score",
+            f"16 or some of {list(scored)}",
+            "drop them from --bits, or score them with `qvla sensitivity --bits ...`",
+        )
 
 
 def optimal_in_tiles(

@@ -32,13 +32,7 @@ def assign_jointly(
     geometric halves, so that it settles). The budget of the result holds `joint_factors` and `measured_error`, and its
     total and bound are in repriced units.
     """
-    if budget.method != "optimal" or sensitivity.method != "action":
-        raise QvlaError(
-            "joint_rounds",
-            f"{rounds} with {sensitivity.method}/{budget.method}",
-            "an action sensitivity and the optimal method, whose scores are in the units that are measured",
-            "set joint_rounds to 0",
-        )
+    require_joint(rounds, sensitivity.method, budget)
     factors = dict.fromkeys(sensitivity.bits, 1.0)
     best: Gates | None = None
     for number in range(rounds + 1):
@@ -55,6 +49,24 @@ def assign_jointly(
                 factors[bits] = ratio if number == 0 else (factors[bits] * ratio) ** 0.5
     assert best is not None
     return best
+
+
+def require_joint(rounds: int, method: str, budget: Budget) -> None:
+    """QvlaError unless so many rounds can be measured with scores of `method`."""
+    require_rounds(rounds)
+    if rounds and (budget.method != "optimal" or method != "action"):
+        raise QvlaError(
+            "joint_rounds",
+            f"{rounds} with {method}/{budget.method}",
+            "an action sensitivity and the optimal method, whose scores are in the units that are measured",
+            "set joint_rounds to 0",
+        )
+
+
+def require_rounds(rounds: int) -> None:
+    """QvlaError for a negative number."""
+    if rounds < 0:
+        raise QvlaError("joint_rounds", rounds, "a number from 0 on", "set joint_rounds to 0, or to 1 or more")
 
 
 def repriced(sensitivity: Sensitivity, factors: Mapping[int, float]) -> Sensitivity:

@@ -56,8 +56,25 @@ def optimal(
     if broken.any():
         layer = names[int(np.searchsorted(np.cumsum(rows), int(np.argmax(broken)), side="right"))]
         raise QvlaError("sensitivity", f"NaN or infinity in {layer}", "finite scores", "compute the sensitivity again")
+    budget = spendable_bits(dict(zip(names, rows, strict=True)), columns, bits, target_avg_bits, pricing)
+    choice, total, bound = allocate(table, price_table, budget)
+    widths = np.asarray(bits, dtype=np.uint8)[choice]
+    layers = dict(zip(names, np.split(widths, np.cumsum(rows)[:-1]), strict=True))
+    reached = int(np.take_along_axis(price_table, choice[:, None], axis=1).sum()) / weights
+    return Allocation(layers, target_avg_bits, reached, total, bound)
+
+
+def spendable_bits(
+    rows: Mapping[str, int],
+    columns: Mapping[str, int],
+    bits: Sequence[int],
+    target_avg_bits: float,
+    pricing: Pricing,
+) -> int:
+    """Bits that the layers {name: R} and {name: C} may take together; QvlaError below those of the cheapest gates."""
+    weights = sum(count * columns[name] for name, count in rows.items())
     budget = int(np.floor(target_avg_bits * weights + 1e-6))
-    cheapest = int(price_table[:, 0].sum())
+    cheapest = sum(count * pricing.row_bits(columns[name], bits[0]) for name, count in rows.items())
     if budget < cheapest:
         raise QvlaError(
             "target_avg_bits",
@@ -65,11 +82,7 @@ def optimal(
             f"at least {cheapest / weights:.4f} bits per weight ({bits[0]} bits everywhere, with scales)",
             "raise --target_avg_bits or put a lower bit-width into --bits",
         )
-    choice, total, bound = allocate(table, price_table, budget)
-    widths = np.asarray(bits, dtype=np.uint8)[choice]
-    layers = dict(zip(names, np.split(widths, np.cumsum(rows)[:-1]), strict=True))
-    reached = int(np.take_along_axis(price_table, choice[:, None], axis=1).sum()) / weights
-    return Allocation(layers, target_avg_bits, reached, total, bound)
+    return budget
 
 
 def allocate(scores: np.ndarray, prices: np.ndarray, budget: int) -> tuple[np.ndarray, float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,14 +17,18 @@ from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
 from qvla_offline.export.bundle import export_bundle
+from qvla_offline.export.options import require_exportable
+from qvla_offline.export.robot import LIBERO
 from qvla_offline.fakequant import target_shapes
 from qvla_offline.gates import Pricing, read_gates, uniform
+from qvla_offline.gates.assign import Budget, assign_gates
+from qvla_offline.gates.foresight import require_affordable
 from qvla_offline.quantizers import QuantizationScheme
 from qvla_offline.recipe import ExportSection, GatesSection, Recipe, read_recipe, run_recipe
 from qvla_offline.sensitivity import run
 from qvla_offline.sensitivity.hessian import hessian_scores
 from qvla_offline.sensitivity.run import Scoring
-from qvla_offline.sensitivity.store import read_sensitivity
+from qvla_offline.sensitivity.store import Sensitivity, read_sensitivity
 from safetensors.torch import load_file
 
 from qvla_ros.bundle import load_bundle, sha256_of
@@ -164,6 +169,68 @@ def test_scales_that_the_bundle_would_round_are_refused_before_the_first_step(wo
     with pytest.raises(QvlaError, match=r"scheme\.scale_dtype"):
         run_recipe(write_recipe(work, "wide.yaml", **wide), work / "wide")
     assert not (work / "wide").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"gates": {"target_avg_bits": 5.0, "bits": [1]}}, r"^bits: got \[1\]"),
+        (
+            {"gates": {"target_avg_bits": 5.0, "bits": [2, 4, 8, 16]}, "sensitivity": {"bits": [4, 8]}},
+            r"^bits: got \[2\]",
+        ),
+        ({"gates": {"target_avg_bits": 0.5, "bits": [4, 8]}}, r"^target_avg_bits: got 0.5; expected at least \d\.\d+"),
+        ({"gates": {"target_avg_bits": 5.0, "joint_rounds": -1}}, "^joint_rounds: got -1"),
+        (
+            {"gates": {"target_avg_bits": 5.0, "joint_rounds": 1}, "sensitivity": {"method": "hessian"}},
+            "^joint_rounds: got 1 with hessian/optimal",
+        ),
+        ({"export": {"tile": 0}}, "tile: got .*0; expected .*1 row"),
+        ({"export": {"guessed": True}}, "^guessed: got asked of openvla-oft"),
+        ({"export": {"ensemble": True}, "bundle": False, "float_bundle": True}, "^ensemble: got asked of openvla-oft"),
+        ({"unnorm_key": "elsewhere"}, "elsewhere"),
+    ],
+)
+def test_what_a_later_step_would_refuse_is_refused_before_the_first_one(work, changes, named):
+    path = write_recipe(work, "later.yaml", **changes)
+    with pytest.raises(QvlaError, match=named):
+        run_recipe(path, work / "later")
+    assert not (work / "later").exists()
+
+
+def test_options_of_export_do_not_matter_where_no_bundle_is_asked_for(work):
+    path = write_recipe(work, "none.yaml", export={"guessed": True}, bundle=False, fakequant=False)
+    assert (run_recipe(path, work / "none") / "gates.json").is_file()
+
+
+@pytest.mark.parametrize("bits", [(4, 8), (0, 4)])
+@pytest.mark.parametrize("cost", ["nominal", "stored"])
+def test_a_budget_too_small_is_told_before_the_scores_as_it_is_after_them(work, bits, cost):
+    model, scheme = load_checkpoint(work / "checkpoint").model, QuantizationScheme(16)
+    shapes = target_shapes(work / "checkpoint")
+    scores = {name: np.ones((2, rows), np.float32) for name, (rows, _) in shapes.items()}
+    columns = {name: width for name, (_, width) in shapes.items()}
+    scored = Sensitivity("action", bits, scores, columns, tuple(unexecuted_targets(model)))
+    budget, told = Budget(0.25, bits, cost=cost, tile=1), []
+    for refused in (
+        lambda: require_affordable(model, budget, scheme, "action", bits, 0),
+        lambda: assign_gates(scored, budget, scheme),
+    ):
+        try:
+            refused()
+        except QvlaError as error:
+            told.append(str(error))
+    assert told == [] if 0 in bits else len(told) == 2
+    assert len(set(told)) < 2
+
+
+@pytest.mark.parametrize("wrong", [{"tile": 0}, {"compute_dtype": "int8"}, {"guessed": True}, {"ensemble": True}])
+def test_options_of_export_are_refused_in_the_words_of_export(work, wrong):
+    asked = {"compute_dtype": "float32", "tile": 8, "ensemble": False, "guessed": False} | wrong
+    with pytest.raises(QvlaError) as before:
+        require_exportable(load_checkpoint(work / "checkpoint"), LIBERO, **asked)
+    with pytest.raises(QvlaError, match=f"^{re.escape(str(before.value))}$"):
+        export_bundle(work / "checkpoint", None, work / "refused", **asked)
 
 
 def test_the_bundled_recipe_is_valid():
