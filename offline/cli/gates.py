@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from qvla_offline.gates import write_gates
     from qvla_offline.gates.assign import Budget, assign_gates, describe
-    from qvla_offline.gates.joint import assign_jointly
+    from qvla_offline.gates.joint import assign_jointly, require_joint, require_rounds
     from qvla_offline.memory import peak_memory
     from qvla_offline.quantizers import BIT_WIDTHS, QuantizationScheme
     from qvla_offline.sensitivity.imported import completed
@@ -45,12 +45,14 @@ def run(args: argparse.Namespace) -> int:
 
     from qvla_ros.bundle import sha256_of
 
+    require_rounds(args.joint_rounds)
     sensitivity = read_sensitivity(args.proxy_pt)
     if args.pretrained_checkpoint and not sensitivity.columns:
         sensitivity = completed(sensitivity, args.pretrained_checkpoint)
     scheme = QuantizationScheme(**(sensitivity.settings.get("scheme", {}) | scheme_overrides(args)))
     bits = args.bits or tuple(b for b in BIT_WIDTHS if b == 16 or b in sensitivity.bits)
     budget = Budget(args.target_avg_bits, bits, args.method, args.cost, args.compute_dtype, args.tile)
+    require_joint(args.joint_rounds, sensitivity.method, budget)  # before the policy is loaded to measure
     sources = {"sensitivity_sha256": sha256_of(args.proxy_pt)}
     if args.joint_rounds:
         gates = assign_jointly(

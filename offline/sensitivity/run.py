@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -70,8 +71,11 @@ class Scoring:
         if not self.bits or not set(self.bits) <= set(allowed):
             raise QvlaError("bits", list(self.bits), f"some of {list(allowed)}", "choose with --bits, e.g. 0,2,4,8")
         for key in ("max_samples", "probes", "memory_gb"):
-            if getattr(self, key) <= 0:
+            if not 0 < getattr(self, key) < math.inf:
                 raise QvlaError(key, getattr(self, key), "a number above 0", f"raise --{key}")
+        for key in ("check", "refine", "seed", "percdamp"):
+            if not 0 <= getattr(self, key) < math.inf:
+                raise QvlaError(key, getattr(self, key), "a number from 0 on", f"leave out --{key}, or raise it")
         if self.method == "hessian" and (self.check or self.refine):
             raise QvlaError("check and refine", "asked with hessian", "the action method", "use --method action")
 

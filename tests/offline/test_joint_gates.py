@@ -11,6 +11,7 @@ from qvla_offline.sensitivity.joint import joint_errors
 from qvla_offline.sensitivity.store import Sensitivity
 from torch import nn
 
+from qvla_ros.cli.main import main
 from qvla_ros.errors import QvlaError
 
 SCHEME = QuantizationScheme(16)
@@ -56,6 +57,13 @@ def test_scores_in_other_units_than_actions_are_refused():
         assign_jointly(hessian, Budget(3.0), SCHEME, aligned_zeros, 1)
     with pytest.raises(QvlaError, match="joint_rounds"):
         assign_jointly(sensitivity(), Budget(3.0, method="released"), SCHEME, aligned_zeros, 1)
+
+
+def test_a_negative_number_of_rounds_is_refused_before_anything_is_read_or_measured(capsys):
+    with pytest.raises(QvlaError, match="^joint_rounds: got -1; expected a number from 0 on"):
+        assign_jointly(sensitivity(), Budget(3.0), SCHEME, aligned_zeros, -1)
+    assert main(["gates", "--proxy_pt", "absent", "--out_json", "absent", "--joint_rounds", "-1"]) == 2
+    assert "joint_rounds" in capsys.readouterr().err
 
 
 class InBlocks(nn.Module):
