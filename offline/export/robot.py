@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from qvla_ros.bundle import CameraSpec, GripperConvention
+from qvla_ros.bundle import ActionSpec, CameraSpec, GripperConvention, ProprioceptionSpec
 from qvla_ros.errors import QvlaError
 from qvla_ros.simulation import specification as libero
 from qvla_ros.strict_json import parse
@@ -101,10 +101,40 @@ def camera_spec(checkpoint: Checkpoint, robot: RobotDescription, camera: RobotCa
 
 
 def read_robot(path: str | Path) -> RobotDescription:
-    """A robot description in YAML, as config/robots/libero.yaml; QvlaError names what is missing or of a wrong type."""
+    """A robot description in YAML, as config/robots/libero.yaml.
+
+    QvlaError names what is missing, of a wrong type, or refused by the bundle's specifications: here, and not after
+    the hours that may lie between reading the file and writing the bundle.
+    """
     fix = "write it after the example config/robots/libero.yaml"
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise QvlaError("robot_path", f"{path}: {error}", "a YAML file", fix) from None
-    return parse(RobotDescription, content, str(path), fix)
+    robot: RobotDescription = parse(RobotDescription, content, str(path), fix)
+    try:
+        _check_values(robot)
+    except QvlaError as error:
+        leaf = error.key.rpartition(".")[2]
+        key = leaf if leaf in content else error.key  # the image chain is written once, for all cameras
+        raise QvlaError(f"{path}: {key}", error.value, error.expected, f"correct it there, or {fix}") from None
+    return robot
+
+
+def _check_values(robot: RobotDescription) -> None:
+    """QvlaError for what no bundle may say, whatever the checkpoint: what comes from that is filled in here."""
+    for camera in robot.cameras:
+        CameraSpec(
+            **asdict(camera),
+            jpeg_quality=robot.jpeg_quality,
+            input_size=1,
+            center_crop_area=robot.center_crop_area,
+            normalizations=(((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),),
+            bicubic_size=robot.bicubic_size,
+        )
+    names = [camera.name for camera in robot.cameras]
+    if not names or len(set(names)) < len(names):
+        raise QvlaError("cameras", names, "distinct names, at least one camera", "")
+    if robot.proprioception:  # not every policy reads it
+        ProprioceptionSpec(robot.proprioception, "q99")
+    ActionSpec(**asdict(robot.actions), chunk_length=1, normalization="q99")
