@@ -57,13 +57,16 @@ def read_calibration(
     return [policy_inputs(observed, checkpoint, robot) for observed in observations]
 
 
-def calibration_sha256(path: str | Path, max_samples: int | None = None) -> str:
+def calibration_sha256(path: str | Path, max_samples: int | None = None, skip_bad_lines: bool = False) -> str:
     """Hash of what read_calibration reads: a JSONL file and the images of its first `max_samples` lines that exist, or
-    every file of a dataset or bag, and the YAML file that describes it."""
+    every file of a dataset or bag, and the YAML file that describes it.
+
+    skip_bad_lines: the images of all lines, since reading goes on past bad ones, and which are bad the checkpoint says.
+    """
     path = Path(path)
     found = find_source(path)
     if found is None:
-        return combined_sha256([path, *jsonl_reader.image_files(path, max_samples)])
+        return combined_sha256([path, *jsonl_reader.image_files(path, None if skip_bad_lines else max_samples)])
     return combined_sha256(source_files(path, found[0]))
 
 

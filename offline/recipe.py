@@ -112,7 +112,8 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
     _require_later_steps(recipe, checkpoint, options, budget, described)
     steps = Steps(out)
     weights = checkpoint_sha256(checkpoint)
-    inputs = [weights, calibration_sha256(calibration, options.max_samples), asdict(options), robot_sha256]
+    read = calibration_sha256(calibration, options.max_samples, options.skip_bad_lines)
+    inputs = [weights, read, asdict(options), robot_sha256]
     scores = steps.run(
         "sensitivity",
         out / "sensitivity.safetensors",

@@ -123,7 +123,7 @@ def compute_sensitivity(
     inputs = load_inputs(checkpoint_path, calib_jsonl, options, Path(out_path).parent)
     sources = {
         "checkpoint_sha256": checkpoint_sha256(checkpoint_path),
-        "calibration_sha256": calibration_sha256(calib_jsonl, options.max_samples),
+        "calibration_sha256": calibration_sha256(calib_jsonl, options.max_samples, options.skip_bad_lines),
     }
     if options.robot_path is not None:
         sources["robot_sha256"] = sha256_of(Path(options.robot_path))

@@ -118,6 +118,16 @@ def test_the_hash_changes_with_lines_and_with_pixels(tmp_path):
     assert len({first, second, calibration_sha256(path)}) == 3
 
 
+def test_the_hash_covers_the_images_that_are_read_in_place_of_bad_lines(tmp_path, checkpoint):
+    Image.fromarray(np.zeros((40, 48, 3), np.uint8)).save(tmp_path / "second.png")
+    path = write_lines(tmp_path, [record(proprio=None), record(), record(image="second.png")])
+    assert len(read_calibration(path, checkpoint, 2, skip_bad_lines=True)) == 2
+    strict, skipping = calibration_sha256(path, 2), calibration_sha256(path, 2, skip_bad_lines=True)
+    Image.fromarray(np.ones((40, 48, 3), np.uint8)).save(tmp_path / "second.png")
+    assert calibration_sha256(path, 2, skip_bad_lines=True) != skipping
+    assert calibration_sha256(path, 2) == strict  # without skipping, the third line is not reached
+
+
 def test_libero_s_arm_is_assumed_aloud_for_statistics_of_another_dataset(tmp_path, checkpoint):
     path = write_lines(tmp_path, [record()])
     with warnings.catch_warnings():
