@@ -12,6 +12,7 @@ import torch
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import random_model, write_random_checkpoint
 from qvla_offline.checkpoints.statistics import key_of_suite
+from qvla_offline.visible_files import visible_files
 from safetensors.torch import load_file, save_file
 
 from qvla_ros.errors import QvlaError
@@ -42,7 +43,7 @@ def test_loading_gives_back_the_float16_weights_and_the_facts(written: Path) -> 
 
 
 def test_directory_has_the_files_of_a_real_one(written: Path) -> None:
-    assert {file.name for file in written.iterdir()} == {
+    assert {file.name for file in visible_files(written)} == {
         "config.json",
         "generation_config.json",
         "model.safetensors",
