@@ -57,7 +57,6 @@ def fake_quantize(
     shapes = target_shapes(source)
     gates = match_layers(gates, {name: rows for name, (rows, _) in shapes.items()})
     chosen = scheme or QuantizationScheme(**gates.scheme)
-    restore = released_rows if mode == "released" else lambda w, bits: quantize_layer(w, bits, chosen).dequantize()
     tensors = layout.open_tensors()
     tensors.check_against(empty_policy(source), source)
 
@@ -65,7 +64,10 @@ def fake_quantize(
         tensor, bits = tensors[name], gates.layers.get(name.removesuffix(".weight"))
         if bits is None or not name.endswith(".weight"):
             return tensor
-        return restore(tensor.flatten(1), bits).reshape(tensor.shape).to(dtype or tensor.dtype)
+        rows = tensor.flatten(1)
+        released = mode == "released"
+        changed = released_rows(rows, bits) if released else quantize_layer(rows, bits, chosen, name).dequantize()
+        return changed.reshape(tensor.shape).to(dtype or tensor.dtype)
 
     shards = sorted({stored.file for stored in main_tensors(origin.base).values()})
     adapter = [] if origin.adapter is None else [origin.adapter / name for name in (lora.CONFIG, lora.WEIGHTS)]

@@ -16,6 +16,7 @@ from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.checkpoints.univla import LATENT_TOKENS, SAMPLING
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.linear import opset_for
+from qvla_offline.export.options import require_exportable
 from qvla_offline.export.policy import emit_policy
 from qvla_offline.export.robot import LIBERO, RobotDescription, camera_specs
 from qvla_offline.export.unpacked import merge_row_groups
@@ -38,10 +39,8 @@ from qvla_ros.bundle import (
     sha256_of,
 )
 from qvla_ros.doctor.parity import write_parity
-from qvla_ros.errors import QvlaError
 from qvla_ros.policy import load_policy
 
-COMPUTE_DTYPES = ("float32", "float16")
 MAX_PARITY_BYTES = 2 << 30  # of weights as ONNX Runtime holds them: exporting a large policy must not need its memory
 NOISE_SEED = 7  # of what is drawn at run time; the released evaluations set all seeds to 7
 
@@ -68,18 +67,11 @@ def export_bundle(
     for TensorRT-RTX (see `tokens`). progress: called with the name of each linear layer as it is written. A policy of
     up to MAX_PARITY_BYTES is run before its bundle gets its name; the answers are added for other machines to compare.
     """
-    if compute_dtype not in COMPUTE_DTYPES:
-        raise QvlaError("compute_dtype", compute_dtype, f"one of {list(COMPUTE_DTYPES)}", "use float32")
-    if tile < 1:
-        raise QvlaError("tile", tile, "a number of rows from 1 on", "use 8; 1 promotes no row")
     require_replaceable(out_dir, MANIFEST_NAME)
     checkpoint = load_checkpoint(checkpoint_path, unnorm_key, lazily=True)
-    if ensemble and checkpoint.config.decoding.kind != "univla":
-        raise QvlaError("ensemble", f"asked of {checkpoint.family}", "a UniVLA checkpoint", "leave out --ensemble")
-    if guessed and checkpoint.family == "openvla-oft":
-        raise QvlaError("guessed", f"asked of {checkpoint.family}", "OpenVLA or UniVLA", "leave out --guessed")
+    require_exportable(checkpoint, robot, compute_dtype, tile, ensemble, guessed)
     policy_needs(checkpoint, robot)
-    _require_actions(robot, checkpoint.config.decoding.action_dim)
+    camera_specs(checkpoint, robot)  # may refuse a size that config.json states, before anything is written
     rows = {name: module.weight.shape[0] for name, module in quantization_targets(checkpoint.model).items()}
     if isinstance(gates, (str, Path)):
         gates = read_gates(gates)
@@ -125,13 +117,6 @@ def _run_once(bundle_dir: Path) -> None:
         write_parity(policy)
     finally:
         policy.close()
-
-
-def _require_actions(robot: RobotDescription, action_dim: int) -> None:
-    if len(robot.actions.names) != action_dim:
-        found, wanted = f"{len(robot.actions.names)} entries", f"{action_dim}, as the checkpoint has"
-        fix = "describe the robot that the policy was trained on with --robot_path"
-        raise QvlaError("robot actions.names", found, wanted, fix)
 
 
 def _summary(
