@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--joint_rounds", type=int, default=0, metavar="N", help="measure how errors add up, N times")
     parser.add_argument("--pretrained_checkpoint", type=Path, help="for --joint_rounds, or to price a released .pt")
     parser.add_argument("--calib_jsonl", "--calibration", type=Path, help=f"for --joint_rounds: {CALIBRATION_HELP}")
+    parser.add_argument("--skip_bad_lines", action="store_true", help="of a .jsonl file, as for the sensitivities")
     add_scheme_arguments(parser)
 
 
@@ -67,11 +68,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace, sensitivity: Any, scheme: Any) -> Any:
+    from qvla_offline.fingerprint import checkpoint_sha256
     from qvla_offline.sensitivity.run import SensitivityOptions, joint_measure
 
     for key in ("pretrained_checkpoint", "calib_jsonl"):
         if getattr(args, key) is None:
             raise QvlaError(key, "nothing", "a path: --joint_rounds runs the policy", f"name it with --{key}")
+    scored, given = sensitivity.sources.get("checkpoint_sha256"), checkpoint_sha256(args.pretrained_checkpoint)
+    if scored is not None and scored != given:
+        found = f"{args.pretrained_checkpoint}, whose SHA-256 is {given[:16]}..."
+        expected = f"the checkpoint that {args.proxy_pt} scores, {scored[:16]}..."
+        raise QvlaError("pretrained_checkpoint", found, expected, "name that one, or score this one first")
     known = {key: sensitivity.settings[key] for key in _SAME_INPUTS if key in sensitivity.settings}
-    options = SensitivityOptions(**known, scheme=scheme)
+    options = SensitivityOptions(**known, scheme=scheme, skip_bad_lines=args.skip_bad_lines)
     return joint_measure(args.pretrained_checkpoint, args.calib_jsonl, options, args.out_json.parent)

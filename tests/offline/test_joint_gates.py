@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from qvla_offline.blockwise.passes import Blockwise
+from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.gates.assign import Budget, assign_gates
 from qvla_offline.gates.joint import assign_jointly
 from qvla_offline.quantizers import QuantizationScheme, reconstruct_rows
 from qvla_offline.sensitivity.joint import joint_errors
-from qvla_offline.sensitivity.store import Sensitivity
+from qvla_offline.sensitivity.store import Sensitivity, write_sensitivity
 from torch import nn
 
 from qvla_ros.cli.main import main
@@ -108,3 +112,19 @@ def test_joint_errors_are_those_of_all_rows_of_a_width_and_leave_the_weights_alo
     for b, error in by_bits.items():
         assert error == pytest.approx(expected({b}), rel=1e-4)
     assert whole == pytest.approx(expected({0, 2, 4, 8}), rel=1e-4)
+
+
+def test_errors_are_not_measured_on_another_checkpoint_than_was_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored = replace(sensitivity(), sources={"checkpoint_sha256": "0" * 64}, settings={"scheme": asdict(SCHEME)})
+    write_sensitivity(tmp_path / "scores.safetensors", scored)
+    other = write_random_checkpoint(tmp_path / "other")
+    (tmp_path / "lines.jsonl").touch()
+    words = ["gates", "--proxy_pt", str(tmp_path / "scores.safetensors"), "--out_json", str(tmp_path / "gates.json")]
+    words += ["--joint_rounds", "1", "--pretrained_checkpoint", str(other)]
+    assert main([*words, "--calib_jsonl", str(tmp_path / "lines.jsonl")]) == 2
+    said = capsys.readouterr().err
+    assert "error: pretrained_checkpoint" in said
+    assert "the checkpoint that" in said
+    assert not (tmp_path / "gates.json").exists()
