@@ -266,7 +266,9 @@ class Commander:
         if decision.stop is not None:
             passed_s = self._passed_s(decision.stop, now_ns, steady_s, busy_s)
             ticks = 1 + sum(tick_s >= passed_s for tick_s in self._ticks_s)
-            self._last_stop = Stop(decision.stop, now_ns, time.monotonic() - passed_s, ticks)
+            with self._lock:
+                if not self._controller.armed:  # again, already: then the stop is no news
+                    self._last_stop = Stop(decision.stop, now_ns, time.monotonic() - passed_s, ticks)
         self._ticks_s.append(steady_s)
         self._orders_done = orders
 

@@ -76,6 +76,10 @@ def joint_positions(message: Any, topic: str, needed: Sequence[str]) -> dict[str
     if len(message.name) != len(message.position):
         found = f"{len(message.name)} names, {len(message.position)} positions"
         raise QvlaError(f"joints on {topic}", found, "one position a name", "correct the driver that fills the message")
+    twice = [name for name in needed if list(message.name).count(name) > 1]
+    if twice:
+        fix = "let one publisher report each joint, or give them different names"
+        raise QvlaError(f"joints on {topic}", f"{twice[0]} more than once", "each joint once", fix)
     positions = dict(zip(message.name, message.position, strict=True))
     lacking = [name for name in needed if name not in positions]
     if lacking:

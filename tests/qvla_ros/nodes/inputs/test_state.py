@@ -13,7 +13,7 @@ from qvla_ros.bundle import Bundle
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.inputs import input_settings
 from qvla_ros.nodes.policy_parameters import PARAMETERS
-from qvla_ros.nodes.robot_state import Measured
+from qvla_ros.nodes.robot_state import Measured, joint_positions
 from qvla_ros.simulation.specification import FINGER_NAMES, JOINT_NAMES
 
 FINGERS = {FINGER_NAMES[0]: 0.02, FINGER_NAMES[1]: -0.02}
@@ -97,3 +97,10 @@ def test_a_gripper_that_is_as_open_as_it_is_closed_is_refused(bundle: Bundle) ->
     parameters = {**DEFAULTS, "output": "twist", "gripper_joint": "f", "gripper_min": 1.0}
     with pytest.raises(QvlaError, match="gripper_min and gripper_max: got both 1"):
         input_settings(parameters, bundle)
+
+
+def test_a_joint_that_is_there_twice_is_refused_if_it_is_needed() -> None:
+    message = JointState(name=["elbow", "wheel", "elbow", "wheel", "wrist"], position=[0.1, 0.2, 0.3, 0.4, 0.5])
+    assert joint_positions(message, "/joint_states", ["wrist"])["wrist"] == 0.5
+    with pytest.raises(QvlaError, match="joints on /joint_states: got elbow more than once"):
+        joint_positions(message, "/joint_states", ["wrist", "elbow"])
