@@ -41,10 +41,9 @@ class TextConfig:
     pad_token_id: int = 32000
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"):
-            _require_positive(f"text_config.{name}", getattr(self, name))
-        for name in ("num_attention_heads", "num_key_value_heads", "rms_norm_eps", "rope_theta"):
-            _require_positive(f"text_config.{name}", getattr(self, name))
+        for field in fields(self):
+            if field.name != "pad_token_id":
+                _require_positive(f"text_config.{field.name}", getattr(self, field.name))
 
     @property
     def head_dim(self) -> int:

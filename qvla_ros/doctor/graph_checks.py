@@ -13,8 +13,7 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.compressed_image import rgb_pixels_of_compressed
 from qvla_ros.nodes.image_message import rgb_pixels
 from qvla_ros.nodes.policy_parameters import PARAMETERS
-from qvla_ros.nodes.robot_state import joint_positions, measured_by, pose_in
-from qvla_ros.observation import POSE_NAMES, joint_names
+from qvla_ros.nodes.robot_state import joint_positions, measured_by, needed_joints, needs_pose, pose_in
 from qvla_ros.recording.source import COMPRESSED_IMAGE, IMAGE, JOINTS, POSE, TEXT
 from qvla_ros.ros_graph import Endpoint, Topic, incompatibility, policy_nodes
 
@@ -83,7 +82,6 @@ def needed_inputs(
         topic = remaps.get(name, name)
         return topic if topic.startswith("/") else f"{root}/{topic}"
 
-    names = () if bundle.proprioception is None else bundle.proprioception.names
     sensor = Endpoint("the policy", "", reliable=False, transient_local=False)
     latched = Endpoint("the policy", "", reliable=True, transient_local=True)
 
@@ -99,13 +97,11 @@ def needed_inputs(
         raw = topic_of(f"camera/{camera.name}/image_raw")
         kinds = {raw: IMAGE, f"{raw}/compressed": COMPRESSED_IMAGE}
         found.append(Input(raw, kinds, image_check(camera.height, camera.width), sensor, max_age_s))
-    commanded = () if measured is None else measured.joint_names
-    joints, frame = tuple(dict.fromkeys((*joint_names(names), *commanded))), bundle.actions.frame
+    joints, frame = needed_joints(bundle, measured), bundle.actions.frame
     if joints:
         topic = topic_of("joint_states")
         found.append(Input(topic, {topic: JOINTS}, lambda m, _, t: joint_positions(m, t, joints), sensor, max_age_s))
-    needs_pose = any(name in POSE_NAMES for name in names) or (measured is not None and not measured.joints)
-    if needs_pose and given["pose_source"] == "topic":
+    if needs_pose(bundle, measured) and given["pose_source"] == "topic":
         topic = topic_of("ee_pose")
         found.append(Input(topic, {topic: POSE}, lambda m, _, t: pose_in(m, t, frame), sensor, max_age_s))
     topic = topic_of("instruction")

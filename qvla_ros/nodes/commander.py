@@ -128,14 +128,8 @@ class Commander:
         self._sources, self.error = sources, ""
         if self._parameters["deadman"]:
             # Best effort hears reliable publishers too; what is lost on the way is silence, and silence stops the arm.
-            self._deadman = self._node.create_subscription(
-                Bool,
-                "~/enable",
-                self._on_enable,
-                qos.own(qos.SENSOR),
-                qos_overriding_options=qos.overridable(),
-                event_callbacks=qos.NO_SUBSCRIPTION_EVENTS,
-            )
+            arguments = qos.subscribed(qos.SENSOR)
+            self._deadman = self._node.create_subscription(Bool, "~/enable", self._on_enable, **arguments)
         self._loop = ControlLoop(self._tick, self._period_s)
 
     def finish(self, reason: StopReason) -> None:

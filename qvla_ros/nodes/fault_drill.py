@@ -33,6 +33,7 @@ ANSWER_S = 2.0
 ATTEMPTS = 5  # on a loaded machine another watchdog may bite first: then the fault is provoked again
 SETTLE_S = 0.25  # how long the robot is watched for commands after the stop
 MOVING_COMMANDS = 5
+MOVE = "another setpoint"
 LIMIT_S = 1.0  # every limit in time, wide enough for a loaded machine
 # The end effector is carried about by `sine`; the limits leave it room, the drill is about stops.
 PARAMETERS: Mapping[str, Any] = {
@@ -184,9 +185,7 @@ class Drill:
         told = _stop_command(commands, stamp_ns(status.stop_stamp))
         name, after = "", 0
         if told is not None:
-            last, before = commands[told].numbers, commands[told - 1].numbers
-            after = len(commands) - 1 - told
-            name = "zero twist" if not last.any() else "hold" if np.array_equal(last, before) else "another setpoint"
+            name, after = _meaning(commands, told), len(commands) - 1 - told
         return Outcome(
             output=self.robot.output,
             fault=fault,
@@ -247,17 +246,19 @@ def _stop_command(commands: Sequence[Command], stop_ns: int) -> int | None:
     just before. Trajectories have no stamps: the first that repeats the one before and is followed by no other."""
     if commands[-1].stamp_ns:
         told = [index for index, command in enumerate(commands) if command.stamp_ns == stop_ns]
-        return next((index for index in told if _is_stop(commands, index)), told[-1] if told else None)
+        return next((index for index in told if _meaning(commands, index) != MOVE), told[-1] if told else None)
     index = len(commands) - 1
-    while index > 0 and _is_stop(commands, index):
+    while index > 0 and _meaning(commands, index) != MOVE:
         index -= 1
     return index + 1 if index + 1 < len(commands) else None
 
 
-def _is_stop(commands: Sequence[Command], index: int) -> bool:
-    """Whether the robot is told to stay: no velocity, or the setpoint of before."""
+def _meaning(commands: Sequence[Command], index: int) -> str:
+    """What the robot is told: to stay, by no velocity or by the setpoint of before, or to MOVE."""
     numbers = commands[index].numbers
-    return not numbers.any() or (index > 0 and np.array_equal(numbers, commands[index - 1].numbers))
+    if not numbers.any():
+        return "zero twist"
+    return "hold" if index > 0 and np.array_equal(numbers, commands[index - 1].numbers) else MOVE
 
 
 def wait_for(condition: Callable[[], Any], what: str, describe: Callable[[], str]) -> Any:

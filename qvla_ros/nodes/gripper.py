@@ -14,6 +14,7 @@ from std_msgs.msg import Float64MultiArray
 from qvla_ros.bundle import ActionSpec
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes import qos
+from qvla_ros.nodes.robot_state import gripper_ends
 
 GOAL_CHANGE = 0.05  # opening fraction; an action's goal takes effect once, and each new one cancels the last
 RETRY_S = 0.5  # until a goal that was refused is sent again
@@ -35,13 +36,7 @@ class PositionGripper:
 
     def __init__(self, node: Node, topic: str, closed: float, opened: float) -> None:
         self._node, self._closed, self._opened = node, closed, opened
-        self._publisher = node.create_publisher(
-            Float64MultiArray,
-            topic,
-            qos.own(qos.COMMAND),
-            qos_overriding_options=qos.overridable(),
-            event_callbacks=qos.NO_PUBLISHER_EVENTS,
-        )
+        self._publisher = node.create_publisher(Float64MultiArray, topic, **qos.published(qos.COMMAND))
 
     def begin(self) -> None:
         """Nothing is remembered."""
@@ -108,10 +103,7 @@ def make_gripper(node: Node, parameters: Mapping[str, Any], actions: ActionSpec)
     if actions.gripper_index is None:
         fix = "-p gripper_output:=none"
         raise QvlaError("parameter gripper_output", kind, "none: the bundle's actions have no gripper", fix)
-    topic, closed, opened = (parameters[name] for name in ("gripper_topic", "gripper_min", "gripper_max"))
-    if closed == opened:
-        expected, fix = "two values, of the closed and of the open gripper", "give both in the gripper's units"
-        raise QvlaError("parameters gripper_min and gripper_max", f"both {closed:g}", expected, fix)
+    topic, (closed, opened) = parameters["gripper_topic"], gripper_ends(parameters)
     if kind == "position":
         return PositionGripper(node, topic, closed, opened)
     return ActionGripper(node, topic, parameters["gripper_joint"], closed, opened)

@@ -6,6 +6,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 
+from qvla_ros.control.controller import StopReason
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.worker import LatestOnlyWorker
 from qvla_ros.observation import Observation
@@ -18,22 +19,21 @@ Deliver = Callable[[Observation, Prediction, Mapping[str, float]], None]
 
 
 class Inference:
-    """`submit` an observation from any thread; `deliver` or, once and for all, `fail(reason)` runs on the worker's.
+    """`submit` an observation from any thread; `deliver` or, once and for all, `fail(reason, stop)` runs on its own.
 
-    After a failure, `abandon` or `stop` nothing is delivered any more: what comes late is not to be acted on. late():
-    in place of `fail` for an inference that took more than limit_s. now_ns: the clock that stamps observations.
+    After a failure, `abandon` or `stop` nothing is delivered any more: what comes late is not to be acted on. limit_s:
+    an inference that takes longer has failed, which its end or `watch` notices. now_ns: the observations' clock.
     """
 
     def __init__(
         self,
         policy: Policy,
         deliver: Deliver,
-        fail: Callable[[str], None],
-        late: Callable[[], None],
+        fail: Callable[[str, StopReason], None],
         limit_s: float,
         now_ns: Callable[[], int],
     ) -> None:
-        self._policy, self._deliver, self._fail, self._late = policy, deliver, fail, late
+        self._policy, self._deliver, self._fail = policy, deliver, fail
         self._limit_s, self._now_ns = limit_s, now_ns
         self._inference_ms: deque[float] = deque(maxlen=WINDOW)
         self._abandoned = False
@@ -58,6 +58,13 @@ class Inference:
         """For how long the present inference has been running, steady clock; 0 when idle or abandoned."""
         return 0.0 if self._abandoned else self._worker.busy_s()
 
+    def watch(self) -> None:
+        """Give up the present inference if it has taken too long; `fail` then runs on the caller's thread."""
+        if self.busy_s() > self._limit_s:
+            self.abandon()
+            reason = f"inference has taken more than inference_timeout_s = {self._limit_s:g} s."
+            self._fail(reason, StopReason.late_inference)
+
     def abandon(self) -> None:
         """Deliver nothing from here on, without waiting for what is running."""
         self._abandoned = True
@@ -74,11 +81,8 @@ class Inference:
         waited_ms = (self._now_ns() - arrival_ns) * 1e-6
         try:
             prediction = self._policy.infer(observation)
+            self.watch()  # whoever looks now and then may have missed it
             if self._abandoned:
-                return
-            if self.busy_s() > self._limit_s:  # whoever looks now and then may have missed it
-                self.abandon()
-                self._late()
                 return
             received_ms = (arrival_ns - observation.stamp_ns) * 1e-6
             self.stage_ms = {"receive": received_ms, "wait": waited_ms, **prediction.latency_ms}
@@ -88,4 +92,4 @@ class Inference:
             text = str(error) if isinstance(error, QvlaError) else traceback.format_exc()
             if not self._abandoned:
                 self.abandon()
-                self._fail(f"inference failed: {text}")
+                self._fail(f"inference failed: {text}", StopReason.inference_error)

@@ -21,24 +21,29 @@ from qvla_ros.nodes.chunk_message import stamp_ns
 from qvla_ros.nodes.compressed_image import rgb_pixels_of_compressed
 from qvla_ros.nodes.handover import Handover
 from qvla_ros.nodes.image_message import rgb_pixels
-from qvla_ros.nodes.robot_state import Measured, ToolPose, joint_positions, measured_by, pose_in
+from qvla_ros.nodes.robot_state import (
+    Measured,
+    ToolPose,
+    joint_positions,
+    measured_by,
+    needed_joints,
+    needs_pose,
+    pose_in,
+)
 from qvla_ros.nodes.snapshot import StreamHealth
 from qvla_ros.nodes.stream_statistics import StreamStatistics
 from qvla_ros.nodes.transforms import ToolTransforms
 from qvla_ros.nodes.worker import LatestOnlyWorker
 from qvla_ros.observation import (
-    POSE_NAMES,
     Observation,
     Samples,
     Synchronizer,
     Waiting,
-    joint_names,
     proprioception_vector,
 )
 
 _STOP_S = 1.0  # a decode or a transform takes milliseconds
 _ANY_TIME_NS = 2**63 - 1  # stamp of what is not needed
-_EXPECTED_TEXT = "expected a sentence that names the task"
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,7 @@ class ObservationInputs:
         self._node, self._bundle, self._settings, self._deliver = node, bundle, settings, deliver
         self._names = () if bundle.proprioception is None else bundle.proprioception.names
         measured = settings.measured
-        extra_joints = () if measured is None else measured.joint_names
-        self._joints = tuple(dict.fromkeys((*joint_names(self._names), *extra_joints)))
+        self._joints = needed_joints(bundle, measured)
         self._hear = self.follow if hear is None else hear
         self._instruction: str | None = None
         self._heard: str | None = None  # the last usable text
@@ -91,9 +95,9 @@ class ObservationInputs:
         self._refused: dict[str, str] = {}
         self._subscriptions: list[Any] = []
         self._workers: list[LatestOnlyWorker[Any]] = []
-        needs_pose = any(name in POSE_NAMES for name in self._names) or (measured is not None and not measured.joints)
+        reads_pose = needs_pose(bundle, measured)
         self._transforms: ToolTransforms | None = None
-        if needs_pose and settings.pose_source == "tf":  # may fail: before anything is subscribed to
+        if reads_pose and settings.pose_source == "tf":  # may fail: before anything is subscribed to
             frame = bundle.actions.frame
             self._transforms = ToolTransforms(node, frame, settings.tool_frame, settings.tf_timeout_s)
         self._handover = Handover(node)
@@ -103,7 +107,7 @@ class ObservationInputs:
         self._camera_topics = {camera.name: self._subscribe_camera(camera) for camera in bundle.cameras}
         self._joint_topic = self._subscribe(JointState, "joint_states", self._on_joints) if self._joints else None
         self._locator: LatestOnlyWorker[int] | None = None
-        self._pose_topic = self._follow_pose() if needs_pose else None
+        self._pose_topic = self._follow_pose() if reads_pose else None
         streams = [*self._camera_topics.values(), *filter(None, (self._joint_topic, self._pose_topic))]
         self._synchronizer = Synchronizer(streams, settings.max_stamp_spread_s, settings.max_image_age_s)
         self._statistics = StreamStatistics(streams, time.monotonic())
@@ -167,10 +171,7 @@ class ObservationInputs:
     # What is subscribed to.
 
     def _subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None], profile: Any = qos.SENSOR) -> str:
-        options, events = qos.overridable(), qos.NO_SUBSCRIPTION_EVENTS
-        subscription = self._node.create_subscription(
-            kind, topic, callback, qos.own(profile), qos_overriding_options=options, event_callbacks=events
-        )
+        subscription = self._node.create_subscription(kind, topic, callback, **qos.subscribed(profile))
         self._subscriptions.append(subscription)
         return subscription.topic_name
 
@@ -216,8 +217,12 @@ class ObservationInputs:
     def _on_instruction(self, message: String) -> None:
         if not message.data.strip():
             # Of no concern to a goal, which has brought its own instruction, nor to whoever waits for one to come.
-            if self._instruction is not None and self._instruction == self._heard:
-                self._refused[self._instruction_topic] = f"empty text on {self._instruction_topic}; {_EXPECTED_TEXT}"
+            topic, followed = (
+                self._instruction_topic,
+                self._instruction is not None and self._instruction == self._heard,
+            )
+            if followed:
+                self._refused[topic] = f"empty text on {topic}; expected a sentence that names the task"
             return
         try:
             self._hear(message.data)

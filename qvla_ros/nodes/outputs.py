@@ -115,13 +115,7 @@ class CommandOutput:
     def __init__(self, node: Node, form: CommandForm, topic: str) -> None:
         self.form, self._node = form, node
         kind, self._message = _MESSAGES[form.output]
-        self._publisher = node.create_publisher(
-            kind,
-            topic,
-            qos.own(qos.COMMAND),
-            qos_overriding_options=qos.overridable(),
-            event_callbacks=qos.NO_PUBLISHER_EVENTS,
-        )
+        self._publisher = node.create_publisher(kind, topic, **qos.published(qos.COMMAND))
 
     def send(self, state: MotionState, now_ns: int) -> None:
         """The next setpoint, or velocity, on the way."""

@@ -81,13 +81,8 @@ class PolicyNode(ReportingLifecycleNode):
         if not isinstance(self._policy.engine, FakeEngine):
             self._policy.warm_up()
         if self._chunks is None:
-            self._chunks = self.create_lifecycle_publisher(
-                ActionChunk,
-                "~/action_chunk",
-                qos.own(qos.COMMAND),
-                qos_overriding_options=qos.overridable(),
-                event_callbacks=qos.NO_PUBLISHER_EVENTS,
-            )
+            arguments = qos.published(qos.COMMAND)
+            self._chunks = self.create_lifecycle_publisher(ActionChunk, "~/action_chunk", **arguments)
         self.get_logger().info(
             f"bundle {bundle.bundle_id} ({bundle.directory}), engine {self._policy.engine.name}, "
             f"ready after {time.monotonic() - started_s:.1f} s"
@@ -99,9 +94,7 @@ class PolicyNode(ReportingLifecycleNode):
         bundle, given = self._policy.bundle, self.settings
         self._fault, self._instruction = "", None
         limit_s = given["inference_timeout_s"]
-        self._inference = Inference(
-            self._policy, self._on_prediction, self._on_failure, self._on_late, limit_s, self._now_ns
-        )
+        self._inference = Inference(self._policy, self._on_prediction, self._on_failure, limit_s, self._now_ns)
         self._inputs = ObservationInputs(self, bundle, input_settings(given, bundle), self._on_observation, self._hear)
         if self._commander is not None:
             sources = Sources(self._inputs.measured, self._inputs.refusal, self._inference.busy_s)
@@ -185,16 +178,12 @@ class PolicyNode(ReportingLifecycleNode):
         self._misses += missed
         self._misses_in_a_row = self._misses_in_a_row + 1 if missed else 0
 
-    def _on_failure(self, reason: str, stop: StopReason = StopReason.inference_error) -> None:
+    def _on_failure(self, reason: str, stop: StopReason) -> None:
         if self._commander is not None:
             self._commander.fault(stop)
         self._fault = f"{reason} Nothing is published until the node is deactivated and activated again."
         self._chunks_armed = False
         self.get_logger().error(self._fault)
-
-    def _on_late(self) -> None:
-        reason = f"inference has taken more than inference_timeout_s = {self.settings['inference_timeout_s']:g} s."
-        self._on_failure(reason, StopReason.late_inference)
 
     # What tasks ask for: see TaskHost.
 
@@ -241,10 +230,8 @@ class PolicyNode(ReportingLifecycleNode):
             self._commander.disarm(reason)
 
     def _on_tick(self) -> None:
-        inference, timeout_s = self._inference, self.settings["inference_timeout_s"]
-        if inference is not None and not self._fault and inference.busy_s() > timeout_s:
-            inference.abandon()
-            self._on_late()
+        if self._inference is not None and not self._fault:
+            self._inference.watch()
         if self._commander is not None and self._commander.error and not self._fault:
             self._on_failure(self._commander.error, StopReason.internal_error)
         if self._inputs is not None:

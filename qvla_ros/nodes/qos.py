@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -33,11 +34,17 @@ NO_PUBLISHER_EVENTS = PublisherEventCallbacks(use_default_callbacks=False)
 NO_SUBSCRIPTION_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
 
 
-def own(profile: QoSProfile) -> QoSProfile:
-    """A copy: rclpy writes a topic's overrides into the profile that it is given."""
-    return copy.copy(profile)
+def published(profile: QoSProfile) -> dict[str, Any]:
+    """Arguments of a publisher that comes and goes with a transition, beside type and topic."""
+    return {**_overridable(profile), "event_callbacks": NO_PUBLISHER_EVENTS}
 
 
-def overridable() -> QoSOverridingOptions:
-    """Lets a launch file change history, depth and reliability of a topic."""
-    return QoSOverridingOptions.with_default_policies()
+def subscribed(profile: QoSProfile) -> dict[str, Any]:
+    """The same for a subscription, beside type, topic and callback."""
+    return {**_overridable(profile), "event_callbacks": NO_SUBSCRIPTION_EVENTS}
+
+
+def _overridable(profile: QoSProfile) -> dict[str, Any]:
+    """Lets a launch file change history, depth and reliability of a topic. A copy: rclpy writes them into it."""
+    options = QoSOverridingOptions.with_default_policies()
+    return {"qos_profile": copy.copy(profile), "qos_overriding_options": options}

@@ -12,6 +12,7 @@ import numpy as np
 from qvla_ros.bundle import Bundle
 from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.errors import QvlaError
+from qvla_ros.observation import POSE_NAMES, joint_names
 
 _UNIT_TOLERANCE = 1e-2  # single precision and rounded text stay well within; a quaternion that was never set does not
 
@@ -60,11 +61,30 @@ def measured_by(parameters: Mapping[str, Any], bundle: Bundle) -> Measured | Non
     if parameters["output"] == "none":
         return None
     moves_joints = bundle.actions.kind.endswith("joint_position")
-    joint, closed, opened = (parameters[name] for name in ("gripper_joint", "gripper_min", "gripper_max"))
-    if joint and closed == opened:
+    joint = parameters["gripper_joint"]
+    closed, opened = gripper_ends(parameters) if joint else (parameters["gripper_min"], parameters["gripper_max"])
+    return Measured(tuple(parameters["joints"]) if moves_joints else (), joint, closed, opened)
+
+
+def gripper_ends(parameters: Mapping[str, Any]) -> tuple[float, float]:
+    """The gripper's position, or command, when closed and when open. QvlaError where they are the same."""
+    closed, opened = parameters["gripper_min"], parameters["gripper_max"]
+    if closed == opened:
         fix = "set them to the gripper's positions when closed and when open"
         raise QvlaError("parameters gripper_min and gripper_max", f"both {closed:g}", "two different numbers", fix)
-    return Measured(tuple(parameters["joints"]) if moves_joints else (), joint, closed, opened)
+    return closed, opened
+
+
+def needed_joints(bundle: Bundle, measured: Measured | None) -> tuple[str, ...]:
+    """Joints that the policy reads, then those that the output measures, each once."""
+    names = () if bundle.proprioception is None else bundle.proprioception.names
+    return tuple(dict.fromkeys((*joint_names(names), *(() if measured is None else measured.joint_names))))
+
+
+def needs_pose(bundle: Bundle, measured: Measured | None) -> bool:
+    """Whether the policy reads, or the output measures, the end effector's pose."""
+    names = () if bundle.proprioception is None else bundle.proprioception.names
+    return any(name in POSE_NAMES for name in names) or (measured is not None and not measured.joints)
 
 
 def joint_positions(message: Any, topic: str, needed: Sequence[str]) -> dict[str, float]:
@@ -76,11 +96,12 @@ def joint_positions(message: Any, topic: str, needed: Sequence[str]) -> dict[str
     if len(message.name) != len(message.position):
         found = f"{len(message.name)} names, {len(message.position)} positions"
         raise QvlaError(f"joints on {topic}", found, "one position a name", "correct the driver that fills the message")
-    twice = [name for name in needed if list(message.name).count(name) > 1]
-    if twice:
-        fix = "let one publisher report each joint, or give them different names"
-        raise QvlaError(f"joints on {topic}", f"{twice[0]} more than once", "each joint once", fix)
     positions = dict(zip(message.name, message.position, strict=True))
+    if len(positions) < len(message.name):
+        twice = [name for name in needed if list(message.name).count(name) > 1]
+        if twice:
+            fix = "let one publisher report each joint, or give them different names"
+            raise QvlaError(f"joints on {topic}", f"{twice[0]} more than once", "each joint once", fix)
     lacking = [name for name in needed if name not in positions]
     if lacking:
         fix = (

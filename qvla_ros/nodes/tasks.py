@@ -97,11 +97,8 @@ class Tasks:
     def settle(self) -> bool:
         """Before the arm is armed: have a task that was stopped end now. False as long as its stop is to be sent."""
         if self._task is not None and self._ending is None:
-            end = ending(self._task, self._host.snapshot(), self._now_ns())
-            if end is not None:
-                self._end(end, StopReason.finished)
-        if self._ending is not None and not self._host.is_stopping():
-            self._finish(self._ending)
+            self._end_if_over(self._task, self._host.snapshot())
+        self._finish_if_stopped()
         return self._ending is None
 
     # Requests.
@@ -158,18 +155,14 @@ class Tasks:
         if self._task is None:
             return
         if self._ending is not None:
-            if not self._host.is_stopping():
-                self._finish(self._ending)
+            self._finish_if_stopped()
             return
         end, now_s = expiry(self._task, self._now_ns()), time.monotonic()
         if end is None and now_s - self._last_feedback_s < FEEDBACK_PERIOD_S:
             return
         self._last_feedback_s = now_s
         snapshot = self._host.snapshot()
-        end = ending(self._task, snapshot, self._now_ns())
-        if end is not None:
-            self._end(end, StopReason.finished)
-        elif self._goal is not None:
+        if not self._end_if_over(self._task, snapshot) and self._goal is not None:
             self._goal.publish_feedback(self._feedback(self._task, snapshot))
 
     def _feedback(self, task: Task, snapshot: Snapshot) -> ExecuteInstruction.Feedback:
@@ -177,6 +170,16 @@ class Tasks:
         feedback.latency_ms = snapshot.inference_ms[-1] if snapshot.inference_ms else 0.0
         feedback.remaining_s = task.remaining_s(self._now_ns())
         return feedback
+
+    def _end_if_over(self, task: Task, snapshot: Snapshot) -> bool:
+        end = ending(task, snapshot, self._now_ns())
+        if end is not None:
+            self._end(end, StopReason.finished)
+        return end is not None
+
+    def _finish_if_stopped(self) -> None:
+        if self._ending is not None and not self._host.is_stopping():
+            self._finish(self._ending)
 
     def _end(self, end: Ending, reason: StopReason) -> None:
         """Decide it, once, and stop the arm; the result follows when the stop action has been sent."""
