@@ -217,11 +217,8 @@ class ObservationInputs:
     def _on_instruction(self, message: String) -> None:
         if not message.data.strip():
             # Of no concern to a goal, which has brought its own instruction, nor to whoever waits for one to come.
-            topic, followed = (
-                self._instruction_topic,
-                self._instruction is not None and self._instruction == self._heard,
-            )
-            if followed:
+            topic = self._instruction_topic
+            if self._instruction is not None and self._instruction == self._heard:
                 self._refused[topic] = f"empty text on {topic}; expected a sentence that names the task"
             return
         try:
