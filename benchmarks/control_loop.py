@@ -1,16 +1,17 @@
-"""What does a policy node add to what rclpy and a thread cost anyway? Everything in one run, in turn.
+"""What does a policy node add to what rclpy and a thread cost anyway? Everything in one run, in
+turn.
 
     python benchmarks/control_loop.py [--bundle DIR] [--rounds 6] [--seconds 10] [--rate_hz 9.7]
 
-A fake robot streams images, joint states and poses from another process, at a rate that makes images come at every
-moment between two ticks of the control thread: to meet one costs half a millisecond. In turn, for some seconds each:
-control: a policy node with the real engine, armed; its control thread decides and publishes poses at 100 Hz.
-events: the same, with `executor: events`.
-plain: the same node without output, inference running as before, beside it a thread that only keeps to 100 Hz.
-bare_images: no policy, a plain rclpy node subscribes to the same images.
-bare_inputs: the same node subscribes to all that the policy node needs: images, joint states, pose.
-Compared are the periods of the two threads, and stamp to chunk less inference (and less all computing) with stamp to
-the last callback in the bare nodes. The last line is one JSON object.
+A fake robot streams images, joint states and poses from another process, at a rate that makes
+images come at every moment between two ticks of the control thread: to meet one costs half a
+millisecond. In turn, for some seconds each: control: a policy node with the real engine, armed; its
+control thread decides and publishes poses at 100 Hz. events: the same, with `executor: events`.
+plain: the same node without output, inference running as before, beside it a thread that only keeps
+to 100 Hz. bare_images: no policy, a plain rclpy node subscribes to the same images. bare_inputs:
+the same node subscribes to all that the policy node needs: images, joint states, pose. Compared are
+the periods of the two threads, and stamp to chunk less inference (and less all computing) with
+stamp to the last callback in the bare nodes. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -31,27 +32,31 @@ import numpy as np
 import rclpy
 from geometry_msgs.msg import PoseStamped
 from qvla.msg import ActionChunk
-from qvla_offline.export.bundle import export_bundle
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
+from qvla_offline.export.bundle import export_bundle
 from qvla_ros.bundle import Bundle, load_bundle
 from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.processes import private_ros_environment, start, stopped_at_the_end
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import stamp_ns
-from qvla_ros.nodes.control_loop import WINDOW_TICKS
-from qvla_ros.nodes.fault_drill import NAMESPACE, PARAMETERS
-from qvla_ros.nodes.policy import SWITCH_INTERVAL_S
-from qvla_ros.nodes.policy_node import PolicyNode
+from qvla_ros.nodes.policy.control_loop import WINDOW_TICKS
+from qvla_ros.nodes.policy.main import SWITCH_INTERVAL_S
+from qvla_ros.nodes.policy.node import PolicyNode
 from qvla_ros.nodes.process import EXECUTORS, make_executor
 from qvla_ros.resources import share_path
+from qvla_ros.testing.fault_drill import NAMESPACE, PARAMETERS
 
 PERIOD_S = 0.01
 COMPUTING = ("preprocess", "inference", "postprocess")
 ARMING_S = 20.0
-PERIODS = {"control": "control thread", "events": "control thread, events executor", "plain": "plain thread"}
+PERIODS = {
+    "control": "control thread",
+    "events": "control thread, events executor",
+    "plain": "plain thread",
+}
 BARE = {
     "bare_images": "the last image's callback in a bare node",
     "bare_inputs": "the last input's callback in a bare node",
@@ -64,8 +69,9 @@ LATENCIES = {
 
 
 class Bench:
-    """The nodes of this process. Each has an executor to itself, as in a process of its own: what `rclpy` spends on a
-    message grows with all that its executor waits for."""
+    """The nodes of this process. Each has an executor to itself, as in a process of its own: what
+    `rclpy` spends on a message grows with all that its executor waits for.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
@@ -74,17 +80,28 @@ class Bench:
         self.watcher = rclpy.create_node("watcher", namespace=NAMESPACE)
         self.chunk_ms: list[dict[str, float]] = []
         for name in ("commanding", "silent"):
-            self.watcher.create_subscription(ActionChunk, f"{name}/action_chunk", self._on_chunk, qos.COMMAND)
+            self.watcher.create_subscription(
+                ActionChunk, f"{name}/action_chunk", self._on_chunk, qos.COMMAND
+            )
         self._watching = threading.Event()
         self._watching.set()
         self._watch_thread = threading.Thread(target=self._watch)
         self._watch_thread.start()
 
     def _policy(self, name: str, parameters: dict[str, Any]) -> PolicyNode:
-        given = {**PARAMETERS, "bundle": str(self.bundle.directory), "backend": "onnxruntime", **parameters}
+        given = {
+            **PARAMETERS,
+            "bundle": str(self.bundle.directory),
+            "backend": "onnxruntime",
+            **parameters,
+        }
         given["engine_options"] = json.dumps({"threads": 1})
-        words = [word for key, value in given.items() for word in ("-p", f"{key}:={json.dumps(value)}")]
-        node = PolicyNode(["--ros-args", "-r", f"__ns:=/{NAMESPACE}", "-r", f"__node:={name}", *words])
+        words = [
+            word for key, value in given.items() for word in ("-p", f"{key}:={json.dumps(value)}")
+        ]
+        node = PolicyNode(
+            ["--ros-args", "-r", f"__ns:=/{NAMESPACE}", "-r", f"__node:={name}", *words]
+        )
         node.trigger_configure()
         return node
 
@@ -107,7 +124,9 @@ class Bench:
         self.watcher.destroy_node()
 
     @contextmanager
-    def active(self, node: PolicyNode, executor: str = EXECUTORS[0]) -> Iterator[Callable[[float], None]]:
+    def active(
+        self, node: PolicyNode, executor: str = EXECUTORS[0]
+    ) -> Iterator[Callable[[float], None]]:
         """Active, and armed as soon as its inputs have come; gives what spins it for some seconds."""
         node.trigger_activate()
         with spinning(node, executor) as spin:
@@ -139,24 +158,33 @@ def spinning(node: Node, kind: str = EXECUTORS[0]) -> Iterator[Callable[[float],
 
 
 def control(bench: Bench, seconds: float, executor: str = EXECUTORS[0]) -> dict[str, Any]:
-    """p50, p99 and longest period of the control thread, ms, and the latencies of the chunks meanwhile."""
+    """p50, p99 and longest period of the control thread, ms, and the latencies of the chunks
+    meanwhile.
+    """
     with bench.active(bench.commanding, executor) as spin:
         bench.chunk_ms.clear()
-        spin(max(seconds, WINDOW_TICKS * PERIOD_S))  # so that no tick of the start is in the loop's window
+        spin(
+            max(seconds, WINDOW_TICKS * PERIOD_S)
+        )  # so that no tick of the start is in the loop's window
         snapshot = bench.commanding.snapshot()
     if not bench.chunk_ms:
         raise SystemExit(
-            f"no chunk in {seconds:g} s: {snapshot.reason or snapshot.stop_reason or 'the machine is too busy'}"
+            f"no chunk in {seconds:g} s: "
+            f"{snapshot.reason or snapshot.stop_reason or 'the machine is too busy'}"
         )
     loop = snapshot.loop
     assert loop is not None
     return {
         "periods_ms": (loop.p50_ms, loop.p99_ms, loop.max_ms),
         "less_inference_ms": [c["total"] - c["inference"] for c in bench.chunk_ms],
-        "less_computing_ms": [c["total"] - sum(c[stage] for stage in COMPUTING) for c in bench.chunk_ms],
+        "less_computing_ms": [
+            c["total"] - sum(c[stage] for stage in COMPUTING) for c in bench.chunk_ms
+        ],
         "inference_ms": [c["inference"] for c in bench.chunk_ms],
         "receive_ms": [c["receive"] for c in bench.chunk_ms],
-        "stages_ms": {name: float(np.median([c[name] for c in bench.chunk_ms])) for name in bench.chunk_ms[-1]},
+        "stages_ms": {
+            name: float(np.median([c[name] for c in bench.chunk_ms])) for name in bench.chunk_ms[-1]
+        },
         "stop_reason": snapshot.stop_reason,
     }
 
@@ -190,7 +218,9 @@ def plain(bench: Bench, seconds: float) -> dict[str, Any]:
 
 
 def bare_images(bench: Bench, seconds: float) -> dict[str, Any]:
-    """Milliseconds from an observation's stamp to the callback of the last of its images, in a plain node."""
+    """Milliseconds from an observation's stamp to the callback of the last of its images, in a
+    plain node.
+    """
     return _bare(bench, seconds, {})
 
 
@@ -200,9 +230,15 @@ def bare_inputs(bench: Bench, seconds: float) -> dict[str, Any]:
 
 
 def _bare(bench: Bench, seconds: float, states: dict[str, Any]) -> dict[str, Any]:
-    topics = {**{f"camera/{camera.name}/image_raw": Image for camera in bench.bundle.cameras}, **states}
+    topics = {
+        **{f"camera/{camera.name}/image_raw": Image for camera in bench.bundle.cameras},
+        **states,
+    }
     arrived: dict[int, list[int]] = {}
-    callback = lambda message: arrived.setdefault(stamp_ns(message.header.stamp), []).append(time.time_ns())  # noqa: E731
+
+    def callback(message):
+        return arrived.setdefault(stamp_ns(message.header.stamp), []).append(time.time_ns())
+
     node = rclpy.create_node("bare", namespace=NAMESPACE)
     for topic, kind in topics.items():
         node.create_subscription(kind, topic, callback, qos.SENSOR)
@@ -211,11 +247,17 @@ def _bare(bench: Bench, seconds: float, states: dict[str, Any]) -> dict[str, Any
         arrived.clear()
         spin(seconds)
     node.destroy_node()
-    return {"last_ms": [1e-6 * (max(at) - stamp) for stamp, at in arrived.items() if len(at) == len(topics)]}
+    return {
+        "last_ms": [
+            1e-6 * (max(at) - stamp) for stamp, at in arrived.items() if len(at) == len(topics)
+        ]
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bundle")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=10.0)
@@ -223,13 +265,18 @@ def main() -> None:
     parser.add_argument("--switch_interval_s", type=float, default=SWITCH_INTERVAL_S)
     args = parser.parse_args()
     sys.setswitchinterval(args.switch_interval_s)
-    with tempfile.TemporaryDirectory() as scratch, private_ros_environment(Path(scratch)) as environment:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        private_ros_environment(Path(scratch)) as environment,
+    ):
         os.environ.update(environment)
-        bundle = args.bundle or export_bundle(share_path("reference_policy"), None, Path(scratch) / "bundle")
+        bundle = args.bundle or export_bundle(
+            share_path("reference_policy"), None, Path(scratch) / "bundle"
+        )
         rclpy.init(domain_id=int(environment["ROS_DOMAIN_ID"]))
         words = [
             "-m",
-            "qvla_ros.nodes.fake_robot",
+            "qvla_ros.testing.fake_robot",
             "--bundle",
             str(bundle),
             "--namespace",
@@ -255,10 +302,15 @@ def report(phases: dict[str, list[dict[str, Any]]]) -> None:
     """Both tables: of periods medians over the rounds, of latencies what all rounds together have."""
 
     def periods(phase: str) -> list[float]:
-        return [round(float(v), 2) for v in np.median([r["periods_ms"] for r in phases[phase]], axis=0)]
+        return [
+            round(float(v), 2) for v in np.median([r["periods_ms"] for r in phases[phase]], axis=0)
+        ]
 
     def quantiles(phase: str, name: str) -> list[float]:
-        return [round(float(v), 2) for v in np.percentile([v for r in phases[phase] for v in r[name]], (50, 90, 99))]
+        return [
+            round(float(v), 2)
+            for v in np.percentile([v for r in phases[phase] for v in r[name]], (50, 90, 99))
+        ]
 
     nodes = ("control", "events")
     latencies = {
@@ -272,9 +324,16 @@ def report(phases: dict[str, list[dict[str, Any]]]) -> None:
     print("|---|---|---|---|---|---|")
     for name, values in latencies.items():
         phase, _, latency = name.partition(" ")
-        label = f"{LATENCIES[latency]}{', events executor' * (phase == 'events')}" if latency else BARE[name]
+        label = (
+            f"{LATENCIES[latency]}{', events executor' * (phase == 'events')}"
+            if latency
+            else BARE[name]
+        )
         ratios = [values[0] / latencies[bare][0] for bare in BARE]
-        print(f"| {label} | {' | '.join(str(v) for v in values)} | {ratios[0]:.2f} | {ratios[1]:.2f} |")
+        print(
+            f"| {label} | {' | '.join(str(v) for v in values)} | {ratios[0]:.2f} | "
+            f"{ratios[1]:.2f} |"
+        )
     summary = {
         phase: {
             "p99_over_plain_by_round": [

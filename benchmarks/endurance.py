@@ -1,10 +1,12 @@
-"""Does a policy node that runs for hours keep its memory? Resident memory, open files and shared memory over time.
+"""Does a policy node that runs for hours keep its memory? Resident memory, open files and shared
+memory over time.
 
     python benchmarks/endurance.py [--bundle DIR] [--minutes 60] [--rate_hz 10] [--sample_s 10]
 
-A policy node with the real engine, armed, commanding at 100 Hz; a fake robot streams to it at `rate_hz` from a process
-of its own. The slope is a least-squares line through the second half, when what is cached is cached. Ctrl-C ends it
-early, with the table of what there is. The last line is one JSON object.
+A policy node with the real engine, armed, commanding at 100 Hz; a fake robot streams to it at
+`rate_hz` from a process of its own. The slope is a least-squares line through the second half, when
+what is cached is cached. Ctrl-C ends it early, with the table of what there is. The last line is
+one JSON object.
 """
 
 from __future__ import annotations
@@ -19,27 +21,35 @@ from pathlib import Path
 import numpy as np
 import rclpy
 from numpy.typing import NDArray
-from qvla_offline.export.bundle import export_bundle
 from rclpy.context import Context
 
+from qvla_offline.export.bundle import export_bundle
 from qvla_ros.evaluation.processes import private_ros_environment
 from qvla_ros.evaluation.shared_memory import SHARED_MEMORY, mapped_by, orphans
-from qvla_ros.nodes.fault_drill import drill
 from qvla_ros.resources import share_path
+from qvla_ros.testing.fault_drill import drill
 
 LINE = "{:.1f} min: {:.1f} MB, {:.0f} open files, {:.1f} MB shared, {:.0f} commands, {:.0f} chunks"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bundle")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--rate_hz", type=float, default=10.0)
     parser.add_argument("--sample_s", type=float, default=10.0)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch, private_ros_environment(Path(scratch)) as environment:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        private_ros_environment(Path(scratch)) as environment,
+    ):
         os.environ.update(environment)
-        bundle = Path(args.bundle or export_bundle(share_path("reference_policy"), None, Path(scratch) / "bundle"))
+        bundle = Path(
+            args.bundle
+            or export_bundle(share_path("reference_policy"), None, Path(scratch) / "bundle")
+        )
         context = Context()
         rclpy.init(context=context, domain_id=int(environment["ROS_DOMAIN_ID"]))
         samples, segments = watch(context, bundle, environment, Path(scratch), args)
@@ -49,9 +59,15 @@ def main() -> None:
 
 
 def watch(
-    context: Context, bundle: Path, environment: dict[str, str], scratch: Path, args: argparse.Namespace
+    context: Context,
+    bundle: Path,
+    environment: dict[str, str],
+    scratch: Path,
+    args: argparse.Namespace,
 ) -> tuple[list[tuple[float, ...]], set[str]]:
-    """Rows of minutes, resident MB, open files, MB in shared memory, commands, chunks; the segments the node mapped."""
+    """Rows of minutes, resident MB, open files, MB in shared memory, commands, chunks; the segments
+    the node mapped.
+    """
     segments: set[str] = set()
     parameters = {"output": "pose", "backend": "onnxruntime", "engine_options": '{"threads": 1}'}
     rows: list[tuple[float, ...]] = []
@@ -63,7 +79,10 @@ def watch(
                 time.sleep(1.0)
                 status, pid = d.robot.statuses[-1], d.node.process.pid
                 if not status.armed:
-                    print(f"stopped after {seconds:.0f} s: {status.stop_reason}; armed again", flush=True)
+                    print(
+                        f"stopped after {seconds:.0f} s: {status.stop_reason}; armed again",
+                        flush=True,
+                    )
                     d.move()
                 if time.monotonic() < next_s:
                     continue
@@ -98,14 +117,21 @@ def mapped_mb(pid: int) -> float:
 
 
 def report(rows: NDArray[np.float64], left: list[str]) -> None:
-    """What came of it. left: what the node had mapped of the shared memory and nobody holds any more."""
+    """What came of it. left: what the node had mapped of the shared memory and nobody holds any
+    more.
+    """
     if len(rows) < 4:
         print("too short to tell")
         return
     half = rows[len(rows) // 2 :]
     result = {
         "minutes": round(rows[-1, 0], 1),
-        "resident_mb": {"first": rows[0, 1], "half": half[0, 1], "last": rows[-1, 1], "most": rows[:, 1].max()},
+        "resident_mb": {
+            "first": rows[0, 1],
+            "half": half[0, 1],
+            "last": rows[-1, 1],
+            "most": rows[:, 1].max(),
+        },
         "slope_mb_an_hour": round(60 * np.polyfit(half[:, 0], half[:, 1], 1)[0], 2),
         "open_files": {"first": rows[0, 2], "last": rows[-1, 2]},
         "shared_mb": {"first": rows[0, 3], "last": rows[-1, 3]},
@@ -113,11 +139,17 @@ def report(rows: NDArray[np.float64], left: list[str]) -> None:
         "commands": int(rows[-1, 4]),
         "chunks": int(rows[-1, 5]),
     }
-    print("| minutes | resident MB: first, half, last | MB an hour | open files | left in /dev/shm | chunks |")
+    print(
+        "| minutes | resident MB: first, half, last | MB an hour | open files | left in "
+        "/dev/shm | chunks |"
+    )
     print("|---|---|---|---|---|---|")
     resident = ", ".join(f"{result['resident_mb'][name]:.1f}" for name in ("first", "half", "last"))
     files, slope = f"{rows[0, 2]:.0f}, {rows[-1, 2]:.0f}", result["slope_mb_an_hour"]
-    print(f"| {result['minutes']} | {resident} | {slope} | {files} | {len(left)} | {result['chunks']} |")
+    print(
+        f"| {result['minutes']} | {resident} | {slope} | {files} | {len(left)} | "
+        f"{result['chunks']} |"
+    )
     print(json.dumps(result))
 
 

@@ -1,12 +1,14 @@
-"""How soon, and with which command, does a policy node stop a robot for each fault? Real processes over real DDS.
+"""How soon, and with which command, does a policy node stop a robot for each fault? Real processes
+over real DDS.
 
     python benchmarks/fault_table.py [--bundle DIR] [--rounds 3] [--executor events]
 
-The policy is a fake (`sine`), so that it can be told to fail; a bundle says what the robot looks like: without one the
-bundled policy's, exported for the occasion. Worst of the rounds. "stop sent after" is by the node's clock, from the
-limit (or from what happened being noticed) to the stop command, for the clock and the deadman's loss included;
-"ticks" are those of its 100 Hz control thread in that time. "robot's last command" is by the robot's clock, from the
-injection of the fault on. The last line is one JSON object.
+The policy is a fake (`sine`), so that it can be told to fail; a bundle says what the robot looks
+like: without one the bundled policy's, exported for the occasion. Worst of the rounds. "stop sent
+after" is by the node's clock, from the limit (or from what happened being noticed) to the stop
+command, for the clock and the deadman's loss included; "ticks" are those of its 100 Hz control
+thread in that time. "robot's last command" is by the robot's clock, from the injection of the fault
+on. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -20,35 +22,54 @@ from dataclasses import asdict
 from pathlib import Path
 
 import rclpy
-from qvla_offline.export.bundle import export_bundle
 from rclpy.context import Context
 
+from qvla_offline.export.bundle import export_bundle
 from qvla_ros.evaluation.processes import private_ros_environment
-from qvla_ros.nodes.fault_cases import joint_faults, pose_faults, twist_faults
-from qvla_ros.nodes.fault_drill import Outcome
 from qvla_ros.nodes.process import EXECUTORS
 from qvla_ros.resources import share_path
+from qvla_ros.testing.fault_cases import joint_faults, pose_faults, twist_faults
+from qvla_ros.testing.fault_drill import Outcome
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bundle")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--executor", choices=EXECUTORS, default=EXECUTORS[0], help="the policy node's")
+    parser.add_argument(
+        "--executor", choices=EXECUTORS, default=EXECUTORS[0], help="the policy node's"
+    )
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch, private_ros_environment(Path(scratch)) as environment:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        private_ros_environment(Path(scratch)) as environment,
+    ):
         os.environ.update(environment)
-        bundle = Path(args.bundle or export_bundle(share_path("reference_policy"), None, Path(scratch) / "bundle"))
+        bundle = Path(
+            args.bundle
+            or export_bundle(share_path("reference_policy"), None, Path(scratch) / "bundle")
+        )
         context = Context()
         rclpy.init(context=context, domain_id=int(environment["ROS_DOMAIN_ID"]))
         outcomes: dict[tuple[str, str], list[Outcome]] = {}
         for number in range(args.rounds):
             for faults in (pose_faults, twist_faults, joint_faults):
-                for outcome in faults(context, bundle, environment, Path(scratch), executor=args.executor):
-                    print(f"round {number + 1}: {outcome.fault}: {outcome.stop_reason or 'commands end'}", flush=True)
+                for outcome in faults(
+                    context, bundle, environment, Path(scratch), executor=args.executor
+                ):
+                    print(
+                        f"round {number + 1}: {outcome.fault}: "
+                        f"{outcome.stop_reason or 'commands end'}",
+                        flush=True,
+                    )
                     outcomes.setdefault((outcome.output, outcome.fault), []).append(outcome)
         rclpy.try_shutdown(context=context)
-    print("| output | fault | limit | stop reason | command | stop sent after, ms | ticks | robot's last command, ms |")
+    print(
+        "| output | fault | limit | stop reason | command | stop sent after, ms | ticks | "
+        "robot's last command, ms |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for rounds in outcomes.values():
         print(row(rounds))
@@ -56,11 +77,14 @@ def main() -> None:
 
 
 def row(rounds: Iterable[Outcome]) -> str:
-    """One line of the table: the worst of what happened, every word of it the same in all rounds or told as it was."""
+    """One line of the table: the worst of what happened, every word of it the same in all rounds or
+    told as it was.
+    """
     rounds = list(rounds)
     first = f"{rounds[0].output} | {rounds[0].fault}"
     words = [
-        " / ".join(dict.fromkeys(getattr(o, name) for o in rounds)) for name in ("limit", "stop_reason", "command")
+        " / ".join(dict.fromkeys(getattr(o, name) for o in rounds))
+        for name in ("limit", "stop_reason", "command")
     ]
     last_ms = 1e3 * max(outcome.last_command_s for outcome in rounds)
     late = sum(outcome.commands_after for outcome in rounds)
@@ -68,7 +92,10 @@ def row(rounds: Iterable[Outcome]) -> str:
         return f"| {first} | {words[0]} | | commands end | | | {last_ms:.0f} |"
     delay_ms, ticks = 1e3 * max(o.delay_s for o in rounds), max(o.delay_ticks for o in rounds)
     command = words[2] + (f", then {late} more" if late else "")
-    return f"| {first} | {words[0]} | {words[1]} | {command} | {delay_ms:.1f} | {ticks} | {last_ms:.0f} |"
+    return (
+        f"| {first} | {words[0]} | {words[1]} | {command} | {delay_ms:.1f} | {ticks} "
+        f"| {last_ms:.0f} |"
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
-"""Time and peak memory of quantizing a 7B checkpoint, measured with few decoder layers and extrapolated to 32.
+"""Time and peak memory of quantizing a 7B checkpoint, measured with few decoder layers and
+extrapolated to 32.
 
-    python benchmarks/large_checkpoint.py --folder DIR [--family openvla] [--layers 1,2] [--samples 2] [--probes 2]
+    python benchmarks/large_checkpoint.py --folder DIR [--family openvla] [--layers 1,2] [--samples
+    2] [--probes 2]
 
-Writes random checkpoints of full width (both ViTs, 4096 wide decoder, bfloat16) with the given numbers of decoder
-layers into DIR, runs `qvla sensitivity` (both methods), `gates`, `fakequant` and `export` on each as processes of their
-own, and prints wall time, CPU time and peak memory of every step; then what a decoder layer adds (the difference
-between the two checkpoints over the difference in layers) and, plainly extrapolated along that line, 32 layers. Nothing
-is measured at 32 layers here, unless you ask for it with --layers 32: that takes 15 GB for the checkpoint, as much
-again for the fake-quantized one while it is there, and one to three hours on a CPU. --size tiny goes through the
-motions in a minute. The last line is one JSON object.
+Writes random checkpoints of full width (both ViTs, 4096 wide decoder, bfloat16) with the given
+numbers of decoder layers into DIR, runs `qvla sensitivity` (both methods), `gates`, `fakequant` and
+`export` on each as processes of their own, and prints wall time, CPU time and peak memory of every
+step; then what a decoder layer adds (the difference between the two checkpoints over the difference
+in layers) and, plainly extrapolated along that line, 32 layers. Nothing is measured at 32 layers
+here, unless you ask for it with --layers 32: that takes 15 GB for the checkpoint, as much again for
+the fake-quantized one while it is there, and one to three hours on a CPU. --size tiny goes through
+the motions in a minute. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -31,17 +34,26 @@ PROPRIO = [-0.2, 0.0, 1.0, 3.1, 0.0, 0.0, 0.02, -0.02]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="for checkpoints and results; about 12 GB")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="for checkpoints and results; about 12 GB"
+    )
     parser.add_argument("--family", default="openvla")
-    parser.add_argument("--layers", default="1,2", help="decoder layers of the checkpoints to measure")
+    parser.add_argument(
+        "--layers", default="1,2", help="decoder layers of the checkpoints to measure"
+    )
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--probes", type=int, default=2)
     parser.add_argument("--steps", default="hessian,action,gates,fakequant,export")
     parser.add_argument("--memory_gb", type=float, default=4.0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
-        "--size", default="full", choices=("full", "tiny"), help="tiny: two layers whatever --layers says"
+        "--size",
+        default="full",
+        choices=("full", "tiny"),
+        help="tiny: two layers whatever --layers says",
     )
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
@@ -57,15 +69,38 @@ def measure(args: argparse.Namespace, layers: int, calibration: Path) -> list[di
     """One row per step, for a checkpoint with so many decoder layers; it is removed afterwards."""
     folder = args.folder / f"{args.family}-{layers}"
     checkpoint = str(folder / "checkpoint")
-    size = ["--full_size", "--num_layers", str(layers)] if args.size == "full" else ["--size", args.size]
+    size = (
+        ["--full_size", "--num_layers", str(layers)]
+        if args.size == "full"
+        else ["--size", args.size]
+    )
     random = ["random_checkpoint", "--out_dir", checkpoint, "--family", args.family, *size]
-    source, scores, gates = ["--pretrained_checkpoint", checkpoint], str(folder / "scores.safetensors"), "gates.json"
+    source, scores, gates = (
+        ["--pretrained_checkpoint", checkpoint],
+        str(folder / "scores.safetensors"),
+        "gates.json",
+    )
     data = [*source, "--calib_jsonl", str(calibration), "--max_samples", str(args.samples)]
     data += ["--memory_gb", str(args.memory_gb), "--device", args.device]
     commands = {
-        "hessian": ["sensitivity", "--method", "hessian", *data, "--out_path", str(folder / "hessian.safetensors")],
+        "hessian": [
+            "sensitivity",
+            "--method",
+            "hessian",
+            *data,
+            "--out_path",
+            str(folder / "hessian.safetensors"),
+        ],
         "action": ["sensitivity", *data, "--probes", str(args.probes), "--out_path", scores],
-        "gates": ["gates", "--proxy_pt", scores, "--out_json", str(folder / gates), "--target_avg_bits", "4.5"],
+        "gates": [
+            "gates",
+            "--proxy_pt",
+            scores,
+            "--out_json",
+            str(folder / gates),
+            "--target_avg_bits",
+            "4.5",
+        ],
         "fakequant": [
             "fakequant",
             *source,
@@ -74,25 +109,38 @@ def measure(args: argparse.Namespace, layers: int, calibration: Path) -> list[di
             "--out_dir",
             str(folder / "fakequant"),
         ],
-        "export": ["export", *source, "--gates_path", str(folder / gates), "--out_dir", str(folder / "bundle")],
+        "export": [
+            "export",
+            *source,
+            "--gates_path",
+            str(folder / gates),
+            "--out_dir",
+            str(folder / "bundle"),
+        ],
     }
     wanted = args.steps.split(",")
     try:
         rows = [{"layers": layers, "step": "write the checkpoint", **run(random)}]
         for step in (step for step in commands if step in wanted):
             rows.append({"layers": layers, "step": step, **run(commands[step])})
-            shutil.rmtree(folder / "fakequant", ignore_errors=True)  # as large as its source; nothing reads it
+            shutil.rmtree(
+                folder / "fakequant", ignore_errors=True
+            )  # as large as its source; nothing reads it
         return rows
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def run(arguments: list[str]) -> dict[str, float]:
-    """Run `qvla` with these arguments in a process of its own: wall and CPU seconds, and its peak resident bytes."""
+    """Run `qvla` with these arguments in a process of its own: wall and CPU seconds, and its peak
+    resident bytes.
+    """
     print(f"qvla {' '.join(arguments)}", file=sys.stderr)
     started = time.monotonic()
     program = [sys.executable, "-m", "qvla_ros.cli.main", *arguments]
-    pid = os.posix_spawn(program[0], program, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)])
+    pid = os.posix_spawn(
+        program[0], program, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)]
+    )
     _, status, usage = os.wait4(pid, 0)
     if status:
         sys.exit(f"qvla {arguments[0]} ended with {os.waitstatus_to_exitcode(status)}")
@@ -104,7 +152,9 @@ def run(arguments: list[str]) -> dict[str, float]:
 
 
 def extrapolated(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """{step: per_layer_s (CPU), cpu_s and peak_bytes at ALL_LAYERS}, on the line through first and last count."""
+    """{step: per_layer_s (CPU), cpu_s and peak_bytes at ALL_LAYERS}, on the line through first and
+    last count.
+    """
     found = {}
     for step in dict.fromkeys(row["step"] for row in rows):
         own = [row for row in rows if row["step"] == step]
@@ -112,7 +162,9 @@ def extrapolated(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
         if first["layers"] == last["layers"]:
             continue
 
-        def line(key: str, first: dict[str, Any] = first, last: dict[str, Any] = last) -> tuple[float, float]:
+        def line(
+            key: str, first: dict[str, Any] = first, last: dict[str, Any] = last
+        ) -> tuple[float, float]:
             slope = (last[key] - first[key]) / (last["layers"] - first["layers"])
             return slope, last[key] + slope * (ALL_LAYERS - last["layers"])
 
@@ -134,9 +186,14 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
         )
     told = extrapolated(rows)
     if told:
-        print(f"\nextrapolated to {ALL_LAYERS} layers\n{'step':<22}{'CPU s a layer':>14}{'CPU h':>10}{'peak GB':>10}")
+        print(
+            f"\nextrapolated to {ALL_LAYERS} "
+            f"layers\n{'step':<22}{'CPU s a layer':>14}{'CPU h':>10}{'peak GB':>10}"
+        )
     for step, row in told.items():
-        print(f"{step:<22}{row['per_layer_s']:>14.1f}{row['cpu_s'] / 3600:>10.2f}{row['peak_bytes'] / 1e9:>10.2f}")
+        print(
+            f"{step:<22}{row['per_layer_s']:>14.1f}{row['cpu_s'] / 3600:>10.2f}{row['peak_bytes'] / 1e9:>10.2f}"
+        )
 
 
 def write_calibration(folder: Path, count: int) -> Path:
@@ -144,7 +201,10 @@ def write_calibration(folder: Path, count: int) -> Path:
     generator = np.random.default_rng(0)
     lines = []
     for index in range(count):
-        record: dict[str, Any] = {"text": "pick up the milk and place it in the basket", "proprio": PROPRIO}
+        record: dict[str, Any] = {
+            "text": "pick up the milk and place it in the basket",
+            "proprio": PROPRIO,
+        }
         for key in ("image", "wrist_image"):
             record[key] = f"{key}{index}.png"
             pixels = generator.integers(0, 256, (CAMERA_PIXELS, CAMERA_PIXELS, 3), np.uint8)

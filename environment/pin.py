@@ -1,7 +1,8 @@
-"""Write environment/constraints.txt from the environment this runs in: every version that pip installed, exactly.
+"""Write environment/constraints.txt from the environment this runs in: every version that pip
+installed, exactly.
 
-Run by `make pin` after a deliberate upgrade. ROS interface packages also register themselves under their plain names,
-which no index knows; only what pip installed counts.
+Run by `make pin` after a deliberate upgrade. ROS interface packages also register themselves under
+their plain names, which no index knows; only what pip installed counts.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ NOT_PINNED = {"pip", "wheel", "qvla-ros"}
 
 
 def pinned() -> list[str]:
-    """`name==version` of each distribution pip installed here, sorted; local version labels (+cpu) left out."""
+    """`name==version` of each distribution pip installed here, sorted; local version labels (+cpu)
+    left out.
+    """
     versions = {}
     for distribution in distributions():
         name = distribution.metadata["Name"].lower().replace("_", "-")

@@ -1,9 +1,11 @@
-"""Print the requirements that pyproject.toml names, one a line, for pip to install without building the project.
+"""Print the requirements that pyproject.toml names, one a line, for pip to install without building
+the project.
 
     python environment/requirements.py build offline libero test > needed.txt
     pip install --constraint environment/constraints.txt --requirement needed.txt
 
-`build` stands for the build system's own; every other word is an extra. The robot's dependencies always come along.
+`build` stands for the build system's own; every other word is an extra. The robot's dependencies
+always come along.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ else:
 
 
 def requirements(groups: list[str]) -> list[str]:
-    """The robot's dependencies and those of `groups`, as pyproject.toml writes them, in its order, once each."""
+    """The robot's dependencies and those of `groups`, as pyproject.toml writes them, in its order,
+    once each.
+    """
     text = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
     pyproject = tomllib.loads(text)
     extras = pyproject["project"]["optional-dependencies"]

@@ -1,6 +1,8 @@
-"""A policy and the LIBERO arm: `ros2 launch qvla libero.launch.py bundle:=/path/to/bundle task_ids:='[0, 1]'`.
+"""A policy and the LIBERO arm: `ros2 launch qvla libero.launch.py bundle:=/path/to/bundle
+task_ids:='[0, 1]'`.
 
-The bridge prints one JSON line an episode; the launch ends with it. `qvla eval` compares several policies.
+The bridge prints one JSON line an episode; the launch ends with it. `qvla eval` compares several
+policies.
 """
 
 from launch import LaunchDescription
@@ -20,7 +22,9 @@ def share(*parts: str) -> PathJoinSubstitution:
 
 def generate_launch_description() -> LaunchDescription:
     arguments = [
-        DeclareLaunchArgument("bundle", description="Directory of the policy bundle (`qvla quantize` makes it)"),
+        DeclareLaunchArgument(
+            "bundle", description="Directory of the policy bundle (`qvla quantize` makes it)"
+        ),
         DeclareLaunchArgument(
             "backend",
             default_value="onnxruntime",
@@ -35,29 +39,47 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "task_suite_name",
             default_value="libero_object",
-            choices=["libero_spatial", "libero_object", "libero_object_named", "libero_goal", "libero_10", "libero_90"],
+            choices=[
+                "libero_spatial",
+                "libero_object",
+                "libero_object_named",
+                "libero_goal",
+                "libero_10",
+                "libero_90",
+            ],
             description="LIBERO suite",
         ),
-        DeclareLaunchArgument("task_ids", default_value="[0]", description="Tasks of the suite, a YAML list"),
-        DeclareLaunchArgument("num_trials_per_task", default_value="1", description="Episodes of each task"),
+        DeclareLaunchArgument(
+            "task_ids", default_value="[0]", description="Tasks of the suite, a YAML list"
+        ),
+        DeclareLaunchArgument(
+            "num_trials_per_task", default_value="1", description="Episodes of each task"
+        ),
         DeclareLaunchArgument(
             "timing",
             default_value="lock_step",
             choices=["lock_step", "real_time"],
-            description="Whether the arm waits for the policy; real_time runs on the simulated clock, /clock",
+            description="Whether the arm waits for the policy; real_time runs on the "
+            "simulated clock, /clock",
         ),
         DeclareLaunchArgument(
             "latencies_s",
             default_value="[-1.0]",
-            description="With real_time: from image to command, each in turn, a YAML list; -1.0: as measured",
+            description="With real_time: from image to command, each in turn, a YAML list; "
+            "-1.0: as measured",
         ),
         DeclareLaunchArgument(
             "faults",
             default_value="['']",
-            description="With real_time: what goes wrong when, a YAML list, e.g. ['drop_camera:wrist@2+0.5']",
+            description="With real_time: what goes wrong when, a YAML list, e.g. "
+            "['drop_camera:wrist@2+0.5']",
         ),
-        DeclareLaunchArgument("output_dir", default_value="", description="Where episodes.jsonl goes; empty: nowhere"),
-        DeclareLaunchArgument("video_dir", default_value="", description="Where a video goes; empty: nowhere"),
+        DeclareLaunchArgument(
+            "output_dir", default_value="", description="Where episodes.jsonl goes; empty: nowhere"
+        ),
+        DeclareLaunchArgument(
+            "video_dir", default_value="", description="Where a video goes; empty: nowhere"
+        ),
     ]
     policy = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(share("launch", "policy.launch.py")),

@@ -1,8 +1,8 @@
 """One policy node: `ros2 launch qvla policy.launch.py bundle:=/path/to/bundle namespace:=arm`.
 
-Its inputs are camera/<name>/image_raw, joint_states, ee_pose and instruction in that namespace; robot.launch.py gives
-it a robot's parameters and topics. It starts disarmed:
-`ros2 service call /arm/policy/arm std_srvs/srv/SetBool '{data: true}'`.
+Its inputs are camera/<name>/image_raw, joint_states, ee_pose and instruction in that namespace;
+robot.launch.py gives it a robot's parameters and topics. It starts disarmed: `ros2 service call
+/arm/policy/arm std_srvs/srv/SetBool '{data: true}'`.
 """
 
 from launch import LaunchDescription
@@ -19,8 +19,12 @@ def share(*parts: str) -> PathJoinSubstitution:
 
 def generate_launch_description() -> LaunchDescription:
     arguments = [
-        DeclareLaunchArgument("bundle", description="Directory of the policy bundle (`qvla quantize` makes it)"),
-        DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node, e.g. the arm's name"),
+        DeclareLaunchArgument(
+            "bundle", description="Directory of the policy bundle (`qvla quantize` makes it)"
+        ),
+        DeclareLaunchArgument(
+            "namespace", default_value="", description="Namespace of the node, e.g. the arm's name"
+        ),
         DeclareLaunchArgument(
             "params_file",
             default_value=share("config", "policy.yaml"),
@@ -30,19 +34,22 @@ def generate_launch_description() -> LaunchDescription:
             "backend",
             default_value="onnxruntime",
             choices=["onnxruntime", "tensorrt", "zero", "sine", "replay"],
-            description="What runs the graph; zero, sine and replay are fakes for trying out the wiring",
+            description="What runs the graph; zero, sine and replay are fakes for trying "
+            "out the wiring",
         ),
         DeclareLaunchArgument(
             "autostart",
             default_value="true",
             choices=["true", "false"],
-            description="Configure and activate at the start; false leaves it to a lifecycle manager",
+            description="Configure and activate at the start; false leaves it to a "
+            "lifecycle manager",
         ),
         DeclareLaunchArgument(
             "use_sim_time",
             default_value="false",
             choices=["true", "false"],
-            description="Take the time from /clock: for simulators and for bags played with --clock",
+            description="Take the time from /clock: for simulators and for bags played "
+            "with --clock",
         ),
         DeclareLaunchArgument(
             "dds_profile",
@@ -66,6 +73,11 @@ def generate_launch_description() -> LaunchDescription:
             },
         ],
     )
-    variables = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")  # the second: up to Jazzy
-    profiles = [SetEnvironmentVariable(name, LaunchConfiguration("dds_profile")) for name in variables]
+    variables = (
+        "FASTDDS_DEFAULT_PROFILES_FILE",
+        "FASTRTPS_DEFAULT_PROFILES_FILE",
+    )  # the second: up to Jazzy
+    profiles = [
+        SetEnvironmentVariable(name, LaunchConfiguration("dds_profile")) for name in variables
+    ]
     return LaunchDescription([*arguments, *profiles, policy])

@@ -1,4 +1,6 @@
-"""From what the policy graph returns to numbers that a robot can act on, and LIBERO's conventions (numpy)."""
+"""From what the policy graph returns to numbers that a robot can act on, and LIBERO's conventions
+(numpy).
+"""
 
 from __future__ import annotations
 
@@ -18,18 +20,22 @@ ENSEMBLE_DECAY = 0.1  # a control period
 
 
 def token_actions(tokens: ArrayLike, vocabulary: int, num_bins: int = NUM_BINS) -> Actions:
-    """Normalised actions of OpenVLA's action tokens, of any shape: centres of the `num_bins` - 1 equal bins of [-1, 1].
+    """Normalised actions of OpenVLA's action tokens, of any shape: centres of the `num_bins` - 1
+    equal bins of [-1, 1].
 
-    The last token of the vocabulary is the lowest bin, tokens before it the higher ones; all others are clipped to the
-    two ends. vocabulary: one past the last action token (32000 for Llama-2).
+    The last token of the vocabulary is the lowest bin, tokens before it the higher ones; all others
+    are clipped to the two ends. vocabulary: one past the last action token (32000 for Llama-2).
     """
     edges = np.linspace(-1.0, 1.0, num_bins)
     centers = (edges[:-1] + edges[1:]) / 2.0
     return centers[np.clip(vocabulary - np.asarray(tokens) - 1, 0, num_bins - 2)]
 
 
-def unnormalize(normalized: ArrayLike, statistics: Statistics, epsilon: float = RANGE_EPSILON) -> Actions:
-    """0.5 (x + 1) (high - low + epsilon) + low where the mask is set, else x. [..., A] -> float64 [..., A].
+def unnormalize(
+    normalized: ArrayLike, statistics: Statistics, epsilon: float = RANGE_EPSILON
+) -> Actions:
+    """0.5 (x + 1) (high - low + epsilon) + low where the mask is set, else x. [..., A] -> float64
+    [..., A].
 
     OpenVLA-OFT adds 1e-8 to the range; OpenVLA and UniVLA do not (epsilon = 0).
     """
@@ -41,15 +47,17 @@ def unnormalize(normalized: ArrayLike, statistics: Statistics, epsilon: float = 
 def ensemble(chunks: Sequence[ArrayLike]) -> Actions:
     """UniVLA's temporal ensembling: what the last looks said of now, weighted; float64 [A].
 
-    chunks: [K, A] each, one a control period, the newest first. The chunk of i periods ago says its i-th action of now
-    and counts exp(-0.1 i).
+    chunks: [K, A] each, one a control period, the newest first. The chunk of i periods ago says its
+    i-th action of now and counts exp(-0.1 i).
     """
     said = np.array([np.asarray(chunk, np.float64)[age] for age, chunk in enumerate(chunks)])
     return np.average(said, axis=0, weights=np.exp(-ENSEMBLE_DECAY * np.arange(len(said))))
 
 
 def opening_fraction(gripper: ArrayLike, convention: GripperConvention) -> Actions:
-    """A model's gripper column as opening fraction: 0 closed, 1 open. Not clipped; see qvla_ros.safety."""
+    """A model's gripper column as opening fraction: 0 closed, 1 open. Not clipped; see
+    qvla_ros.safety.
+    """
     gripper = np.asarray(gripper, np.float64)
     if convention == "closing_fraction":  # 0 open, 1 closed
         return 1.0 - gripper
@@ -61,7 +69,8 @@ def opening_fraction(gripper: ArrayLike, convention: GripperConvention) -> Actio
 def robot_actions(
     normalized: ArrayLike, spec: ActionSpec, statistics: Statistics, epsilon: float = RANGE_EPSILON
 ) -> Actions:
-    """Normalised actions [K, A] in the units of the specification, the gripper as opening fraction; float64 [K, A].
+    """Normalised actions [K, A] in the units of the specification, the gripper as opening fraction;
+    float64 [K, A].
 
     epsilon: see unnormalize.
     """
@@ -73,12 +82,16 @@ def robot_actions(
 
 
 def libero_gripper(opening: ArrayLike) -> Actions:
-    """Opening fraction -> LIBERO's gripper command: -1 (open) above one half, +1 (close) below, 0 at one half."""
+    """Opening fraction -> LIBERO's gripper command: -1 (open) above one half, +1 (close) below, 0
+    at one half.
+    """
     return -np.sign(2.0 * np.asarray(opening, np.float64) - 1.0)
 
 
 def libero_action(action: ArrayLike) -> Actions:
-    """One action of a chunk (six OSC_POSE deltas, opening fraction) as LIBERO's step() takes it; float64 [7]."""
+    """One action of a chunk (six OSC_POSE deltas, opening fraction) as LIBERO's step() takes it;
+    float64 [7].
+    """
     action = np.array(action, np.float64)
     action[6] = libero_gripper(action[6])
     return action
@@ -87,8 +100,8 @@ def libero_action(action: ArrayLike) -> Actions:
 def quaternion_to_axis_angle(quaternion_xyzw: ArrayLike) -> Actions:
     """Unit quaternion (x, y, z, w) -> rotation vector in radians, float64 [3], of length 0 to 2 pi.
 
-    This is robosuite's convention, which the released LIBERO data use: w < 0 gives an angle above pi, it is not turned
-    to the shorter way round. Policies are trained on it, so do not "fix" it.
+    This is robosuite's convention, which the released LIBERO data use: w < 0 gives an angle above
+    pi, it is not turned to the shorter way round. Policies are trained on it, so do not "fix" it.
     """
     x, y, z, w = (float(value) for value in np.asarray(quaternion_xyzw, np.float64))
     w = min(1.0, max(-1.0, w))

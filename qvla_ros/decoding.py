@@ -1,4 +1,6 @@
-"""From one look's graph inputs to normalised actions: how often the graph runs, and what a look leaves to the next."""
+"""From one look's graph inputs to normalised actions: how often the graph runs, and what a look
+leaves to the next.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ FIRST_LATENT = "<ACT_0>"  # the token of UniVLA's first latent action; the other
 class Decoder:
     """The plain case, OpenVLA-OFT's L1 head: one run. One caller at a time.
 
-    range_epsilon: what its code base adds to a range before un-normalising (see qvla_ros.actions.unnormalize).
+    range_epsilon: what its code base adds to a range before un-normalising (see
+    qvla_ros.actions.unnormalize).
     """
 
     range_epsilon = RANGE_EPSILON
@@ -37,10 +40,14 @@ class Decoder:
         return self._prompt
 
     def run(self, engine: Engine, inputs: Arrays) -> NDArray[Any]:
-        """Normalised actions [1, K, A] of one look; an engine that looks at nothing gives `actions` at once."""
+        """Normalised actions [1, K, A] of one look; an engine that looks at nothing gives `actions`
+        at once.
+        """
         outputs = engine.run(inputs)
         if "actions" not in outputs:
-            raise QvlaError("policy graph outputs", sorted(outputs), "actions", "export the bundle again")
+            raise QvlaError(
+                "policy graph outputs", sorted(outputs), "actions", "export the bundle again"
+            )
         return outputs["actions"]
 
     def reset(self) -> None:
@@ -48,9 +55,11 @@ class Decoder:
 
 
 class Guesses:
-    """Runs a graph that says what comes after each token of a guess, until the guess is what it says.
+    """Runs a graph that says what comes after each token of a guess, until the guess is what it
+    says.
 
-    Each run gets at least one token more right, so `count` runs do; the look before is where guessing starts.
+    Each run gets at least one token more right, so `count` runs do; the look before is where
+    guessing starts.
     """
 
     def __init__(self, output: str, count: int) -> None:
@@ -82,18 +91,24 @@ class TokenDecoder(Decoder):
         outputs = engine.run(inputs) if self._guesses is None else self._guesses.run(engine, inputs)
         if "action_tokens" not in outputs:
             return outputs["actions"]
-        return token_actions(outputs["action_tokens"], self._spec.vocabulary, self._spec.num_bins)[:, None]
+        return token_actions(outputs["action_tokens"], self._spec.vocabulary, self._spec.num_bins)[
+            :, None
+        ]
 
 
 class DiffusionDecoder(Decoder):
     """OpenVLA-OFT's diffusion head: the graph tells the noise in noisy actions, step by step.
 
-    Each run looks at the images again. That keeps it one graph, at the price of the ViTs' share of the time.
+    Each run looks at the images again. That keeps it one graph, at the price of the ViTs' share of
+    the time.
     """
 
     def __init__(self, prompt: PromptSpec, spec: DiffusionSpec, actions: ActionSpec) -> None:
         super().__init__(prompt)
-        self._steps, self._shape = denoising_steps(spec.num_steps), (1, actions.chunk_length, len(actions.names))
+        self._steps, self._shape = (
+            denoising_steps(spec.num_steps),
+            (1, actions.chunk_length, len(actions.names)),
+        )
         self._random = np.random.default_rng(spec.seed)
 
     def run(self, engine: Engine, inputs: Arrays) -> NDArray[Any]:
@@ -108,11 +123,15 @@ class DiffusionDecoder(Decoder):
 
 
 class LatentDecoder(Decoder):
-    """UniVLA: latent tokens are drawn inside the graph; actions may be averaged over looks, tokens be told again."""
+    """UniVLA: latent tokens are drawn inside the graph; actions may be averaged over looks, tokens
+    be told again.
+    """
 
     range_epsilon = 0.0
 
-    def __init__(self, prompt: PromptSpec, spec: LatentSpec, tokenizer: Any, guesses: Guesses | None) -> None:
+    def __init__(
+        self, prompt: PromptSpec, spec: LatentSpec, tokenizer: Any, guesses: Guesses | None
+    ) -> None:
         super().__init__(prompt)
         self._spec, self._guesses = spec, guesses
         self._random = None if spec.seed is None else np.random.default_rng(spec.seed)
@@ -125,13 +144,17 @@ class LatentDecoder(Decoder):
             raise QvlaError("tokenizer.json", "no such token", expected, "export the bundle again")
 
     def prompt(self, instruction: str) -> PromptSpec:
-        if instruction != self._instruction:  # another task: what was thought of the last one is not its history
+        if (
+            instruction != self._instruction
+        ):  # another task: what was thought of the last one is not its history
             self.reset()
             self._instruction = instruction
         if self._spec.history_template is None or not self._told:
             return self._prompt
         history = "".join(FIRST_LATENT.replace("0", str(token)) for token in self._told)
-        return replace(self._prompt, template=self._spec.history_template.replace("{history}", history))
+        return replace(
+            self._prompt, template=self._spec.history_template.replace("{history}", history)
+        )
 
     def run(self, engine: Engine, inputs: Arrays) -> NDArray[Any]:
         shape = (1, self._spec.num_tokens, self._spec.top_k)
@@ -140,8 +163,11 @@ class LatentDecoder(Decoder):
         outputs = engine.run(inputs) if self._guesses is None else self._guesses.run(engine, inputs)
         if self._spec.history_template is not None and "latent_tokens" in outputs:
             tokens = [int(token) - self._first for token in outputs["latent_tokens"][0]]
-            # Where fewer were drawn than are told, the released code fills up from the prompt that it reads them off.
-            self._told = (self._told + [token for token in tokens if token >= 0])[-self._spec.num_tokens :]
+            # Where fewer were drawn than are told, the released code fills up from the prompt that
+            # it reads them off.
+            self._told = (self._told + [token for token in tokens if token >= 0])[
+                -self._spec.num_tokens :
+            ]
         if not self._spec.ensemble_length or "latent_tokens" not in outputs:
             return outputs["actions"]
         self._chunks.appendleft(outputs["actions"][0])
@@ -153,7 +179,9 @@ class LatentDecoder(Decoder):
 
 
 def make_decoder(bundle: Bundle, tokenizer: Any) -> Decoder:
-    """The decoder that the bundle's manifest asks for. tokenizer: the bundle's, a tokenizers.Tokenizer."""
+    """The decoder that the bundle's manifest asks for. tokenizer: the bundle's, a
+    tokenizers.Tokenizer.
+    """
     spec, prompt = bundle.decoder, bundle.prompt
     if spec.tokens is not None:
         guesses = Guesses("action_tokens", len(bundle.actions.names)) if spec.guessed else None

@@ -1,8 +1,9 @@
 """The denoising loop of OpenVLA-OFT's diffusion head (numpy): DDIM as its evaluation runs it.
 
-`DDIMScheduler` of diffusers with `beta_schedule="squaredcos_cap_v2"` and defaults otherwise: the network predicts the
-noise, the clean actions that follow are clipped to [-1, 1], no noise is added on the way (eta 0), timesteps are evenly
-spaced from 0 up and taken backwards, and the last step ends at the clean actions.
+`DDIMScheduler` of diffusers with `beta_schedule="squaredcos_cap_v2"` and defaults otherwise: the
+network predicts the noise, the clean actions that follow are clipped to [-1, 1], no noise is added
+on the way (eta 0), timesteps are evenly spaced from 0 up and taken backwards, and the last step
+ends at the clean actions.
 """
 
 from __future__ import annotations
@@ -33,12 +34,15 @@ def betas() -> NDArray[np.float32]:
 
 @cache
 def alphas_cumprod() -> NDArray[np.float32]:
-    """Share of the signal's variance that is left at each timestep, float32 [steps]; multiplied wide, as in torch."""
+    """Share of the signal's variance that is left at each timestep, float32 [steps]; multiplied
+    wide, as in torch.
+    """
     return np.cumprod(np.float32(1.0) - betas(), dtype=np.float64).astype(np.float32)
 
 
 def _gains(timestep: int) -> tuple[float, float]:
-    """What clean actions and noise are multiplied by at `timestep`: roots taken in float32, as upstream.
+    """What clean actions and noise are multiplied by at `timestep`: roots taken in float32, as
+    upstream.
 
     The first step divides by 1e-3, so that their last bits can be seen in the actions.
     """
@@ -47,9 +51,13 @@ def _gains(timestep: int) -> tuple[float, float]:
 
 
 def denoising_steps(num_inference_steps: int) -> list[tuple[int, int]]:
-    """(timestep, the one that follows) of every step, from the noisiest on; below 0 the actions are clean."""
+    """(timestep, the one that follows) of every step, from the noisiest on; below 0 the actions are
+    clean.
+    """
     stride = NUM_TRAIN_STEPS // num_inference_steps
-    return [(index * stride, (index - 1) * stride) for index in reversed(range(num_inference_steps))]
+    return [
+        (index * stride, (index - 1) * stride) for index in reversed(range(num_inference_steps))
+    ]
 
 
 def add_noise(clean: Array, noise: Array, timestep: int) -> Array:
@@ -59,13 +67,17 @@ def add_noise(clean: Array, noise: Array, timestep: int) -> Array:
 
 
 def remove_noise(noisy: Array, noise: Array, timestep: int) -> Array:
-    """The other way round: the clean actions that `noisy` comes from if `noise` is in it; not clipped."""
+    """The other way round: the clean actions that `noisy` comes from if `noise` is in it; not
+    clipped.
+    """
     signal, rest = _gains(timestep)
     return (noisy - rest * noise) / signal
 
 
 def denoise_step(noisy: Array, noise: Array, timestep: int, following: int) -> Array:
-    """One DDIM step: `noisy` at `timestep` and the noise predicted in it -> the actions at `following`."""
+    """One DDIM step: `noisy` at `timestep` and the noise predicted in it -> the actions at
+    `following`.
+    """
     clean = remove_noise(noisy, noise, timestep).clip(-1.0, 1.0)
     return clean if following < 0 else add_noise(clean, noise, following)
 
@@ -75,8 +87,12 @@ def start_noise(shape: tuple[int, ...], seed: int | np.random.Generator) -> NDAr
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-def denoise(predict_noise: Callable[[Array, int], Array], start: Array, num_inference_steps: int) -> Array:
-    """From noise [.., K, A] to normalised actions; predict_noise(noisy, timestep) runs the network once."""
+def denoise(
+    predict_noise: Callable[[Array, int], Array], start: Array, num_inference_steps: int
+) -> Array:
+    """From noise [.., K, A] to normalised actions; predict_noise(noisy, timestep) runs the network
+    once.
+    """
     noisy = start
     for timestep, following in denoising_steps(num_inference_steps):
         noisy = denoise_step(noisy, predict_noise(noisy, timestep), timestep, following)

@@ -6,8 +6,8 @@ from __future__ import annotations
 class QvlaError(Exception):
     """Bad input, told so that its reader can mend it.
 
-    key: what was wrong (an option, a manifest key, a topic, a file); value: what was found; expected: what would
-    have been right; fix: the command or the edit that puts it right.
+    key: what was wrong (an option, a manifest key, a topic, a file); value: what was found;
+    expected: what would have been right; fix: the command or the edit that puts it right.
     """
 
     def __init__(self, key: str, value: object, expected: str, fix: str) -> None:
@@ -15,9 +15,13 @@ class QvlaError(Exception):
         super().__init__(f"{key}: got {value}; expected {expected}. Fix: {fix}")
 
     def __reduce__(self) -> tuple[type[QvlaError], tuple[str, object, str, str]]:
-        """As four arguments again on the other side of a process pool; an exception would send its message alone."""
+        """As four arguments again on the other side of a process pool; an exception would send its
+        message alone.
+        """
         return QvlaError, (self.key, str(self.value), self.expected, self.fix)
 
 
 class QvlaWarning(UserWarning):
-    """Something was taken for granted that no file says: one sentence, with what to do if it is not so."""
+    """Something was taken for granted that no file says: one sentence, with what to do if it is not
+    so.
+    """

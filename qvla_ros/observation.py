@@ -20,8 +20,9 @@ POSE_NAMES = ("eef_x", "eef_y", "eef_z", "eef_axis_angle_x", "eef_axis_angle_y",
 class Observation:
     """One moment. Stamps are nanoseconds of the clock that stamped the messages.
 
-    images: camera name -> uint8 [H, W, 3], RGB, as published; proprioception: float64 [P], raw SI units, in the order
-    of the bundle's names; stamp_ns: capture time of the newest image; stamps_ns: of every stream.
+    images: camera name -> uint8 [H, W, 3], RGB, as published; proprioception: float64 [P], raw SI
+    units, in the order of the bundle's names; stamp_ns: capture time of the newest image;
+    stamps_ns: of every stream.
     """
 
     images: Mapping[str, NDArray[np.uint8]]
@@ -33,7 +34,9 @@ class Observation:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Why there is nothing to act on: one sentence that names the stream, what was found and what was expected."""
+    """Why there is nothing to act on: one sentence that names the stream, what was found and what
+    was expected.
+    """
 
     reason: str
 
@@ -47,12 +50,13 @@ class Samples:
 
 
 class Synchronizer:
-    """Holds the last moments of each stream; hands out one sample of each when they are fresh and belong together.
+    """Holds the last moments of each stream; hands out one sample of each when they are fresh and
+    belong together.
 
-    The stream that lags most sets the moment, with its newest sample; every other stream gives the sample nearest to
-    it, which for a late camera and fast joint states is not the newest. It never fills in for a stream that is missing
-    or stale, and never hands out a sample twice. A clock that jumps back (a simulation was reset) empties it. Not
-    thread-safe: one thread puts and collects.
+    The stream that lags most sets the moment, with its newest sample; every other stream gives the
+    sample nearest to it, which for a late camera and fast joint states is not the newest. It never
+    fills in for a stream that is missing or stale, and never hands out a sample twice. A clock that
+    jumps back (a simulation was reset) empties it. Not thread-safe: one thread puts and collects.
     """
 
     def __init__(self, streams: Iterable[str], max_spread_s: float, max_age_s: float) -> None:
@@ -64,7 +68,9 @@ class Synchronizer:
         self._last_stamps_ns: dict[str, int] = {}
 
     def put(self, stream: str, stamp_ns: int, value: Any) -> None:
-        """Add the stream's newest sample; those with the same or a later stamp are forgotten, the last word counts."""
+        """Add the stream's newest sample; those with the same or a later stamp are forgotten, the
+        last word counts.
+        """
         history = self._histories[stream]
         while history and history[-1][0] >= stamp_ns:
             history.pop()
@@ -76,9 +82,11 @@ class Synchronizer:
         self._histories[stream].clear()
 
     def collect(self, now_ns: int) -> Samples | Waiting | None:
-        """Samples when a new set is complete; None when the latest set was handed out and is still fresh; else Waiting.
+        """Samples when a new set is complete; None when the latest set was handed out and is still
+        fresh; else Waiting.
 
-        A set is new when every stream has moved on since the set before: no sample is handed out twice.
+        A set is new when every stream has moved on since the set before: no sample is handed out
+        twice.
         """
         if now_ns < self._last_now_ns:
             for history in self._histories.values():
@@ -92,28 +100,38 @@ class Synchronizer:
         behind, ahead = min(latest, key=latest.__getitem__), max(latest, key=latest.__getitem__)
         age_s, lead_s = (now_ns - latest[behind]) * 1e-9, (latest[ahead] - now_ns) * 1e-9
         if now_ns - latest[behind] > self._max_age_ns:
-            return Waiting(f"{behind} is stale: stamped {age_s:.3f} s ago, at most {self._max_age_s:g} s is allowed")
+            return Waiting(
+                f"{behind} is stale: stamped {age_s:.3f} s ago, at most "
+                f"{self._max_age_s:g} s is allowed"
+            )
         if lead_s > self._max_age_s:
             return Waiting(
-                f"{ahead} is stamped {lead_s:.3f} s in the future: synchronise the clocks, check use_sim_time"
+                f"{ahead} is stamped {lead_s:.3f} s in the future: synchronise the clocks, "
+                "check use_sim_time"
             )
         for history in self._histories.values():
             _forget(history, now_ns - self._max_age_ns)
         return self._nearest_to(latest[behind])
 
     def _nearest_to(self, moment_ns: int) -> Samples | Waiting | None:
-        nearest = {stream: _nearest(history, moment_ns) for stream, history in self._histories.items()}
+        nearest = {
+            stream: _nearest(history, moment_ns) for stream, history in self._histories.items()
+        }
         stamps = {stream: stamp for stream, (stamp, _) in nearest.items()}
         oldest, newest = min(stamps, key=stamps.__getitem__), max(stamps, key=stamps.__getitem__)
         spread_s = (stamps[newest] - stamps[oldest]) * 1e-9
         if spread_s > self._max_spread_s:
             return Waiting(
-                f"{oldest} lags {newest} by {spread_s:.3f} s, at most {self._max_spread_s:g} s apart is allowed"
+                f"{oldest} lags {newest} by {spread_s:.3f} s, at most "
+                f"{self._max_spread_s:g} s apart is allowed"
             )
         if any(stamps[stream] <= last_ns for stream, last_ns in self._last_stamps_ns.items()):
             return None
         self._last_stamps_ns = stamps
-        for stream, history in self._histories.items():  # later moments have later samples nearest to them
+        for (
+            stream,
+            history,
+        ) in self._histories.items():  # later moments have later samples nearest to them
             _forget(history, stamps[stream])
         return Samples({stream: value for stream, (_, value) in nearest.items()}, stamps)
 
@@ -139,13 +157,18 @@ def proprioception_vector(
     eef_position_m: ArrayLike | None,
     eef_quaternion_xyzw: ArrayLike | None,
 ) -> NDArray[np.float64]:
-    """The named numbers in order, float64 [P], SI units. QvlaError names the joints that JointState lacks."""
+    """The named numbers in order, float64 [P], SI units. QvlaError names the joints that JointState
+    lacks.
+    """
     lacking = [name for name in joint_names(names) if name not in joint_positions]
     if lacking:
         fix = "publish them in joint_states under these names, or remap to the topic that has them"
         raise QvlaError("joint_states", f"names {sorted(joint_positions)}", f"also {lacking}", fix)
     known = dict(joint_positions)
     if eef_position_m is not None and eef_quaternion_xyzw is not None:
-        pose = [*np.asarray(eef_position_m, np.float64), *quaternion_to_axis_angle(eef_quaternion_xyzw)]
+        pose = [
+            *np.asarray(eef_position_m, np.float64),
+            *quaternion_to_axis_angle(eef_quaternion_xyzw),
+        ]
         known.update(zip(POSE_NAMES, pose, strict=True))
     return np.array([known[name] for name in names], np.float64)

@@ -1,4 +1,6 @@
-"""A policy: observation in, un-normalised and limited action chunk out. Knows nothing of ROS; one caller at a time."""
+"""A policy: observation in, un-normalised and limited action chunk out. Knows nothing of ROS; one
+caller at a time.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,9 @@ WARM_UP_RUNS = 2  # the first run of an engine allocates and tunes; the second s
 
 @dataclass(frozen=True)
 class Prediction:
-    """actions: float64 [K, A] in the bundle's units, finite and within limits. latency_ms: stage -> milliseconds,
-    on the monotonic clock. clipped: how many entries of each column the limits changed, int [A].
+    """actions: float64 [K, A] in the bundle's units, finite and within limits. latency_ms: stage ->
+    milliseconds, on the monotonic clock. clipped: how many entries of each column the limits
+    changed, int [A].
     """
 
     actions: NDArray[np.float64]
@@ -45,8 +48,12 @@ class Policy:
         self._forget = False
 
     def graph_inputs(self, observation: Observation) -> dict[str, NDArray]:
-        """The arrays of the policy graph (docs/architecture.md). QvlaError names the input that does not fit."""
-        images = [image_tensor(camera, observation.images[camera.name]) for camera in self.bundle.cameras]
+        """The arrays of the policy graph (docs/architecture.md). QvlaError names the input that
+        does not fit.
+        """
+        images = [
+            image_tensor(camera, observation.images[camera.name]) for camera in self.bundle.cameras
+        ]
         inputs: dict[str, NDArray] = {"pixel_values": np.concatenate(images)[None]}
         inputs["input_ids"] = self._prompt_ids(observation.instruction)
         if self.bundle.proprioception is not None:
@@ -59,7 +66,9 @@ class Policy:
         return inputs
 
     def infer(self, observation: Observation) -> Prediction:
-        """Run the policy once. QvlaError on an input that does not fit and on an output that is not finite."""
+        """Run the policy once. QvlaError on an input that does not fit and on an output that is not
+        finite.
+        """
         started = time.perf_counter()
         if self._forget:
             self._forget = False
@@ -72,21 +81,33 @@ class Policy:
         expected = (1, spec.chunk_length, len(spec.names))
         if normalized.shape != expected:
             fix = "export the bundle again: its graph and its manifest disagree"
-            raise QvlaError("the policy graph's actions", list(normalized.shape), str(list(expected)), fix)
-        actions = robot_actions(normalized[0], spec, self.bundle.statistics["action"], self._decoder.range_epsilon)
+            raise QvlaError(
+                "the policy graph's actions", list(normalized.shape), str(list(expected)), fix
+            )
+        actions = robot_actions(
+            normalized[0], spec, self.bundle.statistics["action"], self._decoder.range_epsilon
+        )
         require_finite(actions, "actions")
         actions, clipped = clip_to_limits(actions, self._low, self._high)
         stages = (prepared - started, inferred - prepared, time.perf_counter() - inferred)
         names = ("preprocess", "inference", "postprocess")
-        return Prediction(actions, {name: 1e3 * s for name, s in zip(names, stages, strict=True)}, clipped)
+        return Prediction(
+            actions, {name: 1e3 * s for name, s in zip(names, stages, strict=True)}, clipped
+        )
 
     def warm_up(self) -> None:
-        """Run on grey images and the training data's middle, and forget the result: the first runs are slow."""
-        images = {c.name: np.full((c.height, c.width, 3), 128, np.uint8) for c in self.bundle.cameras}
+        """Run on grey images and the training data's middle, and forget the result: the first runs
+        are slow.
+        """
+        images = {
+            c.name: np.full((c.height, c.width, 3), 128, np.uint8) for c in self.bundle.cameras
+        }
         proprio = self.bundle.statistics.get("proprio")
         middle = np.zeros(0) if proprio is None else 0.5 * (proprio.low + proprio.high)
         for _ in range(WARM_UP_RUNS):
-            self._decoder.run(self.engine, self.graph_inputs(Observation(images, middle, "warm up", 0, {})))
+            self._decoder.run(
+                self.engine, self.graph_inputs(Observation(images, middle, "warm up", 0, {}))
+            )
         self._decoder.reset()
 
     def require_instruction(self, instruction: str) -> None:
@@ -94,7 +115,9 @@ class Policy:
         prompt_ids(self.bundle.prompt, self._tokenizer, instruction)
 
     def reset(self) -> None:
-        """Forget what earlier observations left behind, before the next one: a new episode begins. From any thread."""
+        """Forget what earlier observations left behind, before the next one: a new episode begins.
+        From any thread.
+        """
         self._forget = True
 
     def close(self) -> None:
@@ -108,7 +131,9 @@ class Policy:
 
 
 def load_policy(bundle_dir: str | Path, backend: str, **options: object) -> Policy:
-    """Verify the bundle and load its graph into `backend`, one of qvla_ros.engines.BACKENDS. Else QvlaError."""
+    """Verify the bundle and load its graph into `backend`, one of qvla_ros.engines.BACKENDS. Else
+    QvlaError.
+    """
     bundle = load_bundle(bundle_dir)
     return Policy(bundle, load_engine(bundle, backend, **options))
 

@@ -1,9 +1,11 @@
-"""From what a robot senses to what the policy graph reads, bit for bit as OpenVLA-OFT evaluates its models (numpy).
+"""From what a robot senses to what the policy graph reads, bit for bit as OpenVLA-OFT evaluates its
+models (numpy).
 
-The image chain is that of OpenVLA-OFT's LIBERO evaluation: rotate by 180 degrees, JPEG round trip, antialiased
-Lanczos-3 resize, centre crop resized back bilinearly, normalise. There TensorFlow does it; here the same numbers come
-without it (tests/qvla_ros/test_preprocess.py holds TensorFlow's results). Where upstream uses Pillow, so do we: for
-ALOHA's images before all that, and after the crop for ViTs of other sizes. All images are uint8 [H, W, 3], RGB.
+The image chain is that of OpenVLA-OFT's LIBERO evaluation: rotate by 180 degrees, JPEG round trip,
+antialiased Lanczos-3 resize, centre crop resized back bilinearly, normalise. There TensorFlow does
+it; here the same numbers come without it (tests/qvla_ros/test_preprocess.py holds TensorFlow's
+results). Where upstream uses Pillow, so do we: for ALOHA's images before all that, and after the
+crop for ViTs of other sizes. All images are uint8 [H, W, 3], RGB.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 
 Image = NDArray[np.uint8]
 
-# The released normalisation divides by (high - low + this), so that a constant dimension does not divide by zero.
+# The released normalisation divides by (high - low + this), so that a constant dimension does not
+# divide by zero.
 RANGE_EPSILON = 1e-8
 # The graph's rotary tables end after so many; LIBERO's longest prompt has about 60.
 MAX_PROMPT_TOKENS = 256
@@ -31,7 +34,9 @@ MAX_PROMPT_TOKENS = 256
 def rotate_180(image: Image) -> Image:
     """Turn the image upside down and left to right: LIBERO's cameras are mounted that way round."""
     turned = np.empty_like(image)
-    for channel in range(image.shape[2]):  # one at a time: numpy is slow at copying pixels of three bytes
+    for channel in range(
+        image.shape[2]
+    ):  # one at a time: numpy is slow at copying pixels of three bytes
         turned[..., channel] = image[::-1, ::-1, channel]
     return turned
 
@@ -39,19 +44,25 @@ def rotate_180(image: Image) -> Image:
 def jpeg_round_trip(image: Image, quality: int) -> Image:
     """JPEG encode (4:2:0) and decode, equal to tf.io.encode_jpeg and tf.io.decode_jpeg.
 
-    Pillow's encoder quantises as TensorFlow's does; only the fast integer DCT with fancy upsampling decodes as it does,
-    and Pillow cannot choose it, so simplejpeg decodes.
+    Pillow's encoder quantises as TensorFlow's does; only the fast integer DCT with fancy upsampling
+    decodes as it does, and Pillow cannot choose it, so simplejpeg decodes.
     """
     import simplejpeg
     from PIL import Image as PillowImage
 
     buffer = io.BytesIO()
-    PillowImage.fromarray(np.ascontiguousarray(image)).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
-    return simplejpeg.decode_jpeg(buffer.getvalue(), colorspace="RGB", fastdct=True, fastupsample=False)
+    PillowImage.fromarray(np.ascontiguousarray(image)).save(
+        buffer, "JPEG", quality=quality, subsampling="4:2:0"
+    )
+    return simplejpeg.decode_jpeg(
+        buffer.getvalue(), colorspace="RGB", fastdct=True, fastupsample=False
+    )
 
 
 def bicubic_resize(image: Image, size: int) -> Image:
-    """Resize to [S, S, 3] with Pillow's antialiased bicubic filter, as OpenVLA's image processor does."""
+    """Resize to [S, S, 3] with Pillow's antialiased bicubic filter, as OpenVLA's image processor
+    does.
+    """
     if image.shape[:2] == (size, size):
         return image
     from PIL import Image as PillowImage
@@ -61,17 +72,22 @@ def bicubic_resize(image: Image, size: int) -> Image:
 
 
 def lanczos3_resize(image: Image, size: int) -> Image:
-    """Resize to [S, S, 3] with antialiased Lanczos-3, as tf.image.resize(method="lanczos3", antialias=True).
+    """Resize to [S, S, 3] with antialiased Lanczos-3, as tf.image.resize(method="lanczos3",
+    antialias=True).
 
     Rows first, then columns, in float32; then rounded half to even and clipped.
     """
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
-    planes = image.transpose(0, 2, 1).astype(np.float32, order="C")  # [H, 3, W]: long runs of memory for numpy
+    planes = image.transpose(0, 2, 1).astype(
+        np.float32, order="C"
+    )  # [H, 3, W]: long runs of memory for numpy
     rows = _filter_first_axis(planes, *_lanczos3_taps(height, size))  # [S, 3, W]
     columns_first = np.ascontiguousarray(rows.transpose(2, 1, 0))
-    resized = _filter_first_axis(columns_first, *_lanczos3_taps(width, size))  # [S of columns, 3, S of rows]
+    resized = _filter_first_axis(
+        columns_first, *_lanczos3_taps(width, size)
+    )  # [S of columns, 3, S of rows]
     rounded = np.clip(np.rint(resized), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(rounded.transpose(2, 0, 1))
 
@@ -79,14 +95,17 @@ def lanczos3_resize(image: Image, size: int) -> Image:
 def _filter_first_axis(
     values: NDArray[np.float32], index: NDArray, weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Weighted sums along the first axis of `values` [N, ...]; index, weights: [taps, out], added up in ascending
-    source order."""
+    """Weighted sums along the first axis of `values` [N, ...]; index, weights: [taps, out], added
+    up in ascending source order.
+    """
     factors = weights.reshape(*weights.shape, *[1] * (values.ndim - 1))
     total = values.take(index[0], axis=0)
     total *= factors[0]
     term = np.empty_like(total)
     for tap_index, factor in zip(index[1:], factors[1:], strict=True):
-        values.take(tap_index, axis=0, out=term, mode="clip")  # no index is outside; this mode writes without a copy
+        values.take(
+            tap_index, axis=0, out=term, mode="clip"
+        )  # no index is outside; this mode writes without a copy
         term *= factor
         total += term
     return total
@@ -94,14 +113,20 @@ def _filter_first_axis(
 
 @lru_cache(maxsize=64)
 def _lanczos3_taps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Source indices and weights, both [taps, target], of a 1-D resize; missing taps have weight zero."""
+    """Source indices and weights, both [taps, target], of a 1-D resize; missing taps have weight
+    zero.
+    """
     inverse_scale = np.float32(1.0) / np.float32(target / source)
     kernel_scale = np.maximum(inverse_scale, np.float32(1.0))
     centre = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * inverse_scale
     first = np.maximum(np.ceil(centre - 3 * kernel_scale - np.float32(0.5)), 0).astype(np.int64)
-    last = np.minimum(np.floor(centre + 3 * kernel_scale - np.float32(0.5)), source - 1).astype(np.int64)
+    last = np.minimum(np.floor(centre + 3 * kernel_scale - np.float32(0.5)), source - 1).astype(
+        np.int64
+    )
     index = first + np.arange((last - first).max() + 1)[:, None]
-    distance = np.abs((index.astype(np.float32) + np.float32(0.5) - centre) * (np.float32(1.0) / kernel_scale))
+    distance = np.abs(
+        (index.astype(np.float32) + np.float32(0.5) - centre) * (np.float32(1.0) / kernel_scale)
+    )
     weights = np.where(index <= last, _lanczos3(distance), np.float32(0.0))
     total = np.zeros(target, np.float32)
     for tap in weights:  # in order, as the reference sums: np.sum pairs
@@ -110,22 +135,30 @@ def _lanczos3_taps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray
 
 
 def _lanczos3(distance: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The kernel 3 sin(pi x) sin(pi x / 3) / (pi x)^2 for x >= 0; 1 near zero, 0 beyond 3. Float32, in this order."""
+    """The kernel 3 sin(pi x) sin(pi x / 3) / (pi x)^2 for x >= 0; 1 near zero, 0 beyond 3. Float32,
+    in this order.
+    """
     pi, radius = np.float32(np.pi), np.float32(3.0)
     x = np.maximum(distance, np.float32(1e-3))
     value = radius * _sin(pi * x) * _sin(pi * x / radius) / (pi * pi * x * x)
-    return np.where(distance <= 1e-3, np.float32(1.0), np.where(distance > radius, np.float32(0.0), value))
+    return np.where(
+        distance <= 1e-3, np.float32(1.0), np.where(distance > radius, np.float32(0.0), value)
+    )
 
 
 def _sin(angle: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The sine rounded to float32; numpy's own float32 sine is up to a few units in the last place off."""
+    """The sine rounded to float32; numpy's own float32 sine is up to a few units in the last place
+    off.
+    """
     return np.sin(angle.astype(np.float64)).astype(np.float32)
 
 
 def center_crop(image: Image, area: float) -> Image:
-    """Crop the centre `area` (fraction of the pixels) and resize back bilinearly, equal to tf.image.crop_and_resize.
+    """Crop the centre `area` (fraction of the pixels) and resize back bilinearly, equal to
+    tf.image.crop_and_resize.
 
-    Interpolates on pixels / 255 in float32, columns then rows; back to uint8 by truncating value * 255.5.
+    Interpolates on pixels / 255 in float32, columns then rows; back to uint8 by truncating value *
+    255.5.
     """
     height, width, channels = image.shape
     top, bottom, row_fraction = _crop_samples(height, area)
@@ -133,11 +166,15 @@ def center_crop(image: Image, area: float) -> Image:
     scaled = image.reshape(height, -1).astype(np.float32)
     scaled *= np.float32(1 / 255)
     columns = _between(scaled.take(left, axis=1), scaled.take(right, axis=1), column_fraction)
-    blended = _between(columns.take(top, axis=0), columns.take(bottom, axis=0), row_fraction[:, None])
+    blended = _between(
+        columns.take(top, axis=0), columns.take(bottom, axis=0), row_fraction[:, None]
+    )
     return (np.clip(blended, 0, 1) * np.float32(255.5)).astype(np.uint8).reshape(image.shape)
 
 
-def _between(first: NDArray[np.float32], second: NDArray[np.float32], fraction: NDArray[np.float32]) -> NDArray:
+def _between(
+    first: NDArray[np.float32], second: NDArray[np.float32], fraction: NDArray[np.float32]
+) -> NDArray:
     """first + (second - first) * fraction, in place of `second`."""
     second -= first
     second *= fraction
@@ -149,7 +186,8 @@ def _between(first: NDArray[np.float32], second: NDArray[np.float32], fraction: 
 def _crop_samples(
     numbers: int, area: float, channels: int = 1
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """For each output number along one axis: the two source numbers and the fraction of the way to the second.
+    """For each output number along one axis: the two source numbers and the fraction of the way to
+    the second.
 
     Every `channels` numbers are a pixel.
     """
@@ -162,7 +200,8 @@ def _crop_samples(
     low = np.floor(position)
     high = np.minimum(np.ceil(position), length - 1)
     first, second = (
-        (channels * pixel.astype(np.int64)[:, None] + np.arange(channels)).ravel() for pixel in (low, high)
+        (channels * pixel.astype(np.int64)[:, None] + np.arange(channels)).ravel()
+        for pixel in (low, high)
     )
     return first, second, np.repeat(position - low, channels)
 
@@ -175,13 +214,16 @@ def normalize(image: Image, mean: ArrayLike, std: ArrayLike) -> NDArray[np.float
 
 
 def resized_image(camera: CameraSpec, image: Image) -> Image:
-    """The chain up to normalisation: uint8 [S, S, 3]. This is what the policy looks at: show it, store it."""
+    """The chain up to normalisation: uint8 [S, S, 3]. This is what the policy looks at: show it,
+    store it.
+    """
     if image.dtype != np.uint8 or image.shape != (camera.height, camera.width, 3):
         raise QvlaError(
             f"image of camera {camera.name!r}",
             f"{image.dtype} {list(image.shape)}",
             f"uint8 [{camera.height}, {camera.width}, 3]",
-            "publish the camera at the size that the bundle names, or export a bundle for this camera",
+            "publish the camera at the size that the bundle names, or export a bundle "
+            "for this camera",
         )
     if camera.rotate_180:
         image = rotate_180(image)
@@ -196,28 +238,37 @@ def resized_image(camera: CameraSpec, image: Image) -> Image:
 
 
 def image_tensor(camera: CameraSpec, image: Image) -> NDArray[np.float32]:
-    """Camera image uint8 [height, width, 3] -> float32 [C, S, S]; C = 3 per normalisation, in the order of the spec."""
+    """Camera image uint8 [height, width, 3] -> float32 [C, S, S]; C = 3 per normalisation, in the
+    order of the spec.
+    """
     small = resized_image(camera, image)
     return np.concatenate([normalize(small, mean, std) for mean, std in camera.normalizations])
 
 
 def prompt_text(prompt: PromptSpec, instruction: str, source: str = "instruction") -> str:
-    """The prompt of one instruction; surrounding white space of the instruction is not part of the task.
+    """The prompt of one instruction; surrounding white space of the instruction is not part of the
+    task.
 
-    source: where the instruction comes from (a file and line, a topic), for the error when it is blank.
+    source: where the instruction comes from (a file and line, a topic), for the error when it is
+    blank.
     """
     instruction = instruction.strip()
     if not instruction:
         fix = "say there what to do, for example: pick up the milk"
         raise QvlaError(source, "blank text", "a sentence that names the task", fix)
-    return prompt.template.replace("{instruction}", instruction.lower() if prompt.lowercase else instruction)
+    return prompt.template.replace(
+        "{instruction}", instruction.lower() if prompt.lowercase else instruction
+    )
 
 
-def prompt_ids(prompt: PromptSpec, tokenizer: Any, instruction: str, source: str = "instruction") -> NDArray[np.int64]:
+def prompt_ids(
+    prompt: PromptSpec, tokenizer: Any, instruction: str, source: str = "instruction"
+) -> NDArray[np.int64]:
     """Token ids int64 [1, L]: BOS first, `append_token_id` last (added unless it is there already).
 
-    tokenizer: a tokenizers.Tokenizer, or anything whose encode(text).ids adds the special tokens. source: as for
-    prompt_text. QvlaError beyond MAX_PROMPT_TOKENS, which the graph would refuse less clearly.
+    tokenizer: a tokenizers.Tokenizer, or anything whose encode(text).ids adds the special tokens.
+    source: as for prompt_text. QvlaError beyond MAX_PROMPT_TOKENS, which the graph would refuse
+    less clearly.
     """
     text = prompt_text(prompt, instruction, source)
     ids = list(tokenizer.encode(text).ids)
@@ -225,14 +276,18 @@ def prompt_ids(prompt: PromptSpec, tokenizer: Any, instruction: str, source: str
         ids.append(prompt.append_token_id)
     if len(ids) > MAX_PROMPT_TOKENS:
         found = f"{len(ids)} tokens with the prompt around {instruction!r}"
-        raise QvlaError(source, found, f"at most {MAX_PROMPT_TOKENS} tokens", "say it in fewer words")
+        raise QvlaError(
+            source, found, f"at most {MAX_PROMPT_TOKENS} tokens", "say it in fewer words"
+        )
     return np.array([ids], dtype=np.int64)
 
 
 def normalize_proprioception(
     values: ArrayLike, low: ArrayLike, high: ArrayLike, mask: ArrayLike | None = None
 ) -> NDArray[np.float64]:
-    """clip(2 (x - low) / (high - low + 1e-8) - 1, -1, 1) where `mask` (absent: all), else clip(x, -1, 1)."""
+    """clip(2 (x - low) / (high - low + 1e-8) - 1, -1, 1) where `mask` (absent: all), else clip(x,
+    -1, 1).
+    """
     values, low, high = (np.asarray(array, np.float64) for array in (values, low, high))
     normalized = 2.0 * (values - low) / (high - low + RANGE_EPSILON) - 1.0
     if mask is not None:

@@ -1,4 +1,6 @@
-"""How far long work has come: a bar where someone watches, now and then a line where it goes into a file."""
+"""How far long work has come: a bar where someone watches, now and then a line where it goes into a
+file.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,14 @@ Item = TypeVar("Item")
 LINE_EVERY_S = 30.0
 
 
-def track(items: Sequence[Item] | Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
+def track(
+    items: Sequence[Item] | Iterable[Item], title: str, total: int | None = None
+) -> Iterator[Item]:
     """Yield `items`; on standard error a bar if that is a terminal, else a line every LINE_EVERY_S."""
     if sys.stderr.isatty():
-        yield from rich_track(items, title, total=total, console=Console(stderr=True), transient=True)
+        yield from rich_track(
+            items, title, total=total, console=Console(stderr=True), transient=True
+        )
         return
     count = len(items) if total is None and isinstance(items, Sized) else total
     started_s = told_s = time.monotonic()
@@ -25,6 +31,8 @@ def track(items: Sequence[Item] | Iterable[Item], title: str, total: int | None 
         now_s = time.monotonic()
         if done and now_s - told_s >= LINE_EVERY_S:
             of = "" if count is None else f" of {count}"
-            print(f"{title}: {done}{of} after {now_s - started_s:.0f} s", file=sys.stderr, flush=True)
+            print(
+                f"{title}: {done}{of} after {now_s - started_s:.0f} s", file=sys.stderr, flush=True
+            )
             told_s = now_s
         yield item

@@ -1,4 +1,6 @@
-"""A running ROS graph as plain facts: who publishes and subscribes to what, and who cannot hear whom."""
+"""A running ROS graph as plain facts: who publishes and subscribes to what, and who cannot hear
+whom.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,9 @@ _HIDDEN = ("/rosout", "/parameter_events")
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A publisher or a subscription. node: full name; kind: type as "package/msg/Name"; deadline_s: None if there is
-    none."""
+    """A publisher or a subscription. node: full name; kind: type as "package/msg/Name"; deadline_s:
+    None if there is none.
+    """
 
     node: str
     kind: str
@@ -35,7 +38,8 @@ class Topic:
 
 
 def incompatibility(publisher: Endpoint, subscription: Endpoint) -> str | None:
-    """Why nothing of `publisher` reaches `subscription`, or None: a subscription gets no more than is offered.
+    """Why nothing of `publisher` reaches `subscription`, or None: a subscription gets no more than
+    is offered.
 
     Source: the compatibility tables of docs.ros.org, "About Quality of Service settings".
     """
@@ -45,9 +49,13 @@ def incompatibility(publisher: Endpoint, subscription: Endpoint) -> str | None:
         return "the publisher is best effort, the subscription wants reliable"
     if subscription.transient_local and not publisher.transient_local:
         return "the publisher is volatile, the subscription wants transient local"
-    if subscription.deadline_s is not None and (publisher.deadline_s or float("inf")) > subscription.deadline_s:
+    if (
+        subscription.deadline_s is not None
+        and (publisher.deadline_s or float("inf")) > subscription.deadline_s
+    ):
         return (
-            f"the subscription wants a message every {subscription.deadline_s:g} s, which the publisher does not offer"
+            f"the subscription wants a message every {subscription.deadline_s:g} s, "
+            "which the publisher does not offer"
         )
     return None
 
@@ -59,7 +67,9 @@ def policy_nodes(topics: Mapping[str, Topic]) -> list[str]:
 
 
 def topics_of(topics: Mapping[str, Topic], nodes: Collection[str]) -> list[str]:
-    """What these nodes subscribe to and publish, without what every node has (logs, parameters, services, actions)."""
+    """What these nodes subscribe to and publish, without what every node has (logs, parameters,
+    services, actions).
+    """
     return [
         name
         for name, topic in sorted(topics.items())

@@ -1,4 +1,6 @@
-"""JSON to frozen dataclasses, strictly: a missing or unknown key or a wrong type is an error that names the key."""
+"""JSON to frozen dataclasses, strictly: a missing or unknown key or a wrong type is an error that
+names the key.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ FIX_MANIFEST = "export the bundle again with `qvla export`; bundle files are not
 
 
 def read_json(path: Path, fix: str = FIX_MANIFEST) -> Any:
-    """The parsed content of `path`; QvlaError when it is absent, not UTF-8 JSON, or holds NaN or Infinity."""
+    """The parsed content of `path`; QvlaError when it is absent, not UTF-8 JSON, or holds NaN or
+    Infinity.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
@@ -26,10 +30,11 @@ def read_json(path: Path, fix: str = FIX_MANIFEST) -> Any:
 
 
 def parse(expected: Any, value: Any, key: str, fix: str = FIX_MANIFEST) -> Any:
-    """`value`, as json.loads gives it, as an instance of the type `expected`; `key` is its path, for the message.
+    """`value`, as json.loads gives it, as an instance of the type `expected`; `key` is its path,
+    for the message.
 
-    Types: frozen dataclasses, str, bool, int, float (finite; an integer is a float too), Literal, X | None,
-    tuple[X, ...] and tuple[X, Y] (JSON lists), dict[str, X].
+    Types: frozen dataclasses, str, bool, int, float (finite; an integer is a float too), Literal, X
+    | None, tuple[X, ...] and tuple[X, Y] (JSON lists), dict[str, X].
     """
 
     def refuse(description: str) -> QvlaError:
@@ -48,7 +53,9 @@ def parse(expected: Any, value: Any, key: str, fix: str = FIX_MANIFEST) -> Any:
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise refuse("a list")
-        element_types = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        element_types = (
+            [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        )
         if len(element_types) != len(value):
             raise refuse(f"a list of length {len(element_types)}")
         pairs = enumerate(zip(element_types, value, strict=True))
@@ -56,18 +63,24 @@ def parse(expected: Any, value: Any, key: str, fix: str = FIX_MANIFEST) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             raise refuse("an object")
-        return {name: parse(arguments[1], item, f"{key}.{name}", fix) for name, item in value.items()}
+        return {
+            name: parse(arguments[1], item, f"{key}.{name}", fix) for name, item in value.items()
+        }
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-        raise refuse({str: "a string", bool: "true or false", int: "an integer", float: "a number"}[expected])
+        raise refuse(
+            {str: "a string", bool: "true or false", int: "an integer", float: "a number"}[expected]
+        )
     if expected is float and not math.isfinite(value):
         raise refuse("a finite number")
     return value
 
 
 def canonical_json(value: Any) -> bytes:
-    """One byte string per JSON value: sorted keys, no white space, ASCII. What identities are hashed from."""
+    """One byte string per JSON value: sorted keys, no white space, ASCII. What identities are
+    hashed from.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
@@ -78,11 +91,17 @@ def _parse_dataclass(kind: Any, value: Any, key: str, fix: str) -> Any:
     unknown = sorted(set(value) - set(fields))
     if unknown:
         raise QvlaError(f"{key}.{unknown[0]}", "an unknown key", "one of " + ", ".join(fields), fix)
-    missing = [name for name, field in fields.items() if name not in value and field.default is dataclasses.MISSING]
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in value and field.default is dataclasses.MISSING
+    ]
     if missing:
         raise QvlaError(f"{key}.{missing[0]}", "nothing (the key is missing)", "a value", fix)
     hints = _type_hints(kind)
-    return kind(**{name: parse(hints[name], item, f"{key}.{name}", fix) for name, item in value.items()})
+    return kind(
+        **{name: parse(hints[name], item, f"{key}.{name}", fix) for name, item in value.items()}
+    )
 
 
 @cache

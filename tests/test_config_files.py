@@ -1,4 +1,6 @@
-"""The parameter files in config/ hold declared values, and each robot's go with the bundles meant for it."""
+"""The parameter files in config/ hold declared values, and each robot's go with the bundles meant
+for it.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,15 @@ from typing import Any
 
 import pytest
 import yaml
-from qvla_offline.export.robot import LIBERO, RobotDescription, read_robot
 
+from qvla_offline.robot import LIBERO, RobotDescription, read_robot
 from qvla_ros.bundle import ActionSpec
 from qvla_ros.control.limits import motion_limits
 from qvla_ros.control.setpoint import motion_spec
-from qvla_ros.nodes.bridge_parameters import PARAMETERS as BRIDGE
-from qvla_ros.nodes.outputs import command_form
+from qvla_ros.nodes.libero_bridge.parameters import PARAMETERS as BRIDGE
 from qvla_ros.nodes.parameters import ParameterSpec
-from qvla_ros.nodes.policy_parameters import LIMITS, PARAMETERS
+from qvla_ros.nodes.policy.outputs import command_form
+from qvla_ros.nodes.policy.parameters import LIMITS, PARAMETERS
 
 CONFIG = Path(__file__).parent.parent / "config"
 ROBOTS = ("franka_jtc", "franka_cartesian", "ur_servo", "so101")
@@ -45,20 +47,31 @@ def _with_defaults(*files: str) -> dict[str, Any]:
 def _actions(robot: RobotDescription) -> ActionSpec:
     spec = robot.actions
     fields = {
-        name: getattr(spec, name) for name in ("names", "kind", "frame", "units", "gripper_index", "gripper_convention")
+        name: getattr(spec, name)
+        for name in ("names", "kind", "frame", "units", "gripper_index", "gripper_convention")
     }
     return ActionSpec(
-        **fields, chunk_length=8, control_period_s=spec.control_period_s, normalization="q99", limits=spec.limits
+        **fields,
+        chunk_length=8,
+        control_period_s=spec.control_period_s,
+        normalization="q99",
+        limits=spec.limits,
     )
 
 
 def test_every_parameter_file_is_looked_at() -> None:
-    found = {str(path.relative_to(CONFIG)) for folder in (".", "phases") for path in (CONFIG / folder).glob("*.yaml")}
+    found = {
+        str(path.relative_to(CONFIG))
+        for folder in (".", "phases")
+        for path in (CONFIG / folder).glob("*.yaml")
+    }
     assert found == set(FILES)
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_parameter_file_holds_declared_parameters_of_their_types_within_their_ranges(file: str) -> None:
+def test_a_parameter_file_holds_declared_parameters_of_their_types_within_their_ranges(
+    file: str,
+) -> None:
     declared: dict[str, ParameterSpec] = {spec.name: spec for spec in FILES[file]}
     for name, value in _values(file).items():
         spec = declared[name]
@@ -71,7 +84,9 @@ def test_a_parameter_file_holds_declared_parameters_of_their_types_within_their_
 
 @pytest.mark.parametrize("robot", ROBOTS)
 @pytest.mark.parametrize("phase", [None, *PHASES])
-def test_a_robots_parameters_go_with_the_bundles_that_are_exported_for_it(robot: str, phase: str | None) -> None:
+def test_a_robots_parameters_go_with_the_bundles_that_are_exported_for_it(
+    robot: str, phase: str | None
+) -> None:
     actions = _actions(read_robot(CONFIG / "robots" / f"{robot}.yaml"))
     values = _with_defaults(f"{robot}.yaml", *([] if phase is None else [f"phases/{phase}.yaml"]))
     if phase == "dry_run":
@@ -81,17 +96,26 @@ def test_a_robots_parameters_go_with_the_bundles_that_are_exported_for_it(robot:
     spec = motion_spec(actions, values["linear_scale"] or None, values["angular_scale"] or None)
     axes = 3 if spec.is_pose else len(form.joints)
     limits = motion_limits(axes, **{limit.name: values[limit.name] for limit in LIMITS})
-    assert all(map(math.isfinite, [*limits.linear_low, *limits.linear_high, *limits.max_linear_acceleration]))
+    assert all(
+        map(
+            math.isfinite,
+            [*limits.linear_low, *limits.linear_high, *limits.max_linear_acceleration],
+        )
+    )
     assert values["deadman"]
     # A step limit that bites before the velocity limit does would only be found out on the arm.
     assert (limits.max_linear_step >= limits.max_linear_velocity / values["control_hz"]).all()
 
 
 @pytest.mark.parametrize("robot", ["franka_cartesian", "ur_servo"])
-def test_a_policy_trained_in_liberos_units_runs_on_a_robot_that_is_told_their_size(robot: str) -> None:
+def test_a_policy_trained_in_liberos_units_runs_on_a_robot_that_is_told_their_size(
+    robot: str,
+) -> None:
     values = _with_defaults(f"{robot}.yaml")
     command_form(values, _actions(LIBERO), 1 / values["control_hz"])
-    assert motion_spec(_actions(LIBERO), 0.05, 0.5).linear_scale == 0.05  # what config/README.md says
+    assert (
+        motion_spec(_actions(LIBERO), 0.05, 0.5).linear_scale == 0.05
+    )  # what config/README.md says
 
 
 @pytest.mark.parametrize("robot", ROBOTS)

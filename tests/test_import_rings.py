@@ -1,4 +1,6 @@
-"""The robot side never imports torch, the workstation side never imports rclpy, and the core needs no ROS at all."""
+"""The robot side never imports torch, the workstation side never imports rclpy, and the core needs
+no ROS at all.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,29 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-WORKSTATION_ONLY = {"torch", "transformers", "qvla_offline", "safetensors"}
+WORKSTATION_ONLY = {"torch", "transformers", "qvla_offline", "qvla_reference", "safetensors"}
 ROS = {"rclpy", "qvla", "cv_bridge", "launch", "launch_ros", "tf2_ros"} | {
-    *("std_msgs", "sensor_msgs", "geometry_msgs", "lifecycle_msgs", "std_srvs", "builtin_interfaces", "rcl_interfaces"),
-    *("action_msgs", "control_msgs", "diagnostic_msgs", "nav_msgs", "rosgraph_msgs", "trajectory_msgs"),
+    *(
+        "std_msgs",
+        "sensor_msgs",
+        "geometry_msgs",
+        "lifecycle_msgs",
+        "std_srvs",
+        "builtin_interfaces",
+        "rcl_interfaces",
+    ),
+    *(
+        "action_msgs",
+        "control_msgs",
+        "diagnostic_msgs",
+        "nav_msgs",
+        "rosgraph_msgs",
+        "trajectory_msgs",
+    ),
 }
 SIMULATION = {"libero", "libero_pro", "robosuite", "mujoco"}
 # Only these folders of qvla_ros may know ROS; everything else is the pure core.
-ROS_SHELL = ("qvla_ros/nodes",)
+ROS_SHELL = ("qvla_ros/nodes", "qvla_ros/testing")
 SIMULATED_ROBOT = ("qvla_ros/simulation", "qvla_ros/nodes/libero_bridge")
 
 
@@ -51,7 +68,9 @@ def test_core_imports_no_ros(source: str) -> None:
     assert not imported_packages(ROOT / source) & ROS
 
 
-@pytest.mark.parametrize("source", [s for s in sources("qvla_ros") if not s.startswith(SIMULATED_ROBOT)])
+@pytest.mark.parametrize(
+    "source", [s for s in sources("qvla_ros") if not s.startswith(SIMULATED_ROBOT)]
+)
 def test_only_the_simulated_robot_imports_the_simulator(source: str) -> None:
     assert not imported_packages(ROOT / source) & SIMULATION
 
@@ -75,5 +94,7 @@ for name in {core!r}:
     importlib.import_module("qvla_ros." + name)
 print(sorted({(WORKSTATION_ONLY | ROS | SIMULATION)!r} & set(sys.modules)))
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]"

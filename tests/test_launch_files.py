@@ -1,7 +1,8 @@
 """Launch files name only what exists: executables, parameters, files, arguments.
 
-ROS 2's own `launch` has no wheels, so recorders stand in for it: each class keeps the arguments it was made with. The
-names and signatures used here are those of ros2/launch and ros2/launch_ros; docs/measured.md tells of a run with those.
+ROS 2's own `launch` has no wheels, so recorders stand in for it: each class keeps the arguments it
+was made with. The names and signatures used here are those of ros2/launch and ros2/launch_ros;
+docs/measured.md tells of a run with those.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import pytest
 import yaml
 
 from qvla_ros.engines import BACKENDS
-from qvla_ros.nodes import bridge_parameters, policy_parameters
+from qvla_ros.nodes.libero_bridge import parameters as bridge_parameters
+from qvla_ros.nodes.policy import parameters as policy_parameters
 
 ROOT = Path(__file__).parent.parent
 SHARED_FOLDERS = ("launch", "config", "reference_policy")
@@ -65,7 +67,9 @@ def recorded_launch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def describe(file: str) -> Recorder:
-    spec = importlib.util.spec_from_file_location(Path(file).stem.replace(".", "_"), ROOT / "launch" / file)
+    spec = importlib.util.spec_from_file_location(
+        Path(file).stem.replace(".", "_"), ROOT / "launch" / file
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -128,7 +132,10 @@ def test_every_executable_is_installed_under_its_name(file: str) -> None:
     assert nodes
     for node in nodes:
         assert node.kwargs["package"] == "qvla"
-        assert installed[node.kwargs["executable"]] == f"qvla_ros.nodes.{node.kwargs['executable']}:main"
+        assert (
+            installed[node.kwargs["executable"]]
+            == f"qvla_ros.nodes.{node.kwargs['executable']}:main"
+        )
 
 
 @pytest.mark.parametrize("file", WITH_NODES)
@@ -155,7 +162,8 @@ def test_every_shared_file_exists_in_a_folder_that_is_installed(file: str) -> No
 def test_every_configuration_used_is_a_declared_argument_with_a_description(file: str) -> None:
     declared = arguments(file)
     used = {recorder.args[0] for recorder in of("LaunchConfiguration", describe(file))}
-    # What an OpaqueFunction reads is read in vain unless it is declared; see the tests of robot.launch.py.
+    # What an OpaqueFunction reads is read in vain unless it is declared; see the tests of
+    # robot.launch.py.
     assert used == set(declared) if file in WITH_NODES else used == set()
     assert all(recorder.kwargs["description"] for recorder in declared.values())
 
@@ -177,16 +185,26 @@ def test_the_robots_and_phases_offered_are_those_that_have_files() -> None:
     assert tuple(offered["robot"].kwargs["choices"]) == ROBOTS
     assert {path.stem for path in CONFIGS} == {*ROBOTS, "policy"}
     assert tuple(offered["phase"].kwargs["choices"]) == PHASES
-    assert {path.stem for path in (ROOT / "config" / "phases").glob("*.yaml")} == set(PHASES) - {"full"}
+    assert {path.stem for path in (ROOT / "config" / "phases").glob("*.yaml")} == set(PHASES) - {
+        "full"
+    }
 
 
 @pytest.mark.parametrize("file", WITH_NODES)
 def test_a_launch_argument_never_overrides_what_a_parameter_file_says(file: str) -> None:
     files = CONFIGS if file == "policy.launch.py" else [ROOT / "config" / "libero.yaml"]
     nodes = of("Node", describe(file)) + of("LifecycleNode", describe(file))
-    given = {name for node in nodes for item in node.kwargs["parameters"] if isinstance(item, dict) for name in item}
+    given = {
+        name
+        for node in nodes
+        for item in node.kwargs["parameters"]
+        if isinstance(item, dict)
+        for name in item
+    }
     for path in files:
-        assert not given & set(yaml.safe_load(path.read_text(encoding="utf-8"))["/**"]["ros__parameters"]), path
+        assert not given & set(
+            yaml.safe_load(path.read_text(encoding="utf-8"))["/**"]["ros__parameters"]
+        ), path
 
 
 def test_a_file_that_is_included_gets_only_arguments_that_it_declares() -> None:
@@ -196,7 +214,9 @@ def test_a_file_that_is_included_gets_only_arguments_that_it_declares() -> None:
 
 
 @pytest.mark.parametrize(("timing", "sim_time"), [("lock_step", "false"), ("real_time", "true")])
-def test_the_policy_follows_the_simulated_clock_when_the_bridge_keeps_real_time(timing: str, sim_time: str) -> None:
+def test_the_policy_follows_the_simulated_clock_when_the_bridge_keeps_real_time(
+    timing: str, sim_time: str
+) -> None:
     expression = included_arguments(describe("libero.launch.py"))["use_sim_time"]
     parts = [timing if isinstance(part, Recorder) else part for part in expression.args[0]]
     assert eval("".join(parts), {}) == sim_time  # what PythonExpression does
@@ -216,7 +236,9 @@ def test_every_argument_of_the_robots_launch_file_is_used() -> None:
 def test_a_robot_gets_its_parameters_then_the_users_and_the_phases_last(
     robot: str, phase: str, own: list[str], tmp_path: Path
 ) -> None:
-    """So that no file of a user's undoes what a phase promises: that nothing is commanded, or only slowly."""
+    """So that no file of a user's undoes what a phase promises: that nothing is commanded, or only
+    slowly.
+    """
     folder, users = ROOT / "config", [tmp_path / name for name in own]
     of_phase = [] if phase == "full" else [folder / "phases" / f"{phase}.yaml"]
     expected = [folder / f"{robot}.yaml", *users, *of_phase]
@@ -232,11 +254,18 @@ def test_nothing_is_commanded_unless_a_phase_is_named() -> None:
 
 @pytest.mark.parametrize("robot", ROBOTS)
 def test_a_robots_remaps_are_from_names_that_the_node_subscribes_to(robot: str) -> None:
-    description = yaml.safe_load((ROOT / "config" / "robots" / f"{robot}.yaml").read_text(encoding="utf-8"))
+    description = yaml.safe_load(
+        (ROOT / "config" / "robots" / f"{robot}.yaml").read_text(encoding="utf-8")
+    )
     images = {f"camera/{camera['name']}/image_raw" for camera in description["cameras"]}
     remaps = dict(recorder.args for recorder in of("SetRemap", robot_policy(robot=robot)))
     assert images <= set(remaps)
-    assert set(remaps) <= {"joint_states", "ee_pose", *images, *(f"{name}/compressed" for name in images)}
+    assert set(remaps) <= {
+        "joint_states",
+        "ee_pose",
+        *images,
+        *(f"{name}/compressed" for name in images),
+    }
     for name in images:
         assert remaps[f"{name}/compressed"] == f"{remaps[name]}/compressed"
 
@@ -244,7 +273,10 @@ def test_a_robots_remaps_are_from_names_that_the_node_subscribes_to(robot: str) 
 def test_a_users_remaps_take_the_place_of_the_robots(tmp_path: Path) -> None:
     own = tmp_path / "remaps.yaml"
     own.write_text("camera/front/image_raw: /kinect/rgb\n")
-    remaps = dict(recorder.args for recorder in of("SetRemap", robot_policy(robot="so101", remaps_file=str(own))))
+    remaps = dict(
+        recorder.args
+        for recorder in of("SetRemap", robot_policy(robot="so101", remaps_file=str(own)))
+    )
     assert remaps == {
         "camera/front/image_raw": "/kinect/rgb",
         "camera/front/image_raw/compressed": "/kinect/rgb/compressed",

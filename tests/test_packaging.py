@@ -1,4 +1,6 @@
-"""The tree as a ROS package (colcon) and as a pip distribution: both build, install and run away from the checkout."""
+"""The tree as a ROS package (colcon) and as a pip distribution: both build, install and run away
+from the checkout.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ import qvla_ros
 ROOT = Path(__file__).parent.parent
 CONSTRAINTS = ROOT / "environment" / "constraints.txt"
 READ_BY_RCLPY = {"action_msgs", "lifecycle_msgs"}  # rclpy.action and rclpy.lifecycle import them
-# Used where they are installed, and there are no wheels of them. control_msgs is imported by its name alone.
+# Used where they are installed, and there are no wheels of them. control_msgs is imported by its
+# name alone.
 OPTIONAL = {"control_msgs", "cv_bridge", "tf2_ros_py"}
 NOT_ROS = {"PIL", "numpy", "simplejpeg", "yaml"}
 CHECK_INSTALL = """
@@ -42,13 +45,21 @@ print("installed")
 
 def clean_environment(**extra: str) -> dict[str, str]:
     """This process's environment without what ties it to its own Python installation."""
-    ties = {"_ROS_WHEELS_BOOTSTRAP_COMPLETE", "LD_LIBRARY_PATH", "PYTHONPATH", "AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH"}
+    ties = {
+        "_ROS_WHEELS_BOOTSTRAP_COMPLETE",
+        "LD_LIBRARY_PATH",
+        "PYTHONPATH",
+        "AMENT_PREFIX_PATH",
+        "CMAKE_PREFIX_PATH",
+    }
     kept = {name: value for name, value in os.environ.items() if name not in ties}
     return {**kept, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": "97", **extra}
 
 
 def run(command: list[str | Path], cwd: Path, **environment: str) -> str:
-    result = subprocess.run(command, cwd=cwd, env=clean_environment(**environment), capture_output=True, text=True)
+    result = subprocess.run(
+        command, cwd=cwd, env=clean_environment(**environment), capture_output=True, text=True
+    )
     assert result.returncode == 0, f"{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
     return result.stdout
 
@@ -57,14 +68,29 @@ def run(command: list[str | Path], cwd: Path, **environment: str) -> str:
 def test_colcon_build_gives_messages_nodes_and_the_command(tmp_path: Path) -> None:
     prefix = tmp_path / "install"
     tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    colcon = ["colcon", "--log-base", tmp_path / "log", "build", "--merge-install", "--base-paths", ROOT]
+    colcon = [
+        "colcon",
+        "--log-base",
+        tmp_path / "log",
+        "build",
+        "--merge-install",
+        "--base-paths",
+        ROOT,
+    ]
     bases = ["--build-base", tmp_path / "build", "--install-base", prefix]
     wheels = f"-DCMAKE_PROJECT_INCLUDE={ROOT / 'cmake' / 'pypi_ros_wheels.cmake'}"
-    run([*colcon, *bases, "--cmake-args", "-G", "Ninja", "-DBUILD_TESTING=OFF", wheels], tmp_path, PATH=tools)
+    run(
+        [*colcon, *bases, "--cmake-args", "-G", "Ninja", "-DBUILD_TESTING=OFF", wheels],
+        tmp_path,
+        PATH=tools,
+    )
 
     def sourced(script: str) -> str:
         return run(
-            ["bash", "-c", f". {prefix}/setup.bash && {script}"], tmp_path, PATH=tools, ROS_LOG_DIR=str(tmp_path)
+            ["bash", "-c", f". {prefix}/setup.bash && {script}"],
+            tmp_path,
+            PATH=tools,
+            ROS_LOG_DIR=str(tmp_path),
         )
 
     (tmp_path / "check.py").write_text(CHECK_INSTALL)
@@ -76,16 +102,26 @@ def test_colcon_build_gives_messages_nodes_and_the_command(tmp_path: Path) -> No
 
 
 @pytest.mark.packaging
-def test_pip_install_in_a_fresh_environment_works_without_environment_variables(tmp_path: Path) -> None:
+def test_pip_install_in_a_fresh_environment_works_without_environment_variables(
+    tmp_path: Path,
+) -> None:
     source, environment = tmp_path / "source", tmp_path / "environment"
     ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line]
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", *ignored))
     run([sys.executable, "-m", "venv", environment], tmp_path)
-    run([environment / "bin" / "pip", "install", "-qq", "--constraint", CONSTRAINTS, source], tmp_path)
+    run(
+        [environment / "bin" / "pip", "install", "-qq", "--constraint", CONSTRAINTS, source],
+        tmp_path,
+    )
     (tmp_path / "check.py").write_text(CHECK_INSTALL)
     python = environment / "bin" / "python"
-    assert "installed" in run([python, "check.py", environment], tmp_path, ROS_LOG_DIR=str(tmp_path))
-    assert run([environment / "bin" / "qvla", "--version"], tmp_path).split() == ["qvla", qvla_ros.__version__]
+    assert "installed" in run(
+        [python, "check.py", environment], tmp_path, ROS_LOG_DIR=str(tmp_path)
+    )
+    assert run([environment / "bin" / "qvla", "--version"], tmp_path).split() == [
+        "qvla",
+        qvla_ros.__version__,
+    ]
     installed = run([environment / "bin" / "pip", "list", "--format", "freeze"], tmp_path)
     assert not re.search(r"^(torch|transformers|mujoco)==", installed, re.MULTILINE)
 
@@ -101,20 +137,35 @@ def test_package_xml_declares_every_ros_module_that_is_imported_and_no_other_mes
 
 def test_the_wheels_cover_every_ros_module_of_the_nodes_and_no_other_messages() -> None:
     lines = run([sys.executable, ROOT / "environment" / "requirements.py"], ROOT).splitlines()
-    wheels = {re.sub("^ros-(kilted-)?", "", line).replace("-", "_") for line in lines if line.startswith("ros-")}
+    wheels = {
+        re.sub("^ros-(kilted-)?", "", line).replace("-", "_")
+        for line in lines
+        if line.startswith("ros-")
+    }
     modules = ros_modules(ROOT / "qvla_ros" / "nodes") - OPTIONAL
     assert modules <= wheels
     assert messages(wheels) <= modules | READ_BY_RCLPY
 
 
 def test_there_is_one_version_number() -> None:
-    assert ElementTree.parse(ROOT / "package.xml").getroot().findtext("version") == qvla_ros.__version__
+    assert (
+        ElementTree.parse(ROOT / "package.xml").getroot().findtext("version")
+        == qvla_ros.__version__
+    )
 
 
 def test_every_requirement_is_pinned_in_the_one_place_for_pins() -> None:
     lines = CONSTRAINTS.read_text().splitlines()
     pinned = {line.partition("==")[0] for line in lines if "==" in line}
-    command = [sys.executable, ROOT / "environment" / "requirements.py", "build", "offline", "libero", "test", "colcon"]
+    command = [
+        sys.executable,
+        ROOT / "environment" / "requirements.py",
+        "build",
+        "offline",
+        "libero",
+        "test",
+        "colcon",
+    ]
     for requirement in run(command, ROOT).splitlines():
         name = re.split(r"[\[<>=!~ ]", requirement)[0].lower().replace("_", "-")
         assert name in pinned | {"wheel"}, name
@@ -126,7 +177,9 @@ def test_every_requirement_is_pinned_in_the_one_place_for_pins() -> None:
 def ros_modules(folder: Path) -> set[str]:
     """Top-level ROS packages that the Python files of `folder` import."""
     modules = {name.partition(".")[0] for source in folder.glob("*.py") for name in imports(source)}
-    modules = {"tf2_ros_py" if name == "tf2_ros" else name for name in modules}  # the package that has the module
+    modules = {
+        "tf2_ros_py" if name == "tf2_ros" else name for name in modules
+    }  # the package that has the module
     return modules - {"__future__", "qvla", "qvla_ros", *NOT_ROS, *sys.stdlib_module_names}
 
 
@@ -137,5 +190,9 @@ def messages(packages: set[str]) -> set[str]:
 def imports(source: Path) -> set[str]:
     tree = ast.walk(ast.parse(source.read_text(encoding="utf-8")))
     statements = [node for node in tree if isinstance(node, (ast.Import, ast.ImportFrom))]
-    plain = {alias.name for node in statements if isinstance(node, ast.Import) for alias in node.names}
-    return plain | {node.module for node in statements if isinstance(node, ast.ImportFrom) and node.module}
+    plain = {
+        alias.name for node in statements if isinstance(node, ast.Import) for alias in node.names
+    }
+    return plain | {
+        node.module for node in statements if isinstance(node, ast.ImportFrom) and node.module
+    }

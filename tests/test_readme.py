@@ -12,7 +12,13 @@ from qvla_ros.control.controller import StopReason
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ["README.md", "docs/measured.md", "docs/bring_up.md", "docs/conventions.md", "config/README.md"]
+DOCUMENTS = [
+    "README.md",
+    "docs/measured.md",
+    "docs/bring_up.md",
+    "docs/conventions.md",
+    "config/README.md",
+]
 # Names in `qvla NAME` that are not verbs: the package in launch and service commands.
 NOT_VERBS = {"policy.launch.py"}
 
@@ -35,7 +41,7 @@ def test_every_command_names_a_verb(document: str) -> None:
 def test_every_option_is_one_of_its_verb(document: str) -> None:
     for line in commands((ROOT / document).read_text(encoding="utf-8")):
         module, _, attribute = VERBS[line.split()[1]].module.partition(".")
-        folder = {"qvla_offline": "offline"}.get(module, module)
+        folder = f"offline/{module}" if module in ("qvla_offline", "qvla_reference") else module
         source = (ROOT / folder / f"{attribute.replace('.', '/')}.py").read_text(encoding="utf-8")
         for option in re.findall(r"--[a-z_]+", line):
             assert f'"{option}"' in source, f"{line}: {option}"

@@ -1,4 +1,6 @@
-"""`qvla demo`: the whole way in one command. Quantize the bundled policy, let both drive the simulated arm, report."""
+"""`qvla demo`: the whole way in one command. Quantize the bundled policy, let both drive the
+simulated arm, report.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +13,36 @@ from qvla_ros.cli.task_ids import task_ids_of
 from qvla_ros.evaluation.runner import Plan
 from qvla_ros.resources import share_path
 
-HELP = "quantize the bundled policy, run it and the float one in LIBERO through ROS 2, write a report"
+HELP = (
+    "quantize the bundled policy, run it and the float one in LIBERO through ROS 2, write a report"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="directory for everything that is made")
-    parser.add_argument("--recipe", type=Path, help="quantization recipe (default: that of the bundled policy)")
-    parser.add_argument("--task_suite_name", default="libero_object", help="LIBERO suite; fake: no physics")
-    parser.add_argument("--task_ids", default="7,8,9", help="comma-separated; the bundled policy knows all ten")
-    parser.add_argument("--num_trials_per_task", type=int, default=3, help="episodes of each policy a task")
-    parser.add_argument("--init_state_offset", type=int, default=0, help="first official initial state")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/demo"), help="directory for everything that is made"
+    )
+    parser.add_argument(
+        "--recipe", type=Path, help="quantization recipe (default: that of the bundled policy)"
+    )
+    parser.add_argument(
+        "--task_suite_name", default="libero_object", help="LIBERO suite; fake: no physics"
+    )
+    parser.add_argument(
+        "--task_ids", default="7,8,9", help="comma-separated; the bundled policy knows all ten"
+    )
+    parser.add_argument(
+        "--num_trials_per_task", type=int, default=3, help="episodes of each policy a task"
+    )
+    parser.add_argument(
+        "--init_state_offset", type=int, default=0, help="first official initial state"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Quantize into `--out` (steps that are up to date are skipped), evaluate both bundles, write the report there."""
+    """Quantize into `--out` (steps that are up to date are skipped), evaluate both bundles, write
+    the report there.
+    """
     plan = Plan(
         bundles={"float": args.out / "float_bundle", "quantized": args.out / "bundle"},
         task_suite_name=args.task_suite_name,
@@ -43,10 +61,14 @@ def run(args: argparse.Namespace) -> int:
     inputs += ["--gates_path", str(args.out / "bundle" / "gates.json")]
     run_module("qvla_offline.analysis", [*inputs, "--out_json", str(analysis)])
     start_afresh(args.out)
-    print(f"2/3 {plan.episode_count} episodes: one ROS 2 node a policy, one for the simulated arm", flush=True)
+    print(
+        f"2/3 {plan.episode_count} episodes: one ROS 2 node a policy, one for the simulated arm",
+        flush=True,
+    )
     weights = load_bundle(plan.bundles["quantized"], verify_hashes=False).quantization
     lead = (
-        f"The bundled reference policy in float16 and quantized to {weights.nominal_bits_per_weight:.2f} bits "
+        "The bundled reference policy in float16 and quantized to "
+        f"{weights.nominal_bits_per_weight:.2f} bits "
         "per weight, driving LIBERO's simulated arm through ROS 2 topics."
     )
     evaluate(plan, args.out, "Float and quantized, side by side", lead, "make demo", analysis)
@@ -55,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def start_afresh(out_dir: Path) -> None:
-    """Forget the episodes of a demo that was finished; one that was interrupted goes on where it stopped."""
+    """Forget the episodes of a demo that was finished; one that was interrupted goes on where it
+    stopped.
+    """
     results = out_dir / "results.json"
     if results.exists():
         (out_dir / "episodes.jsonl").unlink(missing_ok=True)

@@ -1,4 +1,6 @@
-"""`qvla doctor`: what stands between a machine, a ROS graph and a running policy; a line a matter, and its fix."""
+"""`qvla doctor`: what stands between a machine, a ROS graph and a running policy; a line a matter,
+and its fix.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +19,44 @@ from qvla_ros.errors import QvlaError
 if TYPE_CHECKING:
     from qvla_ros.bundle import Bundle
 
-HELP = "look at this machine, a bundle and the running ROS graph; exit status 1 if there is a problem"
+HELP = (
+    "look at this machine, a bundle and the running ROS graph; exit status 1 if there is a problem"
+)
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", type=Path, help="also check this bundle, its engine and what its policy reads")
-    parser.add_argument("--backend", default="onnxruntime", choices=BACKENDS, help="what shall run the bundle's graph")
-    parser.add_argument("--engine_options", type=engine_options, default={}, help="JSON, e.g. '{\"threads\": 2}'")
+    parser.add_argument(
+        "--bundle", type=Path, help="also check this bundle, its engine and what its policy reads"
+    )
+    parser.add_argument(
+        "--backend",
+        default="onnxruntime",
+        choices=BACKENDS,
+        help="what shall run the bundle's graph",
+    )
+    parser.add_argument(
+        "--engine_options", type=engine_options, default={}, help="JSON, e.g. '{\"threads\": 2}'"
+    )
     parser.add_argument("--namespace", default="", help="of the policy node, e.g. /arm")
-    parser.add_argument("--remaps_file", type=Path, help="YAML of relative name: topic, as config/remaps/ROBOT.yaml")
-    parser.add_argument("--params_file", type=Path, help="YAML of the policy node's parameters, as config/ROBOT.yaml")
-    parser.add_argument("--listen_s", type=float, default=2.0, help="how long to listen to the graph")
+    parser.add_argument(
+        "--remaps_file", type=Path, help="YAML of relative name: topic, as config/remaps/ROBOT.yaml"
+    )
+    parser.add_argument(
+        "--params_file",
+        type=Path,
+        help="YAML of the policy node's parameters, as config/ROBOT.yaml",
+    )
+    parser.add_argument(
+        "--listen_s", type=float, default=2.0, help="how long to listen to the graph"
+    )
     parser.add_argument("--no_graph", action="store_true", help="leave the running ROS graph alone")
-    parser.add_argument("--write_parity", action="store_true", help="keep this machine's answers in the bundle")
-    parser.add_argument("--remove_orphans", action="store_true", help="free what killed nodes left in shared memory")
+    parser.add_argument(
+        "--write_parity", action="store_true", help="keep this machine's answers in the bundle"
+    )
+    parser.add_argument(
+        "--remove_orphans", action="store_true", help="free what killed nodes left in shared memory"
+    )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
@@ -86,11 +111,16 @@ def _ros_findings(args: argparse.Namespace, bundle: Bundle | None) -> Iterator[F
     from qvla_ros.doctor.graph_checks import graph_findings, needed_inputs
 
     try:
-        from qvla_ros.nodes.graph_doctor import check_messages, read_graph
+        from qvla_ros.nodes.tools.graph_doctor import check_messages, read_graph
 
         check_messages()
-    except Exception as error:  # a missing library shows as ImportError, OSError or rclpy's own, by its place
-        fix = "source install/setup.bash of the colcon workspace, or reinstall with pip; from a checkout: make setup"
+    except (
+        Exception
+    ) as error:  # a missing library shows as ImportError, OSError or rclpy's own, by its place
+        fix = (
+            "source install/setup.bash of the colcon workspace, or reinstall with pip; "
+            "from a checkout: make setup"
+        )
         yield problem("messages", f"{type(error).__name__}: {error}", fix)
         return
     yield ok("messages", "qvla/ActionChunk and qvla/PolicyStatus can be sent")
@@ -109,9 +139,14 @@ def read_remaps(path: Path) -> dict[str, str]:
         remaps = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         remaps = error
-    if not isinstance(remaps, dict) or not all(isinstance(text, str) for pair in remaps.items() for text in pair):
+    if not isinstance(remaps, dict) or not all(
+        isinstance(text, str) for pair in remaps.items() for text in pair
+    ):
         raise QvlaError(
-            "--remaps_file", f"{path}: {remaps}", "a name: topic a line", "write it as config/remaps/*.yaml"
+            "--remaps_file",
+            f"{path}: {remaps}",
+            "a name: topic a line",
+            "write it as config/remaps/*.yaml",
         )
     return remaps
 
@@ -122,10 +157,23 @@ def read_parameters(path: Path) -> dict[str, object]:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return {name: value for node in content.values() for name, value in node["ros__parameters"].items()}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        return {
+            name: value
+            for node in content.values()
+            for name, value in node["ros__parameters"].items()
+        }
+    except (
+        OSError,
+        UnicodeDecodeError,
+        yaml.YAMLError,
+        AttributeError,
+        KeyError,
+        TypeError,
+    ) as error:
         expected, fix = "/**: ros__parameters: name: value", "write it as config/*.yaml"
-        raise QvlaError("--params_file", f"{path}: {type(error).__name__}: {error}", expected, fix) from None
+        raise QvlaError(
+            "--params_file", f"{path}: {type(error).__name__}: {error}", expected, fix
+        ) from None
 
 
 def _show(finding: Finding) -> None:
@@ -133,7 +181,9 @@ def _show(finding: Finding) -> None:
     from rich.text import Text
 
     text = Text.assemble(
-        (f"{finding.status:<8} ", _STYLES[finding.status]), (finding.about, "bold"), f": {finding.text}"
+        (f"{finding.status:<8} ", _STYLES[finding.status]),
+        (finding.about, "bold"),
+        f": {finding.text}",
     )
     if finding.fix:
         text.append(f"\n         fix: {finding.fix}")

@@ -11,14 +11,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from qvla_ros.cli.real_time_options import add_real_time_options, real_time_of, refuse_without_real_time
+from qvla_ros.cli.real_time_options import (
+    add_real_time_options,
+    real_time_of,
+    refuse_without_real_time,
+)
 from qvla_ros.cli.task_ids import task_ids_of
 from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.runner import Plan
 from qvla_ros.simulation import named_object
 from qvla_ros.simulation.real_time import RealTime
 
-HELP = "run bundles in LIBERO from the same initial states, one policy node a bundle, and print a paired table"
+HELP = (
+    "run bundles in LIBERO from the same initial states, one policy node a bundle, and "
+    "print a paired table"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,23 +37,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=DIR",
         help="a bundle and the name it gets in the table; repeat it to compare",
     )
-    parser.add_argument("--pretrained_checkpoint", type=Path, help="instead of bundles: export this checkpoint ...")
-    parser.add_argument("--gates_path", type=Path, help="... as it is and with these gates, and compare the two")
-    parser.add_argument("--unnorm_key", help="whose statistics the checkpoint is exported with (default: the suite's)")
-    parser.add_argument("--ensemble", action="store_true", help="UniVLA: averaged actions, not whole chunks")
     parser.add_argument(
-        "--task_suite_name", default="libero_object", help="LIBERO suite; fake: no physics, to try the wiring"
+        "--pretrained_checkpoint", type=Path, help="instead of bundles: export this checkpoint ..."
     )
-    parser.add_argument("--task_ids", help="tasks of the suite, for example 0,2-4 (default: all of them)")
-    parser.add_argument("--num_trials_per_task", type=int, default=20, help="episodes of each policy a task")
-    parser.add_argument("--init_state_offset", type=int, default=0, help="first official initial state")
-    parser.add_argument("--seed", type=int, default=0, help="fixes what the initial states leave open")
+    parser.add_argument(
+        "--gates_path", type=Path, help="... as it is and with these gates, and compare the two"
+    )
+    parser.add_argument(
+        "--unnorm_key",
+        help="whose statistics the checkpoint is exported with (default: the suite's)",
+    )
+    parser.add_argument(
+        "--ensemble", action="store_true", help="UniVLA: averaged actions, not whole chunks"
+    )
+    parser.add_argument(
+        "--task_suite_name",
+        default="libero_object",
+        help="LIBERO suite; fake: no physics, to try the wiring",
+    )
+    parser.add_argument(
+        "--task_ids", help="tasks of the suite, for example 0,2-4 (default: all of them)"
+    )
+    parser.add_argument(
+        "--num_trials_per_task", type=int, default=20, help="episodes of each policy a task"
+    )
+    parser.add_argument(
+        "--init_state_offset", type=int, default=0, help="first official initial state"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="fixes what the initial states leave open"
+    )
     parser.add_argument("--backend", default="onnxruntime", help="engine of the policy nodes")
     parser.add_argument(
         "--latency_s",
-        help="let simulated time go on while the policy thinks: seconds, or measured (default: it stands still)",
+        help="let simulated time go on while the policy thinks: seconds, or measured "
+        "(default: it stands still)",
     )
-    parser.add_argument("--handover", default="skip", help="with --latency_s: skip, restart or wait")
+    parser.add_argument(
+        "--handover", default="skip", help="with --latency_s: skip, restart or wait"
+    )
     add_real_time_options(parser, observation_period_s=0.0)
     parser.add_argument("--no_video", action="store_true", help="record no video")
     parser.add_argument(
@@ -73,7 +102,10 @@ def run(args: argparse.Namespace) -> int:
             video=not args.no_video,
             real_time=real_time_or_none(args),
         )
-        lead = f"{', '.join(bundles)} on {plan.task_suite_name}, {plan.num_trials_per_task} episodes a task."
+        lead = (
+            f"{', '.join(bundles)} on {plan.task_suite_name}, "
+            f"{plan.num_trials_per_task} episodes a task."
+        )
         evaluate(plan, args.out, "Evaluation", lead, shlex.join(["qvla", *sys.argv[1:]]))
     return 0
 
@@ -88,10 +120,18 @@ def real_time_or_none(args: argparse.Namespace) -> RealTime | None:
     return None
 
 
-def evaluate(plan: Plan, out_dir: Path, title: str, lead: str, command: str, analysis_path: Path | None = None) -> None:
+def evaluate(
+    plan: Plan,
+    out_dir: Path,
+    title: str,
+    lead: str,
+    command: str,
+    analysis_path: Path | None = None,
+) -> None:
     """Run `plan`, print its table; results.json, report.html, video/ and log/ go to `out_dir`.
 
-    title, lead: of the report; command: what was typed, so that the report says how to get its numbers again.
+    title, lead: of the report; command: what was typed, so that the report says how to get its
+    numbers again.
     """
     from qvla_ros.bundle import load_bundle
     from qvla_ros.evaluation import runner
@@ -113,9 +153,14 @@ def evaluate(plan: Plan, out_dir: Path, title: str, lead: str, command: str, ana
 
 @contextmanager
 def bundles_of(args: argparse.Namespace) -> Iterator[dict[str, Path]]:
-    """The bundles that --bundle names, or those exported from --pretrained_checkpoint, kept as long as the block."""
+    """The bundles that --bundle names, or those exported from --pretrained_checkpoint, kept as long
+    as the block.
+    """
     if bool(args.bundle) == bool(args.pretrained_checkpoint):
-        fix = "name either bundles (--bundle NAME=DIR) or a checkpoint (--pretrained_checkpoint D --gates_path G)"
+        fix = (
+            "name either bundles (--bundle NAME=DIR) or a checkpoint "
+            "(--pretrained_checkpoint D --gates_path G)"
+        )
         raise QvlaError("bundle", args.bundle or "none", "either bundles or a checkpoint", fix)
     if args.bundle:
         yield parse_bundles(args.bundle)
@@ -126,14 +171,26 @@ def bundles_of(args: argparse.Namespace) -> Iterator[dict[str, Path]]:
         if args.unnorm_key:
             export += ["--unnorm_key", args.unnorm_key]
         elif args.task_suite_name.startswith("libero_"):
-            scenes = named_object.SCENE_SUITE if args.task_suite_name == named_object.SUITE else args.task_suite_name
+            scenes = (
+                named_object.SCENE_SUITE
+                if args.task_suite_name == named_object.SUITE
+                else args.task_suite_name
+            )
             export += ["--task_suite_name", scenes]
         if args.ensemble:
             export.append("--ensemble")
         run_qvla([*export, "--out_dir", str(bundles["float"])])
         if args.gates_path:
             bundles["quantized"] = Path(folder) / "quantized"
-            run_qvla([*export, "--gates_path", str(args.gates_path), "--out_dir", str(bundles["quantized"])])
+            run_qvla(
+                [
+                    *export,
+                    "--gates_path",
+                    str(args.gates_path),
+                    "--out_dir",
+                    str(bundles["quantized"]),
+                ]
+            )
         yield bundles
 
 
@@ -143,13 +200,20 @@ def parse_bundles(pairs: Sequence[str]) -> dict[str, Path]:
     for text in pairs:
         name, equals, directory = text.partition("=")
         if not (name and equals and directory) or name in bundles:
-            raise QvlaError("bundle", text, "NAME=DIR, each name once", "for example --bundle quantized=out/quantized")
+            raise QvlaError(
+                "bundle",
+                text,
+                "NAME=DIR, each name once",
+                "for example --bundle quantized=out/quantized",
+            )
         bundles[name] = Path(directory)
     return bundles
 
 
 def run_qvla(arguments: Sequence[str]) -> None:
-    """Run another verb in a process of its own: torch leaves with it, and the robot side never imports it."""
+    """Run another verb in a process of its own: torch leaves with it, and the robot side never
+    imports it.
+    """
     run_module("qvla_ros.cli.main", arguments)
 
 
@@ -157,4 +221,9 @@ def run_module(module: str, arguments: Sequence[str]) -> None:
     """Run `python -m module arguments...`; QvlaError when it fails, after it has said why."""
     status = subprocess.run([sys.executable, "-m", module, *arguments]).returncode
     if status != 0:
-        raise QvlaError(" ".join([module, arguments[0]]), f"exit status {status}", "0", "mend what it says above")
+        raise QvlaError(
+            " ".join([module, arguments[0]]),
+            f"exit status {status}",
+            "0",
+            "mend what it says above",
+        )

@@ -42,11 +42,18 @@ def describe(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "decoder", _decoder(bundle.decoder)
     yield from _actions(bundle)
     yield from _quantization(bundle)
-    yield from _labelled("file", [f"{name:<18}{_size(bundle.directory / name)}  SHA-256 ok" for name in bundle.files])
+    yield from _labelled(
+        "file", [f"{name:<18}{_size(bundle.directory / name)}  SHA-256 ok" for name in bundle.files]
+    )
     if (parity := read_parity(bundle)) is not None:
-        yield "parity", f"{len(parity.observations)} observations with the answers of {parity.engine}"
+        yield (
+            "parity",
+            f"{len(parity.observations)} observations with the answers of {parity.engine}",
+        )
     plans = sorted((bundle.directory / "engines").glob("*.plan"))
-    yield from _labelled("plan", [f"{plan.name}  {_size(plan)}" for plan in plans] or ["none built for this bundle"])
+    yield from _labelled(
+        "plan", [f"{plan.name}  {_size(plan)}" for plan in plans] or ["none built for this bundle"]
+    )
 
 
 def _camera(camera: CameraSpec) -> str:
@@ -55,9 +62,14 @@ def _camera(camera: CameraSpec) -> str:
     steps += [f"bicubic to {camera.bicubic_size}"] if camera.bicubic_size is not None else []
     steps += [f"JPEG {camera.jpeg_quality}"] if camera.jpeg_quality is not None else []
     steps += [f"Lanczos to {resize_size}"]
-    steps += [f"centre crop {camera.center_crop_area:g}"] if camera.center_crop_area is not None else []
+    steps += (
+        [f"centre crop {camera.center_crop_area:g}"] if camera.center_crop_area is not None else []
+    )
     steps += [f"bicubic to {camera.input_size}"] if camera.input_size != resize_size else []
-    return f"{camera.name} {camera.width}x{camera.height}: {', '.join(steps)}, {len(camera.normalizations)} backbone(s)"
+    return (
+        f"{camera.name} {camera.width}x{camera.height}: {', '.join(steps)}, "
+        f"{len(camera.normalizations)} backbone(s)"
+    )
 
 
 def _decoder(decoder: DecoderSpec) -> str:
@@ -68,7 +80,9 @@ def _decoder(decoder: DecoderSpec) -> str:
     elif decoder.latents is not None:
         seed, length = decoder.latents.seed, decoder.latents.ensemble_length
         drawn = "the likeliest" if seed is None else f"drawn with seed {seed}"
-        text = f"{decoder.latents.num_tokens} latent tokens, {drawn}" + (f", {length} looks averaged" if length else "")
+        text = f"{decoder.latents.num_tokens} latent tokens, {drawn}" + (
+            f", {length} looks averaged" if length else ""
+        )
     else:
         text = "one pass"
     return text + (", guessed and confirmed" if decoder.guessed else "")
@@ -79,7 +93,8 @@ def _actions(bundle: Bundle) -> Iterator[tuple[str, str]]:
     period_ms = 1e3 * actions.control_period_s
     yield (
         "actions",
-        f"{actions.chunk_length} of {actions.kind}, {period_ms:g} ms apart, frame {actions.frame or 'none'}",
+        f"{actions.chunk_length} of {actions.kind}, {period_ms:g} ms apart, frame "
+        f"{actions.frame or 'none'}",
     )
     low, high = action_limits(bundle)
     for name, unit, bottom, top in zip(actions.names, actions.units, low, high, strict=True):
@@ -88,12 +103,26 @@ def _actions(bundle: Bundle) -> Iterator[tuple[str, str]]:
 
 def _quantization(bundle: Bundle) -> Iterator[tuple[str, str]]:
     summary = bundle.quantization
-    share = summary.weight_bytes / summary.float16_weight_bytes if summary.float16_weight_bytes else float("nan")
-    bits = f"{summary.stored_bits_per_weight:.2f} bits a weight stored, {summary.nominal_bits_per_weight:.2f} nominal"
+    share = (
+        summary.weight_bytes / summary.float16_weight_bytes
+        if summary.float16_weight_bytes
+        else float("nan")
+    )
+    bits = (
+        f"{summary.stored_bits_per_weight:.2f} bits a weight stored, "
+        f"{summary.nominal_bits_per_weight:.2f} nominal"
+    )
     yield "weights", f"{summary.weight_bytes / 1e6:.1f} MB, {share:.0%} of float16; {bits}"
     gates = "no gates" if summary.gates_sha256 is None else f"gates {summary.gates_sha256[:16]}"
-    groups = "one scale a row" if summary.group_size is None else f"one scale a group of {summary.group_size}"
-    yield "quantization", "none" if summary.method == "none" else f"{summary.method}, {gates}, {groups}"
+    groups = (
+        "one scale a row"
+        if summary.group_size is None
+        else f"one scale a group of {summary.group_size}"
+    )
+    yield (
+        "quantization",
+        "none" if summary.method == "none" else f"{summary.method}, {gates}, {groups}",
+    )
 
 
 def _labelled(label: str, texts: list[str]) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,6 @@
-"""`qvla latency_sweep`: how much latency does a policy bear? Success in LIBERO with each latency, in simulated time."""
+"""`qvla latency_sweep`: how much latency does a policy bear? Success in LIBERO with each latency,
+in simulated time.
+"""
 
 from __future__ import annotations
 
@@ -20,28 +22,53 @@ from qvla_ros.evaluation.latency import latency_points, print_points, read_episo
 from qvla_ros.evaluation.runner import Plan
 from qvla_ros.evaluation.versions import versions
 
-HELP = "success in LIBERO against latency: the arm goes on while the policy thinks (resumes; CSV and plot)"
+HELP = (
+    "success in LIBERO against latency: the arm goes on while the policy thinks "
+    "(resumes; CSV and plot)"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--bundle", action="append", default=[], metavar="NAME=DIR", help="a bundle and its name; repeat it to compare"
+        "--bundle",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="a bundle and its name; repeat it to compare",
     )
     parser.add_argument("--latencies_s", default="0,0.1,0.2,0.4,0.8", help="seconds, or measured")
     parser.add_argument(
         "--handovers",
         default="skip,restart,wait",
-        help="how a late chunk takes over: skip what has passed, restart at its first action, or wait for it",
+        help="how a late chunk takes over: skip what has passed, restart at its first "
+        "action, or wait for it",
     )
     add_real_time_options(parser, observation_period_s=0.2)
-    parser.add_argument("--task_suite_name", default="libero_object", help="LIBERO suite; fake: no physics")
-    parser.add_argument("--task_ids", help="tasks of the suite, for example 0,2-4 (default: all of them)")
-    parser.add_argument("--num_trials_per_task", type=int, default=2, help="episodes a task, latency and handover")
-    parser.add_argument("--init_state_offset", type=int, default=0, help="first official initial state")
-    parser.add_argument("--seed", type=int, default=0, help="fixes what the initial states leave open")
+    parser.add_argument(
+        "--task_suite_name", default="libero_object", help="LIBERO suite; fake: no physics"
+    )
+    parser.add_argument(
+        "--task_ids", help="tasks of the suite, for example 0,2-4 (default: all of them)"
+    )
+    parser.add_argument(
+        "--num_trials_per_task", type=int, default=2, help="episodes a task, latency and handover"
+    )
+    parser.add_argument(
+        "--init_state_offset", type=int, default=0, help="first official initial state"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="fixes what the initial states leave open"
+    )
     parser.add_argument("--backend", default="onnxruntime", help="engine of the policy nodes")
-    parser.add_argument("--out", type=Path, default=Path("out/latency_sweep"), help="interrupted, it goes on from here")
-    parser.add_argument("--print_only", action="store_true", help="print and draw what --out holds so far")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out/latency_sweep"),
+        help="interrupted, it goes on from here",
+    )
+    parser.add_argument(
+        "--print_only", action="store_true", help="print and draw what --out holds so far"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,13 +98,17 @@ def run_missing(args: argparse.Namespace) -> None:
     loaded = {name: load_bundle(directory) for name, directory in plan.bundles.items()}
     args.out.mkdir(parents=True, exist_ok=True)
     with atomic_file(args.out / "sweep.json") as temporary:
-        temporary.write_text(json.dumps(description(args, loaded), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(description(args, loaded), indent=1) + "\n", encoding="utf-8"
+        )
     with EpisodeDisplay(plan.episode_count) as display:
         runner.run(plan, loaded, args.out, display)
 
 
 def description(args: argparse.Namespace, bundles: Mapping[str, Bundle]) -> dict[str, Any]:
-    """What tells the episodes of this sweep from others in the same log, and what it was measured with."""
+    """What tells the episodes of this sweep from others in the same log, and what it was measured
+    with.
+    """
     real_time = real_time_of(args, args.latencies_s, args.handovers)
     return {
         "conditions": {
@@ -86,7 +117,9 @@ def description(args: argparse.Namespace, bundles: Mapping[str, Bundle]) -> dict
             "faults": list(real_time.faults),
         },
         "bundle_ids": {name: bundle.bundle_id for name, bundle in bundles.items()},
-        "chunk_s": max(b.actions.chunk_length * b.actions.control_period_s for b in bundles.values()),
+        "chunk_s": max(
+            b.actions.chunk_length * b.actions.control_period_s for b in bundles.values()
+        ),
         "command": shlex.join(["qvla", *sys.argv[1:]]),
         "versions": versions(),
     }
@@ -97,9 +130,16 @@ def show(out: Path) -> None:
     from qvla_ros.evaluation.plots import success_versus_latency
 
     if not (out / "sweep.json").is_file():
-        raise QvlaError(str(out), "no sweep.json", "a sweep that was begun", "run it first, without --print_only")
+        raise QvlaError(
+            str(out),
+            "no sweep.json",
+            "a sweep that was begun",
+            "run it first, without --print_only",
+        )
     sweep = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
-    points = latency_points(read_episodes(out / "episodes.jsonl", sweep["conditions"], sweep["bundle_ids"]))
+    points = latency_points(
+        read_episodes(out / "episodes.jsonl", sweep["conditions"], sweep["bundle_ids"])
+    )
     print_points(points)
     write_points(out / "latency.csv", points)
     with atomic_file(out / "latency.png") as temporary:

@@ -1,7 +1,9 @@
-"""`qvla VERB`: finds the verb's module, gives it its arguments, and turns its errors into what a person can act on.
+"""`qvla VERB`: finds the verb's module, gives it its arguments, and turns its errors into what a
+person can act on.
 
-A verb is a module with `HELP: str`, `add_arguments(parser)` and `run(args) -> int`. Only the verb that was asked for is
-imported, so that `qvla --help` answers at once and a robot without torch still has its own verbs.
+A verb is a module with `HELP: str`, `add_arguments(parser)` and `run(args) -> int`. Only the verb
+that was asked for is imported, so that `qvla --help` answers at once and a robot without torch
+still has its own verbs.
 """
 
 from __future__ import annotations
@@ -25,39 +27,77 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 
 class Verb(NamedTuple):
-    """Where a verb lives and what it does in one line (here and not in its module, which may need torch to import)."""
+    """Where a verb lives and what it does in one line (here and not in its module, which may need
+    torch to import).
+    """
 
     module: str
     summary: str
 
 
 WORKSTATION = {
-    "quantize": Verb("qvla_offline.cli.quantize", "one recipe YAML: checkpoint to sensitivities, gates and bundle"),
-    "sensitivity": Verb("qvla_offline.cli.sensitivity", "how much each output channel at each bit-width hurts"),
-    "gates": Verb("qvla_offline.cli.gates", "a bit budget becomes one bit-width per output channel"),
-    "fakequant": Verb("qvla_offline.cli.fakequant", "a checkpoint with the quantization error in its weights"),
-    "export": Verb("qvla_offline.cli.export", "checkpoint and gates become the bundle a robot runs"),
-    "build": Verb(
-        "qvla_offline.cli.build", "the bundle's graph becomes a TensorRT plan (on a Jetson: there, no torch)"
+    "quantize": Verb(
+        "qvla_offline.cli.quantize",
+        "one recipe YAML: checkpoint to sensitivities, gates and bundle",
     ),
-    "audit": Verb("qvla_offline.cli.audit", "bytes and precision of every layer of a graph or plan"),
-    "reference": Verb("qvla_offline.cli.reference", "the bundled policy from nothing: record, train, evaluate"),
-    "demonstrations": Verb("qvla_offline.cli.demonstrations", "record a scripted expert in LIBERO"),
-    "train_reference": Verb("qvla_offline.cli.train_reference", "train the small policy that is bundled"),
-    "evaluate_reference": Verb("qvla_offline.cli.evaluate_reference", "success of a float checkpoint, without ROS"),
-    "export_demonstrations": Verb("qvla_offline.cli.export_demonstrations", "recordings as a LeRobot dataset"),
-    "every_instruction": Verb("qvla_offline.cli.every_instruction", "the same pictures labelled for each object"),
-    "dagger": Verb("qvla_offline.cli.dagger", "the policy drives, the expert labels: data where it errs"),
-    "random_checkpoint": Verb("qvla_offline.cli.random_checkpoint", "a small untrained checkpoint in the real layout"),
+    "sensitivity": Verb(
+        "qvla_offline.cli.sensitivity", "how much each output channel at each bit-width hurts"
+    ),
+    "gates": Verb(
+        "qvla_offline.cli.gates", "a bit budget becomes one bit-width per output channel"
+    ),
+    "fakequant": Verb(
+        "qvla_offline.cli.fakequant", "a checkpoint with the quantization error in its weights"
+    ),
+    "export": Verb(
+        "qvla_offline.cli.export", "checkpoint and gates become the bundle a robot runs"
+    ),
+    "build": Verb(
+        "qvla_offline.cli.build",
+        "the bundle's graph becomes a TensorRT plan (on a Jetson: there, no torch)",
+    ),
+    "audit": Verb(
+        "qvla_offline.cli.audit", "bytes and precision of every layer of a graph or plan"
+    ),
+    "reference": Verb(
+        "qvla_reference.cli.main", "the bundled policy from nothing: record, train, evaluate"
+    ),
+    "demonstrations": Verb(
+        "qvla_reference.cli.demonstrations", "record a scripted expert in LIBERO"
+    ),
+    "train_reference": Verb("qvla_reference.cli.train", "train the small policy that is bundled"),
+    "evaluate_reference": Verb(
+        "qvla_reference.cli.evaluate", "success of a float checkpoint, without ROS"
+    ),
+    "export_demonstrations": Verb(
+        "qvla_reference.cli.export_demonstrations", "recordings as a LeRobot dataset"
+    ),
+    "every_instruction": Verb(
+        "qvla_reference.cli.every_instruction", "the same pictures labelled for each object"
+    ),
+    "dagger": Verb(
+        "qvla_reference.cli.dagger", "the policy drives, the expert labels: data where it errs"
+    ),
+    "random_checkpoint": Verb(
+        "qvla_offline.cli.random_checkpoint", "a small untrained checkpoint in the real layout"
+    ),
 }
 ROBOT = {
     "inspect": Verb("qvla_ros.cli.inspect", "what a bundle holds and whether it is intact"),
     "parameters": Verb("qvla_ros.cli.parameters", "what the nodes can be told: docs/parameters.md"),
-    "doctor": Verb("qvla_ros.cli.doctor", "what stands between this machine, this graph and a running policy"),
+    "doctor": Verb(
+        "qvla_ros.cli.doctor", "what stands between this machine, this graph and a running policy"
+    ),
     "record": Verb("qvla_ros.cli.record", "what running policies see and do, in a bag"),
-    "replay": Verb("qvla_ros.cli.replay", "a policy again on a bag, compared with the chunks in it"),
-    "eval": Verb("qvla_ros.cli.eval", "paired LIBERO episodes through ROS 2: success, latency, size"),
-    "latency_sweep": Verb("qvla_ros.cli.latency_sweep", "success against latency, in LIBERO's simulated time"),
+    "replay": Verb(
+        "qvla_ros.cli.replay", "a policy again on a bag, compared with the chunks in it"
+    ),
+    "eval": Verb(
+        "qvla_ros.cli.eval", "paired LIBERO episodes through ROS 2: success, latency, size"
+    ),
+    "latency_sweep": Verb(
+        "qvla_ros.cli.latency_sweep", "success against latency, in LIBERO's simulated time"
+    ),
     "demo": Verb("qvla_ros.cli.demo", "quantize the bundled policy, run it, write a report"),
 }
 VERBS = WORKSTATION | ROBOT
@@ -66,7 +106,8 @@ VERBS = WORKSTATION | ROBOT
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `qvla argv`; return the exit status: the verb's own, 2 for bad input, 130 for Ctrl-C.
 
-    An error that is not about input carries its own `exit_status` (qvla_ros.evaluation.runner.ProcessEnded).
+    An error that is not about input carries its own `exit_status`
+    (qvla_ros.evaluation.runner.ProcessEnded).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -87,7 +128,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         fix = "check that the path, its permissions and the free space are as meant"
         key = str(error.filename2 or error.filename or "file")
-        print_error(QvlaError(key, error.strerror or error, "a path that can be read or written so", fix))
+        print_error(
+            QvlaError(key, error.strerror or error, "a path that can be read or written so", fix)
+        )
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
@@ -100,13 +143,17 @@ def run_verb(name: str, arguments: Sequence[str]) -> int:
         raise QvlaError("verb", name, f"one of {', '.join(VERBS)}", "run `qvla --help`")
     with _told_what_to_install(name):  # verbs import what is heavy only when it is needed
         module = importlib.import_module(VERBS[name].module)
-        parser = argparse.ArgumentParser(prog=f"qvla {name}", description=module.HELP, formatter_class=_HelpFormatter)
+        parser = argparse.ArgumentParser(
+            prog=f"qvla {name}", description=module.HELP, formatter_class=_HelpFormatter
+        )
         module.add_arguments(parser)
         return int(module.run(parser.parse_args(underscored(arguments))) or 0)
 
 
 def underscored(arguments: Sequence[str]) -> list[str]:
-    """`--calib-jsonl x` as `--calib_jsonl x`: option names only, values and what follows a bare `--` untouched."""
+    """`--calib-jsonl x` as `--calib_jsonl x`: option names only, values and what follows a bare
+    `--` untouched.
+    """
     result: list[str] = []
     for position, argument in enumerate(arguments):
         if argument == "--":
@@ -121,7 +168,10 @@ def underscored(arguments: Sequence[str]) -> list[str]:
 def overview() -> str:
     """The text of `qvla --help`: verbs by the machine they run on."""
     lines = ["usage: qvla VERB [options]        (qvla VERB --help tells a verb's options)", ""]
-    for title, verbs in (("workstation (torch)", WORKSTATION), ("robot (numpy, one engine, ROS 2)", ROBOT)):
+    for title, verbs in (
+        ("workstation (torch)", WORKSTATION),
+        ("robot (numpy, one engine, ROS 2)", ROBOT),
+    ):
         lines.append(f"{title}:")
         lines += [f"  {name:<23}{verb.summary}" for name, verb in verbs.items()]
         lines.append("")
@@ -136,14 +186,18 @@ def package_version() -> str:
 
 
 def plain_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
-    """How a warning is shown: ours as a sentence, others as Python does, with their place in the code."""
+    """How a warning is shown: ours as a sentence, others as Python does, with their place in the
+    code.
+    """
     if issubclass(category, QvlaWarning):
         return f"warning: {message}\n"
     return _python_s_way(message, category, *place, **more)
 
 
 def print_error(error: QvlaError) -> None:
-    """Show a QvlaError on standard error: what was wrong, what was found, what was expected, what mends it."""
+    """Show a QvlaError on standard error: what was wrong, what was found, what was expected, what
+    mends it.
+    """
     from rich.console import Console
     from rich.text import Text
 
@@ -155,10 +209,14 @@ def print_error(error: QvlaError) -> None:
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Adds an option's default to its help, unless the help tells it or there is none worth telling."""
+    """Adds an option's default to its help, unless the help tells it or there is none worth
+    telling.
+    """
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        silent = action.default is None or action.default is False or action.default is argparse.SUPPRESS
+        silent = (
+            action.default is None or action.default is False or action.default is argparse.SUPPRESS
+        )
         if silent or "default" in (action.help or ""):
             return action.help
         return f"{action.help} (default: %(default)s)"
@@ -177,7 +235,8 @@ def _told_what_to_install(verb: str) -> Iterator[None]:
             f"qvla {verb}",
             f"no Python module {error.name!r}",
             f"the packages that {verb} needs",
-            f"in a checkout: make setup, or pip install --constraint environment/constraints.txt '.[{extra}]'",
+            "in a checkout: make setup, or pip install --constraint "
+            f"environment/constraints.txt '.[{extra}]'",
         ) from error
 
 

@@ -1,4 +1,6 @@
-"""`qvla parameters`: what the nodes can be told, as Markdown, from the tables that declare and check it."""
+"""`qvla parameters`: what the nodes can be told, as Markdown, from the tables that declare and
+check it.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
 
 def page() -> str:
     """All of docs/parameters.md."""
-    from qvla_ros.nodes import bridge_parameters, policy_parameters
+    from qvla_ros.nodes.libero_bridge import parameters as bridge_parameters
+    from qvla_ros.nodes.policy import parameters as policy_parameters
 
     policy = (
         ("Model", policy_parameters.MODEL),

@@ -15,15 +15,23 @@ Value = TypeVar("Value")
 
 def add_real_time_options(parser: argparse.ArgumentParser, observation_period_s: float) -> None:
     """--blend_steps, --observation_period_s (with this default) and --faults."""
-    parser.add_argument("--blend_steps", type=int, default=0, help="steps over which a chunk takes over from the last")
+    parser.add_argument(
+        "--blend_steps",
+        type=int,
+        default=0,
+        help="steps over which a chunk takes over from the last",
+    )
     parser.add_argument(
         "--observation_period_s",
         type=float,
         default=observation_period_s,
-        help="shortest simulated time from image to image; 0: the newest image as soon as the policy is free",
+        help="shortest simulated time from image to image; 0: the newest image as soon as "
+        "the policy is free",
     )
     parser.add_argument(
-        "--faults", default="", help="injected in every episode, comma-separated, e.g. drop_camera:agentview@2.0+0.5"
+        "--faults",
+        default="",
+        help="injected in every episode, comma-separated, e.g. drop_camera:agentview@2.0+0.5",
     )
 
 
@@ -40,16 +48,22 @@ def real_time_of(args: argparse.Namespace, latencies_s: str, handovers: str) -> 
     )
     if args.blend_steps < 0 or args.observation_period_s < 0:
         value = (args.blend_steps, args.observation_period_s)
-        raise QvlaError("blend_steps, observation_period_s", value, "0 or more", "give counts and seconds")
+        raise QvlaError(
+            "blend_steps, observation_period_s", value, "0 or more", "give counts and seconds"
+        )
     real_time.conditions()  # refuses what means nothing
     return real_time
 
 
 def refuse_without_real_time(args: argparse.Namespace, defaults: argparse.Namespace) -> None:
-    """QvlaError if an option was changed that means nothing while the simulation waits for the policy."""
+    """QvlaError if an option was changed that means nothing while the simulation waits for the
+    policy.
+    """
     for name in ("handover", "blend_steps", "observation_period_s", "faults"):
         if getattr(args, name) != getattr(defaults, name):
-            raise QvlaError(name, getattr(args, name), "--latency_s with it", "for example --latency_s measured")
+            raise QvlaError(
+                name, getattr(args, name), "--latency_s with it", "for example --latency_s measured"
+            )
 
 
 def _latency_s(text: str) -> float:
@@ -63,5 +77,7 @@ def _list(name: str, text: str, kind: Callable[[str], Value]) -> tuple[Value, ..
         values = ()
     if not values or len(set(values)) != len(values):
         example = "0,0.1,0.2" if name == "latencies_s" else ",".join(HANDOVERS)
-        raise QvlaError(name, text, "distinct values, comma-separated", f"for example --{name} {example}")
+        raise QvlaError(
+            name, text, "distinct values, comma-separated", f"for example --{name} {example}"
+        )
     return values

@@ -1,4 +1,6 @@
-"""`qvla replay`: run a policy again on a bag, and compare with the chunks that were recorded. Sends nothing."""
+"""`qvla replay`: run a policy again on a bag, and compare with the chunks that were recorded. Sends
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +20,34 @@ REASONS_SHOWN = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bag", type=Path, help="directory, .mcap or .db3; or a YAML file about one, for other topics")
-    parser.add_argument("--bundle", type=Path, required=True, help="directory of the policy bundle")
-    parser.add_argument("--backend", default="onnxruntime", choices=BACKENDS, help="what runs the graph")
-    parser.add_argument("--engine_options", type=engine_options, default={}, help="JSON, e.g. '{\"threads\": 2}'")
-    parser.add_argument("--chunk_topic", help="whose chunks to compare with (default: the only ones in the bag)")
-    parser.add_argument("--instruction", help="for a bag without chunks and without an instruction topic")
     parser.add_argument(
-        "--tolerance", type=float, default=1e-6, help="largest difference that is none, in each action's own units"
+        "bag",
+        type=Path,
+        help="directory, .mcap or .db3; or a YAML file about one, for other topics",
+    )
+    parser.add_argument("--bundle", type=Path, required=True, help="directory of the policy bundle")
+    parser.add_argument(
+        "--backend", default="onnxruntime", choices=BACKENDS, help="what runs the graph"
+    )
+    parser.add_argument(
+        "--engine_options", type=engine_options, default={}, help="JSON, e.g. '{\"threads\": 2}'"
+    )
+    parser.add_argument(
+        "--chunk_topic", help="whose chunks to compare with (default: the only ones in the bag)"
+    )
+    parser.add_argument(
+        "--instruction", help="for a bag without chunks and without an instruction topic"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-6,
+        help="largest difference that is none, in each action's own units",
     )
     parser.add_argument("--max_chunks", type=int, help="stop after so many (default: all)")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON, each action included")
+    parser.add_argument(
+        "--json", action="store_true", help="print everything as JSON, each action included"
+    )
 
 
 @dataclass(frozen=True)
@@ -50,8 +69,14 @@ class Outcome:
         """Why the replay does not confirm the recording, or empty."""
         apart = difference(self.answers)
         if apart is not None and not apart.largest.max() <= self.tolerance:
-            return f"actions differ by up to {apart.largest.max():.3g}, tolerance {self.tolerance:g}"
-        return "no recorded chunk could be computed again" if self.chunk_topic and not self.answers else ""
+            return (
+                f"actions differ by up to {apart.largest.max():.3g}, tolerance {self.tolerance:g}"
+            )
+        return (
+            "no recorded chunk could be computed again"
+            if self.chunk_topic and not self.answers
+            else ""
+        )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,7 +109,9 @@ def replay(args: argparse.Namespace) -> Outcome:
             chunks = None if topic is None else read_chunks(bag, topic)
             plan = plan_replay(bag, source, policy.bundle, chunks)
             del plan.runs[len(plan.runs) if args.max_chunks is None else args.max_chunks :]
-            found = list(track(answers(bag, source, policy, plan), "running the policy", len(plan.runs)))
+            found = list(
+                track(answers(bag, source, policy, plan), "running the policy", len(plan.runs))
+            )
     finally:
         policy.close()
     actions = policy.bundle.actions
@@ -108,7 +135,10 @@ def describe(outcome: Outcome) -> Iterator[tuple[str, str]]:
         yield "bag", f"{outcome.bag}: no chunks in it, nothing to compare with"
         for answer in outcome.answers:
             first = " ".join(f"{value:.4f}" for value in answer.actions[0])
-            yield f"{answer.stamp_ns * 1e-9:.3f}", f"{sum(answer.latency_ms.values()):7.1f} ms  first action {first}"
+            yield (
+                f"{answer.stamp_ns * 1e-9:.3f}",
+                f"{sum(answer.latency_ms.values()):7.1f} ms  first action {first}",
+            )
     else:
         count = len(outcome.answers) + len(outcome.unmatched)
         yield "bag", f"{outcome.bag}: {count} chunks on {outcome.chunk_topic}"
@@ -116,7 +146,9 @@ def describe(outcome: Outcome) -> Iterator[tuple[str, str]]:
         if others:
             yield "", f"recorded with another bundle: {', '.join(others)}"
         yield "computed", f"{len(outcome.answers)} again, {len(outcome.unmatched)} cannot be"
-        for reason, times in Counter(item.reason for item in outcome.unmatched).most_common(REASONS_SHOWN):
+        for reason, times in Counter(item.reason for item in outcome.unmatched).most_common(
+            REASONS_SHOWN
+        ):
             yield "", reason if times == 1 else f"{reason} ({times} chunks)"
         yield from _difference_lines(outcome)
     yield from _latency_lines(outcome.answers)
@@ -134,7 +166,9 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "chunk_topic": outcome.chunk_topic,
         "recorded_bundle_ids": outcome.recorded_by,
         "matched": len(outcome.answers) if outcome.chunk_topic else 0,
-        "unmatched": [{"stamp_ns": item.stamp_ns, "reason": item.reason} for item in outcome.unmatched],
+        "unmatched": [
+            {"stamp_ns": item.stamp_ns, "reason": item.reason} for item in outcome.unmatched
+        ],
         "difference": None
         if apart is None
         else {
@@ -144,7 +178,11 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "tolerance": outcome.tolerance,
         "failure": outcome.failure or None,
         "answers": [
-            {"stamp_ns": a.stamp_ns, "latency_ms": dict(a.latency_ms), "actions": a.actions.tolist()}
+            {
+                "stamp_ns": a.stamp_ns,
+                "latency_ms": dict(a.latency_ms),
+                "actions": a.actions.tolist(),
+            }
             for a in outcome.answers
         ],
     }

@@ -12,7 +12,9 @@ def task_ids_of(text: str | None, suite: str) -> tuple[int, ...]:
     """The tasks that `text` names, in its order; all of the suite without a text."""
     counts = {**SUITE_TASK_COUNTS, FAKE_SUITE: 1}
     if suite not in counts:
-        raise QvlaError("task_suite_name", suite, f"one of {', '.join(counts)}", "name one of these suites")
+        raise QvlaError(
+            "task_suite_name", suite, f"one of {', '.join(counts)}", "name one of these suites"
+        )
     if text is None:
         return tuple(range(counts[suite]))
     ids = parse_task_ids(text)
@@ -33,5 +35,7 @@ def parse_task_ids(text: str) -> tuple[int, ...]:
         ids = []
     if not ids or len(set(ids)) != len(ids) or min(ids) < 0:
         fix = "for example --task_ids 0,1,2 or --task_ids 0-9"
-        raise QvlaError("task_ids", text, "distinct task numbers, comma-separated, or first-last", fix)
+        raise QvlaError(
+            "task_ids", text, "distinct task numbers, comma-separated, or first-last", fix
+        )
     return tuple(ids)

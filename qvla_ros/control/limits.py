@@ -1,17 +1,21 @@
-"""The safety chain: finite -> workspace box -> per step -> velocity -> acceleration. Pure, exact, over any batch axes.
+"""The safety chain: finite -> workspace box -> per step -> velocity -> acceleration. Pure, exact,
+over any batch axes.
 
-What it guarantees: in a sequence of calls with one `dt_s` and one `limits` that starts at rest, no setpoint that comes
-out breaches any limit, whatever the targets are (`<=` in float64, no tolerance). Linear limits hold for each axis
-alone, angular ones for the length of the rotation vector between setpoints. A start outside the box only moves inwards.
-From a state that is already too fast to stop in front of a wall, the box is kept and the acceleration is not.
+What it guarantees: in a sequence of calls with one `dt_s` and one `limits` that starts at rest, no
+setpoint that comes out breaches any limit, whatever the targets are (`<=` in float64, no
+tolerance). Linear limits hold for each axis alone, angular ones for the length of the rotation
+vector between setpoints. A start outside the box only moves inwards. From a state that is already
+too fast to stop in front of a wall, the box is kept and the acceleration is not.
 
-The box and the acceleration hold together because a wall is braked for. Velocity changes by at most A = a dt per
-command, so after a command at velocity v the shortest way to rest is dt (v - A) + dt (v - 2A) + ... over the positive
-terms. A command may go at v only if its own dt v and that way fit in front of the wall (`braking_speed`); then the next
-may go at v - A at least, and so on down to rest.
+The box and the acceleration hold together because a wall is braked for. Velocity changes by at most
+A = a dt per command, so after a command at velocity v the shortest way to rest is dt (v - A) + dt
+(v - 2A) + ... over the positive terms. A command may go at v only if its own dt v and that way fit
+in front of the wall (`braking_speed`); then the next may go at v - A at least, and so on down to
+rest.
 
-A target is approached by the same rule, so a constant target that can be reached is reached without overshoot. Relative
-to what, if it moves? A target where it was expected passes unchanged whenever the limits allow it: see MotionState.
+A target is approached by the same rule, so a constant target that can be reached is reached without
+overshoot. Relative to what, if it moves? A target where it was expected passes unchanged whenever
+the limits allow it: see MotionState.
 
 These are software limits on commands, not a certified safety function.
 """
@@ -32,7 +36,8 @@ Array = NDArray[np.float64]
 Interventions = NDArray[np.bool_]
 
 STAGES = ("finite", "box", "step", "velocity", "acceleration")
-FARTHEST = 1e6  # m or rad: what lies beyond is no setpoint of any robot, and arithmetic on it would overflow
+# m or rad: what lies beyond is no setpoint of any robot, and arithmetic on it would overflow
+FARTHEST = 1e6
 UNIT_TOLERANCE = 1e-3  # how far a quaternion's length may be from 1 before it is no rotation
 NEGLIGIBLE = 1e-9  # of a limit: a smaller change is rounding, and no intervention
 MAX_TURN_RAD = 3.0  # per command, limit or not: near pi the short way round is ambiguous
@@ -42,7 +47,9 @@ EPSILON = float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True)
 class MotionLimits:
-    """Of commands in a row. Linear ones float64 [n], in m, m/s, m/s² (or rad, ...); infinity means no limit."""
+    """Of commands in a row. Linear ones float64 [n], in m, m/s, m/s² (or rad, ...); infinity means
+    no limit.
+    """
 
     linear_low: Array
     linear_high: Array
@@ -62,7 +69,10 @@ class MotionLimits:
         if not (self.linear_low < self.linear_high).all():
             value = f"{self.linear_low.tolist()} to {self.linear_high.tolist()}"
             raise QvlaError(
-                "parameter linear_low", value, "low < high on every axis", "correct linear_low or linear_high"
+                "parameter linear_low",
+                value,
+                "low < high on every axis",
+                "correct linear_low or linear_high",
             )
 
 
@@ -77,7 +87,9 @@ def motion_limits(
     max_angular_velocity_rad_s: float = np.inf,
     max_angular_acceleration_rad_s2: float = np.inf,
 ) -> MotionLimits:
-    """Limits of `axes` linear axes: one number each, one for all, or nothing for no limit; else QvlaError."""
+    """Limits of `axes` linear axes: one number each, one for all, or nothing for no limit; else
+    QvlaError.
+    """
 
     def each(name: str, value: ArrayLike, absent: float) -> Array:
         array = np.atleast_1d(np.asarray(value, np.float64))
@@ -100,11 +112,12 @@ def motion_limits(
 
 @dataclass(frozen=True)
 class MotionState:
-    """The last command: setpoint and, from the one before, velocity in m/s (or rad/s) [..., n] and rad/s [..., 3].
+    """The last command: setpoint and, from the one before, velocity in m/s (or rad/s) [..., n] and
+    rad/s [..., 3].
 
-    target: what was asked for when the setpoint came out. The target's own velocity is taken from it, so that a target
-    on its way is followed and one that stands still is approached without overshoot. None: the next target is meant
-    from where the setpoint is, as deltas are.
+    target: what was asked for when the setpoint came out. The target's own velocity is taken from
+    it, so that a target on its way is followed and one that stands still is approached without
+    overshoot. None: the next target is meant from where the setpoint is, as deltas are.
     """
 
     setpoint: Setpoint
@@ -122,8 +135,8 @@ def at_rest(setpoint: Setpoint) -> MotionState:
 def braking_speed(distance: Array, change: Array | float, dt_s: float) -> Array:
     """The highest velocity of a command that leaves room to come to rest within `distance` >= 0.
 
-    change: by how much the velocity may change per command. With n = floor(v / change) more commands on the way to
-    rest, distance = dt ((n + 1) v - change n (n + 1) / 2), solved for v.
+    change: by how much the velocity may change per command. With n = floor(v / change) more
+    commands on the way to rest, distance = dt ((n + 1) v - change n (n + 1) / 2), solved for v.
     """
     distance, change = np.minimum(distance, ENDLESS), np.minimum(change, ENDLESS)
     commands = np.floor(0.5 * (np.sqrt(1.0 + 8.0 * distance / (change * dt_s)) - 1.0))
@@ -133,11 +146,13 @@ def braking_speed(distance: Array, change: Array | float, dt_s: float) -> Array:
 def limit_motion(
     target: Setpoint, state: MotionState, limits: MotionLimits, dt_s: float
 ) -> tuple[MotionState, Interventions]:
-    """The next command towards `target`, `dt_s` after the one in `state`, and which STAGES had to intervene.
+    """The next command towards `target`, `dt_s` after the one in `state`, and which STAGES had to
+    intervene.
 
-    A target with a number that is not finite or is absurd, or with a quaternion that is no rotation, is refused whole:
-    the motion comes to rest as fast as the acceleration allows, the gripper stays. A gripper outside 0 to 1 is clipped
-    (stage `box`). Where every stage lets the target pass, it comes out as it went in.
+    A target with a number that is not finite or is absurd, or with a quaternion that is no
+    rotation, is refused whole: the motion comes to rest as fast as the acceleration allows, the
+    gripper stays. A gripper outside 0 to 1 is clipped (stage `box`). Where every stage lets the
+    target pass, it comes out as it went in.
     """
     finite = is_usable(target)
     target = _where(finite, target, state.setpoint)
@@ -155,7 +170,10 @@ def limit_motion(
         expected = None if previous is None else previous.quaternion_xyzw
         quaternion, angular_velocity, changed = _limit_angular(unit, state, expected, limits, dt_s)
         stages[..., 2:] |= changed
-        limited, wanted = replace(limited, quaternion_xyzw=quaternion), replace(wanted, quaternion_xyzw=unit)
+        limited, wanted = (
+            replace(limited, quaternion_xyzw=quaternion),
+            replace(wanted, quaternion_xyzw=unit),
+        )
     if target.gripper is not None:
         gripper = _within(target.gripper, 0.0, 1.0)
         stages[..., 1] |= gripper != target.gripper
@@ -164,7 +182,9 @@ def limit_motion(
 
 
 def is_usable(target: Setpoint) -> NDArray[np.bool_]:
-    """Whether all numbers are finite, not absurd, and the quaternion is a rotation; one answer a row of the batch."""
+    """Whether all numbers are finite, not absurd, and the quaternion is a rotation; one answer a
+    row of the batch.
+    """
     usable = (np.abs(target.linear) <= FARTHEST).all(axis=-1)  # false for nan
     if target.quaternion_xyzw is not None:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -183,13 +203,18 @@ def _where(condition: NDArray[np.bool_], chosen: Setpoint, other: Setpoint) -> S
     if gripper is not None:
         fallback = other.gripper
         gripper = None if fallback is None else np.where(condition, gripper, fallback)
-    return Setpoint(np.where(condition[..., None], chosen.linear, other.linear), quaternion, gripper)
+    return Setpoint(
+        np.where(condition[..., None], chosen.linear, other.linear), quaternion, gripper
+    )
 
 
-def _preferred(direct: Array, behind: Array, distance: Array, change: Array | float, dt_s: float) -> Array:
+def _preferred(
+    direct: Array, behind: Array, distance: Array, change: Array | float, dt_s: float
+) -> Array:
     """`direct`, which arrives at once, less the speed at which the target could not be stopped at.
 
-    behind: from the setpoint to where the target was expected; distance: its length, along one axis or over all three.
+    behind: from the setpoint to where the target was expected; distance: its length, along one axis
+    or over all three.
     """
     too_fast = distance / dt_s - braking_speed(distance, change, dt_s)
     return direct - behind * (too_fast / np.maximum(distance, rotation.TINY))
@@ -198,7 +223,9 @@ def _preferred(direct: Array, behind: Array, distance: Array, change: Array | fl
 def _limit_linear(
     target: Array, state: MotionState, previous: Array | None, limits: MotionLimits, dt_s: float
 ) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
-    """The next position, its velocity, the target inside the box, and which of STAGES[1:] intervened."""
+    """The next position, its velocity, the target inside the box, and which of STAGES[1:]
+    intervened.
+    """
     position, velocity = state.setpoint.linear, state.linear_velocity
     rounding = 8.0 * EPSILON * (np.abs(position) / dt_s + np.abs(velocity))
     step_speed = _below(limits.max_linear_step / dt_s, rounding)
@@ -226,9 +253,15 @@ def _limit_linear(
         goal != target,
         np.abs(wanted) > _above(step_speed, rounding),
         np.abs(stepped) > _above(top_speed, rounding),
-        np.maximum(np.abs(chosen - speedy), np.abs(wanted - direct)) > NEGLIGIBLE * change + 8.0 * rounding,
+        np.maximum(np.abs(chosen - speedy), np.abs(wanted - direct))
+        > NEGLIGIBLE * change + 8.0 * rounding,
     )
-    return moved, (moved - position) / dt_s, goal, np.stack([stage.any(axis=-1) for stage in stages], axis=-1)
+    return (
+        moved,
+        (moved - position) / dt_s,
+        goal,
+        np.stack([stage.any(axis=-1) for stage in stages], axis=-1),
+    )
 
 
 def _limit_angular(
@@ -249,7 +282,9 @@ def _limit_angular(
         farthest = _above(np.minimum(step_speed, top_speed), rounding) * dt_s
         jumped = rotation.length(rotation.between(previous, target)) > farthest
         behind = np.where(jumped, to_target, rotation.between(start, previous))
-    wanted = _preferred(direct, behind, rotation.length(behind), _below(change, 6.0 * rounding), dt_s)
+    wanted = _preferred(
+        direct, behind, rotation.length(behind), _below(change, 6.0 * rounding), dt_s
+    )
 
     stepped = _shortened(wanted, step_speed)
     speedy = _shortened(stepped, top_speed)
@@ -274,11 +309,15 @@ def _within(values: Array | float, low: Array | float, high: Array | float) -> A
 
 def _below(limit: Array | float, rounding: Array | float) -> Array:
     """A limit with room for what computing and storing positions rounds off."""
-    return np.maximum(np.asarray(limit) * (1.0 - 8.0 * EPSILON) - rounding, 0.5 * np.asarray(limit) * NEGLIGIBLE)
+    return np.maximum(
+        np.asarray(limit) * (1.0 - 8.0 * EPSILON) - rounding, 0.5 * np.asarray(limit) * NEGLIGIBLE
+    )
 
 
 def _above(limit: Array, rounding: Array | float) -> Array:
-    """What must be exceeded for an intervention to count: less is rounding, of the target or of the limit."""
+    """What must be exceeded for an intervention to count: less is rounding, of the target or of the
+    limit.
+    """
     return limit * (1.0 + NEGLIGIBLE) + 8.0 * rounding
 
 

@@ -1,8 +1,10 @@
-"""Rotations as unit quaternions (x, y, z, w) and rotation vectors (radians), over any leading axes; float64.
+"""Rotations as unit quaternions (x, y, z, w) and rotation vectors (radians), over any leading axes;
+float64.
 
-Rotation vectors are given in the fixed frame: `turn(q, r)` turns q by |r| about the fixed axis r. A single rotation, as
-a control thread has it a hundred times a second, is computed in Python's own floats, several times as fast as numpy is
-with so few; to the last bit it is what the same rotation gives among many.
+Rotation vectors are given in the fixed frame: `turn(q, r)` turns q by |r| about the fixed axis r. A
+single rotation, as a control thread has it a hundred times a second, is computed in Python's own
+floats, several times as fast as numpy is with so few; to the last bit it is what the same rotation
+gives among many.
 """
 
 from __future__ import annotations
@@ -41,13 +43,17 @@ def multiply(left: Array, right: Array) -> Array:
     if left.ndim == right.ndim == 1:
         return np.array(_product(*left.tolist(), *right.tolist()))
     product = np.empty(np.broadcast_shapes(left.shape, right.shape))
-    parts = _product(*(left[..., axis] for axis in range(4)), *(right[..., axis] for axis in range(4)))
+    parts = _product(
+        *(left[..., axis] for axis in range(4)), *(right[..., axis] for axis in range(4))
+    )
     for axis, part in enumerate(parts):
         product[..., axis] = part
     return product
 
 
-def _product(x: Any, y: Any, z: Any, w: Any, a: Any, b: Any, c: Any, d: Any) -> tuple[Any, Any, Any, Any]:
+def _product(
+    x: Any, y: Any, z: Any, w: Any, a: Any, b: Any, c: Any, d: Any
+) -> tuple[Any, Any, Any, Any]:
     """(x, y, z, w) times (a, b, c, d), of numbers or of arrays."""
     return (
         w * a + x * d + y * c - z * b,
@@ -68,7 +74,9 @@ def normalize(quaternion: Array) -> Array:
 
 
 def from_rotation_vector(vector_rad: ArrayLike) -> Array:
-    """[..., 3] -> [..., 4]. Angles above pi are taken as they are: 2 pi - a about -r is the same rotation."""
+    """[..., 3] -> [..., 4]. Angles above pi are taken as they are: 2 pi - a about -r is the same
+    rotation.
+    """
     vector = np.asarray(vector_rad, np.float64)
     if vector.ndim == 1:
         numbers = vector.tolist()
@@ -83,7 +91,8 @@ def from_rotation_vector(vector_rad: ArrayLike) -> Array:
 def to_rotation_vector(quaternion_xyzw: Array) -> Array:
     """[..., 4] -> [..., 3], the short way round: length 0 to pi.
 
-    Not qvla_ros.actions.quaternion_to_axis_angle, which goes up to 2 pi because policies were trained on that.
+    Not qvla_ros.actions.quaternion_to_axis_angle, which goes up to 2 pi because policies were
+    trained on that.
     """
     if quaternion_xyzw.ndim == 1:
         *numbers, last = quaternion_xyzw.tolist()

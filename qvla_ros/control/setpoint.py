@@ -13,7 +13,9 @@ from qvla_ros.control import rotation
 from qvla_ros.errors import QvlaError
 
 Array = NDArray[np.float64]
-MotionKind = Literal["delta_end_effector_pose", "end_effector_pose", "joint_position", "delta_joint_position"]
+MotionKind = Literal[
+    "delta_end_effector_pose", "end_effector_pose", "joint_position", "delta_joint_position"
+]
 
 SI_UNITS = {"m", "metre", "metres", "meter", "meters", "rad", "radian", "radians"}
 
@@ -22,9 +24,10 @@ SI_UNITS = {"m", "metre", "metres", "meter", "meters", "rad", "radian", "radians
 class Setpoint:
     """Where the robot shall be, in the frame of the action specification.
 
-    linear: float64 [n]: position of the end effector in metres (n = 3), or joint positions in radians (metres for
-    sliding joints). quaternion_xyzw: its orientation, unit length, float64 [4]; None for joints. gripper: opening
-    fraction, 0 closed, 1 open; None where nothing is known or commanded. Leading batch axes are allowed in all.
+    linear: float64 [n]: position of the end effector in metres (n = 3), or joint positions in
+    radians (metres for sliding joints). quaternion_xyzw: its orientation, unit length, float64 [4];
+    None for joints. gripper: opening fraction, 0 closed, 1 open; None where nothing is known or
+    commanded. Leading batch axes are allowed in all.
     """
 
     linear: Array
@@ -36,9 +39,10 @@ class Setpoint:
 class MotionSpec:
     """How the columns of an action [A] move a setpoint.
 
-    Without the gripper's column, the others are, for poses, three of translation and three of a rotation vector about
-    the axes of the fixed frame (robosuite's OSC_POSE turns by it from the left as well), else one a joint.
-    linear_scale: metres (or radians) per unit of a column; angular_scale: radians per unit of a rotation's column.
+    Without the gripper's column, the others are, for poses, three of translation and three of a
+    rotation vector about the axes of the fixed frame (robosuite's OSC_POSE turns by it from the
+    left as well), else one a joint. linear_scale: metres (or radians) per unit of a column;
+    angular_scale: radians per unit of a rotation's column.
     """
 
     kind: MotionKind
@@ -55,29 +59,42 @@ class MotionSpec:
         return self.kind.endswith("end_effector_pose")
 
     def split(self, action: Array) -> tuple[Array, Array | None, float | None]:
-        """An action [A] -> translation or joints [n] (m, rad), rotation vector [3] (rad) of poses, gripper."""
-        moving = action if self.gripper_index is None else action[np.arange(len(action)) != self.gripper_index]
+        """An action [A] -> translation or joints [n] (m, rad), rotation vector [3] (rad) of poses,
+        gripper.
+        """
+        moving = (
+            action
+            if self.gripper_index is None
+            else action[np.arange(len(action)) != self.gripper_index]
+        )
         gripper = None if self.gripper_index is None else float(action[self.gripper_index])
         if not self.is_pose:
             return self.linear_scale * moving, None, gripper
         return self.linear_scale * moving[:3], self.angular_scale * moving[3:], gripper
 
 
-def motion_spec(actions: ActionSpec, linear_scale: float | None, angular_scale: float | None) -> MotionSpec:
+def motion_spec(
+    actions: ActionSpec, linear_scale: float | None, angular_scale: float | None
+) -> MotionSpec:
     """The bundle's actions as motion; QvlaError where they cannot be told to a robot.
 
-    A scale (m or rad per unit) is needed where the bundle's units are not SI, e.g. 0.05 and 0.5 for LIBERO's controller
-    units, and refused where they are, because then it would contradict the bundle.
+    A scale (m or rad per unit) is needed where the bundle's units are not SI, e.g. 0.05 and 0.5 for
+    LIBERO's controller units, and refused where they are, because then it would contradict the
+    bundle.
     """
     if actions.kind not in get_args(MotionKind):
         kinds = ", ".join(get_args(MotionKind))
-        raise QvlaError("actions.kind", actions.kind, f"one of {kinds}", "run this bundle with output:=none")
+        raise QvlaError(
+            "actions.kind", actions.kind, f"one of {kinds}", "run this bundle with output:=none"
+        )
     kind: MotionKind = actions.kind  # type: ignore[assignment]
     units = [unit for index, unit in enumerate(actions.units) if index != actions.gripper_index]
     is_pose = kind.endswith("end_effector_pose")
     if is_pose and len(units) != 6:
         fix = "export the policy with three columns of translation and three of a rotation vector"
-        raise QvlaError("actions.names", list(actions.names), "six columns that move an end effector", fix)
+        raise QvlaError(
+            "actions.names", list(actions.names), "six columns that move an end effector", fix
+        )
     linear = _scale("linear_scale", linear_scale, units[:3] if is_pose else units)
     angular = _scale("angular_scale", angular_scale, units[3:]) if is_pose else 1.0
     return MotionSpec(kind, linear, angular, actions.gripper_index)
@@ -87,21 +104,30 @@ def _scale(name: str, given: float | None, units: list[str]) -> float:
     others = [unit for unit in units if unit.lower() not in SI_UNITS]
     key = f"parameter {name}"
     if given is not None and not (np.isfinite(given) and given > 0.0):
-        raise QvlaError(key, given, "a finite number above 0", f"-p {name}:=0.05 (m or rad per unit of the action)")
+        raise QvlaError(
+            key,
+            given,
+            "a finite number above 0",
+            f"-p {name}:=0.05 (m or rad per unit of the action)",
+        )
     if others and given is None:
-        fix = f"-p {name}:=0.05 (m or rad per unit of the action; ask who recorded the training data)"
+        fix = (
+            f"-p {name}:=0.05 (m or rad per unit of the action; ask who recorded the training data)"
+        )
         raise QvlaError(key, f"nothing, and actions in {others[0]!r}", "how much one unit is", fix)
     if not others and given not in (None, 1.0):
-        raise QvlaError(key, given, f"nothing: the bundle's actions are in {units[0]}", f"leave {name} out")
+        raise QvlaError(
+            key, given, f"nothing: the bundle's actions are in {units[0]}", f"leave {name} out"
+        )
     return 1.0 if given is None else given
 
 
 def advance(setpoint: Setpoint, action: Array, spec: MotionSpec, fraction: float) -> Setpoint:
     """The setpoint after `fraction` of one action [A].
 
-    Delta kinds: moved by that fraction of the delta. Absolute kinds: moved that fraction of the way to the action's own
-    setpoint, straight in space (or joints) and by slerp in orientation. The gripper steps: any fraction above 0 sets
-    it.
+    Delta kinds: moved by that fraction of the delta. Absolute kinds: moved that fraction of the way
+    to the action's own setpoint, straight in space (or joints) and by slerp in orientation. The
+    gripper steps: any fraction above 0 sets it.
     """
     if fraction <= 0.0:
         return setpoint

@@ -18,9 +18,11 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PlannedChunk:
-    """A policy's plan: actions float64 [K, A], un-normalised; action i is meant for [stamp + i dt, stamp + (i + 1) dt).
+    """A policy's plan: actions float64 [K, A], un-normalised; action i is meant for [stamp + i dt,
+    stamp + (i + 1) dt).
 
-    stamp_ns: ROS time of the newest image it was computed from. step_dt_s: the bundle's control period.
+    stamp_ns: ROS time of the newest image it was computed from. step_dt_s: the bundle's control
+    period.
     """
 
     stamp_ns: int
@@ -43,10 +45,11 @@ class Step(NamedTuple):
 class ChunkTimeline:
     """The steps to come. Not thread-safe.
 
-    blend_steps: over how many steps a new chunk takes over from the old one; 0 switches at once. The new one's weight
-    grows linearly: 1/(n+1), 2/(n+1) ... Translations, joints and the rotation vectors of deltas are blended linearly
-    (for a delta of 0.1 rad that differs from slerp by less than 1e-4 rad), rotations of absolute poses by slerp. The
-    gripper is never blended: half open is no compromise between open and closed; it follows the new chunk at once.
+    blend_steps: over how many steps a new chunk takes over from the old one; 0 switches at once.
+    The new one's weight grows linearly: 1/(n+1), 2/(n+1) ... Translations, joints and the rotation
+    vectors of deltas are blended linearly (for a delta of 0.1 rad that differs from slerp by less
+    than 1e-4 rad), rotations of absolute poses by slerp. The gripper is never blended: half open is
+    no compromise between open and closed; it follows the new chunk at once.
     """
 
     def __init__(self, blend_steps: int, spec: MotionSpec) -> None:
@@ -55,28 +58,38 @@ class ChunkTimeline:
         self._oldest_ns: int | None = None  # chunks stamped earlier are refused
 
     def add(self, chunk: PlannedChunk, now_ns: int) -> int | None:
-        """Lay a chunk on the clock; how many of its first steps were skipped because their time has begun or passed.
+        """Lay a chunk on the clock; how many of its first steps were skipped because their time has
+        begun or passed.
 
-        It enters at its first step that begins at `now_ns` or later, ceil(latency / dt) steps on, and the old chunk
-        goes on until then. All steps skipped: nothing changes. None: refused, because it was made from an image
-        that is not newer than the one of the chunk in force. A chunk of one action looks no further than to what is to
-        be done next: it enters at once, whenever it comes, and is not blended.
+        It enters at its first step that begins at `now_ns` or later, ceil(latency / dt) steps on,
+        and the old chunk goes on until then. All steps skipped: nothing changes. None: refused,
+        because it was made from an image that is not newer than the one of the chunk in force. A
+        chunk of one action looks no further than to what is to be done next: it enters at once,
+        whenever it comes, and is not blended.
         """
         if self._oldest_ns is not None and chunk.stamp_ns < self._oldest_ns:
             return None
         count, oldest_ns = len(chunk.actions), chunk.stamp_ns + 1
         if count == 1:
             chunk = replace(chunk, stamp_ns=max(now_ns, chunk.stamp_ns))
-        first = next((index for index in range(count) if chunk.step_begin_ns(index) >= now_ns), count)
+        first = next(
+            (index for index in range(count) if chunk.step_begin_ns(index) >= now_ns), count
+        )
         if first == count:
             return count
         self._oldest_ns = oldest_ns
         new = [
-            Step(chunk.step_begin_ns(index), chunk.step_begin_ns(index + 1), self._blended(chunk, index, index - first))
+            Step(
+                chunk.step_begin_ns(index),
+                chunk.step_begin_ns(index + 1),
+                self._blended(chunk, index, index - first),
+            )
             for index in range(first, count)
         ]
         entry_ns = new[0].begin_ns
-        self._steps = [step for step in self._steps if step.begin_ns < entry_ns and step.end_ns > now_ns] + new
+        self._steps = [
+            step for step in self._steps if step.begin_ns < entry_ns and step.end_ns > now_ns
+        ] + new
         return first
 
     def _blended(self, chunk: PlannedChunk, index: int, since_entry: int) -> Array:
@@ -91,8 +104,12 @@ class ChunkTimeline:
         if self._spec.kind == "end_effector_pose":
             columns = [column for column in range(len(new)) if column != gripper][3:]
             scale = self._spec.angular_scale
-            start, end = (rotation.from_rotation_vector(scale * action[columns]) for action in (old, new))
-            blended[columns] = rotation.to_rotation_vector(rotation.slerp(start, end, weight)) / scale
+            start, end = (
+                rotation.from_rotation_vector(scale * action[columns]) for action in (old, new)
+            )
+            blended[columns] = (
+                rotation.to_rotation_vector(rotation.slerp(start, end, weight)) / scale
+            )
         if gripper is not None:
             blended[gripper] = new[gripper]
         return blended
@@ -104,15 +121,21 @@ class ChunkTimeline:
     def at(self, now_ns: int) -> Array | None:
         """The action [A] in force; None before the first step and after the last."""
         index = self._index(now_ns)
-        return self._steps[index].action if index >= 0 and now_ns < self._steps[index].end_ns else None
+        return (
+            self._steps[index].action if index >= 0 and now_ns < self._steps[index].end_ns else None
+        )
 
     def between(self, begin_ns: int, end_ns: int) -> Iterator[tuple[Step, int, int]]:
-        """The steps in force in [begin, end) in turn, each with the begin and end of its share of that time."""
+        """The steps in force in [begin, end) in turn, each with the begin and end of its share of
+        that time.
+        """
         for index in range(max(self._index(begin_ns), 0), len(self._steps)):
             step = self._steps[index]
             if step.begin_ns >= end_ns:
                 return
-            cut_ns = self._steps[index + 1].begin_ns if index + 1 < len(self._steps) else step.end_ns
+            cut_ns = (
+                self._steps[index + 1].begin_ns if index + 1 < len(self._steps) else step.end_ns
+            )
             start_ns, stop_ns = max(begin_ns, step.begin_ns), min(end_ns, step.end_ns, cut_ns)
             if start_ns < stop_ns:
                 yield step, start_ns, stop_ns
@@ -127,9 +150,15 @@ class ChunkTimeline:
 
     def upcoming(self, now_ns: int) -> Array:
         """The actions in force and to come, [m, A] ([0, 0] without any): for displays."""
-        left = [step.action for step in self._steps[max(self._index(now_ns), 0) :] if step.end_ns > now_ns]
+        left = [
+            step.action
+            for step in self._steps[max(self._index(now_ns), 0) :]
+            if step.end_ns > now_ns
+        ]
         return np.array(left) if left else np.zeros((0, 0))
 
     def flush(self, oldest_ns: int | None = None) -> None:
-        """Forget all steps. Chunks stamped before `oldest_ns` are refused from now on (None: any chunk is taken)."""
+        """Forget all steps. Chunks stamped before `oldest_ns` are refused from now on (None: any
+        chunk is taken).
+        """
         self._steps, self._oldest_ns = [], oldest_ns

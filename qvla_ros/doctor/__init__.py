@@ -1,1 +1,3 @@
-"""What stands between a machine, a ROS graph and a running policy: collected as facts, judged by pure functions."""
+"""What stands between a machine, a ROS graph and a running policy: collected as facts, judged by
+pure functions.
+"""

@@ -1,4 +1,6 @@
-"""Is the bundle whole, does a plan fit this machine, does the policy give here what it gave where it was exported?"""
+"""Is the bundle whole, does a plan fit this machine, does the policy give here what it gave where
+it was exported?
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,21 @@ from numpy.typing import NDArray
 from qvla_ros.bundle import Bundle, load_bundle
 from qvla_ros.doctor.environment import Machine
 from qvla_ros.doctor.findings import Finding, failed, ok, problem, warning
-from qvla_ros.doctor.parity import Parity, parity_actions, parity_observations, read_parity, relative_difference
+from qvla_ros.doctor.parity import (
+    Parity,
+    parity_actions,
+    parity_observations,
+    read_parity,
+    relative_difference,
+)
 from qvla_ros.engines.plan import list_plans
 from qvla_ros.engines.tensorrt import choose_plan, mismatch, rebuild_command
 from qvla_ros.errors import QvlaError
 from qvla_ros.policy import Policy, load_policy
 from qvla_ros.statistics import percentiles
 
-# Largest difference, of a column's range in training. Float arithmetic in another order: 1e-4. Half precision: 1e-2.
+# Largest difference, of a column's range in training. Float arithmetic in another order: 1e-4. Half
+# precision: 1e-2.
 SAME, CLOSE = 1e-3, 3e-2
 _TIMED_RUNS = 5
 
@@ -29,11 +38,16 @@ def bundle_findings(directory: Path) -> tuple[Bundle | None, Finding]:
         bundle = load_bundle(directory)
     except QvlaError as error:
         return None, failed("bundle", error)
-    return bundle, ok("bundle", f"{bundle.bundle_id}, {bundle.family}, {len(bundle.files)} files whole ({directory})")
+    return bundle, ok(
+        "bundle",
+        f"{bundle.bundle_id}, {bundle.family}, {len(bundle.files)} files whole ({directory})",
+    )
 
 
 def plan_findings(bundle: Bundle, machine: Machine, backend: str) -> Iterator[Finding]:
-    """Every plan of the bundle against this GPU and its TensorRT; a problem only if `backend` is tensorrt."""
+    """Every plan of the bundle against this GPU and its TensorRT; a problem only if `backend` is
+    tensorrt.
+    """
     about = "TensorRT plan"
     wrong = problem if backend == "tensorrt" else warning
     if machine.compute_capability is None or not machine.tensorrt:
@@ -53,11 +67,17 @@ def plan_findings(bundle: Bundle, machine: Machine, backend: str) -> Iterator[Fi
     for plan, sidecar in plans.items():
         reason = mismatch(sidecar, bundle, flavour, version, machine.compute_capability)
         fix = rebuild_command(bundle, flavour, machine.compute_capability)
-        yield ok(about, f"{plan.name} fits this GPU") if reason is None else wrong(about, f"{plan.name}: {reason}", fix)
+        yield (
+            ok(about, f"{plan.name} fits this GPU")
+            if reason is None
+            else wrong(about, f"{plan.name}: {reason}", fix)
+        )
 
 
 def policy_findings(bundle: Bundle, backend: str, options: dict[str, object]) -> Iterator[Finding]:
-    """Load the policy, compare its answers with those that the bundle brings, and see how long one takes."""
+    """Load the policy, compare its answers with those that the bundle brings, and see how long one
+    takes.
+    """
     try:
         policy = load_policy(bundle.directory, backend, **options)
     except QvlaError as error:
@@ -75,16 +95,28 @@ def policy_findings(bundle: Bundle, backend: str, options: dict[str, object]) ->
 def parity_finding(
     apart: NDArray[np.float64], names: Sequence[str], parity: Parity, engine: str, draws_noise: bool
 ) -> Finding:
-    """apart: largest difference of each column as a fraction of its range, [A]; not a number counts as largest."""
+    """apart: largest difference of each column as a fraction of its range, [A]; not a number counts
+    as largest.
+    """
     about, worst = "parity", int(np.argmax(np.nan_to_num(apart, nan=np.inf)))
-    text = f"{engine}: off by up to {100 * apart[worst]:.2g} % of its range ({names[worst]}) from {parity.engine}"
+    text = (
+        f"{engine}: off by up to {100 * apart[worst]:.2g} % of its range "
+        f"({names[worst]}) from {parity.engine}"
+    )
     if apart[worst] <= SAME:
         return ok(about, text)
     if apart[worst] <= CLOSE:
-        return warning(about, text, "expected of half precision and of action tokens; judge it by `qvla eval`")
+        return warning(
+            about, text, "expected of half precision and of action tokens; judge it by `qvla eval`"
+        )
     if draws_noise:
-        return warning(about, f"{text}; this policy draws random numbers", "judge it by `qvla eval`")
-    fix = "build the plan again; compare the versions of the engine, of Pillow and of simplejpeg with the other machine"
+        return warning(
+            about, f"{text}; this policy draws random numbers", "judge it by `qvla eval`"
+        )
+    fix = (
+        "build the plan again; compare the versions of the engine, of Pillow and of "
+        "simplejpeg with the other machine"
+    )
     return problem(about, text, fix)
 
 
@@ -93,20 +125,30 @@ def speed_finding(inference_ms: Sequence[float], bundle: Bundle) -> Finding:
     spec = bundle.actions
     lasts_ms = 1e3 * spec.chunk_length * spec.control_period_s
     middle, longest = percentiles(inference_ms, (50, 100))
-    text = f"inference takes {middle:.0f} ms (at most {longest:.0f}), a chunk lasts {lasts_ms:.0f} ms"
+    text = (
+        f"inference takes {middle:.0f} ms (at most {longest:.0f}), a chunk lasts {lasts_ms:.0f} ms"
+    )
     if longest < lasts_ms:
         return ok("speed", text)
-    return warning("speed", text, "use a faster backend or fewer bits: the arm stops at the end of every chunk")
+    return warning(
+        "speed", text, "use a faster backend or fewer bits: the arm stops at the end of every chunk"
+    )
 
 
 def _parity(policy: Policy) -> Finding:
     parity = read_parity(policy.bundle)
     if parity is None:
         fix = "`qvla doctor --bundle DIR --write_parity` on a machine that is known to be right"
-        return warning("parity", "the bundle brings no answers to compare with (an older or a large one)", fix)
-    apart = relative_difference(parity_actions(policy, parity.observations), parity, policy.bundle.statistics["action"])
+        return warning(
+            "parity", "the bundle brings no answers to compare with (an older or a large one)", fix
+        )
+    apart = relative_difference(
+        parity_actions(policy, parity.observations), parity, policy.bundle.statistics["action"]
+    )
     draws_noise = policy.bundle.decoder.kind in ("diffusion", "univla")
-    return parity_finding(apart, policy.bundle.actions.names, parity, policy.engine.name, draws_noise)
+    return parity_finding(
+        apart, policy.bundle.actions.names, parity, policy.engine.name, draws_noise
+    )
 
 
 def _speed(policy: Policy) -> Finding:

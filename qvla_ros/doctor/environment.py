@@ -1,4 +1,6 @@
-"""The machine as facts: Python, ROS, engines, GPU, shared memory. Imports no ROS and starts nothing."""
+"""The machine as facts: Python, ROS, engines, GPU, shared memory. Imports no ROS and starts
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,19 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.shared_memory import SHARED_MEMORY, orphans
 
 DISTROS = ("humble", "jazzy", "kilted", "lyrical", "rolling")
-_OLD_FAST_DDS = ("humble", "jazzy")  # 2.x, which reads its profile from a variable of another name than 3.x
+_OLD_FAST_DDS = (
+    "humble",
+    "jazzy",
+)  # 2.x, which reads its profile from a variable of another name than 3.x
 
 
 @dataclass(frozen=True)
 class Machine:
-    """python: version; machine: as `uname -m` has it. ros_distro, rclpy: None where unknown. rmw: which middleware, as
-    asked for. tensorrt: flavour -> version of those that import. compute_capability: of the first GPU, as "87"; else
-    gpu_error says why there is none. profile: the Fast DDS profile that is asked for, and its text, None if it cannot
-    be read. shared_memory_bytes: size and free space of /dev/shm, None where there is none.
+    """python: version; machine: as `uname -m` has it. ros_distro, rclpy: None where unknown. rmw:
+    which middleware, as asked for. tensorrt: flavour -> version of those that import.
+    compute_capability: of the first GPU, as "87"; else gpu_error says why there is none. profile:
+    the Fast DDS profile that is asked for, and its text, None if it cannot be read.
+    shared_memory_bytes: size and free space of /dev/shm, None where there is none.
     """
 
     python: tuple[int, int, int]
@@ -55,7 +61,9 @@ def profile_variable(ros_distro: str | None) -> str:
 
 def read_machine() -> Machine:
     """Look at this machine, from this process's environment variables on."""
-    ros_distro = os.environ.get("ROS_DISTRO") or next((d for d in DISTROS if _version(f"ros-{d}-rclpy")), None)
+    ros_distro = os.environ.get("ROS_DISTRO") or next(
+        (d for d in DISTROS if _version(f"ros-{d}-rclpy")), None
+    )
     profile = os.environ.get(profile_variable(ros_distro)) or None
     capability, gpu_error = _gpu()
     onnxruntime, providers = _onnxruntime()

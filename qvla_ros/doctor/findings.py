@@ -12,7 +12,9 @@ Status = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """about: what was looked at. A problem keeps the policy from running, or from running right; a warning may."""
+    """about: what was looked at. A problem keeps the policy from running, or from running right; a
+    warning may.
+    """
 
     about: str
     status: Status

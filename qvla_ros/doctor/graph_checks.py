@@ -1,4 +1,6 @@
-"""Does a running graph have what a bundle's policy needs, and do those who should hear each other do so?"""
+"""Does a running graph have what a bundle's policy needs, and do those who should hear each other
+do so?
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,16 @@ from typing import Any
 from qvla_ros.bundle import Bundle
 from qvla_ros.doctor.findings import Finding, failed, ok, problem, warning
 from qvla_ros.errors import QvlaError
-from qvla_ros.nodes.compressed_image import rgb_pixels_of_compressed
-from qvla_ros.nodes.image_message import rgb_pixels
-from qvla_ros.nodes.policy_parameters import PARAMETERS
-from qvla_ros.nodes.robot_state import joint_positions, measured_by, needed_joints, needs_pose, pose_in
+from qvla_ros.messages.compressed_image import rgb_pixels_of_compressed
+from qvla_ros.messages.image import rgb_pixels
+from qvla_ros.messages.robot_state import (
+    joint_positions,
+    measured_by,
+    needed_joints,
+    needs_pose,
+    pose_in,
+)
+from qvla_ros.nodes.policy.parameters import PARAMETERS
 from qvla_ros.recording.source import COMPRESSED_IMAGE, IMAGE, JOINTS, POSE, TEXT
 from qvla_ros.ros_graph import Endpoint, Topic, incompatibility, policy_nodes
 
@@ -34,8 +42,10 @@ _INPUT_KINDS = {IMAGE, COMPRESSED_IMAGE, JOINTS, POSE, TEXT}
 
 @dataclass(frozen=True)
 class Heard:
-    """What a topic said while it was listened to: the last message, how many came in how long, and the last one's age:
-    arrival minus stamp on this machine's clock, NaN for a message without a stamp."""
+    """What a topic said while it was listened to: the last message, how many came in how long, and
+    the last one's age: arrival minus stamp on this machine's clock, NaN for a message without a
+    stamp.
+    """
 
     message: Any
     count: int
@@ -45,7 +55,9 @@ class Heard:
 
 @dataclass(frozen=True)
 class Graph:
-    """topics: all of the graph. heard: topic -> what came on it. states: policy node -> its last qvla/PolicyStatus."""
+    """topics: all of the graph. heard: topic -> what came on it. states: policy node -> its last
+    qvla/PolicyStatus.
+    """
 
     topics: Mapping[str, Topic]
     heard: Mapping[str, Heard] = field(default_factory=dict)
@@ -54,8 +66,10 @@ class Graph:
 
 @dataclass(frozen=True)
 class Input:
-    """A topic that the policy reads. kinds: usual name -> type; check: raises QvlaError for a message that it cannot
-    use. wish: the subscription that the policy node makes. max_age_s: of what it still uses."""
+    """A topic that the policy reads. kinds: usual name -> type; check: raises QvlaError for a
+    message that it cannot use. wish: the subscription that the policy node makes. max_age_s: of
+    what it still uses.
+    """
 
     name: str
     kinds: Mapping[str, str]
@@ -72,7 +86,8 @@ def needed_inputs(
 ) -> list[Input]:
     """What a policy node with this bundle subscribes to in `namespace` ("" or "/arm").
 
-    remaps: as in config/remaps. parameters: the node's, as in config/ROBOT.yaml: what is commanded must be measured.
+    remaps: as in config/remaps. parameters: the node's, as in config/ROBOT.yaml: what is commanded
+    must be measured.
     """
     given = {**DEFAULTS, **parameters}
     measured, max_age_s = measured_by(given, bundle), given["max_image_age_s"]
@@ -100,16 +115,30 @@ def needed_inputs(
     joints, frame = needed_joints(bundle, measured), bundle.actions.frame
     if joints:
         topic = topic_of("joint_states")
-        found.append(Input(topic, {topic: JOINTS}, lambda m, _, t: joint_positions(m, t, joints), sensor, max_age_s))
+        found.append(
+            Input(
+                topic,
+                {topic: JOINTS},
+                lambda m, _, t: joint_positions(m, t, joints),
+                sensor,
+                max_age_s,
+            )
+        )
     if needs_pose(bundle, measured) and given["pose_source"] == "topic":
         topic = topic_of("ee_pose")
-        found.append(Input(topic, {topic: POSE}, lambda m, _, t: pose_in(m, t, frame), sensor, max_age_s))
+        found.append(
+            Input(topic, {topic: POSE}, lambda m, _, t: pose_in(m, t, frame), sensor, max_age_s)
+        )
     topic = topic_of("instruction")
     return [*found, Input(topic, {topic: TEXT}, lambda m, _, t: None, latched)]
 
 
-def graph_findings(graph: Graph, inputs: Sequence[Input], bundle: Bundle | None) -> Iterator[Finding]:
-    """Policies, the topics that the bundle needs, the clock, and every pair that cannot hear each other."""
+def graph_findings(
+    graph: Graph, inputs: Sequence[Input], bundle: Bundle | None
+) -> Iterator[Finding]:
+    """Policies, the topics that the bundle needs, the clock, and every pair that cannot hear each
+    other.
+    """
     yield from _policies(graph, bundle)
     yield from _unanswered(graph, inputs)
     yield from _unheard(graph)
@@ -122,32 +151,59 @@ def graph_findings(graph: Graph, inputs: Sequence[Input], bundle: Bundle | None)
 def _policies(graph: Graph, bundle: Bundle | None) -> Iterator[Finding]:
     found = policy_nodes(graph.topics)
     if not found:
-        yield warning("policy node", "none runs in this graph", "start it, or check ROS_DOMAIN_ID and discovery range")
+        yield warning(
+            "policy node",
+            "none runs in this graph",
+            "start it, or check ROS_DOMAIN_ID and discovery range",
+        )
     for node in found:
         status, about = graph.states.get(node), f"policy node {node}"
         if status is None:
             yield warning(about, "says nothing on its status topic", "look at its log")
             continue
         state = ("waiting", "running", "fault", "inactive")[status.state]
-        text = f"{state}, {'armed' if status.armed else 'disarmed'}, bundle {status.bundle_id or 'none'}"
+        text = (
+            f"{state}, {'armed' if status.armed else 'disarmed'}, bundle "
+            f"{status.bundle_id or 'none'}"
+        )
         if status.state == status.FAULT:
-            yield problem(about, f"{text}: {status.reason}", "deactivate and activate it once the reason is mended")
+            yield problem(
+                about,
+                f"{text}: {status.reason}",
+                "deactivate and activate it once the reason is mended",
+            )
         elif bundle is not None and status.bundle_id not in ("", bundle.bundle_id):
-            yield warning(about, f"{text}, not the bundle {bundle.bundle_id} asked about", "name the bundle that runs")
+            yield warning(
+                about,
+                f"{text}, not the bundle {bundle.bundle_id} asked about",
+                "name the bundle that runs",
+            )
         elif status.state == status.WAITING:
-            yield warning(about, f"{text}: {status.reason}", "the reason names the input that it waits for")
+            yield warning(
+                about, f"{text}: {status.reason}", "the reason names the input that it waits for"
+            )
         else:
             yield ok(about, text)
 
 
 def _unanswered(graph: Graph, inputs: Sequence[Input]) -> Iterator[Finding]:
     """What policies subscribe to under another name than the usual one, and nobody publishes."""
-    policies, usual = set(policy_nodes(graph.topics)), {name for needed in inputs for name in needed.kinds}
+    policies, usual = (
+        set(policy_nodes(graph.topics)),
+        {name for needed in inputs for name in needed.kinds},
+    )
     for name, topic in sorted(graph.topics.items()):
         waiting = {endpoint.node for endpoint in topic.subscriptions} & policies
-        if waiting and not topic.publishers and name not in usual and set(topic.kinds) & _INPUT_KINDS:
+        if (
+            waiting
+            and not topic.publishers
+            and name not in usual
+            and set(topic.kinds) & _INPUT_KINDS
+        ):
             fix = "start what publishes it, or correct the remapping"
-            yield problem(name, f"{', '.join(sorted(waiting))} waits for it, nobody publishes it", fix)
+            yield problem(
+                name, f"{', '.join(sorted(waiting))} waits for it, nobody publishes it", fix
+            )
 
 
 def _unheard(graph: Graph) -> Iterator[Finding]:
@@ -155,24 +211,38 @@ def _unheard(graph: Graph) -> Iterator[Finding]:
     policies = set(policy_nodes(graph.topics))
     for name, topic in sorted(graph.topics.items()):
         commanding = {endpoint.node for endpoint in topic.publishers} & policies
-        if commanding and set(topic.kinds) & _COMMAND_KINDS and not topic.subscriptions and not name.endswith(_SHOWN):
+        if (
+            commanding
+            and set(topic.kinds) & _COMMAND_KINDS
+            and not topic.subscriptions
+            and not name.endswith(_SHOWN)
+        ):
             fix = (
-                "start the controller, or correct output_topic and gripper_topic; in phase observe nobody is to listen"
+                "start the controller, or correct output_topic and gripper_topic; in "
+                "phase observe nobody is to listen"
             )
-            yield warning(name, f"{', '.join(sorted(commanding))} commands on it, nobody listens", fix)
+            yield warning(
+                name, f"{', '.join(sorted(commanding))} commands on it, nobody listens", fix
+            )
 
 
 def _input(graph: Graph, needed: Input) -> Finding:
     policies = set(policy_nodes(graph.topics))
     if policies and not any(policies & _subscribers(graph, name) for name in needed.kinds):
         return warning(
-            needed.name, "no policy node subscribes to it", "remapped: give --remaps_file; else another --namespace"
+            needed.name,
+            "no policy node subscribes to it",
+            "remapped: give --remaps_file; else another --namespace",
         )
     name = next((n for n in needed.kinds if n in graph.topics and graph.topics[n].publishers), None)
     if name is None:
         kind = needed.kinds[needed.name]
-        others = sorted(n for n, topic in graph.topics.items() if any(p.kind == kind for p in topic.publishers))
-        fix = "start what publishes it" + (f", or remap one of these to it: {', '.join(others)}" if others else "")
+        others = sorted(
+            n for n, topic in graph.topics.items() if any(p.kind == kind for p in topic.publishers)
+        )
+        fix = "start what publishes it" + (
+            f", or remap one of these to it: {', '.join(others)}" if others else ""
+        )
         return problem(needed.name, "nobody publishes it", fix)
     publishers = graph.topics[name].publishers
     wish = replace(needed.wish, kind=needed.kinds[name])
@@ -197,7 +267,9 @@ def _subscribers(graph: Graph, name: str) -> set[str]:
     return {endpoint.node for endpoint in graph.topics.get(name, Topic((), ())).subscriptions}
 
 
-def _timeliness(name: str, source: str, heard: Heard, max_age_s: float, on_sim_time: bool) -> Finding:
+def _timeliness(
+    name: str, source: str, heard: Heard, max_age_s: float, on_sim_time: bool
+) -> Finding:
     text = f"from {source}"
     if heard.age_s != heard.age_s:  # no stamp
         return ok(name, text)
@@ -206,7 +278,10 @@ def _timeliness(name: str, source: str, heard: Heard, max_age_s: float, on_sim_t
         return ok(name, f"{text}, stamped in simulated time")
     text += f", {1e3 * heard.age_s:.0f} ms old"
     if heard.age_s > max_age_s or heard.age_s < -MAX_LEAD_S:
-        fix = "synchronise the clocks (chrony, PTP), let the driver stamp with system time, or set use_sim_time"
+        fix = (
+            "synchronise the clocks (chrony, PTP), let the driver stamp with system "
+            "time, or set use_sim_time"
+        )
         return problem(name, f"{text}: the policy node would not take it", fix)
     return ok(name, text)
 
@@ -222,15 +297,23 @@ def _clock(graph: Graph) -> Iterator[Finding]:
     if len(clock.publishers) > 1:
         nodes = ", ".join(sorted(publisher.node for publisher in clock.publishers))
         yield problem(
-            CLOCK, f"{len(clock.publishers)} publishers: {nodes}", "stop all but one: time jumps between them"
+            CLOCK,
+            f"{len(clock.publishers)} publishers: {nodes}",
+            "stop all but one: time jumps between them",
         )
     elif followers & set(policies) and not clock.publishers:
         yield problem(
-            CLOCK, "the policy uses simulated time, nobody publishes it", "set use_sim_time:=false, or start it"
+            CLOCK,
+            "the policy uses simulated time, nobody publishes it",
+            "set use_sim_time:=false, or start it",
         )
     elif clock.publishers and set(policies) - followers:
         node = ", ".join(sorted(set(policies) - followers))
-        yield warning(CLOCK, f"simulated time is published, {node} does not use it", "set use_sim_time:=true for it")
+        yield warning(
+            CLOCK,
+            f"simulated time is published, {node} does not use it",
+            "set use_sim_time:=true for it",
+        )
     else:
         yield ok(CLOCK, "simulated time" if clock.publishers else "system time")
 
@@ -245,6 +328,11 @@ def _mismatches(graph: Graph) -> Iterator[Finding]:
                 pairs += 1
                 reason = incompatibility(publisher, subscription)
                 if reason is not None:
-                    fix = "make them agree: types by remapping, QoS in either node or by its qos_overrides parameters"
-                    yield problem(name, f"{subscription.node} does not hear {publisher.node}: {reason}", fix)
+                    fix = (
+                        "make them agree: types by remapping, QoS in either node or by "
+                        "its qos_overrides parameters"
+                    )
+                    yield problem(
+                        name, f"{subscription.node} does not hear {publisher.node}: {reason}", fix
+                    )
     yield ok(about, f"{pairs} pairs of publisher and subscription looked at")

@@ -11,7 +11,9 @@ from qvla_ros.doctor.environment import Machine, profile_variable
 from qvla_ros.doctor.findings import Finding, ok, problem, warning
 
 PYTHONS = ((3, 10), (3, 13))  # from, and below; pyproject.toml
-DEFAULT_SEGMENT_BYTES = 512 << 10  # of Fast DDS without a profile: a larger message is cut into fragments
+DEFAULT_SEGMENT_BYTES = (
+    512 << 10
+)  # of Fast DDS without a profile: a larger message is cut into fragments
 _HEADROOM_BYTES = 4096  # a message is more than its pixels
 _PROCESSES = 4  # policy, driver, camera, recorder: each has a segment of its own
 _USUAL_IMAGE_BYTES = 640 * 480 * 3
@@ -26,7 +28,9 @@ class SharedMemoryTransport:
 
 
 def machine_findings(machine: Machine, bundle: Bundle | None) -> Iterator[Finding]:
-    """Python, ROS, engines; then whether the images of `bundle` (None: of 640x480) fit through shared memory."""
+    """Python, ROS, engines; then whether the images of `bundle` (None: of 640x480) fit through
+    shared memory.
+    """
     yield _python(machine)
     yield _ros(machine)
     yield _onnxruntime(machine)
@@ -37,11 +41,17 @@ def machine_findings(machine: Machine, bundle: Bundle | None) -> Iterator[Findin
 
 def largest_image_bytes(bundle: Bundle | None) -> int:
     """Of the bundle's cameras as rgb8; of a usual camera without a bundle."""
-    return _USUAL_IMAGE_BYTES if bundle is None else max(3 * c.height * c.width for c in bundle.cameras)
+    return (
+        _USUAL_IMAGE_BYTES
+        if bundle is None
+        else max(3 * c.height * c.width for c in bundle.cameras)
+    )
 
 
 def shared_memory_transport(profile: str) -> SharedMemoryTransport | None:
-    """The SHM transport of a Fast DDS profile in XML; None if it has none. ValueError if it is not XML."""
+    """The SHM transport of a Fast DDS profile in XML; None if it has none. ValueError if it is not
+    XML.
+    """
     try:
         root = ElementTree.fromstring(profile)
     except ElementTree.ParseError as error:
@@ -64,39 +74,61 @@ def _python(machine: Machine) -> Finding:
     text = ".".join(map(str, machine.python)) + f" on {machine.machine}"
     if PYTHONS[0] <= machine.python[:2] < PYTHONS[1]:
         return ok("Python", text)
-    return problem("Python", text, "use Python 3.10, 3.11 or 3.12: the one that your ROS distribution was built for")
+    return problem(
+        "Python",
+        text,
+        "use Python 3.10, 3.11 or 3.12: the one that your ROS distribution was built for",
+    )
 
 
 def _ros(machine: Machine) -> Finding:
     if machine.ros_distro is None and machine.rclpy is None:
-        fix = "source /opt/ros/DISTRO/setup.bash, or `make setup` in a checkout, which brings ROS as wheels"
+        fix = (
+            "source /opt/ros/DISTRO/setup.bash, or `make setup` in a checkout, which "
+            "brings ROS as wheels"
+        )
         return problem("ROS 2", "not found", fix)
-    text = f"{machine.ros_distro or 'distribution unknown'}, rclpy {machine.rclpy or 'unknown'}, {machine.rmw}"
+    text = (
+        f"{machine.ros_distro or 'distribution unknown'}, rclpy "
+        f"{machine.rclpy or 'unknown'}, {machine.rmw}"
+    )
     return ok("ROS 2", f"{text}; domain {machine.domain}, discovery {machine.discovery}")
 
 
 def _onnxruntime(machine: Machine) -> Finding:
     if machine.onnxruntime is None:
-        return warning("ONNX Runtime", "not installed", "pip install onnxruntime, unless TensorRT runs the policy")
+        return warning(
+            "ONNX Runtime",
+            "not installed",
+            "pip install onnxruntime, unless TensorRT runs the policy",
+        )
     names = ", ".join(provider.removesuffix("ExecutionProvider") for provider in machine.providers)
     return ok("ONNX Runtime", f"{machine.onnxruntime} ({names})")
 
 
 def _gpu(machine: Machine) -> Finding:
-    flavours = ", ".join(f"{flavour} {version}" for flavour, version in machine.tensorrt.items()) or "no TensorRT"
+    flavours = (
+        ", ".join(f"{flavour} {version}" for flavour, version in machine.tensorrt.items())
+        or "no TensorRT"
+    )
     if machine.compute_capability is None:
         return ok("GPU", f"none ({machine.gpu_error}); {flavours}")
     return ok("GPU", f"compute capability {machine.compute_capability}; {flavours}")
 
 
-def _profile(machine: Machine, image_bytes: int, wrong: Callable[[str, str, str], Finding]) -> Iterator[Finding]:
+def _profile(
+    machine: Machine, image_bytes: int, wrong: Callable[[str, str, str], Finding]
+) -> Iterator[Finding]:
     about, needed = "Fast DDS profile", image_bytes + _HEADROOM_BYTES
     if "fastrtps" not in machine.rmw and "fastdds" not in machine.rmw:
         yield ok(about, f"not needed with {machine.rmw}")
         return
     size = f"{image_bytes / 1024:.0f} KiB an image"
     variable = profile_variable(machine.ros_distro)
-    fix = f"export {variable}=.../share/qvla/config/fastdds.xml for every process that sends or gets images"
+    fix = (
+        f"export {variable}=.../share/qvla/config/fastdds.xml for every process that "
+        "sends or gets images"
+    )
     if machine.profile is None and needed <= DEFAULT_SEGMENT_BYTES:
         yield ok(about, f"none, and none needed: {size}")
         return
@@ -113,12 +145,24 @@ def _profile(machine: Machine, image_bytes: int, wrong: Callable[[str, str, str]
         yield problem(about, f"{machine.profile}: {error}", fix)
         return
     if transport is None:
-        yield warning(about, f"{machine.profile} has no shared memory transport: images go through sockets", fix)
+        yield warning(
+            about,
+            f"{machine.profile} has no shared memory transport: images go through sockets",
+            fix,
+        )
     elif min(transport.segment_bytes, transport.max_message_bytes) < needed:
-        said = f"segment {transport.segment_bytes >> 10} KiB, maxMessageSize {transport.max_message_bytes >> 10} KiB"
-        yield wrong(about, f"{machine.profile}: {said}, but {size}", f"enlarge both in it, or {fix}")
+        said = (
+            f"segment {transport.segment_bytes >> 10} KiB, maxMessageSize "
+            f"{transport.max_message_bytes >> 10} KiB"
+        )
+        yield wrong(
+            about, f"{machine.profile}: {said}, but {size}", f"enlarge both in it, or {fix}"
+        )
     else:
-        yield ok(about, f"{machine.profile}: {size} fit in a segment of {transport.segment_bytes >> 20} MiB")
+        yield ok(
+            about,
+            f"{machine.profile}: {size} fit in a segment of {transport.segment_bytes >> 20} MiB",
+        )
 
 
 def _shared_memory(machine: Machine) -> Iterator[Finding]:

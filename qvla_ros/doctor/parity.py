@@ -1,8 +1,10 @@
-"""Does a policy give here what it gave where it was exported? A bundle brings observations and the answers to them.
+"""Does a policy give here what it gave where it was exported? A bundle brings observations and the
+answers to them.
 
-`parity.npz` lies beside the graph and is, like a plan, no part of the bundle's identity: the answers depend on the
-machine in their last digits. The observations are made up (squares of random colour, numbers from the training range):
-they mean nothing, but every step from pixels to actions has to be the same for the answers to be.
+`parity.npz` lies beside the graph and is, like a plan, no part of the bundle's identity: the
+answers depend on the machine in their last digits. The observations are made up (squares of random
+colour, numbers from the training range): they mean nothing, but every step from pixels to actions
+has to be the same for the answers to be.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ _SQUARE = 16  # pixels: edges that resampling, cropping and JPEG each blur in th
 
 @dataclass(frozen=True)
 class Parity:
-    """Observations, the actions that an engine gave for them one after the other (float64 [N, K, A]), and which."""
+    """Observations, the actions that an engine gave for them one after the other (float64 [N, K,
+    A]), and which.
+    """
 
     bundle_id: str
     engine: str
@@ -42,7 +46,9 @@ def parity_observations(bundle: Bundle) -> tuple[Observation, ...]:
 
 
 def parity_actions(policy: Policy, observations: Sequence[Observation]) -> NDArray[np.float64]:
-    """What a policy that was just loaded answers, float64 [N, K, A]; a policy that has run may have drawn noise."""
+    """What a policy that was just loaded answers, float64 [N, K, A]; a policy that has run may have
+    drawn noise.
+    """
     return np.stack([policy.infer(observation).actions for observation in observations])
 
 
@@ -50,7 +56,10 @@ def write_parity(policy: Policy) -> Path:
     """Run `policy`, which was just loaded, and keep its answers in its bundle; returns the file."""
     bundle, path = policy.bundle, policy.bundle.directory / PARITY_FILE
     observations = parity_observations(bundle)
-    arrays = {f"image_{c.name}": np.stack([o.images[c.name] for o in observations]) for c in bundle.cameras}
+    arrays = {
+        f"image_{c.name}": np.stack([o.images[c.name] for o in observations])
+        for c in bundle.cameras
+    }
     actions = parity_actions(policy, observations)
     with atomic_file(path) as temporary:
         np.savez_compressed(
@@ -66,30 +75,51 @@ def write_parity(policy: Policy) -> Path:
 
 
 def read_parity(bundle: Bundle) -> Parity | None:
-    """What the bundle brings, or None if it brings nothing. QvlaError for a damaged file or one of another bundle."""
+    """What the bundle brings, or None if it brings nothing. QvlaError for a damaged file or one of
+    another bundle.
+    """
     path = bundle.directory / PARITY_FILE
     if not path.is_file():
         return None
-    fix = "copy the bundle again, or write the file anew where it was exported: `qvla doctor --write_parity`"
+    fix = (
+        "copy the bundle again, or write the file anew where it was exported: `qvla "
+        "doctor --write_parity`"
+    )
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         found = str(arrays["bundle_id"])
         images = {camera.name: arrays[f"image_{camera.name}"] for camera in bundle.cameras}
         observations = tuple(
-            Observation({name: images[name][i] for name in images}, arrays["proprioception"][i], str(text), 0, {})
+            Observation(
+                {name: images[name][i] for name in images},
+                arrays["proprioception"][i],
+                str(text),
+                0,
+                {},
+            )
             for i, text in enumerate(arrays["instructions"])
         )
-        parity = Parity(found, str(arrays["engine"]), observations, arrays["actions"].astype(np.float64))
+        parity = Parity(
+            found, str(arrays["engine"]), observations, arrays["actions"].astype(np.float64)
+        )
     except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
-        raise QvlaError(str(path), f"{type(error).__name__}: {error}", "observations and answers", fix) from None
+        raise QvlaError(
+            str(path), f"{type(error).__name__}: {error}", "observations and answers", fix
+        ) from None
     if found != bundle.bundle_id:
-        raise QvlaError(str(path), f"answers of bundle {found}", f"answers of {bundle.bundle_id}", fix)
+        raise QvlaError(
+            str(path), f"answers of bundle {found}", f"answers of {bundle.bundle_id}", fix
+        )
     return parity
 
 
-def relative_difference(actions: NDArray[np.float64], parity: Parity, statistics: Statistics) -> NDArray[np.float64]:
-    """Largest difference of each column to the answers brought along, as a fraction of its range in training, [A]."""
+def relative_difference(
+    actions: NDArray[np.float64], parity: Parity, statistics: Statistics
+) -> NDArray[np.float64]:
+    """Largest difference of each column to the answers brought along, as a fraction of its range in
+    training, [A].
+    """
     spread = statistics.high - statistics.low
     return np.abs(actions - parity.actions).max(axis=(0, 1)) / np.where(spread > 0, spread, 1.0)
 
@@ -99,7 +129,9 @@ def _observation(bundle: Bundle, text: str, seed: int) -> Observation:
     images = {camera.name: _squares(camera, random) for camera in bundle.cameras}
     known = bundle.statistics.get("proprio")
     proprioception = (
-        np.zeros(0) if known is None else known.low + (known.high - known.low) * random.random(len(known.low))
+        np.zeros(0)
+        if known is None
+        else known.low + (known.high - known.low) * random.random(len(known.low))
     )
     return Observation(images, proprioception, text, 0, {})
 

@@ -1,7 +1,8 @@
 """The little of CUDA that running a plan needs, from the driver's own library.
 
-`libcuda.so.1` comes with every NVIDIA driver, desktop and Jetson, and its C functions keep their binary interface. So
-there is no CUDA toolkit and no Python package to match with it. No GPU has run this file yet (docs/measured.md).
+`libcuda.so.1` comes with every NVIDIA driver, desktop and Jetson, and its C functions keep their
+binary interface. So there is no CUDA toolkit and no Python package to match with it. No GPU has run
+this file yet (docs/measured.md).
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ _FIX = "run it on a machine with an NVIDIA GPU and driver, or use engine backend
 
 
 class Gpu:
-    """The primary context of one GPU and one stream on it. Methods may be called from any thread, one at a time."""
+    """The primary context of one GPU and one stream on it. Methods may be called from any thread,
+    one at a time.
+    """
 
     def __init__(self, device: int = 0) -> None:
         try:
@@ -60,13 +63,21 @@ class Gpu:
     def upload(self, array: NDArray[np.generic], address: int) -> None:
         """Queue a copy of `array` (contiguous, kept alive until `synchronize`) to the device."""
         self._call(
-            "cuMemcpyHtoDAsync_v2", c_uint64(address), array.ctypes.data_as(c_void_p), c_size_t(array.nbytes), self._s
+            "cuMemcpyHtoDAsync_v2",
+            c_uint64(address),
+            array.ctypes.data_as(c_void_p),
+            c_size_t(array.nbytes),
+            self._s,
         )
 
     def download(self, address: int, array: NDArray[np.generic]) -> None:
         """Queue a copy from the device into `array` (contiguous)."""
         self._call(
-            "cuMemcpyDtoHAsync_v2", array.ctypes.data_as(c_void_p), c_uint64(address), c_size_t(array.nbytes), self._s
+            "cuMemcpyDtoHAsync_v2",
+            array.ctypes.data_as(c_void_p),
+            c_uint64(address),
+            c_size_t(array.nbytes),
+            self._s,
         )
 
     def synchronize(self) -> None:

@@ -1,6 +1,8 @@
-"""Stand-ins for a policy, to try out a robot's wiring: zero, sine, replay. They look at nothing; their names say so.
+"""Stand-ins for a policy, to try out a robot's wiring: zero, sine, replay. They look at nothing;
+their names say so.
 
-They also fail on demand, so that a robot's reaction to a failing policy can be tried out before it matters.
+They also fail on demand, so that a robot's reaction to a failing policy can be tried out before it
+matters.
 """
 
 from __future__ import annotations
@@ -22,13 +24,16 @@ SINE_PERIOD_STEPS = 40  # two seconds at LIBERO's 20 Hz: slow enough to watch
 
 
 class FakeEngine:
-    """Gives back prepared chunks, float32 [N, K, A], normalised; after the last one it starts again if it `repeats`.
+    """Gives back prepared chunks, float32 [N, K, A], normalised; after the last one it starts again
+    if it `repeats`.
 
-    fault_file: once this file is there, the next run fails as its text says, and removes it: "raise" an error, "nan" in
-    all actions, or a number of seconds to sleep first.
+    fault_file: once this file is there, the next run fails as its text says, and removes it:
+    "raise" an error, "nan" in all actions, or a number of seconds to sleep first.
     """
 
-    def __init__(self, kind: str, chunks: NDArray[np.float32], repeats: bool, fault_file: Path | None = None) -> None:
+    def __init__(
+        self, kind: str, chunks: NDArray[np.float32], repeats: bool, fault_file: Path | None = None
+    ) -> None:
         self.name = f"fake ({kind}): looks at nothing"
         self._chunks, self._repeats, self._fault_file = chunks, repeats, fault_file
         self._next = 0
@@ -41,7 +46,9 @@ class FakeEngine:
             time.sleep(float(fault))
         if self._next == len(self._chunks) and not self._repeats:
             fix = "record a longer one, or start the node again to play it from its beginning"
-            raise QvlaError("replay", f"chunk {self._next + 1}", f"at most {len(self._chunks)} chunks", fix)
+            raise QvlaError(
+                "replay", f"chunk {self._next + 1}", f"at most {len(self._chunks)} chunks", fix
+            )
         chunk = self._chunks[self._next % len(self._chunks)]
         self._next += 1
         return {"actions": np.full_like(chunk, np.nan)[None] if fault == "nan" else chunk[None]}
@@ -57,22 +64,36 @@ class FakeEngine:
         """Nothing to free."""
 
 
-def load(bundle: Bundle, kind: str, path: str | None = None, fault_file: str | None = None) -> FakeEngine:
-    """kind "zero": the middle of every range; "sine": each action sways slowly; "replay": the chunks in `path`.
+def load(
+    bundle: Bundle, kind: str, path: str | None = None, fault_file: str | None = None
+) -> FakeEngine:
+    """kind "zero": the middle of every range; "sine": each action sways slowly; "replay": the
+    chunks in `path`.
 
-    path: an .npy file, float [N, K, A], normalised to [-1, 1] as the graph's output is. fault_file: see FakeEngine.
+    path: an .npy file, float [N, K, A], normalised to [-1, 1] as the graph's output is. fault_file:
+    see FakeEngine.
     """
     length, size = bundle.actions.chunk_length, len(bundle.actions.names)
     fault = None if fault_file is None else Path(fault_file)
     if kind == "replay":
         return FakeEngine(kind, _read_chunks(path, (length, size)), False, fault)
     if path is not None:
-        raise QvlaError("path", path, f"none: backend {kind} reads no file", "leave it out, or choose backend replay")
+        raise QvlaError(
+            "path",
+            path,
+            f"none: backend {kind} reads no file",
+            "leave it out, or choose backend replay",
+        )
     if kind == "zero":
         return FakeEngine(kind, np.zeros((1, length, size), np.float32), True, fault)
     cycle_steps = np.lcm(length, SINE_PERIOD_STEPS)
-    steps = np.arange(cycle_steps, dtype=np.float32)[:, None] / SINE_PERIOD_STEPS + np.arange(size) / size
-    return FakeEngine(kind, np.sin(2 * np.pi * steps).astype(np.float32).reshape(-1, length, size), True, fault)
+    steps = (
+        np.arange(cycle_steps, dtype=np.float32)[:, None] / SINE_PERIOD_STEPS
+        + np.arange(size) / size
+    )
+    return FakeEngine(
+        kind, np.sin(2 * np.pi * steps).astype(np.float32).reshape(-1, length, size), True, fault
+    )
 
 
 def _read_chunks(path: str | None, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -84,6 +105,13 @@ def _read_chunks(path: str | None, shape: tuple[int, int]) -> NDArray[np.float32
         chunks = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise QvlaError("replay path", f"{path} ({error})", expected, fix) from None
-    if chunks.ndim != 3 or chunks.shape[1:] != shape or len(chunks) == 0 or chunks.dtype.kind != "f":
-        raise QvlaError("replay path", f"{path}: {chunks.dtype} {list(chunks.shape)}", expected, fix)
+    if (
+        chunks.ndim != 3
+        or chunks.shape[1:] != shape
+        or len(chunks) == 0
+        or chunks.dtype.kind != "f"
+    ):
+        raise QvlaError(
+            "replay path", f"{path}: {chunks.dtype} {list(chunks.shape)}", expected, fix
+        )
     return chunks.astype(np.float32)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from qvla_ros.bundle import Bundle
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-UNPACKED_GRAPH = "policy.unpacked.onnx"  # the same policy on the same weights, laid out for unpacking them at load
+# the same policy on the same weights, laid out for unpacking them at load
+UNPACKED_GRAPH = "policy.unpacked.onnx"
 WEIGHTS = ("unpacked", "packed_exact", "packed_int8")
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
 
@@ -24,26 +25,43 @@ _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(i
 class OnnxRuntimeEngine:
     """One session on `policy.onnx`.
 
-    weights: what becomes of the low-bit weights in memory. "unpacked": float32 at load, exact, the speed and the memory
-    of a float32 policy. "packed_exact": they stay packed and are unpacked in each call, exact and slow. "packed_int8":
-    they stay packed and each block of activations is rounded to int8 (relative error near 5e-3): small memory.
-    threads: of one operator; None lets ONNX Runtime take the cores.
+    weights: what becomes of the low-bit weights in memory. "unpacked": float32 at load, exact, the
+    speed and the memory of a float32 policy. "packed_exact": they stay packed and are unpacked in
+    each call, exact and slow. "packed_int8": they stay packed and each block of activations is
+    rounded to int8 (relative error near 5e-3): small memory. threads: of one operator; None lets
+    ONNX Runtime take the cores.
     """
 
     def __init__(
-        self, bundle: Bundle, provider: str = "cpu", threads: int | None = None, weights: str = "unpacked"
+        self,
+        bundle: Bundle,
+        provider: str = "cpu",
+        threads: int | None = None,
+        weights: str = "unpacked",
     ) -> None:
         if provider not in PROVIDERS:
-            raise QvlaError("provider", repr(provider), f"one of {list(PROVIDERS)}", "use provider: cpu")
+            raise QvlaError(
+                "provider", repr(provider), f"one of {list(PROVIDERS)}", "use provider: cpu"
+            )
         if weights not in WEIGHTS:
-            raise QvlaError("weights", repr(weights), f"one of {list(WEIGHTS)}", f"use weights: {WEIGHTS[0]}")
+            raise QvlaError(
+                "weights", repr(weights), f"one of {list(WEIGHTS)}", f"use weights: {WEIGHTS[0]}"
+            )
         if threads is not None and (not isinstance(threads, int) or threads < 1):
-            raise QvlaError("threads", threads, "a whole number from 1 on, or none", "leave it out to use every core")
+            raise QvlaError(
+                "threads",
+                threads,
+                "a whole number from 1 on, or none",
+                "leave it out to use every core",
+            )
         wanted = PROVIDERS[provider]
         if wanted not in onnxruntime.get_available_providers():
             available = ", ".join(onnxruntime.get_available_providers())
             raise QvlaError(
-                "provider", f"{provider} (here: {available})", wanted, "pip install onnxruntime-gpu, or use cpu"
+                "provider",
+                f"{provider} (here: {available})",
+                wanted,
+                "pip install onnxruntime-gpu, or use cpu",
             )
         unpacked = weights == "unpacked" and UNPACKED_GRAPH in bundle.files
         path = bundle.directory / (UNPACKED_GRAPH if unpacked else "policy.onnx")
@@ -52,10 +70,19 @@ class OnnxRuntimeEngine:
                 path, _session_options(threads, weights), providers=[wanted], enable_fallback=False
             )
         except Exception as error:  # the pybind errors of ONNX Runtime share no narrower base
-            raise QvlaError(str(path), error, "a graph that ONNX Runtime loads", "export the bundle again") from error
-        if self._session.get_providers()[0] != wanted:  # a provider whose libraries are missing only logs a warning
+            raise QvlaError(
+                str(path), error, "a graph that ONNX Runtime loads", "export the bundle again"
+            ) from error
+        if (
+            self._session.get_providers()[0] != wanted
+        ):  # a provider whose libraries are missing only logs a warning
             running = self._session.get_providers()[0]
-            raise QvlaError("provider", running, wanted, "install the CUDA and cuDNN libraries it needs, or use cpu")
+            raise QvlaError(
+                "provider",
+                running,
+                wanted,
+                "install the CUDA and cuDNN libraries it needs, or use cpu",
+            )
         self.name = f"onnxruntime {onnxruntime.__version__} {provider} {weights}"
         self._specs = [_spec(node) for node in self._session.get_inputs()]
 
@@ -84,7 +111,9 @@ def _session_options(threads: int | None, weights: str) -> onnxruntime.SessionOp
         options.intra_op_num_threads = threads
     if weights == "unpacked":  # DequantizeLinear then folds into a constant
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-    else:  # it fuses with MatMul into a packed kernel, whose accuracy level says what the activations become
+    # it fuses with MatMul into a packed kernel, whose accuracy level says what the activations
+    # become
+    else:
         level = "1" if weights == "packed_exact" else "4"
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", level)
     return options

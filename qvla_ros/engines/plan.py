@@ -1,4 +1,6 @@
-"""Where a TensorRT plan lies in a bundle, and the sidecar that says which machine and which graph it is for."""
+"""Where a TensorRT plan lies in a bundle, and the sidecar that says which machine and which graph
+it is for.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,21 @@ from qvla_ros.strict_json import parse, read_json
 if TYPE_CHECKING:
     from qvla_ros.bundle import Bundle
 
-FLAVOURS = {"rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}  # flavour -> Python module, in order of preference
+FLAVOURS = {
+    "rtx": "tensorrt_rtx",
+    "tensorrt": "tensorrt",
+}  # flavour -> Python module, in order of preference
 GRAPH_FILES = ("policy.onnx", "policy.onnx.data")
 
 
 @dataclass(frozen=True)
 class PlanSidecar:
-    """`<plan>.json`. Plans are not portable: flavour and version must be equal, the GPU must be one it was built for.
+    """`<plan>.json`. Plans are not portable: flavour and version must be equal, the GPU must be one
+    it was built for.
 
-    compute_capabilities: e.g. ("86", "89"); empty for a TensorRT-RTX plan that any GPU from 8.0 on may take.
-    graph: SHA-256 by file name of the graph and its weights. prompt_tokens: shortest, tuned-for and longest prompt.
+    compute_capabilities: e.g. ("86", "89"); empty for a TensorRT-RTX plan that any GPU from 8.0 on
+    may take. graph: SHA-256 by file name of the graph and its weights. prompt_tokens: shortest,
+    tuned-for and longest prompt.
     """
 
     flavour: str
@@ -36,10 +43,16 @@ class PlanSidecar:
     def runs_on(self, compute_capability: str) -> bool:
         """Whether a GPU of `compute_capability` (as "86") may take this plan."""
         listed = self.compute_capabilities
-        return compute_capability in listed if listed else self.flavour == "rtx" and int(compute_capability) >= 80
+        return (
+            compute_capability in listed
+            if listed
+            else self.flavour == "rtx" and int(compute_capability) >= 80
+        )
 
 
-def plan_path(directory: Path, flavour: str, version: str, compute_capabilities: tuple[str, ...]) -> Path:
+def plan_path(
+    directory: Path, flavour: str, version: str, compute_capabilities: tuple[str, ...]
+) -> Path:
     """`engines/<flavour>-<version>-<sm>.plan` of the bundle in `directory`."""
     target = "-".join(f"sm{capability}" for capability in compute_capabilities) or "portable"
     return directory / "engines" / f"{flavour}-{version}-{target}.plan"

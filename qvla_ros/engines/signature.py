@@ -13,23 +13,32 @@ from qvla_ros.errors import QvlaError
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input of the graph. shape: a dimension is an int, or None where any size of at least 1 will do."""
+    """One input of the graph. shape: a dimension is an int, or None where any size of at least 1
+    will do.
+    """
 
     name: str
     dtype: np.dtype
     shape: tuple[int | None, ...]
 
     def __str__(self) -> str:
-        return f"{self.dtype} [{', '.join('*' if size is None else str(size) for size in self.shape)}]"
+        return (
+            f"{self.dtype} [{', '.join('*' if size is None else str(size) for size in self.shape)}]"
+        )
 
     def accepts(self, array: NDArray[np.generic]) -> bool:
         if array.dtype != self.dtype or array.ndim != len(self.shape):
             return False
-        return all(found == (size or found) and found > 0 for found, size in zip(array.shape, self.shape, strict=True))
+        return all(
+            found == (size or found) and found > 0
+            for found, size in zip(array.shape, self.shape, strict=True)
+        )
 
 
 def check_inputs(specs: Sequence[TensorSpec], inputs: Mapping[str, NDArray[np.generic]]) -> None:
-    """QvlaError unless `inputs` are exactly those of `specs`. Nothing is filled in, cast or dropped."""
+    """QvlaError unless `inputs` are exactly those of `specs`. Nothing is filled in, cast or
+    dropped.
+    """
     names = [spec.name for spec in specs]
     if set(names) != set(inputs):
         fix = "preprocess with the same bundle that the engine was loaded from"
@@ -39,5 +48,8 @@ def check_inputs(specs: Sequence[TensorSpec], inputs: Mapping[str, NDArray[np.ge
         if not spec.accepts(array):
             found = f"{array.dtype} {list(array.shape)}"
             raise QvlaError(
-                f"engine input {spec.name}", found, str(spec), "preprocess with this bundle's cameras and prompt"
+                f"engine input {spec.name}",
+                found,
+                str(spec),
+                "preprocess with this bundle's cameras and prompt",
             )

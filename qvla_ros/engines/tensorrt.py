@@ -1,7 +1,8 @@
-"""TensorRT plans, of both flavours: TensorRT-RTX (`tensorrt_rtx`, desktop GPUs) and TensorRT >= 10.3 (Jetson, servers).
+"""TensorRT plans, of both flavours: TensorRT-RTX (`tensorrt_rtx`, desktop GPUs) and TensorRT >=
+10.3 (Jetson, servers).
 
-The two Python APIs agree in all that is used here. Written against them and against a plan built for real; which GPUs
-have run it is in docs/measured.md (none so far).
+The two Python APIs agree in all that is used here. Written against them and against a plan built
+for real; which GPUs have run it is in docs/measured.md (none so far).
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ _DTYPES = {"FLOAT": np.float32, "HALF": np.float16, "INT64": np.int64, "INT32": 
 
 
 class TensorRTEngine:
-    """One plan on one GPU; inputs and outputs are copied through device buffers of the largest shape in its profile."""
+    """One plan on one GPU; inputs and outputs are copied through device buffers of the largest
+    shape in its profile.
+    """
 
     def __init__(self, bundle: Bundle, flavour: str | None = None, device: int = 0) -> None:
         flavour, trt = import_flavour(flavour)
@@ -41,12 +44,24 @@ class TensorRTEngine:
         self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         if self._engine is None:
             fix = rebuild_command(bundle, flavour, self._gpu.compute_capability)
-            raise QvlaError(str(plan), f"refused by {trt.__name__} {trt.__version__}", "a plan it can load", fix)
+            raise QvlaError(
+                str(plan), f"refused by {trt.__name__} {trt.__version__}", "a plan it can load", fix
+            )
         self._context = self._engine.create_execution_context()
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
-        self._inputs = [self._spec(n) for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
-        self._outputs = [self._spec(n) for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.OUTPUT]
-        self._longest = {spec.name: self._engine.get_tensor_profile_shape(spec.name, 0) for spec in self._inputs}
+        self._inputs = [
+            self._spec(n)
+            for n in names
+            if self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT
+        ]
+        self._outputs = [
+            self._spec(n)
+            for n in names
+            if self._engine.get_tensor_mode(n) == trt.TensorIOMode.OUTPUT
+        ]
+        self._longest = {
+            spec.name: self._engine.get_tensor_profile_shape(spec.name, 0) for spec in self._inputs
+        }
         self._allocate()
         self.name = f"{trt.__name__} {trt.__version__} sm{self._gpu.compute_capability}"
 
@@ -61,9 +76,17 @@ class TensorRTEngine:
             self._context.set_input_shape(spec.name, array.shape)
             self._gpu.upload(array, self._buffers[spec.name])
             uploaded.append(array)
-        outputs = {s.name: np.empty(tuple(self._context.get_tensor_shape(s.name)), s.dtype) for s in self._outputs}
+        outputs = {
+            s.name: np.empty(tuple(self._context.get_tensor_shape(s.name)), s.dtype)
+            for s in self._outputs
+        }
         if not self._context.execute_async_v3(self._gpu.stream):
-            raise QvlaError("TensorRT", "execution refused", "a run of the plan", "read TensorRT's own message above")
+            raise QvlaError(
+                "TensorRT",
+                "execution refused",
+                "a run of the plan",
+                "read TensorRT's own message above",
+            )
         for name, array in outputs.items():
             self._gpu.download(self._buffers[name], array)
         self._gpu.synchronize()
@@ -86,12 +109,17 @@ class TensorRTEngine:
             self._context.set_tensor_address(spec.name, self._buffers[spec.name])
 
     def _spec(self, name: str) -> TensorSpec:
-        shape = tuple(None if size < 0 else int(size) for size in self._engine.get_tensor_shape(name))
+        shape = tuple(
+            None if size < 0 else int(size) for size in self._engine.get_tensor_shape(name)
+        )
         return TensorSpec(name, np.dtype(_DTYPES[self._engine.get_tensor_dtype(name).name]), shape)
 
     def _check_profile(self, name: str, array: NDArray[np.generic]) -> None:
         shortest, _, longest = (tuple(shape) for shape in self._longest[name])
-        fits = all(low <= size <= high for low, size, high in zip(shortest, array.shape, longest, strict=True))
+        fits = all(
+            low <= size <= high
+            for low, size, high in zip(shortest, array.shape, longest, strict=True)
+        )
         if not fits:
             expected = f"{list(shortest)} to {list(longest)}"
             fix = "shorten the instruction, or build with a longer --max_prompt_tokens"
@@ -106,7 +134,12 @@ def load(bundle: Bundle, flavour: str | None = None, device: int = 0) -> TensorR
 def import_flavour(flavour: str | None) -> tuple[str, Any]:
     """The flavour's name and its module; the first that is installed when None is asked for."""
     if flavour is not None and flavour not in FLAVOURS:
-        raise QvlaError("flavour", repr(flavour), f"one of {list(FLAVOURS)}", "leave it out to take the installed one")
+        raise QvlaError(
+            "flavour",
+            repr(flavour),
+            f"one of {list(FLAVOURS)}",
+            "leave it out to take the installed one",
+        )
     for name in [flavour] if flavour else FLAVOURS:
         if find_spec(FLAVOURS[name]) is not None:
             try:
@@ -114,14 +147,22 @@ def import_flavour(flavour: str | None) -> tuple[str, Any]:
             except (ImportError, OSError) as error:
                 fix = "install the libraries it needs (on a Jetson: sudo apt install tensorrt)"
                 raise QvlaError(FLAVOURS[name], error, "a TensorRT that imports", fix) from error
-    fix = "pip install tensorrt-rtx-cu13 on a desktop; on a Jetson: sudo apt install python3-libnvinfer"
+    fix = (
+        "pip install tensorrt-rtx-cu13 on a desktop; on a Jetson: sudo apt install "
+        "python3-libnvinfer"
+    )
     raise QvlaError(
-        "TensorRT", "not installed", f"the module {FLAVOURS.get(flavour or '', 'tensorrt_rtx or tensorrt')}", fix
+        "TensorRT",
+        "not installed",
+        f"the module {FLAVOURS.get(flavour or '', 'tensorrt_rtx or tensorrt')}",
+        fix,
     )
 
 
 def choose_plan(bundle: Bundle, flavour: str, version: str, compute_capability: str) -> Path:
-    """The bundle's plan for this flavour, version, GPU (as "87") and graph; else QvlaError with the build command."""
+    """The bundle's plan for this flavour, version, GPU (as "87") and graph; else QvlaError with the
+    build command.
+    """
     reasons = []
     for plan, sidecar in list_plans(bundle.directory).items():
         reason = mismatch(sidecar, bundle, flavour, version, compute_capability)
@@ -132,21 +173,30 @@ def choose_plan(bundle: Bundle, flavour: str, version: str, compute_capability: 
         reasons.append(f"{plan.name}: {reason}")
     found = "; ".join(reasons) or f"no plan under {bundle.directory / 'engines'}"
     expected = f"a plan for {flavour} {version} and compute capability {compute_capability}"
-    raise QvlaError("TensorRT plan", found, expected, rebuild_command(bundle, flavour, compute_capability))
+    raise QvlaError(
+        "TensorRT plan", found, expected, rebuild_command(bundle, flavour, compute_capability)
+    )
 
 
-def mismatch(sidecar: PlanSidecar, bundle: Bundle, flavour: str, version: str, compute_capability: str) -> str | None:
+def mismatch(
+    sidecar: PlanSidecar, bundle: Bundle, flavour: str, version: str, compute_capability: str
+) -> str | None:
     """Why this plan must not be run here, or None."""
     if (sidecar.flavour, sidecar.version) != (flavour, version):
         return f"built by {sidecar.flavour} {sidecar.version}"
     if not sidecar.runs_on(compute_capability):
-        return f"built for compute capability {', '.join(sidecar.compute_capabilities) or '8.0 and above'}"
+        return (
+            "built for compute capability "
+            f"{', '.join(sidecar.compute_capabilities) or '8.0 and above'}"
+        )
     if sidecar.graph != graph_hashes(bundle):
         return "built from another graph"
     return None
 
 
 def rebuild_command(bundle: Bundle, flavour: str, compute_capability: str) -> str:
-    """The `qvla build` that makes a fitting plan; TensorRT proper builds for the GPU it sits beside."""
+    """The `qvla build` that makes a fitting plan; TensorRT proper builds for the GPU it sits
+    beside.
+    """
     target = f" --compute_capability {compute_capability}" if flavour == "rtx" else ""
     return f"qvla build --bundle {bundle.directory} --flavour {flavour}{target}"

@@ -1,1 +1,3 @@
-"""Paired closed-loop evaluation: start the nodes, collect episodes, count, compare, and write the report."""
+"""Paired closed-loop evaluation: start the nodes, collect episodes, count, compare, and write the
+report.
+"""

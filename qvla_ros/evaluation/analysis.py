@@ -1,4 +1,6 @@
-"""What the workstation knows about a bundle's gates, as `qvla_offline.analysis` writes it for the report."""
+"""What the workstation knows about a bundle's gates, as `qvla_offline.analysis` writes it for the
+report.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Analysis:
-    """sensitivity: bits -> summed sensitivity of each of `layers`. Points are (bits per weight with scales, error).
+    """sensitivity: bits -> summed sensitivity of each of `layers`. Points are (bits per weight with
+    scales, error).
 
-    best: the least error at each budget; uniform: bits -> every channel at that width; chosen: the gates at hand.
-    unit: of sensitivity and error. cost: "stored" or "nominal", how a 2-bit weight is counted.
+    best: the least error at each budget; uniform: bits -> every channel at that width; chosen: the
+    gates at hand. unit: of sensitivity and error. cost: "stored" or "nominal", how a 2-bit weight
+    is counted.
     """
 
     layers: tuple[str, ...]
@@ -36,13 +40,19 @@ def read_analysis(path: Path) -> Analysis:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return Analysis(
             layers=tuple(content["layers"]),
-            sensitivity={int(bits): tuple(map(float, row)) for bits, row in content["sensitivity"].items()},
+            sensitivity={
+                int(bits): tuple(map(float, row)) for bits, row in content["sensitivity"].items()
+            },
             best=tuple((float(x), float(y)) for x, y in content["best"]),
-            uniform={int(bits): (float(x), float(y)) for bits, (x, y) in content["uniform"].items()},
+            uniform={
+                int(bits): (float(x), float(y)) for bits, (x, y) in content["uniform"].items()
+            },
             chosen=(float(content["chosen"][0]), float(content["chosen"][1])),
             unit=str(content["unit"]),
             cost=str(content["cost"]),
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         fix = "make it again: python -m qvla_offline.analysis --help"
-        raise QvlaError(str(path), repr(error), "the analysis of a sensitivity file and its gates", fix) from error
+        raise QvlaError(
+            str(path), repr(error), "the analysis of a sensitivity file and its gates", fix
+        ) from error

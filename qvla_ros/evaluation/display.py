@@ -1,4 +1,6 @@
-"""The progress of an evaluation on a terminal: a bar over all episodes, the one that runs, the score so far."""
+"""The progress of an evaluation on a terminal: a bar over all episodes, the one that runs, the
+score so far.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class EpisodeDisplay:
-    """Feed it the bridge's events. On a terminal it draws two bars; into a file or pipe it writes a line an episode."""
+    """Feed it the bridge's events. On a terminal it draws two bars; into a file or pipe it writes a
+    line an episode.
+    """
 
     def __init__(self, episode_count: int) -> None:
         console = Console(stderr=True, highlight=False)
@@ -42,7 +53,9 @@ class EpisodeDisplay:
         kind = event["event"]
         if kind == "episode_start":
             description = f"{_runner(event)}: {event['instruction']}"
-            self._progress.reset(self._steps, description=description, total=event["max_steps"], visible=True)
+            self._progress.reset(
+                self._steps, description=description, total=event["max_steps"], visible=True
+            )
         elif kind == "step":
             self._progress.update(self._steps, completed=event["step"])
         elif kind == "episode":
@@ -52,13 +65,16 @@ class EpisodeDisplay:
                 self._lines.print(self._line(event), soft_wrap=True)
 
     def _standings(self) -> str:
-        return "  ".join(f"{name} {sum(solved)}/{len(solved)}" for name, solved in self._score.items())
+        return "  ".join(
+            f"{name} {sum(solved)}/{len(solved)}" for name, solved in self._score.items()
+        )
 
     def _line(self, event: Mapping[str, Any]) -> str:
         done = sum(map(len, self._score.values()))
         outcome = "solved" if event["success"] else "failed"
         return (
-            f"[{done}/{self._total}] {_runner(event)}: {event['instruction']} (state {event['init_state']}): "
+            f"[{done}/{self._total}] {_runner(event)}: {event['instruction']} (state "
+            f"{event['init_state']}): "
             f"{outcome} in {event['steps']} steps, {event['duration_s']:.1f} s"
         )
 

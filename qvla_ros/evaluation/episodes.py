@@ -1,4 +1,6 @@
-"""What one episode told, and what many of them add up to (docs/architecture.md, "What the bridge prints")."""
+"""What one episode told, and what many of them add up to (docs/architecture.md, "What the bridge
+prints").
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ from qvla_ros.statistics import percentiles, wilson_interval
 class Episode:
     """One attempt of one policy at one task from one initial state.
 
-    inference_ms and stamp_to_command_ms hold one number a chunk that carried it; jerk_m_s3 is the root mean square over
-    the episode. conditions, hold_steps (without a plan) and latency_s (mean over chunks): in real time only.
+    inference_ms and stamp_to_command_ms hold one number a chunk that carried it; jerk_m_s3 is the
+    root mean square over the episode. conditions, hold_steps (without a plan) and latency_s (mean
+    over chunks): in real time only.
     """
 
     policy: str
@@ -62,7 +65,9 @@ def parse_episode(event: Mapping[str, Any]) -> Episode:
         )
     except (KeyError, TypeError, ValueError) as error:
         fix = "run the bridge and the evaluation from one release"
-        raise QvlaError("bridge episode line", repr(error), "the keys in docs/architecture.md", fix) from error
+        raise QvlaError(
+            "bridge episode line", repr(error), "the keys in docs/architecture.md", fix
+        ) from error
 
 
 def _in_real_time(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +88,9 @@ def _numbers(values: Iterable[Any]) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Summary:
-    """One policy over all its episodes. interval: Wilson 95 %, fractions. Milliseconds are (p50, p99) over chunks."""
+    """One policy over all its episodes. interval: Wilson 95 %, fractions. Milliseconds are (p50,
+    p99) over chunks.
+    """
 
     policy: str
     successes: int
@@ -96,7 +103,9 @@ class Summary:
 
 
 def summarize(episodes: Iterable[Episode], policy: str) -> Summary:
-    """Counts and latencies of `policy`; by_task: task -> (successes, trials); jerk: mean over episodes, NaN if none."""
+    """Counts and latencies of `policy`; by_task: task -> (successes, trials); jerk: mean over
+    episodes, NaN if none.
+    """
     own = [episode for episode in episodes if episode.policy == policy]
     successes = sum(episode.success for episode in own)
     jerks = [episode.jerk_m_s3 for episode in own if episode.jerk_m_s3 is not None]
@@ -120,7 +129,9 @@ def summarize(episodes: Iterable[Episode], policy: str) -> Summary:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Episodes that both policies ran from the same start. p_value: exact McNemar test of "equally often"."""
+    """Episodes that both policies ran from the same start. p_value: exact McNemar test of "equally
+    often".
+    """
 
     first: str
     second: str
@@ -135,16 +146,27 @@ class Pairing:
 
     @property
     def p_value(self) -> float:
-        """Two-sided probability of a split at least this uneven, were both policies equally good (binomial, 1/2)."""
-        discordant, fewer = self.only_first + self.only_second, min(self.only_first, self.only_second)
+        """Two-sided probability of a split at least this uneven, were both policies equally good
+        (binomial, 1/2).
+        """
+        discordant, fewer = (
+            self.only_first + self.only_second,
+            min(self.only_first, self.only_second),
+        )
         tail = sum(math.comb(discordant, k) for k in range(fewer + 1)) / 2**discordant
         return min(1.0, 2 * tail)
 
 
 def pair(episodes: Sequence[Episode], first: str, second: str) -> Pairing:
     """Compare two policies over the starts that both have run."""
-    solved = {name: {e.start: e.success for e in episodes if e.policy == name} for name in (first, second)}
-    outcomes = [(solved[first][start], solved[second][start]) for start in solved[first] if start in solved[second]]
+    solved = {
+        name: {e.start: e.success for e in episodes if e.policy == name} for name in (first, second)
+    }
+    outcomes = [
+        (solved[first][start], solved[second][start])
+        for start in solved[first]
+        if start in solved[second]
+    ]
     return Pairing(
         first,
         second,

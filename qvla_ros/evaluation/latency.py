@@ -24,8 +24,9 @@ from qvla_ros.statistics import wilson_interval
 class LatencyPoint:
     """All episodes of one policy, handover and latency.
 
-    latency_s: given, or the mean over the chunks when it was `measured`. interval: Wilson 95 %, fractions. hold_share:
-    of all steps, those without a plan. solved_steps: median over the solved episodes, None without any.
+    latency_s: given, or the mean over the chunks when it was `measured`. interval: Wilson 95 %,
+    fractions. hold_share: of all steps, those without a plan. solved_steps: median over the solved
+    episodes, None without any.
     """
 
     policy: str
@@ -40,7 +41,9 @@ class LatencyPoint:
 
 
 def latency_points(episodes: Iterable[Episode]) -> list[LatencyPoint]:
-    """One point a policy, handover and latency, latencies ascending; episodes in lock-step are not part of it."""
+    """One point a policy, handover and latency, latencies ascending; episodes in lock-step are not
+    part of it.
+    """
     groups: dict[tuple[str, str, float], list[Episode]] = {}
     for episode in episodes:
         if episode.conditions is not None:
@@ -48,15 +51,25 @@ def latency_points(episodes: Iterable[Episode]) -> list[LatencyPoint]:
             groups.setdefault(key, []).append(episode)
     points = [_point(*key, group) for key, group in groups.items()]
     series = list(dict.fromkeys((point.policy, point.handover) for point in points))
-    return sorted(points, key=lambda point: (series.index((point.policy, point.handover)), point.latency_s))
+    return sorted(
+        points, key=lambda point: (series.index((point.policy, point.handover)), point.latency_s)
+    )
 
 
 def _point(policy: str, handover: str, latency_s: float, group: Sequence[Episode]) -> LatencyPoint:
-    successes, solved = sum(episode.success for episode in group), [e.steps for e in group if e.success]
+    successes, solved = (
+        sum(episode.success for episode in group),
+        [e.steps for e in group if e.success],
+    )
     measured = latency_s == MEASURED
     if measured:
-        latency_s = float(np.mean([e.latency_s for e in group if e.latency_s is not None] or [np.nan]))
-    holds, steps = sum(episode.hold_steps or 0 for episode in group), sum(episode.steps for episode in group)
+        latency_s = float(
+            np.mean([e.latency_s for e in group if e.latency_s is not None] or [np.nan])
+        )
+    holds, steps = (
+        sum(episode.hold_steps or 0 for episode in group),
+        sum(episode.steps for episode in group),
+    )
     return LatencyPoint(
         policy=policy,
         handover=handover,
@@ -70,13 +83,18 @@ def _point(policy: str, handover: str, latency_s: float, group: Sequence[Episode
     )
 
 
-def read_episodes(path: Path, conditions: Mapping[str, Any], bundle_ids: Mapping[str, str]) -> list[Episode]:
-    """The episodes in a bridge's log that have all of `conditions` (a part of them) and are of these bundles.
+def read_episodes(
+    path: Path, conditions: Mapping[str, Any], bundle_ids: Mapping[str, str]
+) -> list[Episode]:
+    """The episodes in a bridge's log that have all of `conditions` (a part of them) and are of
+    these bundles.
 
     bundle_ids: policy -> bundle_id.
     """
     if not path.is_file():
-        raise QvlaError(str(path), "no file", "finished episodes", "run the sweep first, without --print_only")
+        raise QvlaError(
+            str(path), "no file", "finished episodes", "run the sweep first, without --print_only"
+        )
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [
         parse_episode(record)
@@ -104,7 +122,13 @@ def print_points(points: Sequence[LatencyPoint]) -> None:
     table = Table(header_style="bold")
     for header in ("policy", "handover"):
         table.add_column(header)
-    for header in ("latency ms", "success", "95 % interval", "steps without a plan", "steps when solved"):
+    for header in (
+        "latency ms",
+        "success",
+        "95 % interval",
+        "steps without a plan",
+        "steps when solved",
+    ):
         table.add_column(header, justify="right")
     for point in points:
         low, high = point.interval

@@ -1,4 +1,6 @@
-"""The report's figures, each an SVG element as text. Colours tell bit-widths or policies apart, the same throughout."""
+"""The report's figures, each an SVG element as text. Colours tell bit-widths or policies apart, the
+same throughout.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def policy_colours(policies: Sequence[object]) -> list[str]:
 
 
 def bits_per_layer(gates: Mapping[str, Sequence[int]]) -> str:
-    """Share of output channels at each bit-width, one stacked bar a layer, in the order of the model."""
+    """Share of output channels at each bit-width, one stacked bar a layer, in the order of the
+    model.
+    """
     with _figure(9.4, 3.0) as (figure, axes):
         names = list(gates)
         used = sorted({bits for row in gates.values() for bits in row})
@@ -54,7 +58,14 @@ def bits_per_layer(gates: Mapping[str, Sequence[int]]) -> str:
         for bits in reversed(used):
             share = np.array([np.mean(np.asarray(gates[name]) == bits) for name in names]) * 100
             colour = BIT_COLOURS.get(bits, "#999999")
-            axes.bar(np.arange(len(names)), share, bottom=bottom, width=1.0, color=colour, label=f"{bits} bit")
+            axes.bar(
+                np.arange(len(names)),
+                share,
+                bottom=bottom,
+                width=1.0,
+                color=colour,
+                label=f"{bits} bit",
+            )
             bottom += share
         axes.set(ylabel="output channels, %", ylim=(0, 100), xlim=(-0.5, len(names) - 0.5))
         axes.grid(False)
@@ -68,21 +79,45 @@ def sensitivity_per_layer(analysis: Analysis) -> str:
     with _figure(9.4, 3.0) as (figure, axes):
         for bits, totals in analysis.sensitivity.items():
             values = np.where(np.asarray(totals) > 0, totals, np.nan)
-            axes.plot(values, marker="o", markersize=2.5, linewidth=0.8, color=BIT_COLOURS[bits], label=f"{bits} bit")
-        axes.set(yscale="log", ylabel=f"sensitivity, {analysis.unit}", xlim=(-0.5, len(analysis.layers) - 0.5))
+            axes.plot(
+                values,
+                marker="o",
+                markersize=2.5,
+                linewidth=0.8,
+                color=BIT_COLOURS[bits],
+                label=f"{bits} bit",
+            )
+        axes.set(
+            yscale="log",
+            ylabel=f"sensitivity, {analysis.unit}",
+            xlim=(-0.5, len(analysis.layers) - 0.5),
+        )
         _mark_parts(axes, analysis.layers)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         return _svg(figure)
 
 
 def error_versus_bits(analysis: Analysis) -> str:
-    """Predicted error against bits per weight: the best gates at every budget, uniform bit-widths, and the choice."""
+    """Predicted error against bits per weight: the best gates at every budget, uniform bit-widths,
+    and the choice.
+    """
     with _figure(4.6, 3.0) as (figure, axes):
-        axes.plot(*zip(*analysis.best, strict=True), color="#29335c", linewidth=1.5, label="best gates a budget allows")
+        axes.plot(
+            *zip(*analysis.best, strict=True),
+            color="#29335c",
+            linewidth=1.5,
+            label="best gates a budget allows",
+        )
         for bits, (weight_bits, error) in analysis.uniform.items():
-            axes.plot(weight_bits, error, "s", color=BIT_COLOURS[bits], label=f"{bits} bit everywhere")
+            axes.plot(
+                weight_bits, error, "s", color=BIT_COLOURS[bits], label=f"{bits} bit everywhere"
+            )
         axes.plot(*analysis.chosen, "*", markersize=13, color="#e4572e", label="these gates")
-        axes.set(yscale="log", xlabel=f"bits per weight ({analysis.cost}), scales included", ylabel="predicted error")
+        axes.set(
+            yscale="log",
+            xlabel=f"bits per weight ({analysis.cost}), scales included",
+            ylabel="predicted error",
+        )
         axes.legend(fontsize=8)
         return _svg(figure)
 
@@ -90,34 +125,59 @@ def error_versus_bits(analysis: Analysis) -> str:
 def latency_histogram(episodes: Sequence[Episode], policies: Sequence[str]) -> str:
     """Inference time of every chunk; dashed: the median."""
     with _figure(4.6, 3.0) as (figure, axes):
-        times = {name: [ms for e in episodes if e.policy == name for ms in e.inference_ms] for name in policies}
+        times = {
+            name: [ms for e in episodes if e.policy == name for ms in e.inference_ms]
+            for name in policies
+        }
         everything = np.concatenate([np.asarray(values, float) for values in times.values()])
         if everything.size:
             edges = np.linspace(0.95 * everything.min(), 1.02 * np.percentile(everything, 99), 41)
             for colour, (name, values) in zip(policy_colours(policies), times.items(), strict=True):
-                axes.hist(np.clip(values, None, edges[-1]), edges, color=colour, alpha=0.6, label=name)
+                axes.hist(
+                    np.clip(values, None, edges[-1]), edges, color=colour, alpha=0.6, label=name
+                )
                 if values:
-                    axes.axvline(float(np.median(values)), color=colour, linestyle="--", linewidth=1)
+                    axes.axvline(
+                        float(np.median(values)), color=colour, linestyle="--", linewidth=1
+                    )
         axes.set(xlabel="inference, ms (last bin: everything above)", ylabel="chunks")
         axes.legend()
         return _svg(figure)
 
 
-def success_by_task(episodes: Sequence[Episode], policies: Sequence[str], instructions: Mapping[int, str]) -> str:
+def success_by_task(
+    episodes: Sequence[Episode], policies: Sequence[str], instructions: Mapping[int, str]
+) -> str:
     """Success of each policy a task, with Wilson 95 % intervals."""
     height = 0.9 + 0.32 * len(instructions) * len(policies)
     with _figure(9.4, height) as (figure, axes):
         tasks = list(instructions)
-        for index, (name, colour) in enumerate(zip(policies, policy_colours(policies), strict=True)):
+        for index, (name, colour) in enumerate(
+            zip(policies, policy_colours(policies), strict=True)
+        ):
             counts = summarize(episodes, name).by_task
             place = np.arange(len(tasks)) + (index - (len(policies) - 1) / 2) * 0.8 / len(policies)
             for row, task in zip(place, tasks, strict=True):
                 successes, trials = counts.get(task, (0, 0))
                 rate = 100 * successes / trials if trials else 0.0
                 low, high = (100 * bound for bound in wilson_interval(successes, trials))
-                axes.barh(row, rate, height=0.7 / len(policies), color=colour, label=name if task == tasks[0] else None)
-                axes.plot([low, high], [row, row], color="#8a8f98", linewidth=1.6, solid_capstyle="butt")
-                axes.annotate(f"{successes}/{trials}", (101, row), va="center", fontsize=8, annotation_clip=False)
+                axes.barh(
+                    row,
+                    rate,
+                    height=0.7 / len(policies),
+                    color=colour,
+                    label=name if task == tasks[0] else None,
+                )
+                axes.plot(
+                    [low, high], [row, row], color="#8a8f98", linewidth=1.6, solid_capstyle="butt"
+                )
+                axes.annotate(
+                    f"{successes}/{trials}",
+                    (101, row),
+                    va="center",
+                    fontsize=8,
+                    annotation_clip=False,
+                )
         axes.set_yticks(np.arange(len(tasks)), [_wrapped(instructions[task]) for task in tasks])
         axes.set(xlabel="success, % (line: 95 % interval)", xlim=(0, 100))
         axes.grid(visible=True, axis="x")
@@ -127,21 +187,41 @@ def success_by_task(episodes: Sequence[Episode], policies: Sequence[str], instru
 
 
 def success_versus_latency(points: Sequence[LatencyPoint], chunk_s: float) -> Figure:
-    """Success against latency with Wilson 95 % intervals, one line a policy and handover; dashed: a chunk's length."""
+    """Success against latency with Wilson 95 % intervals, one line a policy and handover; dashed: a
+    chunk's length.
+    """
     with _figure(6.4, 3.6) as (figure, axes):
         series = list(dict.fromkeys((point.policy, point.handover) for point in points))
         width_ms = 1e3 * max((point.latency_s for point in points), default=0.0)
         several = len({policy for policy, _ in series}) > 1
-        for index, ((policy, handover), colour) in enumerate(zip(series, policy_colours(series), strict=True)):
-            own = [point for point in points if (point.policy, point.handover) == (policy, handover)]
+        for index, ((policy, handover), colour) in enumerate(
+            zip(series, policy_colours(series), strict=True)
+        ):
+            own = [
+                point for point in points if (point.policy, point.handover) == (policy, handover)
+            ]
             # Intervals side by side, where they would hide each other.
-            at_ms = [1e3 * point.latency_s + 0.008 * width_ms * (index - (len(series) - 1) / 2) for point in own]
+            at_ms = [
+                1e3 * point.latency_s + 0.008 * width_ms * (index - (len(series) - 1) / 2)
+                for point in own
+            ]
             rates = [100 * point.successes / point.trials for point in own]
             label = f"{policy}: {handover}" if several else handover
-            axes.vlines(at_ms, *(np.array([point.interval for point in own]).T * 100), color=colour, alpha=0.45)
+            axes.vlines(
+                at_ms,
+                *(np.array([point.interval for point in own]).T * 100),
+                color=colour,
+                alpha=0.45,
+            )
             axes.plot(at_ms, rates, marker="o", markersize=4, color=colour, label=label)
-        axes.axvline(1e3 * chunk_s, color="#8a8f98", linestyle="--", linewidth=1, label="length of a chunk")
-        axes.set(xlabel="latency, ms of simulated time", ylabel="success, % (line: 95 % interval)", ylim=(-3, 103))
+        axes.axvline(
+            1e3 * chunk_s, color="#8a8f98", linestyle="--", linewidth=1, label="length of a chunk"
+        )
+        axes.set(
+            xlabel="latency, ms of simulated time",
+            ylabel="success, % (line: 95 % interval)",
+            ylim=(-3, 103),
+        )
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         return figure
 
@@ -172,7 +252,10 @@ def _part(name: str) -> str:
         "language_model": "language model",
         "projector": "projector",
     }
-    return next((label for prefix, label in known.items() if name.startswith(prefix)), name.partition(".")[0])
+    return next(
+        (label for prefix, label in known.items() if name.startswith(prefix)),
+        name.partition(".")[0],
+    )
 
 
 def _wrapped(text: str, width: int = 30) -> str:

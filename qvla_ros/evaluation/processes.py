@@ -1,4 +1,6 @@
-"""Child processes that never outlive their parent: the nodes of an evaluation, in a ROS graph of their own."""
+"""Child processes that never outlive their parent: the nodes of an evaluation, in a ROS graph of
+their own.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,17 @@ from qvla_ros.resources import share_path
 
 # Domain 0 is everyone's default; above 101 the ports may collide with the ephemeral range of Linux.
 PRIVATE_DOMAINS = range(1, 102)
-# How long a child may take after each signal. SIGINT lets a node stop the arm and shut its context down.
+# How long a child may take after each signal. SIGINT lets a node stop the arm and shut its context
+# down.
 SIGNALS_AND_PATIENCE_S = ((signal.SIGINT, 6.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0))
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
 class Child:
-    """A running process. log: the file that holds what it wrote (standard error only, when stdout is a pipe)."""
+    """A running process. log: the file that holds what it wrote (standard error only, when stdout
+    is a pipe).
+    """
 
     name: str
     process: subprocess.Popen[str]
@@ -39,13 +44,20 @@ class Child:
     def last_words(self, lines: int = 8) -> list[str]:
         """The last lines of the log that say something, for an error message."""
         text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
-        return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:] or ["(it wrote nothing)"]
+        return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:] or [
+            "(it wrote nothing)"
+        ]
 
 
 def start(
-    name: str, arguments: Sequence[str], environment: Mapping[str, str], log_dir: Path, pipe_stdout: bool = False
+    name: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    log_dir: Path,
+    pipe_stdout: bool = False,
 ) -> Child:
-    """Start `python arguments...` in its own session, so that Ctrl-C reaches the parent alone, which then ends it.
+    """Start `python arguments...` in its own session, so that Ctrl-C reaches the parent alone,
+    which then ends it.
 
     The kernel sends it SIGTERM should the parent die without doing so.
     """
@@ -66,7 +78,8 @@ def start(
 
 @contextmanager
 def stopped_at_the_end(children: list[Child]) -> Iterator[list[Child]]:
-    """Whatever happens in the block, each of `children` (it may grow) has ended when the block is left.
+    """Whatever happens in the block, each of `children` (it may grow) has ended when the block is
+    left.
 
     SIGTERM to this process counts as Ctrl-C, so that a supervisor's stop cleans up too.
     """
@@ -79,7 +92,9 @@ def stopped_at_the_end(children: list[Child]) -> Iterator[list[Child]]:
 
 
 def stop(children: Sequence[Child]) -> None:
-    """SIGINT to all that run, then SIGTERM, then SIGKILL, each only to those that the one before did not end."""
+    """SIGINT to all that run, then SIGTERM, then SIGKILL, each only to those that the one before
+    did not end.
+    """
     for number, patience_s in SIGNALS_AND_PATIENCE_S:
         running = [child.process for child in children if child.process.poll() is None]
         for process in running:
@@ -93,9 +108,11 @@ def stop(children: Sequence[Child]) -> None:
 
 @contextmanager
 def private_ros_environment(log_dir: Path) -> Iterator[dict[str, str]]:
-    """Environment variables for nodes that shall hear each other and nobody else on this machine or network.
+    """Environment variables for nodes that shall hear each other and nobody else on this machine or
+    network.
 
-    Leave the block when the nodes have ended: what killed ones left in shared memory is removed then.
+    Leave the block when the nodes have ended: what killed ones left in shared memory is removed
+    then.
     """
     with _private_domain() as domain:
         try:
@@ -105,7 +122,9 @@ def private_ros_environment(log_dir: Path) -> Iterator[dict[str, str]]:
                 "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
                 "ROS_LOG_DIR": str(log_dir),
                 "FASTDDS_DEFAULT_PROFILES_FILE": str(share_path("config/fastdds.xml")),
-                "FASTRTPS_DEFAULT_PROFILES_FILE": str(share_path("config/fastdds.xml")),  # up to Jazzy
+                "FASTRTPS_DEFAULT_PROFILES_FILE": str(
+                    share_path("config/fastdds.xml")
+                ),  # up to Jazzy
                 "PYTHONUNBUFFERED": "1",
             }
         finally:
@@ -114,21 +133,27 @@ def private_ros_environment(log_dir: Path) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def _private_domain() -> Iterator[int]:
-    """A ROS domain that no other evaluation of this user uses, held by a lock that ends with the process."""
+    """A ROS domain that no other evaluation of this user uses, held by a lock that ends with the
+    process.
+    """
     folder = Path(tempfile.gettempdir()) / f"qvla_ros_domains_{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         domain, lock = _lock_a_domain(folder)
     except OSError as error:
         fix = "set TMPDIR to a folder of your own, or remove this one"
-        raise QvlaError(str(folder), error, "a folder in which this user can lock files", fix) from None
+        raise QvlaError(
+            str(folder), error, "a folder in which this user can lock files", fix
+        ) from None
     with lock:
         yield domain
 
 
 def _lock_a_domain(folder: Path) -> tuple[int, TextIO]:
     """A domain and its locked file; closing the file frees the domain."""
-    start_at = os.getpid() % len(PRIVATE_DOMAINS)  # two that start together try different ones first
+    start_at = os.getpid() % len(
+        PRIVATE_DOMAINS
+    )  # two that start together try different ones first
     for offset in range(len(PRIVATE_DOMAINS)):
         domain = PRIVATE_DOMAINS[(start_at + offset) % len(PRIVATE_DOMAINS)]
         lock = (folder / f"{domain}.lock").open("a")
@@ -138,7 +163,9 @@ def _lock_a_domain(folder: Path) -> tuple[int, TextIO]:
             lock.close()
             continue
         return domain, lock
-    raise QvlaError("ROS_DOMAIN_ID", "101 evaluations running", "a free domain", "wait for one of them to end")
+    raise QvlaError(
+        "ROS_DOMAIN_ID", "101 evaluations running", "a free domain", "wait for one of them to end"
+    )
 
 
 def _die_with_parent() -> None:

@@ -37,12 +37,16 @@ def write_report(
     analysis: Analysis | None,
     command: str,
 ) -> None:
-    """Write `path`. Figures about gates show the last bundle that has a mix of bit-widths; without one they are left
-    out, as those about sensitivity are without `analysis`. command: what prints the same numbers again.
+    """Write `path`. Figures about gates show the last bundle that has a mix of bit-widths; without
+    one they are left out, as those about sensitivity are without `analysis`. command: what prints
+    the same numbers again.
     """
     policies = list(bundles)
     environment = Environment(
-        loader=PackageLoader("qvla_ros.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("qvla_ros.evaluation", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
     rows = table_rows(episodes, bundles)
     html = environment.get_template("report.html.j2").render(
@@ -61,7 +65,10 @@ def write_report(
 
 
 def _figures(
-    episodes: Sequence[Episode], policies: Sequence[str], gates: Mapping[str, Sequence[int]], analysis: Analysis | None
+    episodes: Sequence[Episode],
+    policies: Sequence[str],
+    gates: Mapping[str, Sequence[int]],
+    analysis: Analysis | None,
 ) -> list[list[Figure]]:
     """Rows of the report: one wide figure or two narrow ones each."""
     instructions = {episode.task_id: episode.instruction for episode in episodes}
@@ -81,24 +88,31 @@ def _figures(
     else:
         budget = Figure(
             "Error against budget",
-            f"The least error ({analysis.unit}) that any gates can have at each size, and where these lie.",
+            f"The least error ({analysis.unit}) that any gates can have at each size, and "
+            "where these lie.",
             plots.error_versus_bits(analysis),
         )
         rows.append([latency, budget])
     if gates:
         text = (
-            "Share of each layer's output channels at each bit-width. Channels at 0 bits are not computed at all. "
+            "Share of each layer's output channels at each bit-width. Channels at 0 bits "
+            "are not computed at all. "
             "Layers that the policy never runs keep 16 bits."
         )
         rows.append([Figure("Bits by layer", text, plots.bits_per_layer(gates))])
     if analysis is not None:
-        text = "What quantizing a whole layer would do to the actions; the gates spend bits where this is high."
+        text = (
+            "What quantizing a whole layer would do to the actions; the gates spend "
+            "bits where this is high."
+        )
         rows.append([Figure("Sensitivity by layer", text, plots.sensitivity_per_layer(analysis))])
     return rows
 
 
 def _mixed_gates(bundles: Mapping[str, Bundle]) -> dict[str, list[int]]:
-    """{layer: bits of each output channel} of the last bundle with more than one bit-width; {} if there is none."""
+    """{layer: bits of each output channel} of the last bundle with more than one bit-width; {} if
+    there is none.
+    """
     for bundle in reversed(list(bundles.values())):
         file = bundle.directory / "gates.json"
         if not file.is_file():
@@ -109,14 +123,21 @@ def _mixed_gates(bundles: Mapping[str, Bundle]) -> dict[str, list[int]]:
     return {}
 
 
-def _videos(episodes: Sequence[Episode], policies: Sequence[str], base: Path) -> list[dict[str, str]]:
+def _videos(
+    episodes: Sequence[Episode], policies: Sequence[str], base: Path
+) -> list[dict[str, str]]:
     """The first recorded episode of each policy, its path relative to the report."""
     videos = []
     for name in policies:
-        episode = next((e for e in episodes if e.policy == name and e.video and Path(e.video).is_file()), None)
+        episode = next(
+            (e for e in episodes if e.policy == name and e.video and Path(e.video).is_file()), None
+        )
         if episode is not None and episode.video is not None:
             outcome = "solved" if episode.success else "not solved"
-            caption = f"{episode.instruction}, initial state {episode.init_state}: {outcome} in {episode.steps} steps"
+            caption = (
+                f"{episode.instruction}, initial state {episode.init_state}: "
+                f"{outcome} in {episode.steps} steps"
+            )
             path = os.path.relpath(episode.video, base)
             videos.append({"policy": name, "caption": caption, "path": path})
     return videos

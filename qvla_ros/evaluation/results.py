@@ -1,4 +1,6 @@
-"""results.json: every episode of an evaluation and what it was measured with, for the report and for later reading."""
+"""results.json: every episode of an evaluation and what it was measured with, for the report and
+for later reading.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,16 @@ from qvla_ros.evaluation.versions import versions
 SCHEMA_VERSION = 1
 
 
-def write_results(path: Path, plan: Plan, bundles: Mapping[str, Bundle], episodes: Sequence[Episode]) -> None:
+def write_results(
+    path: Path, plan: Plan, bundles: Mapping[str, Bundle], episodes: Sequence[Episode]
+) -> None:
     """Write the plan, the bundles' identities, the table as printed, all episodes and all versions."""
     document = {
         "schema_version": SCHEMA_VERSION,
-        "plan": {**asdict(plan), "bundles": {name: str(directory) for name, directory in plan.bundles.items()}},
+        "plan": {
+            **asdict(plan),
+            "bundles": {name: str(directory) for name, directory in plan.bundles.items()},
+        },
         "bundles": {
             name: {"bundle_id": bundle.bundle_id, "quantization": asdict(bundle.quantization)}
             for name, bundle in bundles.items()
@@ -32,4 +39,6 @@ def write_results(path: Path, plan: Plan, bundles: Mapping[str, Bundle], episode
         "versions": versions(),
     }
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )

@@ -1,4 +1,6 @@
-"""Run an evaluation: one policy process a bundle, one LIBERO bridge process, and everything the bridge says."""
+"""Run an evaluation: one policy process a bundle, one LIBERO bridge process, and everything the
+bridge says.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,18 @@ from typing import Any, TextIO
 from qvla_ros.bundle import Bundle
 from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.episodes import Episode, parse_episode
-from qvla_ros.evaluation.processes import Child, private_ros_environment, start, stop, stopped_at_the_end
+from qvla_ros.evaluation.processes import (
+    Child,
+    private_ros_environment,
+    start,
+    stop,
+    stopped_at_the_end,
+)
 from qvla_ros.simulation.real_time import RealTime
 from qvla_ros.simulation.specification import CONTROL_PERIOD_S, UNIVLA_MAX_STEPS
 
-# A bridge that loses a policy says so itself, in words of the episode; it is given this long to do it.
+# A bridge that loses a policy says so itself, in words of the episode; it is given this long to do
+# it.
 BRIDGE_LAST_WORD_S = 20.0
 BRIDGE_END_S = 3.0
 POLL_S = 0.2
@@ -31,10 +40,14 @@ Event = Mapping[str, Any]
 
 
 class ProcessEnded(QvlaError):
-    """A node ended before its work was done. exit_status: 2 when it ended over bad input, 3 when it was lost."""
+    """A node ended before its work was done. exit_status: 2 when it ended over bad input, 3 when it
+    was lost.
+    """
 
     def __init__(self, child: Child, reason: str) -> None:
-        super().__init__(f"process {child.name}", reason, "it runs until the last episode", f"see {child.log}")
+        super().__init__(
+            f"process {child.name}", reason, "it runs until the last episode", f"see {child.log}"
+        )
         self.exit_status = EXIT_BAD_INPUT if child.process.poll() == EXIT_BAD_INPUT else EXIT_LOST
 
 
@@ -42,9 +55,10 @@ class ProcessEnded(QvlaError):
 class Plan:
     """What to evaluate. bundles: name (a ROS name, it becomes the namespace) -> bundle directory.
 
-    Episodes run from the official initial states init_state_offset .. init_state_offset + num_trials_per_task - 1 of
-    each task, for every policy in turn. video: record the first episode of each policy. The suite "fake" has no
-    physics: it tries the wiring. real_time: what each start is run under; None: once, in lock-step.
+    Episodes run from the official initial states init_state_offset .. init_state_offset +
+    num_trials_per_task - 1 of each task, for every policy in turn. video: record the first episode
+    of each policy. The suite "fake" has no physics: it tries the wiring. real_time: what each start
+    is run under; None: once, in lock-step.
     """
 
     bundles: Mapping[str, Path]
@@ -61,11 +75,15 @@ class Plan:
         for name in self.bundles:
             if not (name.isascii() and name.isidentifier() and name[0] != "_"):
                 fix = "write --bundle NAME=DIR with letters, digits and _"
-                raise QvlaError("bundle name", name, "a name that can be a ROS namespace, e.g. quantized", fix)
+                raise QvlaError(
+                    "bundle name", name, "a name that can be a ROS namespace, e.g. quantized", fix
+                )
         if not self.bundles:
             raise QvlaError("bundle", "none", "at least one bundle", "add --bundle NAME=DIR")
         if self.num_trials_per_task < 1:
-            raise QvlaError("num_trials_per_task", self.num_trials_per_task, "1 or more", "ask for more trials")
+            raise QvlaError(
+                "num_trials_per_task", self.num_trials_per_task, "1 or more", "ask for more trials"
+            )
 
     @property
     def episode_count(self) -> int:
@@ -74,34 +92,56 @@ class Plan:
 
 
 def camera_size(bundles: Iterable[Bundle]) -> int:
-    """Height and width of the images that all cameras of all bundles take; the one arm has one setting for both."""
-    sizes = {size for bundle in bundles for camera in bundle.cameras for size in (camera.height, camera.width)}
+    """Height and width of the images that all cameras of all bundles take; the one arm has one
+    setting for both.
+    """
+    sizes = {
+        size
+        for bundle in bundles
+        for camera in bundle.cameras
+        for size in (camera.height, camera.width)
+    }
     if len(sizes) != 1:
         fix = "evaluate bundles for other cameras one at a time"
-        raise QvlaError("camera sizes of the bundles", sorted(sizes), "one size, square, for all", fix)
+        raise QvlaError(
+            "camera sizes of the bundles", sorted(sizes), "one size, square, for all", fix
+        )
     return sizes.pop()
 
 
 def max_steps(bundles: Iterable[Bundle], suite: str) -> int:
-    """Step limit of an episode, 0 for the suite's: UniVLA's is longer, and who is compared with it gets as long."""
-    return UNIVLA_MAX_STEPS.get(suite, 0) if "univla" in {bundle.family for bundle in bundles} else 0
-
-
-def run(plan: Plan, bundles: Mapping[str, Bundle], out_dir: Path, on_event: Callable[[Event], None]) -> list[Episode]:
-    """Start the nodes, pass every event of the bridge to `on_event`, return the episodes once the bridge has ended.
-
-    bundles: the plan's, loaded: how large their images are and how long their episodes may take is written there.
-    Logs go to out_dir/log, finished episodes to out_dir/episodes.jsonl: running it again goes on after the last one.
-    QvlaError when a policy or the bridge ends early, with the reason it gave. The children have ended when this returns
-    or raises.
+    """Step limit of an episode, 0 for the suite's: UniVLA's is longer, and who is compared with it
+    gets as long.
     """
-    bridge_words = bridge_arguments(plan, bundles, out_dir)  # bundles that do not go together: before anything starts
+    return (
+        UNIVLA_MAX_STEPS.get(suite, 0) if "univla" in {bundle.family for bundle in bundles} else 0
+    )
+
+
+def run(
+    plan: Plan, bundles: Mapping[str, Bundle], out_dir: Path, on_event: Callable[[Event], None]
+) -> list[Episode]:
+    """Start the nodes, pass every event of the bridge to `on_event`, return the episodes once the
+    bridge has ended.
+
+    bundles: the plan's, loaded: how large their images are and how long their episodes may take is
+    written there. Logs go to out_dir/log, finished episodes to out_dir/episodes.jsonl: running it
+    again goes on after the last one. QvlaError when a policy or the bridge ends early, with the
+    reason it gave. The children have ended when this returns or raises.
+    """
+    bridge_words = bridge_arguments(
+        plan, bundles, out_dir
+    )  # bundles that do not go together: before anything starts
     log_dir = out_dir / "log"
     log_dir.mkdir(parents=True, exist_ok=True)
     children: list[Child] = []
     with private_ros_environment(log_dir) as environment, stopped_at_the_end(children):
         for name, directory in plan.bundles.items():
-            children.append(start(f"policy_{name}", policy_arguments(plan, name, directory), environment, log_dir))
+            children.append(
+                start(
+                    f"policy_{name}", policy_arguments(plan, name, directory), environment, log_dir
+                )
+            )
         bridge = start("bridge", bridge_words, environment, log_dir, pipe_stdout=True)
         policies = children.copy()
         children.append(bridge)
@@ -118,9 +158,14 @@ def run(plan: Plan, bundles: Mapping[str, Bundle], out_dir: Path, on_event: Call
 
 def policy_arguments(plan: Plan, name: str, directory: Path) -> list[str]:
     """Arguments of the Python that runs one policy node, in the namespace /name."""
-    parameters: dict[str, object] = {"bundle": str(directory.resolve()), "backend": plan.backend, "autostart": True}
+    parameters: dict[str, object] = {
+        "bundle": str(directory.resolve()),
+        "backend": plan.backend,
+        "autostart": True,
+    }
     if plan.real_time is not None:
-        # What the arm senses at one moment has one stamp; the moment before, a control step away, is another one.
+        # What the arm senses at one moment has one stamp; the moment before, a control step away,
+        # is another one.
         parameters |= {"use_sim_time": True, "max_stamp_spread_s": 0.5 * CONTROL_PERIOD_S}
     return ["-m", "qvla_ros.nodes.policy", *ros_arguments(parameters), "--remap", f"__ns:=/{name}"]
 
@@ -153,7 +198,9 @@ def ros_arguments(parameters: Mapping[str, object]) -> list[str]:
 
 
 def _events(bridge: Child, policies: list[Child]) -> Iterator[Event]:
-    """The bridge's lines until it ends. QvlaError as soon as something has failed and the bridge has said why."""
+    """The bridge's lines until it ends. QvlaError as soon as something has failed and the bridge
+    has said why.
+    """
     assert bridge.process.stdout is not None
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read_lines, args=(bridge.process.stdout, lines), daemon=True).start()
@@ -187,7 +234,9 @@ def _read_lines(stream: TextIO, lines: queue.Queue[str | None]) -> None:
 
 
 def _parse(line: str) -> Event | None:
-    """The event in a line; None for a line that is none (a library that prints), which is passed on to stderr."""
+    """The event in a line; None for a line that is none (a library that prints), which is passed on
+    to stderr.
+    """
     try:
         event = json.loads(line)
     except ValueError:
@@ -199,9 +248,13 @@ def _parse(line: str) -> Event | None:
 
 
 def _failure(bridge: Child, policies: list[Child], reason: str) -> ProcessEnded:
-    """A dead policy is the cause and the bridge's words the effect; without one the bridge itself failed."""
+    """A dead policy is the cause and the bridge's words the effect; without one the bridge itself
+    failed.
+    """
     with suppress(subprocess.TimeoutExpired):
-        bridge.process.wait(BRIDGE_END_S)  # for its exit status; by then a policy that went down is gone too
+        bridge.process.wait(
+            BRIDGE_END_S
+        )  # for its exit status; by then a policy that went down is gone too
     dead = _first_dead(policies)
     return ProcessEnded(bridge, reason) if dead is None else _died(dead, f"bridge: {reason}")
 

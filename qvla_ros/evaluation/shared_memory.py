@@ -1,8 +1,8 @@
 """What killed nodes leave behind in shared memory, and how to be rid of it.
 
-A node that is killed cannot remove its Fast DDS segments, some 17 MB each with the large-image profile. Each segment of
-a living process comes with a file `<name>_el` that it holds locked (flock); the kernel drops the lock with the process,
-so a lock that can be taken marks an orphan.
+A node that is killed cannot remove its Fast DDS segments, some 17 MB each with the large-image
+profile. Each segment of a living process comes with a file `<name>_el` that it holds locked
+(flock); the kernel drops the lock with the process, so a lock that can be taken marks an orphan.
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ _LOCK_SUFFIX = "_el"
 
 
 def remove_orphans(directory: Path = SHARED_MEMORY) -> int:
-    """Remove Fast DDS segments and ports whose process is dead; those of living processes stay. Returns how many."""
+    """Remove Fast DDS segments and ports whose process is dead; those of living processes stay.
+    Returns how many.
+    """
     return sum(_if_orphan(lock, remove=True) for lock in _locks(directory))
 
 
 def orphans(directory: Path = SHARED_MEMORY) -> list[str]:
     """Names of the segments and ports whose process is dead."""
-    return [lock.name.removesuffix(_LOCK_SUFFIX) for lock in _locks(directory) if _if_orphan(lock, remove=False)]
+    return [
+        lock.name.removesuffix(_LOCK_SUFFIX)
+        for lock in _locks(directory)
+        if _if_orphan(lock, remove=False)
+    ]
 
 
 def mapped_by(pid: int) -> set[str]:
@@ -37,9 +43,14 @@ def _locks(directory: Path) -> list[Path]:
 
 def _if_orphan(lock: Path, remove: bool) -> bool:
     name = lock.name.removesuffix(_LOCK_SUFFIX)
-    with suppress(OSError), lock.open("rb") as file:  # it is gone meanwhile, another user's, or locked
+    with (
+        suppress(OSError),
+        lock.open("rb") as file,
+    ):  # it is gone meanwhile, another user's, or locked
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for path in (lock.with_name(name), lock.with_name(f"sem.{name}_mutex"), lock) if remove else ():
+        for path in (
+            (lock.with_name(name), lock.with_name(f"sem.{name}_mutex"), lock) if remove else ()
+        ):
             path.unlink(missing_ok=True)
         return True
     return False

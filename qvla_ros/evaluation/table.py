@@ -36,7 +36,8 @@ def pairing_lines(episodes: Sequence[Episode], names: Sequence[str]) -> list[str
 
 def pairing_line(pairing: Pairing) -> str:
     return (
-        f"{pairing.pairs} paired episodes: both solved {pairing.both}, only {pairing.first} {pairing.only_first}, "
+        f"{pairing.pairs} paired episodes: both solved {pairing.both}, only "
+        f"{pairing.first} {pairing.only_first}, "
         f"only {pairing.second} {pairing.only_second}, neither {pairing.neither} "
         f"(exact McNemar p = {pairing.p_value:.2g})"
     )

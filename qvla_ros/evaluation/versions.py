@@ -34,7 +34,9 @@ def versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Hash of the checkout this runs from, with "+changes" when files differ from it; "installed" outside of one."""
+    """Hash of the checkout this runs from, with "+changes" when files differ from it; "installed"
+    outside of one.
+    """
     checkout = Path(qvla_ros.__file__).resolve().parent.parent
     if not (checkout / ".git").exists():
         return "installed"
@@ -56,4 +58,7 @@ def _cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )

@@ -25,15 +25,25 @@ def stamp_message(nanoseconds: int) -> Time:
     return Time(sec=nanoseconds // 1_000_000_000, nanosec=nanoseconds % 1_000_000_000)
 
 
-def chunk_message(bundle: Bundle, actions: NDArray[np.float64], observation: Observation, armed: bool) -> ActionChunk:
-    """The message for un-normalised actions [K, A]; latencies are still to be filled in (see `set_latencies`)."""
+def chunk_message(
+    bundle: Bundle, actions: NDArray[np.float64], observation: Observation, armed: bool
+) -> ActionChunk:
+    """The message for un-normalised actions [K, A]; latencies are still to be filled in (see
+    `set_latencies`).
+    """
     spec = bundle.actions
     message = ActionChunk()
     message.header.stamp = stamp_message(observation.stamp_ns)
     message.header.frame_id = spec.frame
-    message.bundle_id, message.instruction, message.armed = bundle.bundle_id, observation.instruction, armed
+    message.bundle_id, message.instruction, message.armed = (
+        bundle.bundle_id,
+        observation.instruction,
+        armed,
+    )
     message.input_topics = list(observation.stamps_ns)
-    message.input_stamps = [stamp_message(nanoseconds) for nanoseconds in observation.stamps_ns.values()]
+    message.input_stamps = [
+        stamp_message(nanoseconds) for nanoseconds in observation.stamps_ns.values()
+    ]
     message.kind, message.names, message.units = spec.kind, list(spec.names), list(spec.units)
     message.step_dt, message.horizon = spec.control_period_s, len(actions)
     message.data = actions.ravel().tolist()
@@ -46,10 +56,16 @@ def set_latencies(message: ActionChunk, latency_ms: Mapping[str, float]) -> None
 
 
 def chunk_actions(
-    message: ActionChunk, topic: str, kind: str, names: Sequence[str], units: Sequence[str], frame: str, period_s: float
+    message: ActionChunk,
+    topic: str,
+    kind: str,
+    names: Sequence[str],
+    units: Sequence[str],
+    frame: str,
+    period_s: float,
 ) -> NDArray[np.float64]:
-    """The actions [K, A] of a chunk that a robot may execute which takes actions of this `kind`, with these `names` and
-    `units`, in `frame`, one every `period_s`.
+    """The actions [K, A] of a chunk that a robot may execute which takes actions of this `kind`,
+    with these `names` and `units`, in `frame`, one every `period_s`.
 
     QvlaError on anything else: another of these, the wrong size, or a number that is not finite.
     """
@@ -66,8 +82,12 @@ def chunk_actions(
             raise QvlaError(f"{field} of the chunk on {topic}", found, str(expected), fix)
     if message.horizon < 1 or not math.isclose(message.step_dt, period_s, rel_tol=1e-6):
         found = f"horizon {message.horizon}, step_dt {message.step_dt}"
-        raise QvlaError(f"chunk on {topic}", found, f"at least one action and a period of {period_s:g} s", fix)
+        raise QvlaError(
+            f"chunk on {topic}", found, f"at least one action and a period of {period_s:g} s", fix
+        )
     actions = np.array(message.data, np.float64).reshape(message.horizon, len(names))
     if not np.isfinite(actions).all():
-        raise QvlaError(f"data of the chunk on {topic}", "a number that is not finite", "finite numbers", fix)
+        raise QvlaError(
+            f"data of the chunk on {topic}", "a number that is not finite", "finite numbers", fix
+        )
     return actions

@@ -1,4 +1,6 @@
-"""A lifecycle node whose transitions report their failures: rclpy swallows, or dies of, what a transition raises."""
+"""A lifecycle node whose transitions report their failures: rclpy swallows, or dies of, what a
+transition raises.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,11 @@ from qvla_ros.errors import QvlaError
 
 
 class ReportingLifecycleNode(LifecycleNode):
-    """Fill in `configure`, `activate`, `deactivate` and `release`; what they raise is logged and the transition fails.
+    """Fill in `configure`, `activate`, `deactivate` and `release`; what they raise is logged and
+    the transition fails.
 
-    `startup_error` holds what the last transition failed with. `release` follows cleanup, shutdown and errors.
+    `startup_error` holds what the last transition failed with. `release` follows cleanup, shutdown
+    and errors.
     """
 
     startup_error: Exception | None = None
@@ -35,11 +39,17 @@ class ReportingLifecycleNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
-        return self._transition(self.activate) if result == TransitionCallbackReturn.SUCCESS else result
+        return (
+            self._transition(self.activate)
+            if result == TransitionCallbackReturn.SUCCESS
+            else result
+        )
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = self._transition(self.deactivate)
-        return super().on_deactivate(state) if result == TransitionCallbackReturn.SUCCESS else result
+        return (
+            super().on_deactivate(state) if result == TransitionCallbackReturn.SUCCESS else result
+        )
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         return self._transition(self.release)
@@ -55,6 +65,8 @@ class ReportingLifecycleNode(LifecycleNode):
             action()
         except Exception as error:
             self.startup_error = error
-            self.get_logger().error(str(error) if isinstance(error, QvlaError) else traceback.format_exc())
+            self.get_logger().error(
+                str(error) if isinstance(error, QvlaError) else traceback.format_exc()
+            )
             return TransitionCallbackReturn.ERROR
         return TransitionCallbackReturn.SUCCESS

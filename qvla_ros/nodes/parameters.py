@@ -1,4 +1,6 @@
-"""Node parameters from a table: name, default, meaning and range, declared and checked the same way everywhere."""
+"""Node parameters from a table: name, default, meaning and range, declared and checked the same way
+everywhere.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,11 @@ _MAX_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """One parameter; its type is the default's. minimum, maximum: inclusive, of a number. choices: of a string.
+    """One parameter; its type is the default's. minimum, maximum: inclusive, of a number. choices:
+    of a string.
 
-    dynamic: may be set while the node runs; the others are fixed at the start. kind: the type where the default does
-    not tell it, as an empty list does not.
+    dynamic: may be set while the node runs; the others are fixed at the start. kind: the type where
+    the default does not tell it, as an empty list does not.
     """
 
     name: str
@@ -53,17 +56,21 @@ def kind_of(spec: ParameterSpec) -> Parameter.Type:
 def declare_parameters(node: Node, specs: Sequence[ParameterSpec]) -> dict[str, Any]:
     """Declare all, return name -> value.
 
-    QvlaError on a value of the wrong type, out of range, not a choice or, for a `..._topic`, not a name; and on a name
-    that is almost one of these: a limit that is misspelled would be none. (Other names may be another node's.)
+    QvlaError on a value of the wrong type, out of range, not a choice or, for a `..._topic`, not a
+    name; and on a name that is almost one of these: a limit that is misspelled would be none.
+    (Other names may be another node's.)
     """
     names = [spec.name for spec in specs]
     for unknown in node._parameter_overrides.keys() - set(names):
         if likely := get_close_matches(unknown, names, 1, cutoff=0.85):
-            raise QvlaError("parameter", unknown, f"{likely[0]}, or a name less like it", "correct the spelling")
+            raise QvlaError(
+                "parameter", unknown, f"{likely[0]}, or a name less like it", "correct the spelling"
+            )
     values: dict[str, Any] = {}
     for spec in specs:
         kind = kind_of(spec)
-        # rclpy takes an empty list for bytes, so such a default is declared by its type and filled in below.
+        # rclpy takes an empty list for bytes, so such a default is declared by its type and filled
+        # in below.
         optional_list = spec.kind is not None and spec.default == []
         default = kind if optional_list else Parameter(spec.name, kind, spec.default).value
         try:
@@ -71,7 +78,9 @@ def declare_parameters(node: Node, specs: Sequence[ParameterSpec]) -> dict[str, 
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             given = node._parameter_overrides.get(spec.name)
             found = repr(given.value) if given is not None else str(error)
-            raise QvlaError(f"parameter {spec.name}", found, _expected(spec, kind), _fix(spec)) from None
+            raise QvlaError(
+                f"parameter {spec.name}", found, _expected(spec, kind), _fix(spec)
+            ) from None
         # An empty list has no type in ROS: such a parameter stays without a value.
         values[spec.name] = node.get_parameter_or(spec.name).value
         if values[spec.name] is None and optional_list:
@@ -79,7 +88,9 @@ def declare_parameters(node: Node, specs: Sequence[ParameterSpec]) -> dict[str, 
         if values[spec.name] is None:
             raise QvlaError(f"parameter {spec.name}", "no value", _expected(spec, kind), _fix(spec))
         if spec.choices and values[spec.name] not in spec.choices:
-            raise QvlaError(f"parameter {spec.name}", repr(values[spec.name]), _expected(spec, kind), _fix(spec))
+            raise QvlaError(
+                f"parameter {spec.name}", repr(values[spec.name]), _expected(spec, kind), _fix(spec)
+            )
         if spec.name.endswith("_topic"):
             _require_a_topic(spec.name, values[spec.name])
     return values
@@ -90,7 +101,9 @@ def _require_a_topic(name: str, value: str) -> None:
         validate_topic_name(value)
     except InvalidTopicNameException as error:
         reason = str(error).splitlines()[0]
-        raise QvlaError(f"parameter {name}", repr(value), f"a name ({reason})", f"-p {name}:=/arm/command") from None
+        raise QvlaError(
+            f"parameter {name}", repr(value), f"a name ({reason})", f"-p {name}:=/arm/command"
+        ) from None
 
 
 def _descriptor(spec: ParameterSpec, kind: Parameter.Type) -> ParameterDescriptor:
@@ -104,7 +117,9 @@ def _descriptor(spec: ParameterSpec, kind: Parameter.Type) -> ParameterDescripto
             limits = IntegerRange(from_value=int(spec.minimum), to_value=int(spec.maximum), step=0)
             descriptor.integer_range = [limits]
         else:
-            limits = FloatingPointRange(from_value=float(spec.minimum), to_value=float(spec.maximum), step=0.0)
+            limits = FloatingPointRange(
+                from_value=float(spec.minimum), to_value=float(spec.maximum), step=0.0
+            )
             descriptor.floating_point_range = [limits]
     return descriptor
 

@@ -1,4 +1,6 @@
-"""How every node starts, spins and ends as a process: one way to handle signals, bad input and exit codes."""
+"""How every node starts, spins and ends as a process: one way to handle signals, bad input and exit
+codes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ from qvla_ros.errors import QvlaError
 
 EXIT_BAD_INPUT = 2
 EXECUTORS = ("single_threaded", "events")
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: a terminal, or ssh, that is gone
+STOP_SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+)  # the last: a terminal, or ssh, that is gone
 SPIN_PERIOD_S = 0.1  # how long a signal may wait
 
 
@@ -34,24 +40,34 @@ _spinning = False
 
 
 def _interrupt(signal_number: int, frame: FrameType | None) -> None:
-    """Raise at once, but not in the midst of a callback: see spin_once. A second signal does not wait."""
+    """Raise at once, but not in the midst of a callback: see spin_once. A second signal does not
+    wait.
+    """
     _received.append(signal_number)
     if not _spinning or len(_received) > 1:
         raise Interrupted(signal_number)
 
 
 def run_node(main: Callable[[], int], args: list[str] | None = None) -> int:
-    """rclpy.init, `main()`, shutdown. Returns main's exit code, 2 for a QvlaError, 128 + n for a signal n.
+    """rclpy.init, `main()`, shutdown. Returns main's exit code, 2 for a QvlaError, 128 + n for a
+    signal n.
 
-    rclpy's own handlers would shut the context down at once; a node that stops must still be able to say so.
+    rclpy's own handlers would shut the context down at once; a node that stops must still be able
+    to say so.
     """
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # RCLError, whose class is private to rclpy
-        print(f"error: {error}. Fix: write --ros-args -p NAME:=VALUE -r FROM:=TO", file=sys.stderr, flush=True)
+        print(
+            f"error: {error}. Fix: write --ros-args -p NAME:=VALUE -r FROM:=TO",
+            file=sys.stderr,
+            flush=True,
+        )
         return EXIT_BAD_INPUT
     _received.clear()
-    heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as under nohup
+    heeded = [
+        number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN
+    ]  # as under nohup
     previous = {number: signal.signal(number, _interrupt) for number in heeded}
     try:
         return main()
@@ -69,8 +85,8 @@ def run_node(main: Callable[[], int], args: list[str] | None = None) -> int:
 def make_executor(kind: str = "single_threaded") -> Executor:
     """One of EXECUTORS, each with one thread. QvlaError where rclpy lacks it.
 
-    The usual one goes through everything that a node has before each message; `events`, which rclpy calls experimental,
-    is woken by what there is (docs/measured.md, Control loop).
+    The usual one goes through everything that a node has before each message; `events`, which rclpy
+    calls experimental, is woken by what there is (docs/measured.md, Control loop).
     """
     if kind == "single_threaded":
         return SingleThreadedExecutor()
@@ -78,20 +94,26 @@ def make_executor(kind: str = "single_threaded") -> Executor:
         from rclpy.experimental import EventsExecutor
     except ImportError:
         fix = "-p executor:=single_threaded"
-        raise QvlaError("parameter executor", kind, "single_threaded: this rclpy has no other", fix) from None
+        raise QvlaError(
+            "parameter executor", kind, "single_threaded: this rclpy has no other", fix
+        ) from None
     return EventsExecutor()
 
 
 def destroy(node: Node, executor: Executor | None) -> None:
-    """End both, the executor first: between two callbacks it holds all that it waited for, and what is held stays in
-    the graph, where it goes on to match, and to give late comers its last messages, until the executor is collected."""
+    """End both, the executor first: between two callbacks it holds all that it waited for, and what
+    is held stays in the graph, where it goes on to match, and to give late comers its last
+    messages, until the executor is collected.
+    """
     if executor is not None:
         executor.shutdown()
     node.destroy_node()
 
 
 def spin(node: Node, executor: Executor) -> NoReturn:
-    """Serve callbacks until a signal arrives, which leaves this as Interrupted. Afterwards `destroy` both."""
+    """Serve callbacks until a signal arrives, which leaves this as Interrupted. Afterwards
+    `destroy` both.
+    """
     executor.add_node(node)
     try:
         while True:
@@ -101,10 +123,11 @@ def spin(node: Node, executor: Executor) -> NoReturn:
 
 
 def spin_once(executor: Executor, timeout_s: float) -> None:
-    """Serve one callback, or wait for it; a signal leaves this as Interrupted, when the callback is over.
+    """Serve one callback, or wait for it; a signal leaves this as Interrupted, when the callback is
+    over.
 
-    Raised in its midst, the exception could leave a lock held for ever (threading.Condition takes its own in Python),
-    and from within rclpy's C++ it would come out as another one.
+    Raised in its midst, the exception could leave a lock held for ever (threading.Condition takes
+    its own in Python), and from within rclpy's C++ it would come out as another one.
     """
     global _spinning
     _spinning = True

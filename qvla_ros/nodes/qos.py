@@ -1,4 +1,6 @@
-"""The quality of service of every topic, in one place; `qos_overrides.<topic>...` parameters change one."""
+"""The quality of service of every topic, in one place; `qos_overrides.<topic>...` parameters change
+one.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,11 @@ except ImportError:  # Humble
 
 
 def _profile(reliability: ReliabilityPolicy, durability: DurabilityPolicy) -> QoSProfile:
-    # Depth 1 everywhere: an older image, command or state is worth nothing once there is a newer one.
-    return QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=reliability, durability=durability)
+    # Depth 1 everywhere: an older image, command or state is worth nothing once there is a newer
+    # one.
+    return QoSProfile(
+        depth=1, history=HistoryPolicy.KEEP_LAST, reliability=reliability, durability=durability
+    )
 
 
 # Best effort, as sensor drivers publish (a reliable subscriber would not match them).
@@ -26,10 +31,10 @@ COMMAND = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE)
 # The last instruction and the last status are also for who comes later.
 LATCHED = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
 
-# By default rclpy waits for two events more on every topic, to log that somebody's QoS or type does not fit, and goes
-# through them all before each message that it takes; its events executor may crash where an endpoint is destroyed while
-# one is on its way (rclpy issue 1644). So nothing that comes and goes with a transition has them: `qvla doctor` tells
-# such pairs.
+# By default rclpy waits for two events more on every topic, to log that somebody's QoS or type does
+# not fit, and goes through them all before each message that it takes; its events executor may
+# crash where an endpoint is destroyed while one is on its way (rclpy issue 1644). So nothing that
+# comes and goes with a transition has them: `qvla doctor` tells such pairs.
 NO_PUBLISHER_EVENTS = PublisherEventCallbacks(use_default_callbacks=False)
 NO_SUBSCRIPTION_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
 
@@ -45,6 +50,8 @@ def subscribed(profile: QoSProfile) -> dict[str, Any]:
 
 
 def _overridable(profile: QoSProfile) -> dict[str, Any]:
-    """Lets a launch file change history, depth and reliability of a topic. A copy: rclpy writes them into it."""
+    """Lets a launch file change history, depth and reliability of a topic. A copy: rclpy writes
+    them into it.
+    """
     options = QoSOverridingOptions.with_default_policies()
     return {"qos_profile": copy.copy(profile), "qos_overriding_options": options}

@@ -1,4 +1,6 @@
-"""A ROS 2 bag as topics, stamps and messages; all that knows how a bag is read (`rosbags`, extra `bags`)."""
+"""A ROS 2 bag as topics, stamps and messages; all that knows how a bag is read (`rosbags`, extra
+`bags`).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from qvla_ros.recording.definitions import TypeDefinitions, require_rosbags
 
 @dataclass(frozen=True)
 class RawMessage:
-    """One message: type as "package/msg/Name", moment of its arrival at the recorder (ns), CDR bytes."""
+    """One message: type as "package/msg/Name", moment of its arrival at the recorder (ns), CDR
+    bytes.
+    """
 
     topic: str
     kind: str
@@ -32,8 +36,12 @@ class Bag:
         self.types: dict[str, str] = {topic: info.msgtype for topic, info in reader.topics.items()}
 
     def messages(self, topics: Collection[str], what: str) -> Iterator[RawMessage]:
-        """All messages of `topics` in order of arrival, with a progress bar that says `what` is read."""
-        connections = [connection for connection in self._reader.connections if connection.topic in topics]
+        """All messages of `topics` in order of arrival, with a progress bar that says `what` is
+        read.
+        """
+        connections = [
+            connection for connection in self._reader.connections if connection.topic in topics
+        ]
         total = sum(self._reader.topics[topic].msgcount for topic in topics)
         for connection, received_ns, data in track(
             self._reader.messages(connections), f"reading the bag's {what}", total
@@ -47,7 +55,9 @@ class Bag:
 
 @contextmanager
 def open_bag(path: Path) -> Iterator[Bag]:
-    """The bag at `path`: a directory, a single .mcap or .db3 file. QvlaError when it cannot be read to its end."""
+    """The bag at `path`: a directory, a single .mcap or .db3 file. QvlaError when it cannot be read
+    to its end.
+    """
     require_rosbags()
     from rosbags.highlevel import AnyReader
 
@@ -57,13 +67,17 @@ def open_bag(path: Path) -> Iterator[Bag]:
     except QvlaError:
         raise
     except Exception as error:  # what the parser trips over in a damaged file has no common type
-        fix = "check that the recording was closed properly; `ros2 bag reindex` writes a missing metadata.yaml"
+        fix = (
+            "check that the recording was closed properly; `ros2 bag reindex` writes a "
+            "missing metadata.yaml"
+        )
         found = f"{type(error).__name__}: {error}"
         raise QvlaError(str(path), found, "a ROS 2 bag that can be read", fix) from error
 
 
 def header_stamp_ns(data: bytes) -> int:
-    """The stamp of a message that begins with std_msgs/Header, from its CDR bytes: four that tell the byte order, then
-    int32 seconds, uint32 nanoseconds."""
+    """The stamp of a message that begins with std_msgs/Header, from its CDR bytes: four that tell
+    the byte order, then int32 seconds, uint32 nanoseconds.
+    """
     seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
     return seconds * 10**9 + nanoseconds

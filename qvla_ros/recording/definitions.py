@@ -1,4 +1,6 @@
-"""Message definitions for bags: those that `rosbags` brings, and the .msg files of whatever else is installed."""
+"""Message definitions for bags: those that `rosbags` brings, and the .msg files of whatever else is
+installed.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class TypeDefinitions:
             self.learn(kind)
 
     def learn(self, kind: str) -> bool:
-        """Make `kind` ("package/msg/Name") and all that it is made of known; False when a definition is not found."""
+        """Make `kind` ("package/msg/Name") and all that it is made of known; False when a
+        definition is not found.
+        """
         from rosbags.typesys import get_types_from_msg
         from rosbags.typesys.msg import normalize_msgtype
 
@@ -49,9 +53,14 @@ class TypeDefinitions:
 
 
 def definition_file(kind: str) -> Path | None:
-    """The .msg file of `kind` in a sourced workspace or in the Python environment; else this package's own source."""
+    """The .msg file of `kind` in a sourced workspace or in the Python environment; else this
+    package's own source.
+    """
     package, _, name = kind.split("/")
-    prefixes = [*filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), sys.prefix]
+    prefixes = [
+        *filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)),
+        sys.prefix,
+    ]
     files = (Path(prefix) / "share" / package / "msg" / f"{name}.msg" for prefix in prefixes)
     found = next((file for file in files if file.is_file()), None)
     return share_path(f"msg/{name}.msg") if found is None and package == "qvla" else found

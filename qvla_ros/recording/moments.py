@@ -1,4 +1,6 @@
-"""Which messages of a bag belong together: by the policy node's own rule, or as a recorded chunk says."""
+"""Which messages of a bag belong together: by the policy node's own rule, or as a recorded chunk
+says.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,16 @@ from qvla_ros.observation import Samples, Synchronizer, Waiting
 from qvla_ros.recording.bag import Bag, header_stamp_ns
 from qvla_ros.recording.source import EXAMPLE, BagSource, InputTopics
 
-_HISTORY_S = 1.0  # how far back a stream is searched for what belongs to another stream's late message
+_HISTORY_S = (
+    1.0  # how far back a stream is searched for what belongs to another stream's late message
+)
 
 
 @dataclass(frozen=True)
 class Moment:
-    """topic -> how-manieth message of it; topic -> its stamp (ns); stamp of the newest image; the instruction."""
+    """topic -> how-manieth message of it; topic -> its stamp (ns); stamp of the newest image; the
+    instruction.
+    """
 
     messages: Mapping[str, int]
     stamps_ns: Mapping[str, int]
@@ -26,22 +32,28 @@ class Moment:
 
 
 def synchronized_moments(bag: Bag, source: BagSource, topics: InputTopics) -> list[Moment]:
-    """When the policy node would have had a complete observation, had it listened to what the bag recorded.
+    """When the policy node would have had a complete observation, had it listened to what the bag
+    recorded.
 
     QvlaError when there is no such moment: it says what the last one lacked.
     """
-    synchronizer = Synchronizer(topics.stamped(), source.max_spread_s, max(_HISTORY_S, 2 * source.max_spread_s))
+    synchronizer = Synchronizer(
+        topics.stamped(), source.max_spread_s, max(_HISTORY_S, 2 * source.max_spread_s)
+    )
     counts: Counter[str] = Counter()
     latest_ns: dict[str, int] = {}
     now_ns, text, moments = 0, source.instruction, []
     reason = "there are no messages"
-    for message in bag.messages([*topics.stamped(), *filter(None, (topics.instruction,))], "stamps"):
+    for message in bag.messages(
+        [*topics.stamped(), *filter(None, (topics.instruction,))], "stamps"
+    ):
         topic = message.topic
         if topic == topics.instruction:
             text = bag.decode(message).data
             continue
         stamp_ns = header_stamp_ns(message.data)
-        # A stream's own stamps going back mean that the clock did (a simulation was reset); else streams just overlap.
+        # A stream's own stamps going back mean that the clock did (a simulation was reset); else
+        # streams just overlap.
         now_ns = stamp_ns if stamp_ns < latest_ns.get(topic, 0) else max(now_ns, stamp_ns)
         latest_ns[topic] = stamp_ns
         synchronizer.put(topic, stamp_ns, counts[topic])
@@ -89,20 +101,30 @@ def index_stamps(bag: Bag, topics: Iterable[str]) -> StampIndex:
 
 
 def moment_of(
-    stamps_ns: Mapping[str, int], received_ns: int, instruction: str, topics: InputTopics, index: StampIndex
+    stamps_ns: Mapping[str, int],
+    received_ns: int,
+    instruction: str,
+    topics: InputTopics,
+    index: StampIndex,
 ) -> Moment | str:
     """The moment whose samples have these stamps (topic -> ns); else which of them the bag lacks.
 
-    received_ns: when the chunk that names them arrived; of several messages with one stamp (a simulation was reset),
-    the one that arrived nearest to it is meant.
+    received_ns: when the chunk that names them arrived; of several messages with one stamp (a
+    simulation was reset), the one that arrived nearest to it is meant.
     """
     messages = {}
     for topic in topics.stamped():
         if topic not in stamps_ns:
-            return f"it was not computed from {topic}, but from {', '.join(stamps_ns) or 'what it does not say'}"
+            return (
+                f"it was not computed from {topic}, but from "
+                f"{', '.join(stamps_ns) or 'what it does not say'}"
+            )
         places = index[topic].get(stamps_ns[topic])
         if not places:
-            return f"the bag lacks the message on {topic} that was stamped {stamps_ns[topic] * 1e-9:.6f} s"
+            return (
+                f"the bag lacks the message on {topic} that was stamped "
+                f"{stamps_ns[topic] * 1e-9:.6f} s"
+            )
         messages[topic] = min(places, key=lambda place: abs(place.received_ns - received_ns)).index
     newest_ns = max(stamps_ns[camera] for camera in topics.cameras)
     return Moment(messages, {topic: stamps_ns[topic] for topic in messages}, newest_ns, instruction)

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from qvla_ros.errors import QvlaError
-from qvla_ros.nodes.robot_state import joint_positions, pose_in
+from qvla_ros.messages.robot_state import joint_positions, pose_in
 from qvla_ros.observation import Observation, joint_names, proprioception_vector
 from qvla_ros.recording.bag import Bag
 from qvla_ros.recording.moments import Moment
@@ -27,9 +27,11 @@ def read_observations(
     moments: Sequence[Moment],
     pixels: PixelReader,
 ) -> Iterator[Observation]:
-    """The observations of `moments`, in their order, which is that of the bag. Images are as they were published.
+    """The observations of `moments`, in their order, which is that of the bag. Images are as they
+    were published.
 
-    Few messages are in memory at a time. QvlaError: a joint or a pose that is not what the policy reads.
+    Few messages are in memory at a time. QvlaError: a joint or a pose that is not what the policy
+    reads.
     """
     for moment, messages in _with_messages(bag, topics, moments):
         where = f"{bag.path}, {moment.stamp_ns * 1e-9:.3f} s"
@@ -45,11 +47,17 @@ def read_observations(
             pose = _pose(messages[topics.pose], source, inputs, f"{topics.pose} ({where})")
             position, quaternion = pose.position_m, pose.quaternion_xyzw
         proprioception = proprioception_vector(inputs.proprioception, joints, position, quaternion)
-        yield Observation(images, proprioception, moment.instruction, moment.stamp_ns, moment.stamps_ns)
+        yield Observation(
+            images, proprioception, moment.instruction, moment.stamp_ns, moment.stamps_ns
+        )
 
 
-def _with_messages(bag: Bag, topics: InputTopics, moments: Sequence[Moment]) -> Iterator[tuple[Moment, dict[str, Any]]]:
-    """Each moment with its messages by topic; a message is dropped as soon as no later moment needs it."""
+def _with_messages(
+    bag: Bag, topics: InputTopics, moments: Sequence[Moment]
+) -> Iterator[tuple[Moment, dict[str, Any]]]:
+    """Each moment with its messages by topic; a message is dropped as soon as no later moment needs
+    it.
+    """
     uses = Counter(pair for moment in moments for pair in moment.messages.items())
     held: dict[tuple[str, int], Any] = {}
     counts: Counter[str] = Counter()
@@ -70,7 +78,10 @@ def _with_messages(bag: Bag, topics: InputTopics, moments: Sequence[Moment]) -> 
 
 def _joints(message: Any, source: BagSource, inputs: PolicyInputs, where: str) -> dict[str, float]:
     """Positions by the policy's names."""
-    names = {name: (source.joint_names or {}).get(name, name) for name in joint_names(inputs.proprioception)}
+    names = {
+        name: (source.joint_names or {}).get(name, name)
+        for name in joint_names(inputs.proprioception)
+    }
     try:
         positions = joint_positions(message, where, list(names.values()))
     except QvlaError as error:
@@ -83,5 +94,8 @@ def _pose(message: Any, source: BagSource, inputs: PolicyInputs, where: str) -> 
     try:
         return pose_in(message, where, source.pose_frame or inputs.pose_frame)
     except QvlaError as error:
-        fix = f"record the pose in that frame, or set pose_frame in a YAML file like {EXAMPLE} if it is in it already"
+        fix = (
+            "record the pose in that frame, or set pose_frame in a YAML file like "
+            f"{EXAMPLE} if it is in it already"
+        )
         raise QvlaError(error.key, error.value, error.expected, fix) from None

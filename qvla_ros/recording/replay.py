@@ -1,7 +1,9 @@
-"""A policy run again on what a bag recorded, at the moments of the recorded chunks, and how far the answers are apart.
+"""A policy run again on what a bag recorded, at the moments of the recorded chunks, and how far the
+answers are apart.
 
-The same bundle on the same backend answers the same, to the last bit, if its graph alone decides: a decoder that draws
-random numbers (diffusion, UniVLA) goes on from where it was, and a recording rarely begins where the node did.
+The same bundle on the same backend answers the same, to the last bit, if its graph alone decides: a
+decoder that draws random numbers (diffusion, UniVLA) goes on from where it was, and a recording
+rarely begins where the node did.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from numpy.typing import NDArray
 from qvla_ros.bundle import Bundle
 from qvla_ros.engines.fake import FakeEngine
 from qvla_ros.errors import QvlaError
-from qvla_ros.nodes.compressed_image import rgb_pixels_of_compressed
-from qvla_ros.nodes.image_message import rgb_pixels
+from qvla_ros.messages.compressed_image import rgb_pixels_of_compressed
+from qvla_ros.messages.image import rgb_pixels
 from qvla_ros.observation import Observation
 from qvla_ros.policy import Policy
 from qvla_ros.recording.bag import Bag
@@ -29,7 +31,9 @@ from qvla_ros.ros_graph import CHUNK_TYPE
 
 @dataclass(frozen=True)
 class RecordedChunk:
-    """A qvla/ActionChunk of a bag. actions: float64 [K, A]; stamps_ns: input topic -> stamp of the sample it used."""
+    """A qvla/ActionChunk of a bag. actions: float64 [K, A]; stamps_ns: input topic -> stamp of the
+    sample it used.
+    """
 
     stamp_ns: int
     received_ns: int
@@ -52,7 +56,9 @@ class Unmatched:
 
 @dataclass(frozen=True)
 class Plan:
-    """From which topics and at which moments to run, each with the chunk that was recorded then, if any was."""
+    """From which topics and at which moments to run, each with the chunk that was recorded then, if
+    any was.
+    """
 
     inputs: PolicyInputs
     topics: InputTopics
@@ -62,7 +68,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the policy gave now, float64 [K, A], and how long it took; the chunk that was recorded, if any was."""
+    """What the policy gave now, float64 [K, A], and how long it took; the chunk that was recorded,
+    if any was.
+    """
 
     stamp_ns: int
     actions: NDArray[np.float64]
@@ -72,7 +80,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Difference:
-    """Absolute differences to the recorded actions by column, float64 [A], over all answers and steps; in its units."""
+    """Absolute differences to the recorded actions by column, float64 [A], over all answers and
+    steps; in its units.
+    """
 
     largest: NDArray[np.float64]
     mean: NDArray[np.float64]
@@ -80,25 +90,41 @@ class Difference:
 
 def find_chunk_topic(types: Mapping[str, str], asked: str | None) -> str | None:
     """The topic of the recorded chunks: `asked`, or the only one; None if the bag has none."""
-    found = [topic for topic, kind in types.items() if kind == CHUNK_TYPE and asked in (None, topic)]
+    found = [
+        topic for topic, kind in types.items() if kind == CHUNK_TYPE and asked in (None, topic)
+    ]
     if len(found) > 1 or (asked is not None and not found):
         present = [topic for topic, kind in types.items() if kind == CHUNK_TYPE]
         fix = "name one of them with --chunk_topic"
-        raise QvlaError("chunks in the bag", asked or f"{len(found)} topics", f"one of {present}", fix)
+        raise QvlaError(
+            "chunks in the bag", asked or f"{len(found)} topics", f"one of {present}", fix
+        )
     return found[0] if found else None
 
 
 def read_chunks(bag: Bag, topic: str) -> list[RecordedChunk]:
     """All chunks on `topic` in order of arrival."""
-    return [_chunk(bag.decode(message), message.received_ns) for message in bag.messages([topic], "chunks")]
+    return [
+        _chunk(bag.decode(message), message.received_ns)
+        for message in bag.messages([topic], "chunks")
+    ]
 
 
-def plan_replay(bag: Bag, source: BagSource, bundle: Bundle, chunks: list[RecordedChunk] | None) -> Plan:
-    """When to run: for every chunk whose samples the bag has, and without chunks whenever the node would have."""
+def plan_replay(
+    bag: Bag, source: BagSource, bundle: Bundle, chunks: list[RecordedChunk] | None
+) -> Plan:
+    """When to run: for every chunk whose samples the bag has, and without chunks whenever the node
+    would have.
+    """
     inputs = policy_inputs(bundle)
     if chunks is None:
         topics = find_topics(bag.types, bag.path, source, inputs)
-        return Plan(inputs, topics, [(moment, None) for moment in synchronized_moments(bag, source, topics)], [])
+        return Plan(
+            inputs,
+            topics,
+            [(moment, None) for moment in synchronized_moments(bag, source, topics)],
+            [],
+        )
     named = {topic for chunk in chunks for topic in chunk.stamps_ns}
     topics = find_topics(bag.types, bag.path, replace(source, instruction=""), inputs, named)
     plan, index = Plan(inputs, topics, [], []), index_stamps(bag, topics.stamped())
@@ -112,7 +138,9 @@ def plan_replay(bag: Bag, source: BagSource, bundle: Bundle, chunks: list[Record
 
 
 def answers(bag: Bag, source: BagSource, policy: Policy, plan: Plan) -> Iterator[Answer]:
-    """Run the policy at every moment of `plan` in turn. It forgets where the node did: when it was armed."""
+    """Run the policy at every moment of `plan` in turn. It forgets where the node did: when it was
+    armed.
+    """
     cameras = {camera.name: camera for camera in policy.bundle.cameras}
 
     def pixels(camera: str, message: Any, kind: str, where: str) -> NDArray[np.uint8]:
@@ -134,12 +162,16 @@ def answers(bag: Bag, source: BagSource, policy: Policy, plan: Plan) -> Iterator
 def policy_inputs(bundle: Bundle) -> PolicyInputs:
     """What the bundle's policy reads, by the names of its topics."""
     proprioception = () if bundle.proprioception is None else bundle.proprioception.names
-    return PolicyInputs(tuple(camera.name for camera in bundle.cameras), proprioception, bundle.actions.frame)
+    return PolicyInputs(
+        tuple(camera.name for camera in bundle.cameras), proprioception, bundle.actions.frame
+    )
 
 
 def difference(found: list[Answer]) -> Difference | None:
     """How far the answers are from what was recorded; None if nothing was."""
-    pairs = [(answer.actions, answer.recorded.actions) for answer in found if answer.recorded is not None]
+    pairs = [
+        (answer.actions, answer.recorded.actions) for answer in found if answer.recorded is not None
+    ]
     if not pairs:
         return None
     apart = np.abs(np.stack([now for now, _ in pairs]) - np.stack([then for _, then in pairs]))
@@ -166,7 +198,9 @@ def _chunk(message: Any, received_ns: int) -> RecordedChunk:
         armed=message.armed,
         names=tuple(message.names),
         actions=np.array(message.data, np.float64).reshape(message.horizon, len(message.names)),
-        stamps_ns=dict(zip(message.input_topics, map(_nanoseconds, message.input_stamps), strict=True)),
+        stamps_ns=dict(
+            zip(message.input_topics, map(_nanoseconds, message.input_stamps), strict=True)
+        ),
         latency_ms=dict(zip(message.latency_names, map(float, message.latency_ms), strict=True)),
     )
 

@@ -15,16 +15,22 @@ from qvla_ros.strict_json import parse
 
 EXAMPLE = "config/calibration/ros2_bag.yaml"
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
-JOINTS, POSE, TEXT = "sensor_msgs/msg/JointState", "geometry_msgs/msg/PoseStamped", "std_msgs/msg/String"
+JOINTS, POSE, TEXT = (
+    "sensor_msgs/msg/JointState",
+    "geometry_msgs/msg/PoseStamped",
+    "std_msgs/msg/String",
+)
 
 
 @dataclass(frozen=True)
 class BagSource:
-    """A ROS 2 bag and on which topics it has what the policy reads; by default those of the policy node.
+    """A ROS 2 bag and on which topics it has what the policy reads; by default those of the policy
+    node.
 
-    cameras: the policy's camera -> topic (raw or compressed). joint_names: name of the policy's proprioception -> name
-    in JointState, where they differ. pose_frame: frame_id of the poses, if not the one of the robot's description.
-    instruction: for the whole bag, instead of a topic. max_spread_s: how far apart the stamps of one observation lie.
+    cameras: the policy's camera -> topic (raw or compressed). joint_names: name of the policy's
+    proprioception -> name in JointState, where they differ. pose_frame: frame_id of the poses, if
+    not the one of the robot's description. instruction: for the whole bag, instead of a topic.
+    max_spread_s: how far apart the stamps of one observation lie.
     """
 
     ros2_bag: str
@@ -40,7 +46,9 @@ class BagSource:
 
 @dataclass(frozen=True)
 class PolicyInputs:
-    """What a policy reads: its cameras, names of its proprioception (none if it reads none), frame of its poses."""
+    """What a policy reads: its cameras, names of its proprioception (none if it reads none), frame
+    of its poses.
+    """
 
     cameras: tuple[str, ...]
     proprioception: tuple[str, ...]
@@ -67,21 +75,30 @@ def find_topics(
     inputs: PolicyInputs,
     among: Collection[str] | None = None,
 ) -> InputTopics:
-    """The topics of `inputs` in a bag with these `types` (topic -> type); the bag's `path` is for messages.
+    """The topics of `inputs` in a bag with these `types` (topic -> type); the bag's `path` is for
+    messages.
 
-    A relative name may stand in any one namespace. among: only these topics, if any of them fits the name. QvlaError
-    lists what there is.
+    A relative name may stand in any one namespace. among: only these topics, if any of them fits
+    the name. QvlaError lists what there is.
     """
 
     def find(key: str, names: Sequence[str], kinds: tuple[str, ...]) -> str:
         fitting = [topic for topic, kind in types.items() if kind in kinds]
-        found = next(filter(None, ([topic for topic in types if _is_called(topic, name)] for name in names)), [])
+        found = next(
+            filter(None, ([topic for topic in types if _is_called(topic, name)] for name in names)),
+            [],
+        )
         found = [topic for topic in found if among is not None and topic in among] or found
         if len(found) != 1 or found[0] not in fitting:
             got = ", ".join(f"{topic} ({types[topic]})" for topic in found) or "no such topic"
             present = ", ".join(fitting) or "none; it has " + ", ".join(sorted(types))
             fix = f"name the topic as {key} in a YAML file like {EXAMPLE}, and pass that file"
-            raise QvlaError(f"{path}: {names[0]}", got, f"one topic of type {' or '.join(kinds)}: {present}", fix)
+            raise QvlaError(
+                f"{path}: {names[0]}",
+                got,
+                f"one topic of type {' or '.join(kinds)}: {present}",
+                fix,
+            )
         return found[0]
 
     def find_camera(camera: str) -> str:
@@ -95,9 +112,13 @@ def find_topics(
     has_text = source.instruction is None
     return InputTopics(
         cameras=tuple(find_camera(camera) for camera in inputs.cameras),
-        joints=find("joint_states", (source.joint_states,), (JOINTS,)) if joint_names(inputs.proprioception) else None,
+        joints=find("joint_states", (source.joint_states,), (JOINTS,))
+        if joint_names(inputs.proprioception)
+        else None,
         pose=find("ee_pose", (source.ee_pose,), (POSE,)) if has_pose else None,
-        instruction=find("instruction_topic", (source.instruction_topic,), (TEXT,)) if has_text else None,
+        instruction=find("instruction_topic", (source.instruction_topic,), (TEXT,))
+        if has_text
+        else None,
     )
 
 
@@ -116,8 +137,9 @@ def find_bag(path: Path) -> tuple[Path, BagSource]:
 
 
 def read_description(path: Path, kinds: Mapping[str, Any], expected: str) -> tuple[Path, Any]:
-    """Where the recording is that the YAML file `path` describes, and its description: an instance of the one of
-    `kinds` (key that holds the recording's path -> dataclass) whose key the file has."""
+    """Where the recording is that the YAML file `path` describes, and its description: an instance
+    of the one of `kinds` (key that holds the recording's path -> dataclass) whose key the file has.
+    """
     fix = "write it after the examples in config/calibration/"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -130,5 +152,7 @@ def read_description(path: Path, kinds: Mapping[str, Any], expected: str) -> tup
     source = parse(kinds[named[0]], content, path.name, fix)
     root = path.parent / content[named[0]]
     if not root.exists():
-        raise QvlaError(f"{path.name}.{named[0]}", root, "a path relative to the YAML file", "correct it")
+        raise QvlaError(
+            f"{path.name}.{named[0]}", root, "a path relative to the YAML file", "correct it"
+        )
     return root, source

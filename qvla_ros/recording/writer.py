@@ -1,4 +1,6 @@
-"""Serialised messages into an MCAP bag, on a thread of its own: whoever hands a message over never waits for a disk."""
+"""Serialised messages into an MCAP bag, on a thread of its own: whoever hands a message over never
+waits for a disk.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from typing import Any
 from qvla_ros.errors import QvlaError
 from qvla_ros.recording.definitions import TypeDefinitions, require_rosbags
 
-MAX_PENDING_BYTES = 256 << 20  # what may wait for a slow disk: ten seconds of two 640x480 cameras at 15 Hz
+MAX_PENDING_BYTES = (
+    256 << 20
+)  # what may wait for a slow disk: ten seconds of two 640x480 cameras at 15 Hz
 UNFINISHED = ".unfinished"
 
 
@@ -26,7 +30,8 @@ class OfferedQos:
 
 
 class BagWriter:
-    """Writes `out`.unfinished/ and gives it the name `out` when it is closed. One thread calls the methods.
+    """Writes `out`.unfinished/ and gives it the name `out` when it is closed. One thread calls the
+    methods.
 
     A recorder that was killed leaves the unfinished directory, whose .mcap file lacks its end.
     """
@@ -34,9 +39,14 @@ class BagWriter:
     def __init__(self, out: Path, max_pending_bytes: int = MAX_PENDING_BYTES) -> None:
         require_rosbags()
         self.out, self._directory = out, out.with_name(out.name + UNFINISHED)
-        for path, fix in ((out, "name a new directory"), (self._directory, "another recorder writes it, or one died")):
+        for path, fix in (
+            (out, "name a new directory"),
+            (self._directory, "another recorder writes it, or one died"),
+        ):
             if path.exists():
-                raise QvlaError("bag", f"{path}, which exists", "a name that is free", f"{fix}; or remove it")
+                raise QvlaError(
+                    "bag", f"{path}, which exists", "a name that is free", f"{fix}; or remove it"
+                )
         from rosbags.rosbag2 import StoragePlugin, Writer
 
         self.dropped: Counter[str] = Counter()
@@ -44,26 +54,41 @@ class BagWriter:
         self._error: Exception | None = None
         self._definitions = TypeDefinitions()
         self._topics: dict[str, dict[str, Any]] = {}
-        self._connections: dict[str, Any] = {}  # of the writing thread alone, as is the writer until it ends
+        self._connections: dict[
+            str, Any
+        ] = {}  # of the writing thread alone, as is the writer until it ends
         self._condition = threading.Condition()
         self._pending: deque[tuple[str, int, bytes]] = deque()
         self._pending_bytes, self._max_pending_bytes, self._closing = 0, max_pending_bytes, False
-        self._writer = Writer(self._directory / out.name, version=9, storage_plugin=StoragePlugin.MCAP)
+        self._writer = Writer(
+            self._directory / out.name, version=9, storage_plugin=StoragePlugin.MCAP
+        )
         self._writer.open()
         self._thread = threading.Thread(target=self._write_all, name="bag", daemon=True)
         self._thread.start()
 
     def add_topic(self, topic: str, kind: str, qos: OfferedQos) -> bool:
-        """Make `topic` known before its first message; False when the definition of its type is not installed."""
+        """Make `topic` known before its first message; False when the definition of its type is not
+        installed.
+        """
         if not self._definitions.learn(kind):
             return False
         store = self._definitions.store
-        described = {"msgdef": store.generate_msgdef(kind, ros_version=2)[0], "rihs01": store.hash_rihs01(kind)}
-        self._topics[topic] = {"msgtype": kind, **described, "offered_qos_profiles": [_profile(qos)]}
+        described = {
+            "msgdef": store.generate_msgdef(kind, ros_version=2)[0],
+            "rihs01": store.hash_rihs01(kind),
+        }
+        self._topics[topic] = {
+            "msgtype": kind,
+            **described,
+            "offered_qos_profiles": [_profile(qos)],
+        }
         return True
 
     def put(self, topic: str, received_ns: int, data: bytes) -> None:
-        """Hand over a message; it is dropped and counted while too much waits. QvlaError when writing has failed."""
+        """Hand over a message; it is dropped and counted while too much waits. QvlaError when
+        writing has failed.
+        """
         with self._condition:
             if self._error is not None:
                 self._raise(self._error)
@@ -75,7 +100,9 @@ class BagWriter:
             self._condition.notify()
 
     def close(self) -> Path | None:
-        """Write what waits, end the bag, give it its name. None, and nothing is left, if there was no message."""
+        """Write what waits, end the bag, give it its name. None, and nothing is left, if there was
+        no message.
+        """
         with self._condition:
             self._closing = True
             self._condition.notify()
@@ -106,9 +133,14 @@ class BagWriter:
                 topic, received_ns, data = self._pending.popleft()
             try:
                 if topic not in self._connections:
-                    self._connections[topic] = self._writer.add_connection(topic, **self._topics[topic])
+                    self._connections[topic] = self._writer.add_connection(
+                        topic, **self._topics[topic]
+                    )
                 self._writer.write(self._connections[topic], received_ns, data)
-                self.messages, self.written_bytes = self.messages + 1, self.written_bytes + len(data)
+                self.messages, self.written_bytes = (
+                    self.messages + 1,
+                    self.written_bytes + len(data),
+                )
             except Exception as error:  # told to whoever hands over the next message
                 self._error = error
             with self._condition:
@@ -116,11 +148,20 @@ class BagWriter:
 
     def _raise(self, error: Exception) -> None:
         fix = "free some space; what was written until then is in that directory"
-        raise QvlaError(f"bag {self._directory}", f"{type(error).__name__}: {error}", "a disk to write on", fix)
+        raise QvlaError(
+            f"bag {self._directory}", f"{type(error).__name__}: {error}", "a disk to write on", fix
+        )
 
 
 def _profile(qos: OfferedQos) -> Any:
-    from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+    from rosbags.interfaces import (
+        Qos,
+        QosDurability,
+        QosHistory,
+        QosLiveliness,
+        QosReliability,
+        QosTime,
+    )
 
     forever = QosTime(9223372036, 854775807)
     return Qos(

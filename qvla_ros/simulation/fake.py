@@ -1,7 +1,9 @@
-"""A stand-in for LIBERO without physics: a point that goes where it is told. For trying out the wiring, not policies.
+"""A stand-in for LIBERO without physics: a point that goes where it is told. For trying out the
+wiring, not policies.
 
-The same interface as qvla_ros.simulation.libero.LiberoTask, in microseconds a step. It says that it is fake wherever it
-is named: suite, instruction, and the images, which show only where the point is.
+The same interface as qvla_ros.simulation.libero.LiberoTask, in microseconds a step. It says that it
+is fake wherever it is named: suite, instruction, and the images, which show only where the point
+is.
 """
 
 from __future__ import annotations
@@ -24,10 +26,14 @@ class FakeTask:
 
     suite = SUITE
 
-    def __init__(self, suite: str, task_index: int, camera_size: int = 256, max_steps: int | None = None) -> None:
+    def __init__(
+        self, suite: str, task_index: int, camera_size: int = 256, max_steps: int | None = None
+    ) -> None:
         if suite != SUITE:
             fix = "simulator:=libero for a real suite"
-            raise QvlaError("task_suite_name", suite, f"{SUITE!r}: this simulator runs no benchmark", fix)
+            raise QvlaError(
+                "task_suite_name", suite, f"{SUITE!r}: this simulator runs no benchmark", fix
+            )
         self.task_index = task_index
         self.instruction = f"fake task {task_index}: move away"
         self.max_steps = MAX_STEPS if max_steps is None else max_steps

@@ -1,7 +1,9 @@
-"""Faults on purpose: what the sensors of a simulated robot do wrong, and when. Pure; the bridge carries it out.
+"""Faults on purpose: what the sensors of a simulated robot do wrong, and when. Pure; the bridge
+carries it out.
 
-A fault is written `KIND[:CAMERA]@START[+DURATION][=DELAY]`, in seconds of simulated time since the episode began, for
-example `drop_camera:agentview@2.0+0.5`. Without a camera it concerns all of them, without a duration it never ends.
+A fault is written `KIND[:CAMERA]@START[+DURATION][=DELAY]`, in seconds of simulated time since the
+episode began, for example `drop_camera:agentview@2.0+0.5`. Without a camera it concerns all of
+them, without a duration it never ends.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ KINDS = {
     "nan_proprioception": "joints, fingers and end-effector position are not numbers",
     "kill": "the bridge dies as by SIGKILL",
 }
-# A policy that knows its business answers none of these; one that repeats a frame cannot be told from a still scene.
+# A policy that knows its business answers none of these; one that repeats a frame cannot be told
+# from a still scene.
 _UNANSWERABLE = {"drop_camera", "delay_camera", "wrong_size_image", "nan_proprioception"}
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 _SYNTAX = re.compile(rf"([a-z_]+)(?::(\w+))?@{_NUMBER}(?:\+{_NUMBER})?(?:={_NUMBER})?")
@@ -33,7 +36,9 @@ _SYNTAX = re.compile(rf"([a-z_]+)(?::(\w+))?@{_NUMBER}(?:\+{_NUMBER})?(?:={_NUMB
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault. camera: None means all, or that it is not about cameras; end_ns None: it never ends."""
+    """One fault. camera: None means all, or that it is not about cameras; end_ns None: it never
+    ends.
+    """
 
     kind: str
     camera: str | None
@@ -51,7 +56,8 @@ class Fault:
 
 @dataclass(frozen=True)
 class Sensed:
-    """What the robot says it senses. image_ages_ns: how long ago a camera's frame was taken, where it is not new.
+    """What the robot says it senses. image_ages_ns: how long ago a camera's frame was taken, where
+    it is not new.
 
     faults: the kinds that touched it; answerable: whether a sound policy would act on it.
     """
@@ -66,13 +72,17 @@ class Sensed:
 
 
 def parse_faults(texts: Iterable[str]) -> tuple[Fault, ...]:
-    """Faults from their written form; empty texts are none. QvlaError on another form, kind or camera."""
+    """Faults from their written form; empty texts are none. QvlaError on another form, kind or
+    camera.
+    """
     return tuple(_parse(text.strip()) for text in texts if text.strip())
 
 
 def _parse(text: str) -> Fault:
     def refused(expected: str) -> QvlaError:
-        return QvlaError("fault", text, expected, "for example drop_camera:agentview@2.0+0.5 or kill@3")
+        return QvlaError(
+            "fault", text, expected, "for example drop_camera:agentview@2.0+0.5 or kill@3"
+        )
 
     match = _SYNTAX.fullmatch(text)
     if match is None:
@@ -99,7 +109,8 @@ def _nanoseconds(seconds: str) -> int:
 
 
 class FaultInjector:
-    """Turns what an episode's sensors would say into what they say under `faults`; one object an episode.
+    """Turns what an episode's sensors would say into what they say under `faults`; one object an
+    episode.
 
     counts: kind -> on how many looks it acted.
     """
@@ -107,7 +118,9 @@ class FaultInjector:
     def __init__(self, faults: Sequence[Fault]) -> None:
         self._faults = faults
         self._longest_delay_ns = max((fault.delay_ns for fault in faults), default=0)
-        self._frames: deque[tuple[int, Mapping[str, np.ndarray]]] = deque()  # those drawn, oldest first
+        self._frames: deque[tuple[int, Mapping[str, np.ndarray]]] = (
+            deque()
+        )  # those drawn, oldest first
         self._frozen: dict[Fault, Mapping[str, np.ndarray]] = {}
         self.counts: Counter[str] = Counter()
 
@@ -121,7 +134,9 @@ class FaultInjector:
             return Sensed(observation, {})
         self._remember(time_ns, observation.images)
         images, ages_ns = dict(observation.images), dict[str, int]()
-        active = [fault for fault in self._faults if fault.kind != "kill" and fault.holds_at(time_ns)]
+        active = [
+            fault for fault in self._faults if fault.kind != "kill" and fault.holds_at(time_ns)
+        ]
         for fault in active:
             if fault.kind == "nan_proprioception":
                 observation = _without_numbers(observation)
@@ -131,7 +146,9 @@ class FaultInjector:
         self.counts.update(touched)
         return Sensed(replace(observation, images=images), ages_ns, touched)
 
-    def _alter(self, fault: Fault, images: dict[str, np.ndarray], ages_ns: dict[str, int], time_ns: int) -> None:
+    def _alter(
+        self, fault: Fault, images: dict[str, np.ndarray], ages_ns: dict[str, int], time_ns: int
+    ) -> None:
         for camera in fault.cameras:
             if camera not in images:
                 continue
@@ -145,9 +162,18 @@ class FaultInjector:
                 self._delay(camera, images, ages_ns, time_ns, fault.delay_ns)
 
     def _delay(
-        self, camera: str, images: dict[str, np.ndarray], ages_ns: dict[str, int], time_ns: int, delay_ns: int
+        self,
+        camera: str,
+        images: dict[str, np.ndarray],
+        ages_ns: dict[str, int],
+        time_ns: int,
+        delay_ns: int,
     ) -> None:
-        arrived = [(taken_ns, frames) for taken_ns, frames in self._frames if taken_ns <= time_ns - delay_ns]
+        arrived = [
+            (taken_ns, frames)
+            for taken_ns, frames in self._frames
+            if taken_ns <= time_ns - delay_ns
+        ]
         if not arrived:
             del images[camera]
             return

@@ -1,11 +1,13 @@
 """One LIBERO task as a robot: reset it, step it, and see what its cameras and joints say.
 
-Two things make it fast while every number stays what the benchmark gives: the scene is reset without parsing its XML
-again, and a camera is drawn only on the steps whose image somebody reads. Drawing happens inside the step, because
-robosuite samples its observables during a step, not after it: an image taken afterwards would be another image.
+Two things make it fast while every number stays what the benchmark gives: the scene is reset
+without parsing its XML again, and a camera is drawn only on the steps whose image somebody reads.
+Drawing happens inside the step, because robosuite samples its observables during a step, not after
+it: an image taken afterwards would be another image.
 
-Units and frames: metres, radians, the simulator's world frame; quaternions are (x, y, z, w). Images come as the
-simulator gives them (uint8 [H, W, 3], not rotated): whoever feeds a policy turns them (see qvla_ros.preprocess).
+Units and frames: metres, radians, the simulator's world frame; quaternions are (x, y, z, w). Images
+come as the simulator gives them (uint8 [H, W, 3], not rotated): whoever feeds a policy turns them
+(see qvla_ros.preprocess).
 """
 
 from __future__ import annotations
@@ -27,8 +29,17 @@ from qvla_ros.simulation import named_object
 from qvla_ros.simulation.specification import CONTROL_PERIOD_S, SUITE_TASK_COUNTS
 
 ACTION_SIZE = 7
-HOLD_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)  # the benchmark's dummy action: stay, gripper open
-SETTLE_STEPS = 10  # `num_steps_wait` of the OpenVLA evaluation: objects fall into place before the policy starts
+HOLD_ACTION = (
+    0.0,
+    0.0,
+    0.0,
+    0.0,
+    0.0,
+    0.0,
+    -1.0,
+)  # the benchmark's dummy action: stay, gripper open
+# `num_steps_wait` of the OpenVLA evaluation: objects fall into place before the policy starts
+SETTLE_STEPS = 10
 SUITE_MAX_STEPS = {  # OpenVLA's run_libero_eval.py, without the settling steps
     "libero_spatial": 220,
     "libero_object": 280,
@@ -44,7 +55,8 @@ _CAMERAS = {"agentview": "agentview_image", "wrist": "robot0_eye_in_hand_image"}
 class LiberoObservation:
     """What the robot knows after a step; everything was sampled inside that step.
 
-    images: camera name ("agentview", "wrist") -> uint8 [H, W, 3], empty when the step was not rendered.
+    images: camera name ("agentview", "wrist") -> uint8 [H, W, 3], empty when the step was not
+    rendered.
     """
 
     step: int
@@ -63,10 +75,15 @@ class LiberoTask:
     environment: the robosuite environment below, for those who may look at privileged state.
     """
 
-    def __init__(self, suite: str, task_index: int, camera_size: int = 256, max_steps: int | None = None) -> None:
+    def __init__(
+        self, suite: str, task_index: int, camera_size: int = 256, max_steps: int | None = None
+    ) -> None:
         if suite not in SUITE_MAX_STEPS:
             raise QvlaError(
-                "task_suite_name", suite, f"one of {', '.join(SUITE_MAX_STEPS)}", "name one of these suites"
+                "task_suite_name",
+                suite,
+                f"one of {', '.join(SUITE_MAX_STEPS)}",
+                "name one of these suites",
             )
         os.environ.setdefault("MUJOCO_GL", "egl")
         libero = _import_libero()
@@ -77,7 +94,10 @@ class LiberoTask:
         self.max_steps = SUITE_MAX_STEPS[suite] if max_steps is None else max_steps
         other: int | None = None
         if suite == named_object.SUITE:
-            suite, (task_index, other) = named_object.SCENE_SUITE, named_object.scene_and_other(task_index)
+            suite, (task_index, other) = (
+                named_object.SCENE_SUITE,
+                named_object.scene_and_other(task_index),
+            )
         with contextlib.redirect_stdout(io.StringIO()):  # the benchmark announces its task order
             benchmark = libero.benchmark.get_benchmark_dict()[suite]()
         task = benchmark.get_task(task_index)
@@ -85,7 +105,9 @@ class LiberoTask:
         self._init_states: np.ndarray = benchmark.get_task_init_states(task_index)
         self._rendering = False
         self._step = 0
-        bddl_file = Path(libero.get_libero_path("bddl_files")) / task.problem_folder / task.bddl_file
+        bddl_file = (
+            Path(libero.get_libero_path("bddl_files")) / task.problem_folder / task.bddl_file
+        )
         with _seeded(0):
             self._wrapper = libero.envs.OffScreenRenderEnv(
                 bddl_file_name=str(bddl_file),
@@ -100,27 +122,33 @@ class LiberoTask:
         self._object_initializers = list(self.environment.object_property_initializers)
         for name in _CAMERAS.values():
             observable = self.environment._observables[name]
-            observable._sensor = self._on_demand(observable._sensor, np.zeros((camera_size, camera_size, 3), np.uint8))
+            observable._sensor = self._on_demand(
+                observable._sensor, np.zeros((camera_size, camera_size, 3), np.uint8)
+            )
 
     @property
     def init_state_count(self) -> int:
         """How many official initial states the task has (50); they are the held-out test set."""
         return len(self._init_states)
 
-    def reset(self, init_state: int | None, seed: int = 0, settle_steps: int = SETTLE_STEPS) -> LiberoObservation:
-        """Put the scene at an official initial state, or, with None, at a placement sampled from `seed`.
+    def reset(
+        self, init_state: int | None, seed: int = 0, settle_steps: int = SETTLE_STEPS
+    ) -> LiberoObservation:
+        """Put the scene at an official initial state, or, with None, at a placement sampled from
+        `seed`.
 
-        The order is OpenVLA's: seed, reset, set the state, then `settle_steps` hold actions. The seed is set for each
-        episode (upstream sets it once a task), so an episode looks the same whatever ran before it; it fixes what
-        the initial states leave open, the poses of fixtures. numpy's global generator is left as it was.
-        Returns a rendered observation of step 0.
+        The order is OpenVLA's: seed, reset, set the state, then `settle_steps` hold actions. The
+        seed is set for each episode (upstream sets it once a task), so an episode looks the same
+        whatever ran before it; it fixes what the initial states leave open, the poses of fixtures.
+        numpy's global generator is left as it was. Returns a rendered observation of step 0.
         """
         if init_state is not None and not 0 <= init_state < self.init_state_count:
             expected = f"0 to {self.init_state_count - 1}, or None for a fresh placement"
             raise QvlaError("init_state", init_state, expected, "use fewer episodes a task")
         environment = self.environment
-        # Without a hard reset these carry over from the last episode; a hard reset would rebuild them. Upstream repeats
-        # the object initializers once more at each reset, which moves its random stream: always be its first reset.
+        # Without a hard reset these carry over from the last episode; a hard reset would rebuild
+        # them. Upstream repeats the object initializers once more at each reset, which moves its
+        # random stream: always be its first reset.
         environment.object_property_initializers = self._object_initializers * 2
         self._unplace_fixtures()
         self._rendering = init_state is None and settle_steps == 0
@@ -137,14 +165,18 @@ class LiberoTask:
         return self._observation(raw)
 
     def step(self, action: np.ndarray, render: bool) -> tuple[LiberoObservation, bool]:
-        """Run one control period (50 ms) of `action`, float [7]: six OSC_POSE deltas and the gripper in [-1, 1].
+        """Run one control period (50 ms) of `action`, float [7]: six OSC_POSE deltas and the
+        gripper in [-1, 1].
 
-        One unit is 0.05 m or 0.5 rad; the gripper opens at -1 and closes at +1. Returns the observation and whether
-        the task's goal holds. A step after the goal, or after `max_steps`, is allowed: the caller decides.
+        One unit is 0.05 m or 0.5 rad; the gripper opens at -1 and closes at +1. Returns the
+        observation and whether the task's goal holds. A step after the goal, or after `max_steps`,
+        is allowed: the caller decides.
         """
         action = np.asarray(action, dtype=np.float64)
         if action.shape != (ACTION_SIZE,) or not np.isfinite(action).all():
-            raise QvlaError("action", action, "seven finite numbers", "check what the policy returned")
+            raise QvlaError(
+                "action", action, "seven finite numbers", "check what the policy returned"
+            )
         self._rendering = render
         raw, _, success, _ = self.environment.step(action)
         self._step += 1
@@ -152,11 +184,13 @@ class LiberoTask:
 
     @contextlib.contextmanager
     def branch(self) -> Iterator[None]:
-        """Try something: on leaving the block, the simulation is bit for bit where it was on entering it.
+        """Try something: on leaving the block, the simulation is bit for bit where it was on
+        entering it.
 
-        The block works on a copy of MuJoCo's data, so that even the solver's warm start comes back; the Python state
-        around it (controller, gripper, sensors, clocks) is saved and put back. The copy's contacts are found anew:
-        copying leaves them out, and whoever asks what touches what would be told nothing until the next step.
+        The block works on a copy of MuJoCo's data, so that even the solver's warm start comes back;
+        the Python state around it (controller, gripper, sensors, clocks) is saved and put back. The
+        copy's contacts are found anew: copying leaves them out, and whoever asks what touches what
+        would be told nothing until the next step.
         """
         import mujoco
 
@@ -175,7 +209,8 @@ class LiberoTask:
 
     def close(self) -> None:
         """Release the simulator and its GL context."""
-        self._make_current()  # or robosuite frees its textures in the context of another task that is still in use
+        # or robosuite frees its textures in the context of another task that is still in use
+        self._make_current()
         self._wrapper.close()
 
     def __enter__(self) -> LiberoTask:
@@ -188,11 +223,14 @@ class LiberoTask:
         from robosuite.utils.errors import RandomizationError
 
         while True:
-            with contextlib.suppress(RandomizationError):  # the sampler found no free place for an object: again
+            with contextlib.suppress(
+                RandomizationError
+            ):  # the sampler found no free place for an object: again
                 return self.environment.reset()
 
     def _unplace_fixtures(self) -> None:
-        """Put fixtures at the origin, where LIBERO expects them when it places objects on or in them.
+        """Put fixtures at the origin, where LIBERO expects them when it places objects on or in
+        them.
 
         It adds the new pose of a fixture to the position that its region has now.
         """
@@ -205,14 +243,18 @@ class LiberoTask:
         return LiberoObservation(
             step=self._step,
             time_s=self._step * CONTROL_PERIOD_S,
-            images={name: raw[key].copy() for name, key in _CAMERAS.items()} if self._rendering else {},
+            images={name: raw[key].copy() for name, key in _CAMERAS.items()}
+            if self._rendering
+            else {},
             eef_position_m=np.array(raw["robot0_eef_pos"]),
             eef_quaternion_xyzw=np.array(raw["robot0_eef_quat"]),
             joint_positions_rad=np.array(raw["robot0_joint_pos"]),
             gripper_positions_m=np.array(raw["robot0_gripper_qpos"]),
         )
 
-    def _on_demand(self, sensor: Callable[[dict], np.ndarray], blank: np.ndarray) -> Callable[[dict], np.ndarray]:
+    def _on_demand(
+        self, sensor: Callable[[dict], np.ndarray], blank: np.ndarray
+    ) -> Callable[[dict], np.ndarray]:
         def sample(cache: dict) -> np.ndarray:
             if not self._rendering:
                 return blank
@@ -227,23 +269,35 @@ class LiberoTask:
 
     def _stateful_objects(self) -> list[Any]:
         robot = self.environment.robots[0]
-        return [self.environment, robot, robot.controller, robot.gripper, *self.environment._observables.values()]
+        return [
+            self.environment,
+            robot,
+            robot.controller,
+            robot.gripper,
+            *self.environment._observables.values(),
+        ]
 
 
 def _plain_state(holder: object) -> dict[str, Any]:
-    """Copies of the attributes of `holder` that a step may change: numbers, arrays, buffers and caches of arrays."""
+    """Copies of the attributes of `holder` that a step may change: numbers, arrays, buffers and
+    caches of arrays.
+    """
 
     def is_plain(value: object) -> bool:
         if isinstance(value, dict):
             return all(isinstance(item, (np.ndarray, int, float)) for item in value.values())
-        return isinstance(value, (bool, int, float, np.ndarray, type(None))) or type(value).__name__.endswith("Buffer")
+        return isinstance(value, (bool, int, float, np.ndarray, type(None))) or type(
+            value
+        ).__name__.endswith("Buffer")
 
     return {name: copy.deepcopy(value) for name, value in vars(holder).items() if is_plain(value)}
 
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """LIBERO samples from numpy's global generator: seed it inside the block, leave it untouched outside."""
+    """LIBERO samples from numpy's global generator: seed it inside the block, leave it untouched
+    outside.
+    """
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(seed)  # noqa: NPY002
     try:
@@ -253,7 +307,9 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _import_libero() -> Any:
-    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)  # it warns at import about an optional file
+    logging.getLogger("robosuite_logs").setLevel(
+        logging.ERROR
+    )  # it warns at import about an optional file
     try:
         import libero.libero as package
         import libero.libero.benchmark

@@ -1,8 +1,10 @@
-"""Real time on the simulated clock: time goes on while the policy thinks, and what it says comes late.
+"""Real time on the simulated clock: time goes on while the policy thinks, and what it says comes
+late.
 
-A chunk computed from the image of time t takes effect at t + latency; until then the arm goes on with the chunk it has.
-The latency is given ("what if this ran on an Orin?") or what the chunk says its computation took. Simulated time stands
-still until the chunk is there, so that an episode is the same however fast the machine is on which it is simulated.
+A chunk computed from the image of time t takes effect at t + latency; until then the arm goes on
+with the chunk it has. The latency is given ("what if this ran on an Orin?") or what the chunk says
+its computation took. Simulated time stands still until the chunk is there, so that an episode is
+the same however fast the machine is on which it is simulated.
 
 A control step is 50 ms long: what takes effect within one acts from the next. Knows nothing of ROS.
 """
@@ -34,7 +36,8 @@ MEASURED = -1.0  # as latency_s: what each chunk says its computation took
 MAX_LATENCY_S = 60.0
 MOTION = MotionSpec("delta_end_effector_pose", METRES_PER_UNIT, RADIANS_PER_UNIT, GRIPPER_INDEX)
 HANDOVERS = {
-    "skip": "a chunk enters at the action that is meant for now; what has passed meanwhile is skipped",
+    "skip": "a chunk enters at the action that is meant for now; what has passed "
+    "meanwhile is skipped",
     "restart": "a chunk enters at its first action, however late it comes",
     "wait": "the arm holds still while the policy thinks, then executes the whole chunk",
 }
@@ -44,9 +47,10 @@ HANDOVERS = {
 class Conditions:
     """Under which an episode runs in real time. handover: one of HANDOVERS.
 
-    observation_period_s: the policy gets its next image when its chunk has taken effect, but not sooner than this after
-    the image before; 0: the newest as soon as it is free. (With "wait": when the chunk has been executed.)
-    blend_steps: over how many steps a chunk takes over from the one before.
+    observation_period_s: the policy gets its next image when its chunk has taken effect, but not
+    sooner than this after the image before; 0: the newest as soon as it is free. (With "wait": when
+    the chunk has been executed.) blend_steps: over how many steps a chunk takes over from the one
+    before.
     """
 
     latency_s: float
@@ -56,7 +60,9 @@ class Conditions:
 
     def __post_init__(self) -> None:
         if self.handover not in HANDOVERS:
-            raise QvlaError("handover", self.handover, f"one of {', '.join(HANDOVERS)}", "choose one of these")
+            raise QvlaError(
+                "handover", self.handover, f"one of {', '.join(HANDOVERS)}", "choose one of these"
+            )
         if self.latency_s != MEASURED and not 0 <= self.latency_s <= MAX_LATENCY_S:
             expected = f"{MEASURED:g} (as measured) or 0 to {MAX_LATENCY_S:g} s"
             raise QvlaError("latency_s", self.latency_s, expected, "give a latency in seconds")
@@ -69,7 +75,9 @@ class Conditions:
 
 @dataclass(frozen=True)
 class LateChunk:
-    """actions: float64 [K, 7] in the units of the specification; stamp_ns: when the image was taken, simulated time."""
+    """actions: float64 [K, 7] in the units of the specification; stamp_ns: when the image was
+    taken, simulated time.
+    """
 
     actions: Actions
     stamp_ns: int
@@ -78,9 +86,11 @@ class LateChunk:
 
 @dataclass
 class Counts:
-    """Of one episode. hold_steps: without a plan; skipped_actions: passed before their chunk took effect.
+    """Of one episode. hold_steps: without a plan; skipped_actions: passed before their chunk took
+    effect.
 
-    unanswered: looks that were given no chunk (see qvla_ros.simulation.faults); latency_s: the sum over chunks.
+    unanswered: looks that were given no chunk (see qvla_ros.simulation.faults); latency_s: the sum
+    over chunks.
     """
 
     looks: int = 0
@@ -91,8 +101,13 @@ class Counts:
     latency_s: float = 0.0
 
     def summary(self) -> dict[str, float]:
-        """As fields of an episode's record; latency_s becomes the mean over chunks, NaN without any."""
-        return {**asdict(self), "latency_s": self.latency_s / self.chunks if self.chunks else math.nan}
+        """As fields of an episode's record; latency_s becomes the mean over chunks, NaN without
+        any.
+        """
+        return {
+            **asdict(self),
+            "latency_s": self.latency_s / self.chunks if self.chunks else math.nan,
+        }
 
 
 class Clock(Protocol):
@@ -180,13 +195,17 @@ class RealTimeArm:
 
 
 def _steps(duration_s: float) -> int:
-    """Whole control periods until a duration has passed; a nanosecond's worth of rounding is not another period."""
+    """Whole control periods until a duration has passed; a nanosecond's worth of rounding is not
+    another period.
+    """
     return -(-(round(duration_s * 1e9)) // PERIOD_NS)
 
 
 @dataclass(frozen=True)
 class RealTime:
-    """What a run in real time goes through: every handover with every latency. faults: as they are written."""
+    """What a run in real time goes through: every handover with every latency. faults: as they are
+    written.
+    """
 
     latencies_s: tuple[float, ...] = (MEASURED,)
     handovers: tuple[str, ...] = ("skip",)
@@ -203,11 +222,20 @@ class RealTime:
         )
 
     def parameters(self) -> dict[str, object]:
-        """As parameters of the bridge. Lists that ROS could not tell the type of are left out: empty ones."""
+        """As parameters of the bridge. Lists that ROS could not tell the type of are left out:
+        empty ones.
+        """
         lists: dict[str, Sequence[object]] = {
             "latencies_s": [float(value) for value in self.latencies_s],
             "handovers": list(self.handovers),
             "faults": list(self.faults),
         }
-        numbers = {"blend_steps": self.blend_steps, "observation_period_s": float(self.observation_period_s)}
-        return {"timing": "real_time", **{name: value for name, value in lists.items() if value}, **numbers}
+        numbers = {
+            "blend_steps": self.blend_steps,
+            "observation_period_s": float(self.observation_period_s),
+        }
+        return {
+            "timing": "real_time",
+            **{name: value for name, value in lists.items() if value},
+            **numbers,
+        }

@@ -1,4 +1,6 @@
-"""One episode on a simulated arm: executing chunks, and holding still when none comes. Knows nothing of ROS."""
+"""One episode on a simulated arm: executing chunks, and holding still when none comes. Knows
+nothing of ROS.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Task(Protocol):
 
 @dataclass
 class Rollout:
-    """What happened so far. commanded_m: per step, the end effector's position plus the commanded delta, [3]."""
+    """What happened so far. commanded_m: per step, the end effector's position plus the commanded
+    delta, [3].
+    """
 
     success: bool = False
     steps: int = 0
@@ -40,7 +44,9 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Hold:
-    """How the arm came to rest. moved_m: the farthest it got from where it was told to stay, while braking."""
+    """How the arm came to rest. moved_m: the farthest it got from where it was told to stay, while
+    braking.
+    """
 
     at_rest: bool
     duration_s: float
@@ -54,13 +60,21 @@ class Hold:
         )
 
 
-def execute(task: Task, rollout: Rollout, observation: LiberoObservation, actions: Actions) -> LiberoObservation:
-    """Execute a chunk [K, 7] (opening fractions) until it, the episode or the step limit ends; draw only its end."""
+def execute(
+    task: Task, rollout: Rollout, observation: LiberoObservation, actions: Actions
+) -> LiberoObservation:
+    """Execute a chunk [K, 7] (opening fractions) until it, the episode or the step limit ends; draw
+    only its end.
+    """
     actions = actions[: task.max_steps - rollout.steps]
     for index, action in enumerate(actions):
         rollout.last_action = libero_action(action)
-        rollout.commanded_m.append(observation.eef_position_m + METRES_PER_UNIT * rollout.last_action[:3])
-        observation, rollout.success = task.step(rollout.last_action, render=index == len(actions) - 1)
+        rollout.commanded_m.append(
+            observation.eef_position_m + METRES_PER_UNIT * rollout.last_action[:3]
+        )
+        observation, rollout.success = task.step(
+            rollout.last_action, render=index == len(actions) - 1
+        )
         rollout.steps += 1
         if rollout.success:
             break
@@ -68,23 +82,28 @@ def execute(task: Task, rollout: Rollout, observation: LiberoObservation, action
 
 
 def hold_action(stay_m: np.ndarray, position_m: np.ndarray, last_action: np.ndarray) -> np.ndarray:
-    """What keeps an arm that is at `position_m` [3] at `stay_m` [3], its gripper as `last_action` [7] had it; [7].
+    """What keeps an arm that is at `position_m` [3] at `stay_m` [3], its gripper as `last_action`
+    [7] had it; [7].
 
-    Zero deltas would not do: LIBERO's controller takes them from wherever the arm has drifted to, so that from full
-    speed it coasts for centimetres. The way back is commanded instead.
+    Zero deltas would not do: LIBERO's controller takes them from wherever the arm has drifted to,
+    so that from full speed it coasts for centimetres. The way back is commanded instead.
     """
     back = np.clip((stay_m - position_m) / METRES_PER_UNIT, -1.0, 1.0)
     return np.concatenate([back, np.zeros(3), last_action[6:]])
 
 
 def hold_still(task: Task, rollout: Rollout, observation: LiberoObservation) -> Hold:
-    """Hold the position of `observation` and the gripper as it was, until the arm rests or HOLD_MAX_STEPS are over."""
+    """Hold the position of `observation` and the gripper as it was, until the arm rests or
+    HOLD_MAX_STEPS are over.
+    """
     stay_m = observation.eef_position_m
     positions_m = [stay_m]
     resting = 0
     while resting < REST_STEPS and len(positions_m) <= HOLD_MAX_STEPS:
         action = hold_action(stay_m, positions_m[-1], rollout.last_action)
         positions_m.append(task.step(action, render=False)[0].eef_position_m)
-        resting = resting + 1 if np.linalg.norm(positions_m[-1] - positions_m[-2]) < REST_STEP_M else 0
+        resting = (
+            resting + 1 if np.linalg.norm(positions_m[-1] - positions_m[-2]) < REST_STEP_M else 0
+        )
     moved_m = float(np.linalg.norm(np.array(positions_m) - stay_m, axis=1).max())
     return Hold(resting == REST_STEPS, (len(positions_m) - 1) * CONTROL_PERIOD_S, moved_m)

@@ -1,4 +1,6 @@
-"""What LIBERO's arm gives and takes, by name: for the bridge, which is the arm, and for who exports a policy."""
+"""What LIBERO's arm gives and takes, by name: for the bridge, which is the arm, and for who exports
+a policy.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,25 @@ SUITE_TASK_COUNTS = {
     named_object.SUITE: 10 * named_object.OTHERS_A_SCENE,
 }
 
-# Step limits that UniVLA's own evaluation has, where they are not OpenVLA's (qvla_ros.simulation.libero).
-UNIVLA_MAX_STEPS = {"libero_spatial": 240, "libero_object": 300, "libero_goal": 320, "libero_10": 550, "libero_90": 420}
+# Step limits that UniVLA's own evaluation has, where they are not OpenVLA's
+# (qvla_ros.simulation.libero).
+UNIVLA_MAX_STEPS = {
+    "libero_spatial": 240,
+    "libero_object": 300,
+    "libero_goal": 320,
+    "libero_10": 550,
+    "libero_90": 420,
+}
 
 CAMERA_NAMES = ("agentview", "wrist")
 JOINT_NAMES = tuple(f"joint{i}" for i in range(1, 8))  # radians
 FINGER_NAMES = ("finger_joint1", "finger_joint2")  # metres; one positive, the other negative
-# robosuite reports the end effector in its world frame; the released data and policies use it as it is.
+# robosuite reports the end effector in its world frame; the released data and policies use it as it
+# is.
 POSE_FRAME = "world"
 
-# The 8 numbers of the released state vector, as qvla_ros.observation.proprioception_vector knows them.
+# The 8 numbers of the released state vector, as qvla_ros.observation.proprioception_vector knows
+# them.
 PROPRIOCEPTION_NAMES = (
     *("eef_x", "eef_y", "eef_z", "eef_axis_angle_x", "eef_axis_angle_y", "eef_axis_angle_z"),
     *FINGER_NAMES,
@@ -33,7 +44,14 @@ PROPRIOCEPTION_NAMES = (
 METRES_PER_UNIT, RADIANS_PER_UNIT = 0.05, 0.5
 ACTION_KIND = "delta_end_effector_pose"
 ACTION_NAMES = (
-    *("delta_x", "delta_y", "delta_z", "delta_axis_angle_x", "delta_axis_angle_y", "delta_axis_angle_z"),
+    *(
+        "delta_x",
+        "delta_y",
+        "delta_z",
+        "delta_axis_angle_x",
+        "delta_axis_angle_y",
+        "delta_axis_angle_z",
+    ),
     "gripper",
 )
 ACTION_UNITS = ("controller_unit",) * 6 + ("opening_fraction",)

@@ -13,7 +13,9 @@ from qvla_ros.simulation.specification import CAMERA_NAMES
 
 
 def side_by_side(images: Mapping[str, np.ndarray]) -> np.ndarray:
-    """All cameras in one frame, upright (LIBERO's are mounted upside down); uint8 [H, sum of widths, 3]."""
+    """All cameras in one frame, upright (LIBERO's are mounted upside down); uint8 [H, sum of
+    widths, 3].
+    """
     return np.concatenate([rotate_180(images[name]) for name in CAMERA_NAMES], axis=1)
 
 
@@ -23,9 +25,14 @@ def write_video(path: Path, frames: list[np.ndarray], frames_per_second: float) 
 
     height, width = frames[0].shape[:2]
     with atomic_file(path) as temporary:
-        # ffmpeg pads to even sizes by itself only when told; macro_block_size 2 resizes nothing that is already even.
+        # ffmpeg pads to even sizes by itself only when told; macro_block_size 2 resizes nothing
+        # that is already even.
         writer = imageio_ffmpeg.write_frames(
-            str(temporary), (width, height), fps=frames_per_second, macro_block_size=2, ffmpeg_log_level="error"
+            str(temporary),
+            (width, height),
+            fps=frames_per_second,
+            macro_block_size=2,
+            ffmpeg_log_level="error",
         )
         writer.send(None)
         for frame in frames:

@@ -1,7 +1,7 @@
 """A tiny bundle made by hand: two 32-pixel cameras, LIBERO's 8 numbers in, chunks of 4 actions out.
 
-Its graph copies the first 7 normalised proprioceptive numbers into every action of the chunk, so a test can say what
-must come out. Nothing here is trained.
+Its graph copies the first 7 normalised proprioceptive numbers into every action of the chunk, so a
+test can say what must come out. Nothing here is trained.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 @pytest.fixture(scope="session")
 def manifest() -> Manifest:
     cameras = tuple(
-        CameraSpec(name, CAMERA_SIZE, CAMERA_SIZE, True, None, 16, 0.9, (HALF,)) for name in libero.CAMERA_NAMES
+        CameraSpec(name, CAMERA_SIZE, CAMERA_SIZE, True, None, 16, 0.9, (HALF,))
+        for name in libero.CAMERA_NAMES
     )
     actions = ActionSpec(
         names=libero.ACTION_NAMES,
@@ -57,13 +58,20 @@ def manifest() -> Manifest:
 
 
 @pytest.fixture(scope="session")
-def make_bundle(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+def make_bundle(
+    manifest: Manifest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path], Path]:
     """make_bundle(directory) writes the tiny bundle there and returns the directory."""
     parts = tmp_path_factory.mktemp("parts")
     _write_graph(parts / "policy.onnx", manifest)
     _write_tokenizer(parts / "tokenizer.json")
     (parts / "statistics.json").write_text(
-        json.dumps({"action": {**_flat_statistics(7), "mask": [True] * 6 + [False]}, "proprio": _flat_statistics(8)})
+        json.dumps(
+            {
+                "action": {**_flat_statistics(7), "mask": [True] * 6 + [False]},
+                "proprio": _flat_statistics(8),
+            }
+        )
     )
 
     def make(directory: Path) -> Path:
@@ -74,7 +82,9 @@ def make_bundle(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def bundle_dir(make_bundle: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle_dir(
+    make_bundle: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The tiny bundle; shared, do not change it."""
     return make_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
 
@@ -95,13 +105,22 @@ def _write_graph(path: Path, manifest: Manifest) -> None:
         helper.make_tensor_value_info("proprio", TensorProto.FLOAT, [1, 8]),
     ]
     output = helper.make_tensor_value_info("actions", TensorProto.FLOAT, [1, CHUNK_LENGTH, 7])
-    constants = {"starts": [0], "ends": [7], "axes": [1], "row": [1, 1, 7], "chunk": [1, CHUNK_LENGTH, 7]}
+    constants = {
+        "starts": [0],
+        "ends": [7],
+        "axes": [1],
+        "row": [1, 1, 7],
+        "chunk": [1, CHUNK_LENGTH, 7],
+    }
     nodes = [
         helper.make_node("Slice", ["proprio", "starts", "ends", "axes"], ["first"]),
         helper.make_node("Reshape", ["first", "row"], ["one_action"]),
         helper.make_node("Expand", ["one_action", "chunk"], ["actions"]),
     ]
-    initializers = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in constants.items()]
+    initializers = [
+        numpy_helper.from_array(np.array(value, np.int64), name)
+        for name, value in constants.items()
+    ]
     graph = helper.make_graph(nodes, "tiny_policy", inputs, [output], initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     checker.check_model(model)
@@ -112,7 +131,11 @@ def _write_tokenizer(path: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     words = ["<unk>", "<s>", "</s>", "In", "Out", ":", "pick", "up", "the", "milk"]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
     tokenizer.save(str(path))

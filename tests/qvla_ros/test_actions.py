@@ -1,4 +1,6 @@
-"""Actions come out in the robot's units as the reference computes them, whatever the model's gripper convention."""
+"""Actions come out in the robot's units as the reference computes them, whatever the model's
+gripper convention.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def test_action_tokens_mean_the_bin_centres_of_the_reference(vectors: dict) -> N
 
 def test_rotations_equal_the_reference(vectors: dict) -> None:
     for case in vectors["quat_xyzw_to_axisangle"]:
-        np.testing.assert_allclose(quaternion_to_axis_angle(case["q"]), case["a"], rtol=0, atol=1e-15)
+        np.testing.assert_allclose(
+            quaternion_to_axis_angle(case["q"]), case["a"], rtol=0, atol=1e-15
+        )
 
 
 @given(st.floats(0.01, 3.1), st.integers(0, 2))
@@ -66,7 +70,9 @@ def test_the_gripper_command_equals_the_reference(vectors: dict) -> None:
     ("convention", "closed", "opened"),
     [("opening_fraction", 0.0, 1.0), ("closing_fraction", 1.0, 0.0), ("signed_closing", 1.0, -1.0)],
 )
-def test_every_gripper_convention_becomes_an_opening_fraction(convention: str, closed: float, opened: float) -> None:
+def test_every_gripper_convention_becomes_an_opening_fraction(
+    convention: str, closed: float, opened: float
+) -> None:
     assert opening_fraction([closed, opened], convention).tolist() == [0.0, 1.0]
 
 

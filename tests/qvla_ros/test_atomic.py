@@ -33,7 +33,11 @@ def test_a_failed_block_leaves_the_earlier_result_and_nothing_else(tmp_path: Pat
     for fail in (write_half_a_directory, write_half_a_file):
         with pytest.raises(ZeroDivisionError):
             fail(tmp_path)
-    assert (tmp_path / "bundle" / "bundle.json").read_text() == (tmp_path / "gates.json").read_text() == "first"
+    assert (
+        (tmp_path / "bundle" / "bundle.json").read_text()
+        == (tmp_path / "gates.json").read_text()
+        == "first"
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "gates.json"]
 
 

@@ -1,4 +1,6 @@
-"""How often the graph is run for one look, what becomes of its outputs, and what a look leaves to the next."""
+"""How often the graph is run for one look, what becomes of its outputs, and what a look leaves to
+the next.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,12 @@ from qvla_ros.preprocess import prompt_text
 HISTORY = "In: What to do to {instruction}? History action {history}\nOut:"
 TOKENS = DecoderSpec("action_tokens", tokens=TokenSpec(32000, 256))
 DIFFUSION = DecoderSpec("diffusion", diffusion=DiffusionSpec(num_steps=10, seed=3))
-BLOCKING = DecoderSpec("univla", latents=LatentSpec(4, 50, 7, ensemble_length=0, history_template=None))
-ENSEMBLED = DecoderSpec("univla", latents=LatentSpec(4, 50, None, ensemble_length=3, history_template=HISTORY))
+BLOCKING = DecoderSpec(
+    "univla", latents=LatentSpec(4, 50, 7, ensemble_length=0, history_template=None)
+)
+ENSEMBLED = DecoderSpec(
+    "univla", latents=LatentSpec(4, 50, None, ensemble_length=3, history_template=HISTORY)
+)
 
 
 class RecordingEngine:
@@ -58,7 +64,9 @@ def tokenizer(bundle_dir: Path) -> Tokenizer:
 
 
 def with_decoder(bundle: Bundle, decoder: DecoderSpec, chunk_length: int = 4) -> Bundle:
-    return replace(bundle, decoder=decoder, actions=replace(bundle.actions, chunk_length=chunk_length))
+    return replace(
+        bundle, decoder=decoder, actions=replace(bundle.actions, chunk_length=chunk_length)
+    )
 
 
 def test_action_tokens_become_one_action(bundle: Bundle, tokenizer: Tokenizer) -> None:
@@ -71,19 +79,27 @@ def test_action_tokens_become_one_action(bundle: Bundle, tokenizer: Tokenizer) -
     assert decoder.range_epsilon == 0.0
 
 
-def test_a_token_policy_commands_what_the_reference_un_normalises(bundle: Bundle, vectors: dict) -> None:
+def test_a_token_policy_commands_what_the_reference_un_normalises(
+    bundle: Bundle, vectors: dict
+) -> None:
     case = vectors["unnorm"]
     low, high = np.resize(case["low"], 7), np.resize(case["high"], 7)
     mask = np.resize(case["mask"], 7)
     statistics = replace(bundle.statistics["action"], low=low, high=high, mask=mask)
-    bundle = replace(with_decoder(bundle, TOKENS, 1), statistics={**bundle.statistics, "action": statistics})
-    engine = RecordingEngine(lambda _: {"action_tokens": np.array([[31999, 31872, 31744] * 2 + [31999]])})
+    bundle = replace(
+        with_decoder(bundle, TOKENS, 1), statistics={**bundle.statistics, "action": statistics}
+    )
+    engine = RecordingEngine(
+        lambda _: {"action_tokens": np.array([[31999, 31872, 31744] * 2 + [31999]])}
+    )
     images = {camera.name: np.zeros((32, 32, 3), np.uint8) for camera in bundle.cameras}
     actions = Policy(bundle, engine).infer(Observation(images, np.zeros(8), "pick", 0, {})).actions
     assert actions[0, :3].tolist() == case["cases"][0]["openvla"]
 
 
-def test_a_guess_is_corrected_until_the_graph_confirms_it(bundle: Bundle, tokenizer: Tokenizer) -> None:
+def test_a_guess_is_corrected_until_the_graph_confirms_it(
+    bundle: Bundle, tokenizer: Tokenizer
+) -> None:
     """Each token follows from all before it, as in a causal network."""
     start = 3
 
@@ -116,7 +132,9 @@ def test_only_tokens_are_guessed() -> None:
         replace(DIFFUSION, guessed=True)
 
 
-def test_diffusion_runs_the_graph_once_a_step_from_seeded_noise(bundle: Bundle, tokenizer: Tokenizer) -> None:
+def test_diffusion_runs_the_graph_once_a_step_from_seeded_noise(
+    bundle: Bundle, tokenizer: Tokenizer
+) -> None:
     engine = RecordingEngine(lambda inputs: {"noise": 0.5 * inputs["noisy_actions"] - 0.1})
     bundle = with_decoder(bundle, DIFFUSION)
     actions = make_decoder(bundle, tokenizer).run(engine, {"input_ids": np.ones((1, 3), np.int64)})
@@ -128,7 +146,9 @@ def test_diffusion_runs_the_graph_once_a_step_from_seeded_noise(bundle: Bundle, 
     np.testing.assert_array_equal(actions, denoise(lambda noisy, _: 0.5 * noisy - 0.1, start, 10))
 
 
-def test_each_look_of_a_diffusion_policy_starts_from_other_noise(bundle: Bundle, tokenizer: Tokenizer) -> None:
+def test_each_look_of_a_diffusion_policy_starts_from_other_noise(
+    bundle: Bundle, tokenizer: Tokenizer
+) -> None:
     engine = RecordingEngine(lambda inputs: {"noise": inputs["noisy_actions"]})
     decoder = make_decoder(with_decoder(bundle, DIFFUSION), tokenizer)
     for _ in range(2):
@@ -136,9 +156,13 @@ def test_each_look_of_a_diffusion_policy_starts_from_other_noise(bundle: Bundle,
     assert not np.array_equal(engine.asked[0]["noisy_actions"], engine.asked[10]["noisy_actions"])
 
 
-def test_latent_tokens_are_drawn_with_seeded_gumbel_noise(bundle: Bundle, tokenizer: Tokenizer) -> None:
+def test_latent_tokens_are_drawn_with_seeded_gumbel_noise(
+    bundle: Bundle, tokenizer: Tokenizer
+) -> None:
     chunk = np.random.default_rng(0).uniform(-1, 1, (1, 4, 7))
-    engine = RecordingEngine(lambda _: {"actions": chunk, "latent_tokens": np.array([[10, 11, 12, 13]])})
+    engine = RecordingEngine(
+        lambda _: {"actions": chunk, "latent_tokens": np.array([[10, 11, 12, 13]])}
+    )
     decoder = make_decoder(with_decoder(bundle, BLOCKING), tokenizer)
     actions = [decoder.run(engine, {}) for _ in range(200)]
     np.testing.assert_array_equal(actions[0], chunk)
@@ -158,7 +182,9 @@ def test_ensembling_is_that_of_the_reference(vectors: dict) -> None:
         assert ensemble(chunks[:4])[0] == pytest.approx(expected, abs=1e-7)
 
 
-def test_an_ensembled_policy_averages_looks_until_it_is_reset(bundle: Bundle, tokenizer: Tokenizer) -> None:
+def test_an_ensembled_policy_averages_looks_until_it_is_reset(
+    bundle: Bundle, tokenizer: Tokenizer
+) -> None:
     looks = iter(np.random.default_rng(0).uniform(-1, 1, (6, 1, 3, 7)))
     given: list[np.ndarray] = []
 
@@ -166,7 +192,10 @@ def test_an_ensembled_policy_averages_looks_until_it_is_reset(bundle: Bundle, to
         given.append(next(looks))
         return {"actions": given[-1], "latent_tokens": np.array([[10, 11, 12, 13]])}
 
-    engine, decoder = RecordingEngine(answer), make_decoder(with_decoder(bundle, ENSEMBLED, 1), tokenizer)
+    engine, decoder = (
+        RecordingEngine(answer),
+        make_decoder(with_decoder(bundle, ENSEMBLED, 1), tokenizer),
+    )
     decoder.prompt("pick")
     for look in range(5):
         actions = decoder.run(engine, {})
@@ -177,10 +206,14 @@ def test_an_ensembled_policy_averages_looks_until_it_is_reset(bundle: Bundle, to
     np.testing.assert_allclose(decoder.run(engine, {})[0, 0], given[-1][0, 0])
 
 
-def test_the_last_looks_tokens_are_told_in_the_next_prompt(bundle: Bundle, tokenizer: Tokenizer) -> None:
+def test_the_last_looks_tokens_are_told_in_the_next_prompt(
+    bundle: Bundle, tokenizer: Tokenizer
+) -> None:
     first = tokenizer.token_to_id("<ACT_0>")
     answers = iter([[first + 3, first, first + 15, first + 7], [first + 1, 5, first + 2, 6]])
-    engine = RecordingEngine(lambda _: {"actions": np.zeros((1, 3, 7)), "latent_tokens": np.array([next(answers)])})
+    engine = RecordingEngine(
+        lambda _: {"actions": np.zeros((1, 3, 7)), "latent_tokens": np.array([next(answers)])}
+    )
     decoder = make_decoder(with_decoder(bundle, ENSEMBLED, 1), tokenizer)
 
     def told() -> str:
@@ -190,15 +223,20 @@ def test_the_last_looks_tokens_are_told_in_the_next_prompt(bundle: Bundle, token
     decoder.run(engine, {})
     assert told() == "In: What to do to pick? History action <ACT_3><ACT_0><ACT_15><ACT_7>\nOut:"
     decoder.run(engine, {})
-    # Two of the four are no latent actions; the released code then tells the last two of the prompt again.
+    # Two of the four are no latent actions; the released code then tells the last two of the prompt
+    # again.
     assert told() == "In: What to do to pick? History action <ACT_15><ACT_7><ACT_1><ACT_2>\nOut:"
     assert decoder.prompt("place") == bundle.prompt
     assert told() == prompt_text(bundle.prompt, "pick")
 
 
-def test_a_policy_forgets_when_it_is_told_to(bundle: Bundle, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_policy_forgets_when_it_is_told_to(
+    bundle: Bundle, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     looks = iter(np.linspace(-0.8, 0.8, 12))
-    engine = RecordingEngine(lambda _: {"actions": np.full((1, 3, 7), next(looks)), "latent_tokens": np.zeros((1, 4))})
+    engine = RecordingEngine(
+        lambda _: {"actions": np.full((1, 3, 7), next(looks)), "latent_tokens": np.zeros((1, 4))}
+    )
     plain = replace(ENSEMBLED, latents=replace(ENSEMBLED.latents, history_template=None))
     policy = Policy(with_decoder(bundle, plain, 1), engine)
     policy.warm_up()
@@ -236,7 +274,9 @@ def test_engines_that_look_at_nothing_run_once_a_look(
         ({"kind": "univla", "tokens": TokenSpec(32000, 256)}, "decoder.tokens"),
     ],
 )
-def test_a_decoder_whose_parts_do_not_fit_its_kind_is_refused(arguments: dict[str, Any], key: str) -> None:
+def test_a_decoder_whose_parts_do_not_fit_its_kind_is_refused(
+    arguments: dict[str, Any], key: str
+) -> None:
     with pytest.raises(QvlaError, match=key):
         DecoderSpec(**arguments)
 
@@ -261,7 +301,9 @@ def test_one_action_a_look_and_longer_chunks_exclude_each_other(bundle: Bundle) 
             with_decoder(bundle, decoder, 4)
 
 
-def test_a_history_without_latent_tokens_in_the_vocabulary_is_refused(bundle: Bundle, bundle_dir: Path) -> None:
+def test_a_history_without_latent_tokens_in_the_vocabulary_is_refused(
+    bundle: Bundle, bundle_dir: Path
+) -> None:
     plain = Tokenizer.from_file(str(bundle_dir / "tokenizer.json"))
     with pytest.raises(QvlaError, match="<ACT_0>"):
         make_decoder(with_decoder(bundle, ENSEMBLED, 1), plain)

@@ -48,7 +48,9 @@ def test_the_loop_finds_what_a_perfect_predictor_knows() -> None:
 
     for steps in (50, 10):
         asked.clear()
-        np.testing.assert_allclose(denoise(predict, start_noise((2, 7), 3), steps), actions, atol=1e-6)
+        np.testing.assert_allclose(
+            denoise(predict, start_noise((2, 7), 3), steps), actions, atol=1e-6
+        )
         assert asked == [timestep for timestep, _ in denoising_steps(steps)]
 
 
@@ -56,7 +58,9 @@ def test_the_loop_finds_what_a_perfect_predictor_knows() -> None:
 def test_removing_noise_undoes_adding_it(timestep: int, clean: float, noise: float) -> None:
     alpha = float(alphas_cumprod()[timestep])
     noisy = add_noise(np.array([clean]), np.array([noise]), timestep)
-    assert remove_noise(noisy, np.array([noise]), timestep)[0] == pytest.approx(clean, abs=1e-13 / alpha)
+    assert remove_noise(noisy, np.array([noise]), timestep)[0] == pytest.approx(
+        clean, abs=1e-13 / alpha
+    )
 
 
 def test_noise_is_equal_for_equal_seeds_only() -> None:

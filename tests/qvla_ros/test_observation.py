@@ -1,4 +1,6 @@
-"""A policy acts on samples that are fresh and belong together, or it is told which stream is to blame."""
+"""A policy acts on samples that are fresh and belong together, or it is told which stream is to
+blame.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,12 @@ def test_a_discarded_stream_counts_as_missing() -> None:
     assert synchronizer.collect(0) == Waiting("nothing received yet on camera")
 
 
-@given(st.lists(st.tuples(st.sampled_from(["camera", "joints"]), st.integers(0, 50), st.integers(0, 100)), max_size=60))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["camera", "joints"]), st.integers(0, 50), st.integers(0, 100)),
+        max_size=60,
+    )
+)
 def test_every_set_is_complete_fresh_close_together_and_new_in_every_stream(events: list) -> None:
     synchronizer, now, last = _synchronizer(), 10**9, {"camera": -1, "joints": -1}
     for stream, gap_ms, age_ms in events:
@@ -115,15 +122,23 @@ def test_each_image_of_a_late_camera_meets_the_joint_state_of_its_moment(
         if now_ms - latency_ms in images_ms:
             synchronizer.put("camera", (now_ms - latency_ms) * MS, now_ms - latency_ms)
         if isinstance(samples := synchronizer.collect(now_ms * MS), Samples):
-            assert samples.stamps_ns == {stream: value * MS for stream, value in samples.values.items()}
+            assert samples.stamps_ns == {
+                stream: value * MS for stream, value in samples.values.items()
+            }
             sets.append(samples.values)
     assert [values["camera"] for values in sets] == images_ms
-    # Only an image that overtakes the joint states is matched before the state nearest to it exists.
-    assert all(abs(values["joints"] - values["camera"]) <= (5 if latency_ms >= 10 else 10) for values in sets)
+    # Only an image that overtakes the joint states is matched before the state nearest to it
+    # exists.
+    assert all(
+        abs(values["joints"] - values["camera"]) <= (5 if latency_ms >= 10 else 10)
+        for values in sets
+    )
 
 
 @given(st.lists(st.integers(-5, 50), max_size=200))
-def test_the_history_of_a_stream_is_bounded_and_in_order_whatever_its_stamps_do(gaps_ms: list[int]) -> None:
+def test_the_history_of_a_stream_is_bounded_and_in_order_whatever_its_stamps_do(
+    gaps_ms: list[int],
+) -> None:
     synchronizer, stamp = _synchronizer(), 10**9
     for gap_ms in gaps_ms:
         stamp += gap_ms * MS
@@ -138,5 +153,7 @@ def test_proprioception_is_matched_by_name_and_refuses_to_invent_a_joint() -> No
     names = ("eef_z", "finger", "eef_axis_angle_x")
     values = proprioception_vector(names, {"elbow": 9.0, "finger": 0.04}, [1, 2, 3], [1, 0, 0, 0])
     np.testing.assert_allclose(values, [3, 0.04, np.pi])
-    with pytest.raises(QvlaError, match=r"joint_states: got names \['elbow'\]; expected also \['finger'\]"):
+    with pytest.raises(
+        QvlaError, match=r"joint_states: got names \['elbow'\]; expected also \['finger'\]"
+    ):
         proprioception_vector(names, {"elbow": 9.0}, [1, 2, 3], [1, 0, 0, 0])

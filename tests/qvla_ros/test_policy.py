@@ -1,4 +1,6 @@
-"""A policy turns an observation into a finite, limited chunk in the robot's units, or says which input is wrong."""
+"""A policy turns an observation into a finite, limited chunk in the robot's units, or says which
+input is wrong.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +41,14 @@ class FixedEngine:
         pass
 
 
-def test_the_graph_runs_on_what_the_robot_senses(bundle_dir: Path, observation: Observation) -> None:
+def test_the_graph_runs_on_what_the_robot_senses(
+    bundle_dir: Path, observation: Observation
+) -> None:
     policy = load_policy(bundle_dir, "onnxruntime", threads=1)
     policy.warm_up()
     prediction = policy.infer(observation)
-    # The tiny graph copies the normalised proprioception; the statistics are -1..1, so values come back unchanged.
+    # The tiny graph copies the normalised proprioception; the statistics are -1..1, so values come
+    # back unchanged.
     np.testing.assert_allclose(prediction.actions, np.tile(PROPRIOCEPTION[:7], (4, 1)), atol=1e-6)
     assert set(prediction.latency_ms) == {"preprocess", "inference", "postprocess"}
     assert not prediction.clipped.any()
@@ -60,7 +65,9 @@ def test_the_graph_gets_what_the_contract_names(bundle_dir: Path, observation: O
     assert engine.inputs["input_ids"][0, -1] == 5
 
 
-def test_what_exceeds_the_limits_is_clipped_and_counted(bundle_dir: Path, observation: Observation) -> None:
+def test_what_exceeds_the_limits_is_clipped_and_counted(
+    bundle_dir: Path, observation: Observation
+) -> None:
     actions = np.zeros((1, 4, 7), np.float32)
     actions[0, :2, 0], actions[0, 3, 6] = 3.0, -0.5
     prediction = Policy(load_bundle(bundle_dir), FixedEngine(actions)).infer(observation)
@@ -69,7 +76,9 @@ def test_what_exceeds_the_limits_is_clipped_and_counted(bundle_dir: Path, observ
     assert prediction.clipped.tolist() == [2, 0, 0, 0, 0, 0, 1]
 
 
-def test_without_limits_the_training_range_holds(bundle_dir: Path, observation: Observation) -> None:
+def test_without_limits_the_training_range_holds(
+    bundle_dir: Path, observation: Observation
+) -> None:
     bundle = load_bundle(bundle_dir)
     bundle = replace(bundle, actions=replace(bundle.actions, limits=None))
     prediction = Policy(bundle, FixedEngine(np.full((1, 4, 7), 9.0, np.float32))).infer(observation)
@@ -77,7 +86,9 @@ def test_without_limits_the_training_range_holds(bundle_dir: Path, observation: 
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_an_output_that_is_not_finite_is_never_returned(bundle_dir: Path, observation: Observation, bad: float) -> None:
+def test_an_output_that_is_not_finite_is_never_returned(
+    bundle_dir: Path, observation: Observation, bad: float
+) -> None:
     actions = np.zeros((1, 4, 7), np.float32)
     actions[0, 2, 3] = bad
     with pytest.raises(QvlaError, match=r"actions: got .* at \[2, 3\]"):
@@ -96,7 +107,9 @@ def test_a_sensor_that_reports_nan_is_refused(bundle_dir: Path, observation: Obs
         load_policy(bundle_dir, "zero").infer(broken)
 
 
-def test_an_instruction_is_refused_before_it_is_followed_if_no_prompt_holds_it(bundle_dir: Path) -> None:
+def test_an_instruction_is_refused_before_it_is_followed_if_no_prompt_holds_it(
+    bundle_dir: Path,
+) -> None:
     policy = load_policy(bundle_dir, "zero")
     policy.require_instruction("pick up the milk")
     for text, words in (("pick " * 300, "fewer words"), ("  ", "a sentence that names the task")):
@@ -104,9 +117,15 @@ def test_an_instruction_is_refused_before_it_is_followed_if_no_prompt_holds_it(b
             policy.require_instruction(text)
 
 
-def test_fake_engines_say_that_they_are_fake(bundle_dir: Path, observation: Observation, tmp_path: Path) -> None:
+def test_fake_engines_say_that_they_are_fake(
+    bundle_dir: Path, observation: Observation, tmp_path: Path
+) -> None:
     np.save(tmp_path / "chunks.npy", np.stack([np.full((4, 7), value) for value in (0.25, 0.5)]))
-    for backend, options in {"zero": {}, "sine": {}, "replay": {"path": str(tmp_path / "chunks.npy")}}.items():
+    for backend, options in {
+        "zero": {},
+        "sine": {},
+        "replay": {"path": str(tmp_path / "chunks.npy")},
+    }.items():
         policy = load_policy(bundle_dir, backend, **options)
         assert policy.engine.name.startswith(f"fake ({backend})")
         assert policy.infer(observation).actions.shape == (4, 7)

@@ -1,4 +1,6 @@
-"""The inputs of the policy graph equal, bit for bit, what TensorFlow and the reference processor computed."""
+"""The inputs of the policy graph equal, bit for bit, what TensorFlow and the reference processor
+computed.
+"""
 
 from __future__ import annotations
 
@@ -60,19 +62,23 @@ def test_the_image_chain_equals_tensorflow_at_every_stage(vectors: dict, name: s
     decoded = jpeg_round_trip(rotate_180(image), 95)
     assert _sha256(decoded) == expected["rot180_jpeg_decoded_sha256"]
     resized = lanczos3_resize(decoded, 224)
-    assert {key: resized[literal_eval(key)].tolist() for key in expected["pixels_lanczos"]} == expected[
-        "pixels_lanczos"
-    ]
+    assert {
+        key: resized[literal_eval(key)].tolist() for key in expected["pixels_lanczos"]
+    } == expected["pixels_lanczos"]
     assert _sha256(resized) == expected["rot180_jpeg_lanczos224_sha256"]
     cropped = center_crop(resized, 0.9)
-    assert {key: cropped[literal_eval(key)].tolist() for key in expected["pixels_crop"]} == expected["pixels_crop"]
+    assert {
+        key: cropped[literal_eval(key)].tolist() for key in expected["pixels_crop"]
+    } == expected["pixels_crop"]
     assert _sha256(cropped) == expected["then_center_crop_sha256"]
 
 
 def test_the_centre_crop_of_a_ramp_equals_tensorflow(vectors: dict) -> None:
     expected = vectors["images"]["crop224"]
     cropped = center_crop(_ramp_224(), 0.9)
-    assert {key: cropped[literal_eval(key)].tolist() for key in expected["pixels"]} == expected["pixels"]
+    assert {key: cropped[literal_eval(key)].tolist() for key in expected["pixels"]} == expected[
+        "pixels"
+    ]
     assert _sha256(cropped) == expected["out_sha256"]
 
 
@@ -92,7 +98,9 @@ def test_normalised_pixels_equal_the_reference_processor(vectors: dict) -> None:
     assert tensor.dtype == np.float32
     for key, expected in vectors["normalised_pixels"]["(y,x)->6 values fp32"].items():
         y, x = literal_eval(key)
-        np.testing.assert_allclose(tensor[:, y, x], expected, rtol=0, atol=2.5e-7)  # one unit in the last place
+        np.testing.assert_allclose(
+            tensor[:, y, x], expected, rtol=0, atol=2.5e-7
+        )  # one unit in the last place
 
 
 def test_the_chain_runs_in_the_released_order() -> None:
@@ -107,13 +115,17 @@ def test_vits_of_another_size_get_what_the_processor_makes_of_the_evaluations_22
     image = _source_image("grad")
     evaluated = center_crop(lanczos3_resize(jpeg_round_trip(rotate_180(image), 95), 224), 0.9)
     processed = PillowImage.fromarray(evaluated).resize((384, 384), PillowImage.Resampling.BICUBIC)
-    np.testing.assert_array_equal(image_tensor(camera, image), normalize(np.asarray(processed), *SIGLIP))
+    np.testing.assert_array_equal(
+        image_tensor(camera, image), normalize(np.asarray(processed), *SIGLIP)
+    )
 
 
 def test_aloha_images_become_a_square_before_all_else() -> None:
     camera = CameraSpec("cam_high", 480, 640, False, 95, 224, 0.9, (SIGLIP,), bicubic_size=256)
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
-    square = np.asarray(PillowImage.fromarray(image).resize((256, 256), PillowImage.Resampling.BICUBIC))
+    square = np.asarray(
+        PillowImage.fromarray(image).resize((256, 256), PillowImage.Resampling.BICUBIC)
+    )
     expected = center_crop(lanczos3_resize(jpeg_round_trip(square, 95), 224), 0.9)
     np.testing.assert_array_equal(image_tensor(camera, image), normalize(expected, *SIGLIP))
 
@@ -133,7 +145,9 @@ def test_a_flat_image_stays_flat(value: int, height: int, width: int, size: int)
 
 
 def test_prompts_are_the_reference_token_sequences(vectors: dict) -> None:
-    """The texts, letter by letter, are what the reference's tokenizer was given; what it made of them ends in 29871."""
+    """The texts, letter by letter, are what the reference's tokenizer was given; what it made of
+    them ends in 29871.
+    """
     tokenizer = SimpleNamespace(encode=lambda text: SimpleNamespace(ids=vectors["prompts"][text]))
     spec = PromptSpec(OPENVLA_PROMPT, lowercase=True, append_token_id=29871)
     head, tail = OPENVLA_PROMPT.split("{instruction}")
@@ -148,15 +162,22 @@ def test_prompts_are_the_reference_token_sequences(vectors: dict) -> None:
 
 def test_the_appended_token_is_not_doubled() -> None:
     tokenizer = SimpleNamespace(encode=lambda text: SimpleNamespace(ids=[1, 512, 29871]))
-    assert prompt_ids(PromptSpec(OPENVLA_PROMPT, True, 29871), tokenizer, "x").tolist() == [[1, 512, 29871]]
+    assert prompt_ids(PromptSpec(OPENVLA_PROMPT, True, 29871), tokenizer, "x").tolist() == [
+        [1, 512, 29871]
+    ]
 
 
 def test_a_prompt_longer_than_the_graph_takes_is_refused_by_its_source() -> None:
     tokenizer = SimpleNamespace(encode=lambda text: SimpleNamespace(ids=[1] * len(text)))
     longest = "x" * (MAX_PROMPT_TOKENS - 1)
-    assert prompt_ids(PromptSpec("{instruction}", True, 29871), tokenizer, longest).shape == (1, MAX_PROMPT_TOKENS)
+    assert prompt_ids(PromptSpec("{instruction}", True, 29871), tokenizer, longest).shape == (
+        1,
+        MAX_PROMPT_TOKENS,
+    )
     with pytest.raises(QvlaError, match=r"^/instruction: got 257 tokens .*'xxx.*at most 256"):
-        prompt_ids(PromptSpec("{instruction}", True, 29871), tokenizer, longest + "x", "/instruction")
+        prompt_ids(
+            PromptSpec("{instruction}", True, 29871), tokenizer, longest + "x", "/instruction"
+        )
 
 
 def test_a_blank_instruction_is_refused_by_its_source() -> None:

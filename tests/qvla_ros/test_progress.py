@@ -15,7 +15,10 @@ def test_without_a_terminal_a_line_comes_now_and_then(
     assert list(progress.track([1, 2, 3], "hessian", total)) == [1, 2, 3]
     out, err = capsys.readouterr()
     assert out == ""
-    assert [line.split(" after ")[0] for line in err.splitlines()] == [f"hessian: 1{of}", f"hessian: 2{of}"]
+    assert [line.split(" after ")[0] for line in err.splitlines()] == [
+        f"hessian: 1{of}",
+        f"hessian: 2{of}",
+    ]
 
 
 def test_short_work_is_silent_without_a_terminal(capsys: pytest.CaptureFixture) -> None:

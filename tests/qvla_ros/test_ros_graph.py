@@ -43,5 +43,8 @@ def test_a_policy_is_who_publishes_chunks_and_its_topics_are_what_it_hears_and_s
         "/rosout": Topic((log,), ()),
     }
     assert policy_nodes(topics) == ["/x/policy"]
-    assert topics_of(topics, ["/x/policy"]) == ["/x/camera/wrist/image_raw", "/x/policy/action_chunk"]
+    assert topics_of(topics, ["/x/policy"]) == [
+        "/x/camera/wrist/image_raw",
+        "/x/policy/action_chunk",
+    ]
     assert topics_of(topics, ["/camera"]) == ["/other/image", "/x/camera/wrist/image_raw"]

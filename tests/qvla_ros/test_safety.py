@@ -25,7 +25,9 @@ def test_clipped_actions_lie_within_limits_and_every_change_is_counted(actions: 
 
 
 @given(CHUNKS, st.sampled_from([np.nan, np.inf, -np.inf]), st.integers(0, 4), st.integers(0, 2))
-def test_one_bad_number_refuses_the_whole_chunk(actions: np.ndarray, bad: float, row: int, column: int) -> None:
+def test_one_bad_number_refuses_the_whole_chunk(
+    actions: np.ndarray, bad: float, row: int, column: int
+) -> None:
     require_finite(actions, "actions")
     actions[row, column] = bad
     with pytest.raises(QvlaError, match=rf"actions.*\[{row}, {column}\]"):

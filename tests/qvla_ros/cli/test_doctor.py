@@ -28,7 +28,9 @@ def test_a_file_that_is_no_map_of_names_is_refused(text: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("text", ["[1]", "{a", "threads=2"])
-def test_engine_options_that_are_no_object_are_refused_by_name(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_engine_options_that_are_no_object_are_refused_by_name(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["doctor", "--no_graph", "--engine_options", text]) == 2
     error = capsys.readouterr().err
     assert "--engine_options" in error

@@ -1,4 +1,6 @@
-"""`qvla eval`: what it accepts, and a whole run over DDS with policies that do nothing (no physics, no graph)."""
+"""`qvla eval`: what it accepts, and a whole run over DDS with policies that do nothing (no physics,
+no graph).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ def parse(*arguments: str) -> argparse.Namespace:
 
 
 def test_bundles_are_named() -> None:
-    assert parse_bundles(["float=a", "quantized=b=c"]) == {"float": Path("a"), "quantized": Path("b=c")}
+    assert parse_bundles(["float=a", "quantized=b=c"]) == {
+        "float": Path("a"),
+        "quantized": Path("b=c"),
+    }
 
 
 @pytest.mark.parametrize("pairs", [["no_equals"], ["=dir"], ["name="], ["twice=a", "twice=b"]])
@@ -31,13 +36,20 @@ def test_a_bundle_without_name_or_directory_or_named_twice_is_refused(pairs: lis
 
 @pytest.mark.parametrize("arguments", [[], ["--bundle", "a=b", "--pretrained_checkpoint", "c"]])
 def test_either_bundles_or_a_checkpoint(arguments: list[str]) -> None:
-    with pytest.raises(QvlaError, match="either bundles or a checkpoint"), bundles_of(parse(*arguments)):
+    with (
+        pytest.raises(QvlaError, match="either bundles or a checkpoint"),
+        bundles_of(parse(*arguments)),
+    ):
         pass
 
 
-def test_the_released_form_exports_the_checkpoint_with_and_without_gates(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_released_form_exports_the_checkpoint_with_and_without_gates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     exported: list[list[str]] = []
-    monkeypatch.setattr("qvla_ros.cli.eval.run_qvla", lambda arguments: exported.append(list(arguments)))
+    monkeypatch.setattr(
+        "qvla_ros.cli.eval.run_qvla", lambda arguments: exported.append(list(arguments))
+    )
     with bundles_of(parse("--pretrained_checkpoint", "D", "--gates_path", "G")) as bundles:
         folder = bundles["float"].parent
         assert folder.is_dir()
@@ -55,14 +67,19 @@ def test_the_released_form_exports_the_checkpoint_with_and_without_gates(monkeyp
         (["--unnorm_key", "mine"], ["--unnorm_key", "mine"]),
         (["--task_suite_name", "libero_object_named"], ["--task_suite_name", "libero_object"]),
         (["--task_suite_name", "fake"], []),
-        (["--task_suite_name", "libero_10", "--ensemble"], ["--task_suite_name", "libero_10", "--ensemble"]),
+        (
+            ["--task_suite_name", "libero_10", "--ensemble"],
+            ["--task_suite_name", "libero_10", "--ensemble"],
+        ),
     ],
 )
 def test_the_checkpoint_is_exported_with_the_statistics_of_the_suite(
     given: list[str], passed_on: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exported: list[list[str]] = []
-    monkeypatch.setattr("qvla_ros.cli.eval.run_qvla", lambda arguments: exported.append(list(arguments)))
+    monkeypatch.setattr(
+        "qvla_ros.cli.eval.run_qvla", lambda arguments: exported.append(list(arguments))
+    )
     with bundles_of(parse("--pretrained_checkpoint", "D", *given)) as bundles:
         out = str(bundles["float"])
     assert exported == [["export", "--pretrained_checkpoint", "D", *passed_on, "--out_dir", out]]
@@ -72,7 +89,9 @@ def test_the_released_log_directory_option_means_out() -> None:
     assert parse("--local_log_dir", "logs").out == Path("logs")
 
 
-def test_a_missing_bundle_is_told_before_anything_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_bundle_is_told_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     assert main(["eval", "--bundle", f"float={tmp_path / 'absent'}", "--out", str(out)]) == 2
     assert "absent" in capsys.readouterr().err
@@ -84,7 +103,16 @@ def test_two_policies_run_paired_over_dds_and_leave_table_results_and_report(
 ) -> None:
     out = tmp_path / "out"
     bundles = ["--bundle", f"one={bundle_dir}", "--bundle", f"two={bundle_dir}"]
-    options = ["--task_suite_name", "fake", "--task_ids", "0", "--num_trials_per_task", "1", "--backend", "sine"]
+    options = [
+        "--task_suite_name",
+        "fake",
+        "--task_ids",
+        "0",
+        "--num_trials_per_task",
+        "1",
+        "--backend",
+        "sine",
+    ]
     assert main(["eval", *bundles, *options, "--out", str(out)]) == 0
     text = capsys.readouterr().out
     assert "1 paired episodes" in text

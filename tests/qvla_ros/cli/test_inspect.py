@@ -14,7 +14,9 @@ from qvla_ros.cli.inspect import describe
 from qvla_ros.cli.main import main
 
 
-def test_an_intact_bundle_is_described(bundle_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_intact_bundle_is_described(
+    bundle_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["inspect", str(bundle_dir)]) == 0
     text = capsys.readouterr().out
     for expected in (
@@ -33,9 +35,15 @@ def test_an_intact_bundle_is_described(bundle_dir: Path, capsys: pytest.CaptureF
     ("decoder", "words"),
     [
         (DecoderSpec(), "one pass"),
-        (DecoderSpec("action_tokens", tokens=TokenSpec(32000, 256), guessed=True), "256 bins, guessed and confirmed"),
+        (
+            DecoderSpec("action_tokens", tokens=TokenSpec(32000, 256), guessed=True),
+            "256 bins, guessed and confirmed",
+        ),
         (DecoderSpec("diffusion", diffusion=DiffusionSpec(50, 7)), "50 steps, seed 7"),
-        (DecoderSpec("univla", latents=LatentSpec(4, 50, None, 12, None)), "the likeliest, 12 looks averaged"),
+        (
+            DecoderSpec("univla", latents=LatentSpec(4, 50, None, 12, None)),
+            "the likeliest, 12 looks averaged",
+        ),
     ],
 )
 def test_the_way_of_decoding_is_told(bundle_dir: Path, decoder: DecoderSpec, words: str) -> None:

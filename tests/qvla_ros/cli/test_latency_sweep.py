@@ -16,12 +16,30 @@ def test_a_sweep_leaves_table_numbers_and_plot_and_prints_them_again(
     bundle_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    command = ["latency_sweep", "--bundle", f"tiny={bundle_dir}", "--task_suite_name", "fake", "--backend", "sine"]
-    options = ["--latencies_s", "0,0.2", "--handovers", "skip", "--num_trials_per_task", "1", "--out", str(out)]
+    command = [
+        "latency_sweep",
+        "--bundle",
+        f"tiny={bundle_dir}",
+        "--task_suite_name",
+        "fake",
+        "--backend",
+        "sine",
+    ]
+    options = [
+        "--latencies_s",
+        "0,0.2",
+        "--handovers",
+        "skip",
+        "--num_trials_per_task",
+        "1",
+        "--out",
+        str(out),
+    ]
     assert main([*command, *options]) == 0
     printed = capsys.readouterr().out
     rows = list(csv.DictReader((out / "latency.csv").open(encoding="utf-8")))
-    # The tiny bundle's chunks last 0.2 s: at that latency nothing of them is left, and the arm never moves.
+    # The tiny bundle's chunks last 0.2 s: at that latency nothing of them is left, and the arm
+    # never moves.
     assert [(row["latency_s"], row["successes"], row["hold_share"]) for row in rows] == [
         ("0.0", "1", "0.0"),
         ("0.2", "0", "1.0"),
@@ -44,19 +62,29 @@ def test_a_sweep_leaves_table_numbers_and_plot_and_prints_them_again(
     ],
 )
 def test_conditions_that_mean_nothing_are_refused_before_anything_starts(
-    bundle_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+    bundle_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
 ) -> None:
     out = tmp_path / "out"
-    assert main(["latency_sweep", "--bundle", f"tiny={bundle_dir}", *options, "--out", str(out)]) == 2
+    assert (
+        main(["latency_sweep", "--bundle", f"tiny={bundle_dir}", *options, "--out", str(out)]) == 2
+    )
     assert message in capsys.readouterr().err
     assert not out.exists()
 
 
-def test_there_is_nothing_to_print_before_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_there_is_nothing_to_print_before_a_sweep(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["latency_sweep", "--print_only", "--out", str(tmp_path)]) == 2
     assert "run it first" in capsys.readouterr().err
 
 
-def test_what_means_nothing_in_lock_step_is_refused_by_eval(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_means_nothing_in_lock_step_is_refused_by_eval(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["eval", "--bundle", "a=b", "--blend_steps", "2"]) == 2
     assert "--latency_s measured" in capsys.readouterr().err

@@ -39,7 +39,11 @@ def test_the_overview_lists_every_verb_with_a_line(capsys: pytest.CaptureFixture
 
 
 def test_every_verb_module_is_in_the_table_and_every_entry_has_its_module() -> None:
-    folders = {"qvla_ros.cli": ROOT / "qvla_ros" / "cli", "qvla_offline.cli": ROOT / "offline" / "cli"}
+    folders = {
+        "qvla_ros.cli": ROOT / "qvla_ros" / "cli",
+        "qvla_offline.cli": ROOT / "offline" / "qvla_offline" / "cli",
+        "qvla_reference.cli": ROOT / "offline" / "qvla_reference" / "cli",
+    }
     verbs = {
         f"{package}.{path.stem}"
         for package, folder in folders.items()
@@ -58,17 +62,27 @@ def test_dashes_and_underscores_name_the_same_verb_and_option(verb) -> None:
 
 
 def test_values_and_what_follows_a_bare_double_dash_keep_their_dashes() -> None:
-    assert cli.underscored(["--a-b", "-c-d", "e-f", "--", "--g-h"]) == ["--a_b", "-c-d", "e-f", "--", "--g-h"]
+    assert cli.underscored(["--a-b", "-c-d", "e-f", "--", "--g-h"]) == [
+        "--a_b",
+        "-c-d",
+        "e-f",
+        "--",
+        "--g-h",
+    ]
 
 
-def test_bad_input_is_told_in_four_parts_and_exits_2(verb, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_told_in_four_parts_and_exits_2(
+    verb, capsys: pytest.CaptureFixture[str]
+) -> None:
     def run(args: argparse.Namespace) -> int:
         raise QvlaError("gates[3]", "5 bits", "4 or 8", "assign them again")
 
     verb(run)
     assert cli.main(["try_it"]) == 2
     text = capsys.readouterr().err
-    assert [part in text for part in ("gates[3]", "5 bits", "4 or 8", "assign them again")] == [True] * 4
+    assert [part in text for part in ("gates[3]", "5 bits", "4 or 8", "assign them again")] == [
+        True
+    ] * 4
     assert "Traceback" not in text
 
 
@@ -77,7 +91,9 @@ def test_a_path_that_cannot_be_written_is_named_and_exits_2(
 ) -> None:
     verb(lambda args: (tmp_path / "absent" / "gates.json").write_text(""))
     assert cli.main(["try_it"]) == 2
-    assert f"{tmp_path / 'absent' / 'gates.json'}\n  got:      No such file" in capsys.readouterr().err
+    assert (
+        f"{tmp_path / 'absent' / 'gates.json'}\n  got:      No such file" in capsys.readouterr().err
+    )
 
 
 def test_ctrl_c_exits_130(verb) -> None:
@@ -131,5 +147,10 @@ def test_a_missing_module_of_our_own_is_a_bug_and_shows_as_one(verb) -> None:
 
 
 def test_our_warnings_are_a_sentence_and_others_keep_their_place() -> None:
-    assert cli.plain_warning("chunks of 8 are assumed", QvlaWarning, "a.py", 3) == "warning: chunks of 8 are assumed\n"
-    assert cli.plain_warning("rounding", RuntimeWarning, "a.py", 3, line="x").startswith("a.py:3: RuntimeWarning")
+    assert (
+        cli.plain_warning("chunks of 8 are assumed", QvlaWarning, "a.py", 3)
+        == "warning: chunks of 8 are assumed\n"
+    )
+    assert cli.plain_warning("rounding", RuntimeWarning, "a.py", 3, line="x").startswith(
+        "a.py:3: RuntimeWarning"
+    )

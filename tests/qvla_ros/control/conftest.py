@@ -21,11 +21,15 @@ FREE = motion_limits(3)
 
 
 class Rig:
-    """See the module. The deltas of its plans are all (1, 0, ... 0); a plan has `steps` actions of `step_dt_s`."""
+    """See the module. The deltas of its plans are all (1, 0, ... 0); a plan has `steps` actions of
+    `step_dt_s`.
+    """
 
     period_s, step_dt_s, steps = 0.01, 0.05, 8
     start = Setpoint(np.array([0.1, 0.2, 0.3]), np.array([0.0, 0.0, 0.0, 1.0]), 1.0)
-    settings = ControllerSettings(period_s, max_input_age_s=0.5, max_inference_s=0.4, max_command_age_s=0.1)
+    settings = ControllerSettings(
+        period_s, max_input_age_s=0.5, max_inference_s=0.4, max_command_age_s=0.1
+    )
 
     def __init__(
         self,
@@ -82,5 +86,7 @@ class Rig:
 
 @pytest.fixture(scope="session")
 def make_rig() -> type[Rig]:
-    """make_rig(kind, limits, blend_steps, name=setting) is a rig; its class attributes say what all rigs have."""
+    """make_rig(kind, limits, blend_steps, name=setting) is a rig; its class attributes say what all
+    rigs have.
+    """
     return Rig

@@ -1,4 +1,6 @@
-"""What the robot is commanded while it is armed: the plan, as far as the limits allow, one command a period."""
+"""What the robot is commanded while it is armed: the plan, as far as the limits allow, one command
+a period.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from qvla_ros.control.timeline import PlannedChunk
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0.0, 0.004), min_size=50, max_size=50))
-def test_deltas_add_up_and_late_wake_ups_do_not_reach_the_robot(make_rig: Any, lateness_s: list[float]) -> None:
+def test_deltas_add_up_and_late_wake_ups_do_not_reach_the_robot(
+    make_rig: Any, lateness_s: list[float]
+) -> None:
     rig = make_rig()
     rig.arm()
     rig.plan(np.tile([1.0, 0, -1.0, 0, 0, 0.2, 0.0], (rig.steps, 1)))
@@ -30,7 +34,9 @@ def test_deltas_add_up_and_late_wake_ups_do_not_reach_the_robot(make_rig: Any, l
         rig.commands[-1].linear, rig.start.linear + rig.steps * 0.05 * np.array([1.0, 0.0, -1.0])
     )
     turned = rig.steps * 0.5 * 0.2
-    np.testing.assert_allclose(rig.commands[-1].quaternion_xyzw, [0, 0, math.sin(turned / 2), math.cos(turned / 2)])
+    np.testing.assert_allclose(
+        rig.commands[-1].quaternion_xyzw, [0, 0, math.sin(turned / 2), math.cos(turned / 2)]
+    )
     moved = np.diff([command.linear[0] for command in rig.commands])[: rig.steps * 5 - 2]
     np.testing.assert_allclose(moved, 0.05 / 5)
     assert rig.commands[0].gripper == 0.0
@@ -42,13 +48,19 @@ def test_an_absolute_plan_is_where_it_said_when_each_step_ends(make_rig: Any) ->
     rig.arm()
     rig.plan(targets)
     rig.run(rig.steps * rig.step_dt_s)
-    np.testing.assert_allclose([command.linear for command in rig.commands[4::5]], targets, atol=1e-12)
+    np.testing.assert_allclose(
+        [command.linear for command in rig.commands[4::5]], targets, atol=1e-12
+    )
     between = np.array([command.linear for command in rig.commands[4:10]])
-    np.testing.assert_allclose(np.diff(between, axis=0), np.tile((targets[1] - targets[0]) / 5, (5, 1)), atol=1e-12)
+    np.testing.assert_allclose(
+        np.diff(between, axis=0), np.tile((targets[1] - targets[0]) / 5, (5, 1)), atol=1e-12
+    )
 
 
 def test_the_safety_chain_holds_and_counts_what_it_changed(make_rig: Any) -> None:
-    rig = make_rig(limits=motion_limits(3, max_linear_velocity=0.5)).moving()  # the plan wants 1 m/s
+    rig = make_rig(
+        limits=motion_limits(3, max_linear_velocity=0.5)
+    ).moving()  # the plan wants 1 m/s
     np.testing.assert_allclose(np.diff([command.linear[0] for command in rig.commands]), 0.005)
     assert rig.controller.interventions["velocity"] == 10
     assert rig.controller.interventions["box"] == 0
@@ -75,8 +87,12 @@ def test_a_robot_that_takes_velocities_is_kept_in_the_box_by_where_it_is(make_ri
         assert rig.controller.motion is not None
         velocities.append(rig.controller.motion.linear_velocity[0])
         assert rig.measured is not None
-        rig.measured = replace(rig.measured, linear=rig.measured.linear + [0.9 * velocities[-1] * rig.period_s, 0, 0])
-    np.testing.assert_allclose(velocities[:25], 1.0)  # with its own sum, 0.35 would have been told after 25 ticks
+        rig.measured = replace(
+            rig.measured, linear=rig.measured.linear + [0.9 * velocities[-1] * rig.period_s, 0, 0]
+        )
+    np.testing.assert_allclose(
+        velocities[:25], 1.0
+    )  # with its own sum, 0.35 would have been told after 25 ticks
     assert rig.measured.linear[0] == pytest.approx(0.35)
     assert rig.commands[-1].gripper == 0.0
     assert velocities[-1] == pytest.approx(0.0, abs=1e-9)
@@ -97,10 +113,17 @@ def test_a_flush_brings_it_to_rest_and_refuses_looks_from_before(make_rig: Any) 
     rig = make_rig(limits=motion_limits(3, max_linear_acceleration=50.0)).moving()
     before_ns = rig.ros_ns - 1
     rig.controller.flush(rig.ros_ns)
-    assert rig.controller.set_chunk(PlannedChunk(before_ns, rig.step_dt_s, np.ones((rig.steps, 7))), rig.ros_ns) is None
+    assert (
+        rig.controller.set_chunk(
+            PlannedChunk(before_ns, rig.step_dt_s, np.ones((rig.steps, 7))), rig.ros_ns
+        )
+        is None
+    )
     rig.run(0.05)
     moved = np.diff([command.linear[0] for command in rig.commands])
-    np.testing.assert_allclose(moved[-5:], [0.005, 0.0, 0.0, 0.0, 0.0], atol=1e-12)  # 1 m/s, 0.5 m/s, rest
+    np.testing.assert_allclose(
+        moved[-5:], [0.005, 0.0, 0.0, 0.0, 0.0], atol=1e-12
+    )  # 1 m/s, 0.5 m/s, rest
     assert rig.plan() == 0
     rig.run(0.05)
     assert rig.stops == []
@@ -136,7 +159,9 @@ def test_a_policy_of_single_actions_moves_the_arm(make_rig: Any) -> None:
     rig.arm()
     rig.run(0.2)  # images from before are refused
     for _ in range(10):
-        late = PlannedChunk(rig.ros_ns - 130_000_000, rig.step_dt_s, np.array([[1.0, 0, 0, 0, 0, 0, 0.0]]))
+        late = PlannedChunk(
+            rig.ros_ns - 130_000_000, rig.step_dt_s, np.array([[1.0, 0, 0, 0, 0, 0, 0.0]])
+        )
         assert rig.controller.set_chunk(late, rig.ros_ns) == 0
         rig.run(rig.step_dt_s)
     assert rig.stops == []
@@ -174,7 +199,9 @@ def test_a_twist_carries_as_far_as_the_plan_whatever_the_speed_of_the_simulation
             velocities.append(velocity)
     assert rig.stops == []
     step_s = max(rig.period_s, rig.period_s * real_time_factor) + clock_step_s
-    assert went_m == pytest.approx(rig.steps * 0.05, abs=1.5 * step_s)  # m, at 1 m/s: one command more or less
+    assert went_m == pytest.approx(
+        rig.steps * 0.05, abs=1.5 * step_s
+    )  # m, at 1 m/s: one command more or less
     at_work = [velocity for velocity in velocities if velocity > 0.0][:-2]
     assert at_work
     np.testing.assert_allclose(at_work, 1.0, rtol=0.5)
@@ -193,7 +220,9 @@ def test_a_simulation_that_stands_still_makes_no_measurement_old(make_rig: Any) 
 
 
 @pytest.mark.parametrize("clock_step_s", [0.003, 0.01, 0.017, 0.05])
-def test_a_simulated_clock_of_any_step_carries_out_the_whole_plan(make_rig: Any, clock_step_s: float) -> None:
+def test_a_simulated_clock_of_any_step_carries_out_the_whole_plan(
+    make_rig: Any, clock_step_s: float
+) -> None:
     rig = make_rig(sim_time=True)
     rig.arm()
     rig.plan()

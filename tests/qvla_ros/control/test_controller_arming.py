@@ -65,14 +65,25 @@ def test_armed_again_it_starts_from_where_the_robot_is(make_rig: Any) -> None:
     rig.measured = rig.start
     before_ns = rig.ros_ns
     rig.arm()
-    assert rig.controller.set_chunk(PlannedChunk(before_ns, rig.step_dt_s, np.ones((rig.steps, 7))), rig.ros_ns) is None
+    assert (
+        rig.controller.set_chunk(
+            PlannedChunk(before_ns, rig.step_dt_s, np.ones((rig.steps, 7))), rig.ros_ns
+        )
+        is None
+    )
     assert rig.plan() == 0
     rig.tick()
     np.testing.assert_allclose(rig.commands[-1].linear, rig.start.linear + [0.01, 0.0, 0.0])
 
 
 def test_settings_without_a_limit_are_refused(make_rig: Any) -> None:
-    for name in ("period_s", "max_input_age_s", "max_inference_s", "max_command_age_s", "max_clock_jump_s"):
+    for name in (
+        "period_s",
+        "max_input_age_s",
+        "max_inference_s",
+        "max_command_age_s",
+        "max_clock_jump_s",
+    ):
         for value in (0.0, -1.0, math.nan):
             with pytest.raises(QvlaError, match=name):
                 replace(make_rig.settings, **{name: value})

@@ -1,4 +1,6 @@
-"""Whatever happens in whatever order: one stop a stop, nothing while disarmed, every limit noticed by the next tick."""
+"""Whatever happens in whatever order: one stop a stop, nothing while disarmed, every limit noticed
+by the next tick.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,14 @@ NUMBERS = st.floats(-2.0, 2.0)
 class Sequences(RuleBasedStateMachine):
     """Feeds a controller; what must follow is worked out here anew, from what was fed."""
 
-    @initialize(kind=st.sampled_from(["joint_position", "delta_joint_position"]), blend_steps=st.integers(0, 2))
+    @initialize(
+        kind=st.sampled_from(["joint_position", "delta_joint_position"]),
+        blend_steps=st.integers(0, 2),
+    )
     def start(self, kind: str, blend_steps: int) -> None:
-        self.controller = Controller(SETTINGS, MotionSpec(kind, 1.0, 1.0, None), LIMITS, blend_steps)
+        self.controller = Controller(
+            SETTINGS, MotionSpec(kind, 1.0, 1.0, None), LIMITS, blend_steps
+        )
         self.ros_ns, self.steady_s = 10**18, 50.0
         self.last_clocks: tuple[int, float] | None = None
         self.input_ns = self.plan_end_ns = self.measured_s = None
@@ -66,7 +73,11 @@ class Sequences(RuleBasedStateMachine):
         self._disarmed()
         self.controller.disarm(reason)
 
-    @rule(age_s=st.floats(0.0, 0.5), values=st.lists(NUMBERS, min_size=1, max_size=10), bad=st.integers(0, 12))
+    @rule(
+        age_s=st.floats(0.0, 0.5),
+        values=st.lists(NUMBERS, min_size=1, max_size=10),
+        bad=st.integers(0, 12),
+    )
     def plan(self, age_s: float, values: list[float], bad: int) -> None:
         actions = np.repeat(np.array(values)[:, None], 3 if bad == 1 else 2, axis=1)
         actions[0, 0] = math.nan if bad == 0 else actions[0, 0]
@@ -120,7 +131,9 @@ class Sequences(RuleBasedStateMachine):
         self.ros_ns += round(seconds * 1e9)
         if moves and self.command is not None:
             self.measured = self.command
-        measured = None if measures is None else self.measured if measures else self.measured * math.nan
+        measured = (
+            None if measures is None else self.measured if measures else self.measured * math.nan
+        )
         limit_passed = self.controller.armed and self._limit_passed(measured, busy_s)
         if limit_passed:
             self._disarmed()
@@ -139,7 +152,9 @@ class Sequences(RuleBasedStateMachine):
             self.owes_stop = False
             assert decision.command is not None
             assert decision.stop is self.controller.reason
-            wanted = measured if decision.stop is StopReason.tracking_error and limit_passed else before
+            wanted = (
+                measured if decision.stop is StopReason.tracking_error and limit_passed else before
+            )
             np.testing.assert_array_equal(decision.command.linear, wanted)
         elif decision.command is not None:
             assert self.controller.armed
@@ -150,7 +165,9 @@ class Sequences(RuleBasedStateMachine):
         assert (np.abs(now) <= np.maximum(1.0, np.abs(self.command))).all()
         assert (np.abs(now - self.command) <= 0.15).all()  # the lower of 0.2 and 1.5 / s
         self.command, self.sent = now, True
-        assert all(self.steady_s - last_s >= 0.5 * PERIOD_S - 1e-9 for last_s in self.command_times[-1:])
+        assert all(
+            self.steady_s - last_s >= 0.5 * PERIOD_S - 1e-9 for last_s in self.command_times[-1:]
+        )
         self.command_times.append(self.steady_s)
         for count, since_s in enumerate(reversed(self.command_times), start=1):
             assert count <= (self.steady_s - since_s) / PERIOD_S + 2.0 + 1e-6
@@ -164,10 +181,16 @@ class Sequences(RuleBasedStateMachine):
             self.measured_s = self.steady_s
         drift_s = 0.0
         if self.last_clocks is not None:
-            drift_s = (self.ros_ns - self.last_clocks[0]) * 1e-9 - (self.steady_s - self.last_clocks[1])
+            drift_s = (self.ros_ns - self.last_clocks[0]) * 1e-9 - (
+                self.steady_s - self.last_clocks[1]
+            )
         stale = self.input_ns is None or abs(self.ros_ns - self.input_ns) > 0.55e9
         bad = measured is not None and not np.isfinite(measured).all()
-        ahead = measured is not None and self.command is not None and np.abs(self.command - measured).max() > 0.35
+        ahead = (
+            measured is not None
+            and self.command is not None
+            and np.abs(self.command - measured).max() > 0.35
+        )
         exhausted = self.plan_end_ns is not None and self.ros_ns - self.plan_end_ns > 0.25e9
         return bool(
             abs(drift_s) > 0.3

@@ -1,4 +1,6 @@
-"""When the robot is stopped: for each reason, once, in time, and for good until it is armed by hand."""
+"""When the robot is stopped: for each reason, once, in time, and for good until it is armed by
+hand.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def nan_measurement(rig: Any) -> None:
 
 
 def zero_quaternion(rig: Any) -> None:
-    rig.measured = replace(rig.start, quaternion_xyzw=np.zeros(4))  # as in a message that nobody filled in
+    rig.measured = replace(
+        rig.start, quaternion_xyzw=np.zeros(4)
+    )  # as in a message that nobody filled in
     rig.follows = False
 
 
@@ -76,11 +80,19 @@ CASES = [
     (no_measurement, StopReason.bad_measurement, STALE),
     (stuck, StopReason.tracking_error, 5),  # the plan runs ahead by 1 m/s
     (released, StopReason.deadman_lost, AT_ONCE),
-    (lambda rig: None, StopReason.deadman_lost, 30 - 10),  # heard for the last time when it was armed
+    (
+        lambda rig: None,
+        StopReason.deadman_lost,
+        30 - 10,
+    ),  # heard for the last time when it was armed
     (ros_clock_jumps, StopReason.clock_jump, AT_ONCE),
     (ros_clock_falls_back, StopReason.clock_jump, AT_ONCE),
     (lambda rig: rig.controller.disarm(), StopReason.disarmed, AT_ONCE),
-    (lambda rig: rig.controller.fault(StopReason.inference_error), StopReason.inference_error, AT_ONCE),
+    (
+        lambda rig: rig.controller.fault(StopReason.inference_error),
+        StopReason.inference_error,
+        AT_ONCE,
+    ),
     (lambda rig: rig.controller.disarm(StopReason.cancelled), StopReason.cancelled, AT_ONCE),
     (lambda rig: rig.controller.disarm(StopReason.deactivated), StopReason.deactivated, AT_ONCE),
 ]

@@ -1,6 +1,8 @@
-"""No setpoint ever breaches a limit, whatever is asked for; and what is within the limits is left alone.
+"""No setpoint ever breaches a limit, whatever is asked for; and what is within the limits is left
+alone.
 
-The sweep takes 10^5 random chunks; `QVLA_SWEEP_CHUNKS=1000000 pytest -s -k sweep` takes more and prints what it saw.
+The sweep takes 10^5 random chunks; `QVLA_SWEEP_CHUNKS=1000000 pytest -s -k sweep` takes more and
+prints what it saw.
 """
 
 from __future__ import annotations
@@ -59,27 +61,41 @@ def random_unit(random: np.random.Generator, count: int) -> np.ndarray:
 def random_start(random: np.random.Generator, limits: MotionLimits, count: int) -> MotionState:
     """At rest inside the box, but for one in ten, which may lie outside."""
     low, high = np.maximum(limits.linear_low, -10.0), np.minimum(limits.linear_high, 10.0)
-    share = random.random((count, 3)) + np.where(random.random((count, 1)) < 0.1, random.normal(size=(count, 3)), 0.0)
+    share = random.random((count, 3)) + np.where(
+        random.random((count, 1)) < 0.1, random.normal(size=(count, 3)), 0.0
+    )
     linear = low + share * (high - low)
     return at_rest(Setpoint(linear, random_unit(random, count), random.random(count)))
 
 
-def random_target(random: np.random.Generator, state: MotionState, limits: MotionLimits) -> Setpoint:
-    """Near, far, beyond the walls, where it was before, or no number at all; the mixture differs from row to row."""
+def random_target(
+    random: np.random.Generator, state: MotionState, limits: MotionLimits
+) -> Setpoint:
+    """Near, far, beyond the walls, where it was before, or no number at all; the mixture differs
+    from row to row.
+    """
     here, count = state.setpoint, len(state.setpoint.linear)
     assert here.quaternion_xyzw is not None
     size = np.minimum(limits.linear_high - limits.linear_low, 20.0)
     reach = 10 ** random.uniform(-6, 1, (count, 1))
     linear = here.linear + reach * size * random.normal(size=(count, 3))
-    linear = np.where(random.random((count, 3)) < 0.1, random.choice([limits.linear_low, limits.linear_high]), linear)
+    linear = np.where(
+        random.random((count, 3)) < 0.1,
+        random.choice([limits.linear_low, limits.linear_high]),
+        linear,
+    )
     if state.target is not None:
         stays = random.random((count, 1)) < 0.5
         linear = np.where(stays, state.target.linear, linear)
     quaternion = here.quaternion_xyzw + np.minimum(reach, 1.0) * random.normal(size=(count, 4))
     quaternion /= np.linalg.norm(quaternion, axis=-1, keepdims=True)
     hostile = random.random((count, 1)) < 0.05
-    linear = np.where(hostile & (random.random((count, 3)) < 0.5), random.choice(HOSTILE, (count, 3)), linear)
-    quaternion = np.where(hostile & (random.random((count, 4)) < 0.2), random.choice(HOSTILE, (count, 4)), quaternion)
+    linear = np.where(
+        hostile & (random.random((count, 3)) < 0.5), random.choice(HOSTILE, (count, 3)), linear
+    )
+    quaternion = np.where(
+        hostile & (random.random((count, 4)) < 0.2), random.choice(HOSTILE, (count, 4)), quaternion
+    )
     gripper = np.where(hostile[:, 0], random.choice(HOSTILE, count), random.normal(0.5, 1.0, count))
     return Setpoint(linear, quaternion, gripper)
 
@@ -89,32 +105,50 @@ def norm(vector: np.ndarray) -> np.ndarray:
 
 
 def rotation_vector(start: Setpoint, end: Setpoint) -> np.ndarray:
-    """What turns one orientation into the other the short way round, about fixed axes, rad [..., 3]."""
+    """What turns one orientation into the other the short way round, about fixed axes, rad [...,
+    3].
+    """
     assert start.quaternion_xyzw is not None
     assert end.quaternion_xyzw is not None
     x, y, z, w = start.quaternion_xyzw.T
     a, b, c, d = end.quaternion_xyzw.T
-    vector = np.array([w * a - d * x - b * z + c * y, w * b - d * y - c * x + a * z, w * c - d * z - a * y + b * x]).T
+    vector = np.array(
+        [
+            w * a - d * x - b * z + c * y,
+            w * b - d * y - c * x + a * z,
+            w * c - d * z - a * y + b * x,
+        ]
+    ).T
     cosine = w * d + x * a + y * b + z * c
     sine = norm(vector)
     angle = 2.0 * np.arctan2(sine, np.abs(cosine))
     return vector * (np.sign(cosine) * angle / np.maximum(sine, 1e-300))[..., None]
 
 
-def breaches(before: Setpoint, last: Setpoint, now: Setpoint, limits: MotionLimits, dt_s: float) -> dict[str, int]:
-    """How many numbers of three setpoints in a row breach each limit; shares no code with the chain."""
+def breaches(
+    before: Setpoint, last: Setpoint, now: Setpoint, limits: MotionLimits, dt_s: float
+) -> dict[str, int]:
+    """How many numbers of three setpoints in a row breach each limit; shares no code with the
+    chain.
+    """
     moved, moved_before = now.linear - last.linear, last.linear - before.linear
     outside = np.maximum(limits.linear_low - now.linear, now.linear - limits.linear_high)
     was_outside = np.maximum(limits.linear_low - last.linear, last.linear - limits.linear_high)
     turn_before, turn = rotation_vector(before, last), rotation_vector(last, now)
-    turned, turn_change = norm(turn) - ANGLE_ROUNDING_RAD, norm(turn - turn_before) - ANGLE_ROUNDING_RAD
+    turned, turn_change = (
+        norm(turn) - ANGLE_ROUNDING_RAD,
+        norm(turn - turn_before) - ANGLE_ROUNDING_RAD,
+    )
     gripper = np.asarray(now.gripper)
     wrong = {
-        "finite": ~(np.isfinite(now.linear).all(axis=-1) & np.isfinite(turned) & np.isfinite(gripper)),
+        "finite": ~(
+            np.isfinite(now.linear).all(axis=-1) & np.isfinite(turned) & np.isfinite(gripper)
+        ),
         "box": outside > np.maximum(was_outside, 0.0),
         "step": np.abs(moved) > limits.max_linear_step,
         "velocity": np.abs(moved) / dt_s > limits.max_linear_velocity,
-        "acceleration": np.abs(moved / dt_s - moved_before / dt_s) > limits.max_linear_acceleration * dt_s,
+        "acceleration": np.abs(moved / dt_s - moved_before / dt_s)
+        > limits.max_linear_acceleration * dt_s,
         "angular step": turned > limits.max_angular_step_rad,
         "angular velocity": turned > limits.max_angular_velocity_rad_s * dt_s,
         "angular acceleration": turn_change > limits.max_angular_acceleration_rad_s2 * dt_s * dt_s,
@@ -146,7 +180,10 @@ def test_sweep_of_random_chunks_breaches_no_limit() -> None:
         assert not any(found.values()), (seed, found)
         acted += stages
     commands = SWEEP_CHUNKS // BATCH * BATCH * CHUNK_LENGTH
-    print(f"{commands} commands, interventions {dict(zip(STAGES, acted.tolist(), strict=True))}, no breach")
+    print(
+        f"{commands} commands, interventions "
+        f"{dict(zip(STAGES, acted.tolist(), strict=True))}, no breach"
+    )
     assert (acted > 0.01 * commands).all()  # the targets did press on every stage
 
 
@@ -155,8 +192,14 @@ NEAR = st.floats(-2.0, 2.0)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 7), st.lists(st.lists(NEAR | ANYTHING, min_size=7, max_size=7), max_size=12), st.data())
-def test_joints_never_breach_a_limit(axes: int, targets: list[list[float]], data: st.DataObject) -> None:
+@given(
+    st.integers(1, 7),
+    st.lists(st.lists(NEAR | ANYTHING, min_size=7, max_size=7), max_size=12),
+    st.data(),
+)
+def test_joints_never_breach_a_limit(
+    axes: int, targets: list[list[float]], data: st.DataObject
+) -> None:
     some = st.floats(1e-3, 10.0)
     step, velocity, acceleration = (data.draw(some) for _ in range(3))
     limits = motion_limits(axes, -1.0, 1.0, step, velocity, acceleration)
@@ -172,7 +215,12 @@ def test_joints_never_breach_a_limit(axes: int, targets: list[list[float]], data
 
 @pytest.mark.parametrize(
     ("step", "velocity", "acceleration", "dt_s"),
-    [(np.inf, 2.0, 4.0, 0.05), (0.01, np.inf, 3.0, 0.01), (0.05, 0.9, 0.7, 0.05), (np.inf, np.inf, 10.0, 0.02)],
+    [
+        (np.inf, 2.0, 4.0, 0.05),
+        (0.01, np.inf, 3.0, 0.01),
+        (0.05, 0.9, 0.7, 0.05),
+        (np.inf, np.inf, 10.0, 0.02),
+    ],
 )
 def test_a_constant_target_is_reached_without_overshoot_and_as_soon_as_the_limits_allow(
     step: float, velocity: float, acceleration: float, dt_s: float
@@ -186,7 +234,9 @@ def test_a_constant_target_is_reached_without_overshoot_and_as_soon_as_the_limit
     distance = np.abs(target.linear - state.setpoint.linear)
     speed = min(velocity, step / dt_s)
     swinging_s = 2.0 * np.sqrt(distance / acceleration)
-    fastest_s = np.maximum(swinging_s, distance / speed + min(speed / acceleration, swinging_s.max()))
+    fastest_s = np.maximum(
+        swinging_s, distance / speed + min(speed / acceleration, swinging_s.max())
+    )
     left_rad = norm(rotation_vector(state.setpoint, target))
     turning_s = np.pi / speed + 2.0 * np.sqrt(np.pi / acceleration)
     for tick in range(int(max(fastest_s.max(), turning_s) / dt_s) + 4):
@@ -205,12 +255,17 @@ def test_a_constant_target_is_reached_without_overshoot_and_as_soon_as_the_limit
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("as_deltas", [False, True])
 def test_what_the_chain_lets_out_it_lets_through_unchanged(as_deltas: bool, seed: int) -> None:
-    """A trajectory that obeys all limits, to the wall and at full speed, passes without an intervention."""
+    """A trajectory that obeys all limits, to the wall and at full speed, passes without an
+    intervention.
+    """
     random = np.random.default_rng(seed)
     limits, dt_s = random_limits(random)
     start = random_start(random, limits, 100)
     start = at_rest(
-        replace(start.setpoint, linear=np.clip(start.setpoint.linear, limits.linear_low, limits.linear_high))
+        replace(
+            start.setpoint,
+            linear=np.clip(start.setpoint.linear, limits.linear_low, limits.linear_high),
+        )
     )
     state, path = start, []
     for _ in range(6):
@@ -264,10 +319,14 @@ def test_each_stage_is_counted_by_its_name() -> None:
 
 def test_a_target_that_is_no_number_brings_the_motion_to_rest_within_the_acceleration() -> None:
     limits = motion_limits(3, max_linear_acceleration=1.0)
-    state = MotionState(Setpoint(np.zeros(3), gripper=0.3), np.array([0.25, 0.0, -0.1]), np.zeros(3))
+    state = MotionState(
+        Setpoint(np.zeros(3), gripper=0.3), np.array([0.25, 0.0, -0.1]), np.zeros(3)
+    )
     velocities = []
     for _ in range(4):
-        state, stages = limit_motion(Setpoint(np.array([0.0, np.nan, 0.0]), gripper=1.0), state, limits, 0.1)
+        state, stages = limit_motion(
+            Setpoint(np.array([0.0, np.nan, 0.0]), gripper=1.0), state, limits, 0.1
+        )
         velocities.append(state.linear_velocity[0])
         assert stages[STAGES.index("finite")]
     np.testing.assert_allclose(velocities, [0.15, 0.05, 0.0, 0.0], atol=1e-12)
@@ -290,7 +349,9 @@ def test_too_fast_to_stop_in_front_of_a_wall_it_stops_at_the_wall() -> None:
 
 
 @given(st.floats(1e-6, 10.0), st.floats(1e-4, 10.0), st.sampled_from([0.001, 0.01, 0.1]))
-def test_braking_from_the_braking_speed_ends_at_the_wall(distance: float, change: float, dt_s: float) -> None:
+def test_braking_from_the_braking_speed_ends_at_the_wall(
+    distance: float, change: float, dt_s: float
+) -> None:
     speed = float(braking_speed(np.array(distance), change, dt_s))
     travelled = 0.0
     while speed > 0.0 and travelled <= distance * 1.01:

@@ -26,10 +26,15 @@ def test_turning_and_measuring_turns_agree_with_scipy(seed: int) -> None:
 
 
 @given(SEEDS, st.floats(-300, 1))
-def test_rotation_vectors_survive_the_way_to_quaternions_and_back_however_small(seed: int, exponent: float) -> None:
+def test_rotation_vectors_survive_the_way_to_quaternions_and_back_however_small(
+    seed: int, exponent: float
+) -> None:
     vectors = np.random.default_rng(seed).uniform(-1.0, 1.0, (20, 3)) * min(10.0**exponent, 1.8)
     np.testing.assert_allclose(
-        rotation.to_rotation_vector(rotation.from_rotation_vector(vectors)), vectors, rtol=1e-12, atol=1e-320
+        rotation.to_rotation_vector(rotation.from_rotation_vector(vectors)),
+        vectors,
+        rtol=1e-12,
+        atol=1e-320,
     )
 
 
@@ -58,7 +63,9 @@ def test_one_rotation_is_to_the_last_bit_what_it_is_among_many(seed: int, expone
     ):
         many = function(*arguments)
         for index, row in enumerate(many):
-            np.testing.assert_array_equal(function(*(argument[index] for argument in arguments)), row, strict=True)
+            np.testing.assert_array_equal(
+                function(*(argument[index] for argument in arguments)), row, strict=True
+            )
 
 
 def test_no_turn_is_no_turn() -> None:

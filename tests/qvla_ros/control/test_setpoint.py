@@ -15,11 +15,31 @@ from qvla_ros.control.setpoint import MotionSpec, Setpoint, advance, motion_spec
 from qvla_ros.errors import QvlaError
 from qvla_ros.simulation.specification import ACTION_KIND, ACTION_NAMES, ACTION_UNITS, GRIPPER_INDEX
 
-LIBERO = ActionSpec(ACTION_NAMES, ACTION_KIND, "world", ACTION_UNITS, GRIPPER_INDEX, "opening_fraction", 8, 0.05, "q99")
-JOINTS = ActionSpec(
-    ("a", "b", "grip"), "joint_position", "", ("rad", "rad", "1"), 2, "opening_fraction", 8, 0.05, "q99"
+LIBERO = ActionSpec(
+    ACTION_NAMES,
+    ACTION_KIND,
+    "world",
+    ACTION_UNITS,
+    GRIPPER_INDEX,
+    "opening_fraction",
+    8,
+    0.05,
+    "q99",
 )
-START = Setpoint(np.array([0.1, 0.2, 0.3]), Rotation.from_euler("xyz", [0.3, -0.4, 0.5]).as_quat(), 1.0)
+JOINTS = ActionSpec(
+    ("a", "b", "grip"),
+    "joint_position",
+    "",
+    ("rad", "rad", "1"),
+    2,
+    "opening_fraction",
+    8,
+    0.05,
+    "q99",
+)
+START = Setpoint(
+    np.array([0.1, 0.2, 0.3]), Rotation.from_euler("xyz", [0.3, -0.4, 0.5]).as_quat(), 1.0
+)
 DELTA = MotionSpec("delta_end_effector_pose", 0.05, 0.5, 6)
 ABSOLUTE = MotionSpec("end_effector_pose", 1.0, 1.0, 6)
 
@@ -52,13 +72,17 @@ def test_an_absolute_action_is_approached_straight_and_reached_exactly() -> None
     half = advance(START, action, ABSOLUTE, 0.5)
     np.testing.assert_allclose(half.linear, (START.linear + action[:3]) / 2)
     turns = [Rotation.from_quat(setpoint.quaternion_xyzw) for setpoint in (START, half, end)]
-    assert (turns[1] * turns[0].inv()).magnitude() == pytest.approx((turns[2] * turns[1].inv()).magnitude())
+    assert (turns[1] * turns[0].inv()).magnitude() == pytest.approx(
+        (turns[2] * turns[1].inv()).magnitude()
+    )
     assert half.gripper == 0.0  # no half-open between open and closed
 
 
 def test_joints_are_what_is_left_without_the_gripper() -> None:
     spec = motion_spec(
-        replace(JOINTS, names=("a", "grip", "b"), units=("rad", "1", "rad"), gripper_index=1), None, None
+        replace(JOINTS, names=("a", "grip", "b"), units=("rad", "1", "rad"), gripper_index=1),
+        None,
+        None,
     )
     moved = advance(Setpoint(np.zeros(2)), np.array([0.1, 0.7, -0.2]), spec, 1.0)
     assert moved == Setpoint(moved.linear, None, 0.7)

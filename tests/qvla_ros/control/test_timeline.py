@@ -21,7 +21,9 @@ DT_S, DT_NS, K = 0.05, 50_000_000, 8
 
 def chunk(stamp_ns: int, value: float, gripper: float = 0.0, count: int = K) -> PlannedChunk:
     """Actions [K, 2] of one joint, value + 0, 1, 2 ..., and a gripper."""
-    return PlannedChunk(stamp_ns, DT_S, np.stack([value + np.arange(count), np.full(count, gripper)], axis=1))
+    return PlannedChunk(
+        stamp_ns, DT_S, np.stack([value + np.arange(count), np.full(count, gripper)], axis=1)
+    )
 
 
 @given(st.integers(0, 10**18), st.integers(0, 9 * DT_NS))
@@ -50,7 +52,9 @@ def test_the_old_chunk_goes_on_until_the_new_one_enters() -> None:
 
 
 @given(st.integers(1, 6))
-def test_blending_goes_from_old_to_new_in_equal_parts_and_never_blends_the_gripper(blend_steps: int) -> None:
+def test_blending_goes_from_old_to_new_in_equal_parts_and_never_blends_the_gripper(
+    blend_steps: int,
+) -> None:
     timeline = ChunkTimeline(blend_steps, JOINT)
     timeline.add(PlannedChunk(0, DT_S, np.tile([1.0, 1.0], (20, 1))), 0)
     timeline.add(PlannedChunk(DT_NS, DT_S, np.tile([0.0, 0.0], (K, 1))), DT_NS)
@@ -101,7 +105,9 @@ def test_a_chunk_that_comes_after_its_last_step_has_begun_changes_nothing() -> N
     timeline.add(chunk(0, 0.0), 0)
     assert timeline.add(chunk(10, 50.0, count=2), 3 * DT_NS) == 2
     assert timeline.at(3 * DT_NS)[0] == 3.0
-    assert timeline.add(chunk(5, 60.0), 3 * DT_NS) is not None  # nor does it bar one that is still of use
+    assert (
+        timeline.add(chunk(5, 60.0), 3 * DT_NS) is not None
+    )  # nor does it bar one that is still of use
 
 
 def test_after_a_flush_there_is_no_plan_and_looks_from_before_are_refused() -> None:
@@ -126,24 +132,34 @@ def test_between_two_plans_there_may_be_a_gap() -> None:
 
 
 @given(st.lists(st.integers(0, 3 * DT_NS), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
-def test_the_parts_of_any_stretch_of_time_are_in_order_and_as_at_says(gaps: list[int], seed: int) -> None:
+def test_the_parts_of_any_stretch_of_time_are_in_order_and_as_at_says(
+    gaps: list[int], seed: int
+) -> None:
     timeline, now_ns = ChunkTimeline(2, JOINT), 0
     for index, gap_ns in enumerate(gaps):
         now_ns += gap_ns + 1
         timeline.add(chunk(now_ns - gap_ns, 100.0 * index), now_ns)
-    begin_ns, end_ns = sorted(np.random.default_rng(seed).integers(now_ns, now_ns + 12 * DT_NS, 2).tolist())
+    begin_ns, end_ns = sorted(
+        np.random.default_rng(seed).integers(now_ns, now_ns + 12 * DT_NS, 2).tolist()
+    )
     covered_ns, last_ns = 0, begin_ns
     for step, start_ns, stop_ns in timeline.between(begin_ns, end_ns):
         assert last_ns <= start_ns < stop_ns <= end_ns
         for moment_ns in (start_ns, stop_ns - 1):
             np.testing.assert_array_equal(timeline.at(moment_ns), step.action)
         covered_ns, last_ns = covered_ns + stop_ns - start_ns, stop_ns
-    if begin_ns < end_ns and timeline.at(begin_ns) is not None and timeline.at(end_ns - 1) is not None:
+    if (
+        begin_ns < end_ns
+        and timeline.at(begin_ns) is not None
+        and timeline.at(end_ns - 1) is not None
+    ):
         assert covered_ns == end_ns - begin_ns
 
 
 @given(st.integers(0, 20 * DT_NS), st.integers(0, 3))
-def test_a_single_action_enters_whenever_it_comes_and_whole(latency_ns: int, blend_steps: int) -> None:
+def test_a_single_action_enters_whenever_it_comes_and_whole(
+    latency_ns: int, blend_steps: int
+) -> None:
     timeline = ChunkTimeline(blend_steps, JOINT)
     timeline.add(chunk(0, 7.0, count=1), 0)
     assert timeline.add(chunk(1, 3.0, count=1), 1 + latency_ns) == 0

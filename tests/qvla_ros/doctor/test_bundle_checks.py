@@ -1,4 +1,6 @@
-"""What the doctor says of a bundle: whole, with a plan for this GPU, giving the same answers in time; or not."""
+"""What the doctor says of a bundle: whole, with a plan for this GPU, giving the same answers in
+time; or not.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,13 @@ import pytest
 
 from qvla_ros.bundle import load_bundle
 from qvla_ros.cli.main import main
-from qvla_ros.doctor.bundle_checks import bundle_findings, parity_finding, plan_findings, policy_findings, speed_finding
+from qvla_ros.doctor.bundle_checks import (
+    bundle_findings,
+    parity_finding,
+    plan_findings,
+    policy_findings,
+    speed_finding,
+)
 from qvla_ros.doctor.parity import Parity, write_parity
 from qvla_ros.engines.plan import PlanSidecar, graph_hashes, plan_path, sidecar_path, write_sidecar
 from qvla_ros.policy import load_policy
@@ -51,7 +59,9 @@ def add_plan(directory: Path, version: str = "10.3.0", capability: str = "87", *
         ({"graph": {"policy.onnx": "0"}}, "warning", "another graph"),
     ],
 )
-def test_plans_are_compared_with_gpu_version_and_graph(directory, good_machine, plan, status, words):
+def test_plans_are_compared_with_gpu_version_and_graph(
+    directory, good_machine, plan, status, words
+):
     add_plan(directory, **plan)
     [finding] = plan_findings(load_bundle(directory), good_machine, "onnxruntime")
     assert finding.status == status
@@ -63,10 +73,14 @@ def test_a_plan_that_is_asked_for_must_be_there(directory, good_machine):
     [finding] = plan_findings(load_bundle(directory), good_machine, "tensorrt")
     assert finding.status == "problem"
     assert "no plan under" in finding.text
-    [finding] = plan_findings(load_bundle(directory), replace(good_machine, compute_capability=None), "tensorrt")
+    [finding] = plan_findings(
+        load_bundle(directory), replace(good_machine, compute_capability=None), "tensorrt"
+    )
     assert finding.text == "no GPU here"
     assert not list(
-        plan_findings(load_bundle(directory), replace(good_machine, compute_capability=None), "onnxruntime")
+        plan_findings(
+            load_bundle(directory), replace(good_machine, compute_capability=None), "onnxruntime"
+        )
     )
 
 
@@ -98,7 +112,10 @@ def test_a_policy_is_run_and_compared_with_what_it_brings(directory):
     assert (parity.status, speed.status) == ("warning", "ok")
     assert "--write_parity" in parity.fix
     write_parity(load_policy(directory, "onnxruntime", **options))
-    assert [finding.status for finding in policy_findings(bundle, "onnxruntime", options)] == ["ok", "ok"]
+    assert [finding.status for finding in policy_findings(bundle, "onnxruntime", options)] == [
+        "ok",
+        "ok",
+    ]
     assert next(policy_findings(bundle, "zero", {})).status == "problem"
     [refused] = policy_findings(bundle, "onnxruntime", {"threads": 0})
     assert refused.status == "problem"
@@ -106,11 +123,20 @@ def test_a_policy_is_run_and_compared_with_what_it_brings(directory):
 
 def test_the_verb_prints_findings_and_fails_on_a_problem(directory, capsys, monkeypatch):
     monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
-    arguments = ["doctor", "--no_graph", "--engine_options", '{"threads": 1}', "--bundle", str(directory)]
+    arguments = [
+        "doctor",
+        "--no_graph",
+        "--engine_options",
+        '{"threads": 1}',
+        "--bundle",
+        str(directory),
+    ]
     assert main([*arguments, "--write_parity"]) == 0
     assert "parity: onnxruntime" in capsys.readouterr().out
     (directory / "tokenizer.json").unlink()
     assert main([*arguments, "--json"]) == 1
-    [problem] = [item for item in json.loads(capsys.readouterr().out) if item["status"] == "problem"]
+    [problem] = [
+        item for item in json.loads(capsys.readouterr().out) if item["status"] == "problem"
+    ]
     assert problem["about"] == "bundle"
     assert "copy the bundle again" in problem["fix"]

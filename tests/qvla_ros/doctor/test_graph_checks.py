@@ -21,7 +21,15 @@ POLICY = "/arm/policy"
 
 def status(**changes: Any) -> SimpleNamespace:
     return SimpleNamespace(
-        **{"state": 1, "FAULT": 2, "WAITING": 0, "armed": True, "bundle_id": "", "reason": "", **changes}
+        **{
+            "state": 1,
+            "FAULT": 2,
+            "WAITING": 0,
+            "armed": True,
+            "bundle_id": "",
+            "reason": "",
+            **changes,
+        }
     )
 
 
@@ -41,7 +49,8 @@ def good(bundle) -> Graph:
     pose = SimpleNamespace(
         header=SimpleNamespace(frame_id="world"),
         pose=SimpleNamespace(
-            position=SimpleNamespace(x=0.0, y=0.0, z=0.0), orientation=SimpleNamespace(x=0.0, y=0.0, z=0.0, w=1.0)
+            position=SimpleNamespace(x=0.0, y=0.0, z=0.0),
+            orientation=SimpleNamespace(x=0.0, y=0.0, z=0.0, w=1.0),
         ),
     )
     fingers = SimpleNamespace(name=["finger_joint1", "finger_joint2"], position=[0.0, 0.0])
@@ -55,7 +64,9 @@ def good(bundle) -> Graph:
     topics, heard = {}, {}
     for name, (kind, message) in messages.items():
         latched = kind == TEXT
-        topics[name] = Topic((Endpoint("/robot", kind, True, latched),), (Endpoint(POLICY, kind, latched, latched),))
+        topics[name] = Topic(
+            (Endpoint("/robot", kind, True, latched),), (Endpoint(POLICY, kind, latched, latched),)
+        )
         heard[name] = Heard(message, 60, 2.0, float("nan") if latched else 0.012)
     topics["/arm/policy/action_chunk"] = Topic((Endpoint(POLICY, CHUNK_TYPE, True, False),), ())
     return Graph(topics, heard, {POLICY: status(bundle_id=bundle.bundle_id)})
@@ -74,7 +85,9 @@ def wrong(graph: Graph, bundle) -> dict[str, Finding]:
     return {finding.about: finding for finding in judged(graph, bundle) if finding.status != "ok"}
 
 
-def changed(graph: Graph, topic: str, publishers: list[Endpoint] | None = None, **heard: Any) -> Graph:
+def changed(
+    graph: Graph, topic: str, publishers: list[Endpoint] | None = None, **heard: Any
+) -> Graph:
     """The graph with other publishers of a topic, or with another message on it."""
     topics, said = dict(graph.topics), dict(graph.heard)
     if publishers is not None:
@@ -95,25 +108,47 @@ def test_a_good_graph_has_nothing_to_mend(good, bundle):
 
 def test_a_remapped_input_is_looked_at_where_it_is(good, bundle):
     topics, heard = dict(good.topics), dict(good.heard)
-    topics["/wrist/image"], heard["/wrist/image"] = topics.pop(WRIST), replace(heard.pop(WRIST), age_s=1.5)
+    topics["/wrist/image"], heard["/wrist/image"] = (
+        topics.pop(WRIST),
+        replace(heard.pop(WRIST), age_s=1.5),
+    )
     graph = replace(good, topics=topics, heard=heard)
     assert "--remaps_file" in wrong(graph, bundle)[WRIST].fix
     inputs = needed_inputs(bundle, "/arm", {"camera/wrist/image_raw": "/wrist/image"})
-    found = {finding.about: finding for finding in graph_findings(graph, inputs, bundle) if finding.status != "ok"}
+    found = {
+        finding.about: finding
+        for finding in graph_findings(graph, inputs, bundle)
+        if finding.status != "ok"
+    }
     assert found.keys() == {"/wrist/image"}
     assert "1500 ms old" in found["/wrist/image"].text
 
 
 def test_what_a_robots_parameters_ask_for_is_looked_at(good, bundle):
     blind = replace(bundle, proprioception=None)
-    assert not [needed.name for needed in needed_inputs(blind, "/arm") if needed.name in ("/arm/ee_pose", JOINTS_TOPIC)]
-    given = {"output": "twist", "max_image_age_s": 0.01, "gripper_joint": "finger", "gripper_max": 0.04}
+    assert not [
+        needed.name
+        for needed in needed_inputs(blind, "/arm")
+        if needed.name in ("/arm/ee_pose", JOINTS_TOPIC)
+    ]
+    given = {
+        "output": "twist",
+        "max_image_age_s": 0.01,
+        "gripper_joint": "finger",
+        "gripper_max": 0.04,
+    }
     commanding = needed_inputs(blind, "/arm", {}, given)
     assert {"/arm/ee_pose", JOINTS_TOPIC} < {needed.name for needed in commanding}
-    found = {finding.about: finding.text for finding in graph_findings(good, commanding, blind) if finding.fix}
+    found = {
+        finding.about: finding.text
+        for finding in graph_findings(good, commanding, blind)
+        if finding.fix
+    }
     assert "12 ms old: the policy node would not take it" in found[WRIST]
     assert "finger" in found[JOINTS_TOPIC]
-    by_tf = {needed.name for needed in needed_inputs(blind, "/arm", {}, {**given, "pose_source": "tf"})}
+    by_tf = {
+        needed.name for needed in needed_inputs(blind, "/arm", {}, {**given, "pose_source": "tf"})
+    }
     assert "/arm/ee_pose" not in by_tf
 
 
@@ -143,7 +178,11 @@ def test_a_topic_that_nobody_publishes_is_told_with_those_that_might_be_meant(go
     [
         ("/arm/instruction", Endpoint("/ui", TEXT, True, False), "volatile"),
         ("/arm/instruction", Endpoint("/ui", TEXT, False, True), "best effort"),
-        (WRIST, Endpoint("/camera", "sensor_msgs/msg/CompressedImage", True, False), "CompressedImage"),
+        (
+            WRIST,
+            Endpoint("/camera", "sensor_msgs/msg/CompressedImage", True, False),
+            "CompressedImage",
+        ),
     ],
 )
 def test_what_a_policy_cannot_hear_is_a_problem(good, bundle, topic, publisher, words):
@@ -155,10 +194,15 @@ def test_what_a_policy_cannot_hear_is_a_problem(good, bundle, topic, publisher, 
 
 def test_any_pair_that_does_not_hear_each_other_is_named(good, bundle):
     reader = Endpoint("/viewer", "std_msgs/msg/Float64", True, False)
-    topics = {**good.topics, "/force": Topic((replace(reader, node="/sensor", reliable=False),), (reader,))}
+    topics = {
+        **good.topics,
+        "/force": Topic((replace(reader, node="/sensor", reliable=False),), (reader,)),
+    }
     found = wrong(replace(good, topics=topics), bundle)
     assert found.keys() == {"/force"}
-    assert found["/force"].text.startswith("/viewer does not hear /sensor: the publisher is best effort")
+    assert found["/force"].text.startswith(
+        "/viewer does not hear /sensor: the publisher is best effort"
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,7 +212,11 @@ def test_any_pair_that_does_not_hear_each_other_is_named(good, bundle):
         (WRIST, {"message": image(encoding="16UC1")}, "16UC1"),
         (WRIST, {"age_s": 1.5}, "1500 ms old"),
         (WRIST, {"age_s": -0.2}, "-200 ms old"),
-        ("/arm/joint_states", {"message": SimpleNamespace(name=["elbow"], position=[0.0])}, "finger_joint1"),
+        (
+            "/arm/joint_states",
+            {"message": SimpleNamespace(name=["elbow"], position=[0.0])},
+            "finger_joint1",
+        ),
     ],
 )
 def test_messages_that_the_policy_would_not_take_are_problems(good, bundle, topic, change, words):
@@ -200,7 +248,9 @@ def test_the_state_of_a_policy_is_judged(good, bundle, state, level, words):
 
 def test_without_a_policy_node_its_topics_are_judged_as_they_will_be_needed(good, bundle):
     topics = {n: replace(t, subscriptions=()) for n, t in good.topics.items() if "policy" not in n}
-    assert {f.about: f.status for f in wrong(Graph(topics, good.heard), bundle).values()} == {"policy node": "warning"}
+    assert {f.about: f.status for f in wrong(Graph(topics, good.heard), bundle).values()} == {
+        "policy node": "warning"
+    }
 
 
 def test_a_remapped_policy_is_judged_by_what_it_subscribes_to(good, bundle):
@@ -208,7 +258,10 @@ def test_a_remapped_policy_is_judged_by_what_it_subscribes_to(good, bundle):
     topics = {**good.topics, "/d405/image": Topic((), (Endpoint(POLICY, IMAGE, False, False),))}
     topics[WRIST] = Topic((camera,), ())
     found = wrong(replace(good, topics=topics), bundle)
-    assert {about: finding.status for about, finding in found.items()} == {WRIST: "warning", "/d405/image": "problem"}
+    assert {about: finding.status for about, finding in found.items()} == {
+        WRIST: "warning",
+        "/d405/image": "problem",
+    }
 
 
 CLOCK_USER = Endpoint(POLICY, "rosgraph_msgs/msg/Clock", False, False)
@@ -220,7 +273,11 @@ SIMULATOR = replace(CLOCK_USER, node="/simulator")
     [
         (Topic((), (CLOCK_USER,)), "problem", "nobody publishes"),
         (Topic((SIMULATOR,), ()), "warning", "does not use it"),
-        (Topic((SIMULATOR, replace(SIMULATOR, node="/player")), (CLOCK_USER,)), "problem", "2 publishers"),
+        (
+            Topic((SIMULATOR, replace(SIMULATOR, node="/player")), (CLOCK_USER,)),
+            "problem",
+            "2 publishers",
+        ),
     ],
 )
 def test_clocks_that_do_not_fit_are_told(good, bundle, clock, level, words):

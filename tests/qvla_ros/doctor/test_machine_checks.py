@@ -9,7 +9,11 @@ import pytest
 
 from qvla_ros.bundle import load_bundle
 from qvla_ros.doctor.environment import Machine, profile_variable, read_machine
-from qvla_ros.doctor.machine_checks import SharedMemoryTransport, machine_findings, shared_memory_transport
+from qvla_ros.doctor.machine_checks import (
+    SharedMemoryTransport,
+    machine_findings,
+    shared_memory_transport,
+)
 from qvla_ros.resources import share_path
 
 PROFILE = share_path("config/fastdds.xml").read_text(encoding="utf-8")
@@ -35,10 +39,25 @@ def test_a_good_machine_has_nothing_to_mend(good_machine, bundle_dir):
         ({"onnxruntime": None}, "ONNX Runtime", "warning", "pip install onnxruntime"),
         ({"profile": None, "profile_text": None}, "Fast DDS profile", "warning", "900 KiB"),
         ({"profile_text": None}, "Fast DDS profile", "problem", "cannot be read"),
-        ({"profile_text": "<dds>"}, "Fast DDS profile", "problem", "no element|mismatched|unclosed"),
+        (
+            {"profile_text": "<dds>"},
+            "Fast DDS profile",
+            "problem",
+            "no element|mismatched|unclosed",
+        ),
         ({"profile_text": "<dds/>"}, "Fast DDS profile", "warning", "no shared memory transport"),
-        ({"profile_text": PROFILE.replace("4194304", "600000")}, "Fast DDS profile", "warning", "maxMessageSize 585"),
-        ({"profile_text": PROFILE.replace("16777216", "600000")}, "Fast DDS profile", "warning", "segment 585 KiB"),
+        (
+            {"profile_text": PROFILE.replace("4194304", "600000")},
+            "Fast DDS profile",
+            "warning",
+            "maxMessageSize 585",
+        ),
+        (
+            {"profile_text": PROFILE.replace("16777216", "600000")},
+            "Fast DDS profile",
+            "warning",
+            "segment 585 KiB",
+        ),
         ({"shared_memory_bytes": (64 << 20, 60 << 20)}, "/dev/shm", "problem", "--shm-size"),
         ({"shared_memory_bytes": None}, "/dev/shm", "warning", "not there"),
         ({"orphans": 3}, "/dev/shm", "warning", "3 segments.*--remove_orphans"),
@@ -51,8 +70,12 @@ def test_each_fault_is_told_with_its_fix(good_machine, change, about, status, wo
     assert re.search(words, found[about][1]), found[about][1]
 
 
-@pytest.mark.parametrize(("distro", "variable"), [("jazzy", "FASTRTPS"), ("kilted", "FASTDDS"), (None, "FASTDDS")])
-def test_the_profile_is_read_from_the_variable_of_the_distributions_fast_dds(monkeypatch, tmp_path, distro, variable):
+@pytest.mark.parametrize(
+    ("distro", "variable"), [("jazzy", "FASTRTPS"), ("kilted", "FASTDDS"), (None, "FASTDDS")]
+)
+def test_the_profile_is_read_from_the_variable_of_the_distributions_fast_dds(
+    monkeypatch, tmp_path, distro, variable
+):
     for name in ("FASTRTPS", "FASTDDS"):
         path = tmp_path / f"{name}.xml"
         path.write_text(name)
@@ -80,4 +103,7 @@ def test_the_profile_of_this_package_is_understood():
 
 
 def test_this_machine_can_be_read():
-    assert [finding.about for finding in machine_findings(read_machine(), None)][:2] == ["Python", "ROS 2"]
+    assert [finding.about for finding in machine_findings(read_machine(), None)][:2] == [
+        "Python",
+        "ROS 2",
+    ]

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from qvla_ros.bundle import load_bundle
-from qvla_ros.doctor.parity import PARITY_FILE, parity_actions, read_parity, relative_difference, write_parity
+from qvla_ros.doctor.parity import (
+    PARITY_FILE,
+    parity_actions,
+    read_parity,
+    relative_difference,
+    write_parity,
+)
 from qvla_ros.errors import QvlaError
 from qvla_ros.policy import Policy, load_policy
 
@@ -25,7 +31,9 @@ def written(directory: Path) -> Path:
     return write_parity(load_policy(directory, "onnxruntime", threads=1))
 
 
-def test_the_same_engine_gives_the_same_and_the_bundle_stays_itself(directory: Path, written: Path) -> None:
+def test_the_same_engine_gives_the_same_and_the_bundle_stays_itself(
+    directory: Path, written: Path
+) -> None:
     before = load_bundle(directory)
     policy = load_policy(directory, "onnxruntime", threads=1)
     parity = read_parity(policy.bundle)
@@ -34,7 +42,9 @@ def test_the_same_engine_gives_the_same_and_the_bundle_stays_itself(directory: P
     assert PARITY_FILE not in before.files
     actions = parity_actions(policy, parity.observations)
     assert (actions != actions[0, 0, 0]).any()  # the answers depend on the observations
-    np.testing.assert_array_equal(relative_difference(actions, parity, before.statistics["action"]), 0.0)
+    np.testing.assert_array_equal(
+        relative_difference(actions, parity, before.statistics["action"]), 0.0
+    )
 
 
 class Off:
@@ -65,13 +75,21 @@ def test_a_bundle_without_answers_brings_none(bundle_dir: Path) -> None:
     assert read_parity(load_bundle(bundle_dir)) is None
 
 
-def test_a_damaged_file_and_one_of_another_bundle_are_refused(directory: Path, written: Path, tmp_path: Path) -> None:
+def test_a_damaged_file_and_one_of_another_bundle_are_refused(
+    directory: Path, written: Path, tmp_path: Path
+) -> None:
     whole = written.read_bytes()
     for damaged in (b"", whole[:200], whole[: len(whole) // 2], b"PK" + whole[40:]):
         written.write_bytes(damaged)
         with pytest.raises(QvlaError, match=PARITY_FILE):
             read_parity(load_bundle(directory))
     with np.load(io.BytesIO(whole)) as file:
-        np.savez(written, **{**{name: file[name] for name in file.files}, "bundle_id": np.array("feedfeedfeedfeed")})
+        np.savez(
+            written,
+            **{
+                **{name: file[name] for name in file.files},
+                "bundle_id": np.array("feedfeedfeedfeed"),
+            },
+        )
     with pytest.raises(QvlaError, match="answers of bundle feedfeedfeedfeed"):
         read_parity(load_bundle(directory))

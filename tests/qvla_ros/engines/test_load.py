@@ -29,7 +29,9 @@ def test_an_unknown_backend_is_answered_with_the_list(bundle_dir: Path) -> None:
 def test_onnx_runtime_runs_the_graph_and_says_how(bundle_dir: Path, weights: str) -> None:
     engine = load_engine(load_bundle(bundle_dir), "onnxruntime", threads=1, weights=weights)
     actions = engine.run(INPUTS)["actions"]
-    np.testing.assert_array_equal(actions, np.broadcast_to(INPUTS["proprio"][:, None, :7], (1, 4, 7)))
+    np.testing.assert_array_equal(
+        actions, np.broadcast_to(INPUTS["proprio"][:, None, :7], (1, 4, 7))
+    )
     assert engine.name == f"onnxruntime {onnxruntime.__version__} cpu {weights}"
     engine.close()
 
@@ -55,7 +57,9 @@ def test_a_missing_gpu_is_an_error_and_not_a_cpu_session(bundle_dir: Path, monke
             load_engine(bundle, "onnxruntime", provider="cuda")
 
     class FallenBack:
-        """What ONNX Runtime gives when the provider is compiled in but its libraries do not load: a CPU session."""
+        """What ONNX Runtime gives when the provider is compiled in but its libraries do not load: a
+        CPU session.
+        """
 
         def __init__(self, *arguments: object, **options: object) -> None: ...
 
@@ -64,7 +68,9 @@ def test_a_missing_gpu_is_an_error_and_not_a_cpu_session(bundle_dir: Path, monke
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "InferenceSession", FallenBack)
-    with pytest.raises(QvlaError, match="provider: got CPUExecutionProvider; expected CUDAExecutionProvider"):
+    with pytest.raises(
+        QvlaError, match="provider: got CPUExecutionProvider; expected CUDAExecutionProvider"
+    ):
         load_engine(bundle, "onnxruntime", provider="cuda")
 
 
@@ -80,9 +86,15 @@ def test_a_damaged_graph_is_refused(bundle_dir: Path, make_bundle, tmp_path: Pat
     [
         ({"proprio": None}, "engine inputs"),
         ({"wrist": np.zeros(1)}, "engine inputs"),
-        ({"proprio": np.zeros((1, 8))}, r"proprio: got float64 \[1, 8\]; expected float32 \[1, 8\]"),
+        (
+            {"proprio": np.zeros((1, 8))},
+            r"proprio: got float64 \[1, 8\]; expected float32 \[1, 8\]",
+        ),
         ({"proprio": np.zeros((1, 7), np.float32)}, r"proprio: got float32 \[1, 7\]"),
-        ({"input_ids": np.zeros((1, 0), np.int64)}, r"input_ids: got int64 \[1, 0\]; expected int64 \[1, \*\]"),
+        (
+            {"input_ids": np.zeros((1, 0), np.int64)},
+            r"input_ids: got int64 \[1, 0\]; expected int64 \[1, \*\]",
+        ),
     ],
 )
 def test_inputs_that_do_not_fit_are_named(changed: dict, said: str) -> None:
@@ -97,7 +109,9 @@ def test_inputs_that_do_not_fit_are_named(changed: dict, said: str) -> None:
         check_inputs(specs, inputs)
 
 
-def test_a_fake_engine_fails_once_in_the_way_that_its_fault_file_says(bundle_dir: Path, tmp_path: Path) -> None:
+def test_a_fake_engine_fails_once_in_the_way_that_its_fault_file_says(
+    bundle_dir: Path, tmp_path: Path
+) -> None:
     trigger = tmp_path / "fault"
     engine = load_engine(load_bundle(bundle_dir), "zero", fault_file=str(trigger))
     assert np.isfinite(engine.run(INPUTS)["actions"]).all()

@@ -1,7 +1,8 @@
 """The engine that runs plans, with a stand-in for the GPU: no test machine has one.
 
-What is pinned is our side: which buffers are made, filled, read and freed, in what order, and what is refused. That
-the calls exist under these names is checked against the real module where it is installed.
+What is pinned is our side: which buffers are made, filled, read and freed, in what order, and what
+is refused. That the calls exist under these names is checked against the real module where it is
+installed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ from qvla_ros.engines.plan import PlanSidecar, graph_hashes, plan_path, sidecar_
 from qvla_ros.errors import QvlaError
 
 VERSION = "10.3.0"
-SHAPES = {"pixel_values": (1, 6, 16, 16), "input_ids": (1, -1), "proprio": (1, 8), "actions": (1, 4, 7)}
+SHAPES = {
+    "pixel_values": (1, 6, 16, 16),
+    "input_ids": (1, -1),
+    "proprio": (1, 8),
+    "actions": (1, 4, 7),
+}
 LONGEST_PROMPT = 8
 
 
@@ -76,8 +82,12 @@ class FakeContext:
         return True
 
     def execute_async_v3(self, stream: int) -> bool:
-        proprio = np.ctypeslib.as_array((ctypes.c_float * 8).from_address(self.addresses["proprio"]))
-        actions = np.ctypeslib.as_array((ctypes.c_float * 28).from_address(self.addresses["actions"]))
+        proprio = np.ctypeslib.as_array(
+            (ctypes.c_float * 8).from_address(self.addresses["proprio"])
+        )
+        actions = np.ctypeslib.as_array(
+            (ctypes.c_float * 28).from_address(self.addresses["actions"])
+        )
         actions.reshape(4, 7)[:] = proprio[:7]
         return stream == HostGpu.stream
 
@@ -98,14 +108,18 @@ class FakeEngine:
         return SimpleNamespace(name="INT64" if name == "input_ids" else "FLOAT")
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
-        return [tuple(size if n < 0 else n for n in SHAPES[name]) for size in (2, 4, LONGEST_PROMPT)]
+        return [
+            tuple(size if n < 0 else n for n in SHAPES[name]) for size in (2, 4, LONGEST_PROMPT)
+        ]
 
     def create_execution_context(self) -> FakeContext:
         return FakeContext()
 
 
 def fake_tensorrt(accepts: bool = True) -> Any:
-    runtime = SimpleNamespace(deserialize_cuda_engine=lambda plan: FakeEngine() if accepts else None)
+    runtime = SimpleNamespace(
+        deserialize_cuda_engine=lambda plan: FakeEngine() if accepts else None
+    )
     logger = SimpleNamespace(WARNING=1)
     return SimpleNamespace(
         __name__="tensorrt",
@@ -123,7 +137,9 @@ def bundle(make_bundle, tmp_path: Path) -> Bundle:
     plan = plan_path(bundle.directory, "tensorrt", VERSION, ("87",))
     plan.parent.mkdir()
     plan.write_bytes(b"plan")
-    sidecar = PlanSidecar("tensorrt", VERSION, ("87",), graph_hashes(bundle), (2, 4, 8), sha256_of(plan), 4, 1.0)
+    sidecar = PlanSidecar(
+        "tensorrt", VERSION, ("87",), graph_hashes(bundle), (2, 4, 8), sha256_of(plan), 4, 1.0
+    )
     write_sidecar(sidecar_path(plan), sidecar)
     return bundle
 
@@ -147,20 +163,31 @@ def test_a_run_copies_in_executes_and_copies_out(bundle: Bundle, gpu: None) -> N
     for length in (5, 2, LONGEST_PROMPT):
         given = inputs(length)
         actions = engine.run(given)["actions"]
-        np.testing.assert_array_equal(actions, np.broadcast_to(given["proprio"][:, None, :7], (1, 4, 7)))
+        np.testing.assert_array_equal(
+            actions, np.broadcast_to(given["proprio"][:, None, :7], (1, 4, 7))
+        )
     assert engine.name == f"tensorrt {VERSION} sm87"
     engine.close()  # HostGpu.close finds every buffer freed
 
 
 def test_a_prompt_outside_the_profile_is_refused(bundle: Bundle, gpu: None) -> None:
     engine = load_engine(bundle, "tensorrt")
-    with pytest.raises(QvlaError, match=r"input_ids: got \[1, 9\]; expected \[1, 2\] to \[1, 8\].*--max_prompt_tokens"):
+    with pytest.raises(
+        QvlaError,
+        match=r"input_ids: got \[1, 9\]; expected \[1, 2\] to \[1, 8\].*--max_prompt_tokens",
+    ):
         engine.run(inputs(LONGEST_PROMPT + 1))
 
 
-def test_a_plan_that_does_not_load_names_the_rebuild_command(bundle: Bundle, gpu: None, monkeypatch) -> None:
-    monkeypatch.setattr(tensorrt, "import_flavour", lambda flavour: ("tensorrt", fake_tensorrt(accepts=False)))
-    with pytest.raises(QvlaError, match=r"refused by tensorrt 10\.3\.0.*qvla build --bundle .* --flavour tensorrt"):
+def test_a_plan_that_does_not_load_names_the_rebuild_command(
+    bundle: Bundle, gpu: None, monkeypatch
+) -> None:
+    monkeypatch.setattr(
+        tensorrt, "import_flavour", lambda flavour: ("tensorrt", fake_tensorrt(accepts=False))
+    )
+    with pytest.raises(
+        QvlaError, match=r"refused by tensorrt 10\.3\.0.*qvla build --bundle .* --flavour tensorrt"
+    ):
         load_engine(bundle, "tensorrt")
 
 

@@ -13,7 +13,12 @@ from qvla_ros.evaluation.episodes import Episode, Pairing, pair, parse_episode, 
 
 
 def episode(policy: str, task: int, state: int, success: bool, **changes) -> Episode:
-    values = {"duration_s": 6.0, "inference_ms": (10.0, 30.0), "stamp_to_command_ms": (20.0,), "jerk_m_s3": 1.0}
+    values = {
+        "duration_s": 6.0,
+        "inference_ms": (10.0, 30.0),
+        "stamp_to_command_ms": (20.0,),
+        "jerk_m_s3": 1.0,
+    }
     return Episode(policy, task, "pick", state, success, 80, video=None, **{**values, **changes})
 
 
@@ -64,7 +69,9 @@ def test_summary_of_no_episode_has_no_latency_and_an_open_interval() -> None:
 
 def test_a_chunk_without_a_latency_leaves_the_others_to_count() -> None:
     measured = vars(episode("float", 0, 0, True))
-    parsed = parse_episode({**measured, "inference_ms": [4.0, None, 6.0], "stamp_to_command_ms": [None]})
+    parsed = parse_episode(
+        {**measured, "inference_ms": [4.0, None, 6.0], "stamp_to_command_ms": [None]}
+    )
     summary = summarize([parsed], "float")
     assert parsed.inference_ms == (4.0, 6.0)
     assert summary.inference_ms[0] == 5.0

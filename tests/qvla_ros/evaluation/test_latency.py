@@ -19,8 +19,15 @@ from qvla_ros.statistics import wilson_interval
 SWEEP = {"blend_steps": 0, "observation_period_s": 0.2, "faults": []}
 
 
-def record(latency_s: float, success: bool, steps: int = 100, hold_steps: int = 10, **changes: Any) -> dict[str, Any]:
-    conditions = {"latency_s": latency_s, "handover": "skip", **SWEEP, **changes.pop("conditions", {})}
+def record(
+    latency_s: float, success: bool, steps: int = 100, hold_steps: int = 10, **changes: Any
+) -> dict[str, Any]:
+    conditions = {
+        "latency_s": latency_s,
+        "handover": "skip",
+        **SWEEP,
+        **changes.pop("conditions", {}),
+    }
     lasted = 0.012 if latency_s == MEASURED else latency_s
     episode = {
         "policy": "float",
@@ -79,9 +86,15 @@ def test_only_the_sweep_s_own_episodes_are_read(tmp_path: Path) -> None:
         record(0.0, True, conditions={"blend_steps": 2}),
         record(0.0, True, conditions={"faults": ["kill@3"]}),
     ]
-    lock_step = {key: value for key, value in record(0.0, True).items() if key not in ("conditions", "real_time")}
+    lock_step = {
+        key: value
+        for key, value in record(0.0, True).items()
+        if key not in ("conditions", "real_time")
+    }
     log = tmp_path / "episodes.jsonl"
-    log.write_text("".join(json.dumps(line) + "\n" for line in [record(0.1, True), *others, lock_step]))
+    log.write_text(
+        "".join(json.dumps(line) + "\n" for line in [record(0.1, True), *others, lock_step])
+    )
     (episode,) = read_episodes(log, SWEEP, {"float": "b1"})
     assert episode.conditions is not None
     assert episode.conditions.latency_s == 0.1
@@ -90,7 +103,9 @@ def test_only_the_sweep_s_own_episodes_are_read(tmp_path: Path) -> None:
 
 
 def test_the_numbers_and_the_plot_hold_every_point(tmp_path: Path) -> None:
-    points = latency_points(parse_episode(record(latency_s, latency_s < 0.3)) for latency_s in (0.0, 0.2, 0.4))
+    points = latency_points(
+        parse_episode(record(latency_s, latency_s < 0.3)) for latency_s in (0.0, 0.2, 0.4)
+    )
     write_points(tmp_path / "latency.csv", points)
     rows = list(csv.DictReader((tmp_path / "latency.csv").open(encoding="utf-8")))
     assert [(row["latency_s"], row["successes"], row["trials"]) for row in rows] == [

@@ -16,7 +16,10 @@ from qvla_ros.evaluation.episodes import Episode
 from qvla_ros.evaluation.report import write_report
 from qvla_ros.evaluation.table import HEADERS, pairing_lines, table_rows
 
-LAYERS = ("vision_backbone.featurizer.blocks.0.attn.qkv", "language_model.model.layers.0.mlp.up_proj")
+LAYERS = (
+    "vision_backbone.featurizer.blocks.0.attn.qkv",
+    "language_model.model.layers.0.mlp.up_proj",
+)
 ANALYSIS = Analysis(
     layers=LAYERS,
     sensitivity={2: (1.0, 2.0), 4: (0.1, 0.0)},
@@ -43,11 +46,18 @@ def episodes(tmp_path: Path) -> list[Episode]:
     video = tmp_path / "video" / "quantized <1>.mp4"
     video.parent.mkdir()
     video.write_bytes(b"")
-    common = {"task_id": 7, "instruction": "pick up the milk & go", "duration_s": 6.0, "jerk_m_s3": None}
+    common = {
+        "task_id": 7,
+        "instruction": "pick up the milk & go",
+        "duration_s": 6.0,
+        "jerk_m_s3": None,
+    }
     times = {"inference_ms": (10.0, 20.0), "stamp_to_command_ms": (30.0,)}
     return [
         Episode("float", init_state=0, success=False, steps=280, video=None, **common, **times),
-        Episode("quantized", init_state=0, success=True, steps=90, video=str(video), **common, **times),
+        Episode(
+            "quantized", init_state=0, success=True, steps=90, video=str(video), **common, **times
+        ),
     ]
 
 
@@ -65,11 +75,14 @@ def test_the_table_says_what_was_counted_and_stored(bundles, episodes) -> None:
     assert row["inference ms p50 / p99"] == "15.0 / 19.9"
     assert row["jerk m/s³"] == "–"
     assert pairing_lines(episodes, list(bundles)) == [
-        "1 paired episodes: both solved 0, only float 0, only quantized 1, neither 0 (exact McNemar p = 1)"
+        "1 paired episodes: both solved 0, only float 0, only quantized 1, neither 0 "
+        "(exact McNemar p = 1)"
     ]
 
 
-def test_the_report_needs_nothing_but_itself_and_its_videos(tmp_path: Path, bundles, episodes) -> None:
+def test_the_report_needs_nothing_but_itself_and_its_videos(
+    tmp_path: Path, bundles, episodes
+) -> None:
     html = report(tmp_path, episodes, bundles, ANALYSIS)
     references = re.findall(r'(?:src|href)="([^"#]+)"', html)
     assert references == ["video/quantized &lt;1&gt;.mp4"]

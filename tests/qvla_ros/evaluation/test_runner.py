@@ -1,4 +1,6 @@
-"""Children always end, and their reason reaches whoever started them. Small scripts stand in for the nodes."""
+"""Children always end, and their reason reaches whoever started them. Small scripts stand in for
+the nodes.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from qvla_ros.evaluation.processes import private_ros_environment, start, stop
 from qvla_ros.simulation.real_time import RealTime
 
 STUBBORN = (
-    "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]; print('up', flush=True); time.sleep(99)"
+    "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]; "
+    "print('up', flush=True); time.sleep(99)"
 )
 EPISODE = {
     "event": "episode",
@@ -60,11 +63,16 @@ def plan(tmp_path: Path) -> runner.Plan:
 
 @pytest.fixture
 def run_with(monkeypatch: pytest.MonkeyPatch, plan: runner.Plan, tmp_path: Path):
-    """Run the plan with two scripts instead of the nodes; returns episodes and the policy's process id."""
+    """Run the plan with two scripts instead of the nodes; returns episodes and the policy's process
+    id.
+    """
 
     def run(policy: str, bridge: str, last_word_s: float = 60.0) -> list:
         pid_file = tmp_path / "pid"
-        policy = f"import os; open({str(pid_file)!r}, 'w').write(str(os.getpid()))\n" + textwrap.dedent(policy)
+        policy = (
+            f"import os; open({str(pid_file)!r}, 'w').write(str(os.getpid()))\n"
+            + textwrap.dedent(policy)
+        )
         monkeypatch.setattr(runner, "policy_arguments", lambda *_: ["-c", policy])
         monkeypatch.setattr(runner, "bridge_arguments", lambda *_: ["-c", textwrap.dedent(bridge)])
         monkeypatch.setattr(runner, "BRIDGE_LAST_WORD_S", last_word_s)
@@ -87,7 +95,8 @@ def is_running(pid: int) -> bool:
 
 def test_episodes_come_back_and_the_policy_is_stopped(run_with) -> None:
     episodes = run_with(
-        "import time; time.sleep(99)", f"print('a library says hello'); print({json.dumps(json.dumps(EPISODE))})"
+        "import time; time.sleep(99)",
+        f"print('a library says hello'); print({json.dumps(json.dumps(EPISODE))})",
     )
     assert [episode.success for episode in episodes] == [True]
 
@@ -106,7 +115,10 @@ def test_the_bridge_tells_why_it_failed(run_with) -> None:
 def test_a_dead_policy_is_named_with_its_last_words_and_the_bridge_s_reason(run_with) -> None:
     error = json.dumps({"event": "error", "reason": "policy float vanished"})
     with pytest.raises(QvlaError) as caught:
-        run_with("import sys; sys.exit('the bundle is damaged')", f"import time; time.sleep(1); print({error!r})")
+        run_with(
+            "import sys; sys.exit('the bundle is damaged')",
+            f"import time; time.sleep(1); print({error!r})",
+        )
     assert "policy_float" in caught.value.key
     assert "the bundle is damaged" in str(caught.value)
     assert "policy float vanished" in str(caught.value)
@@ -124,7 +136,9 @@ def test_bad_input_to_a_node_is_bad_input_to_the_evaluation(run_with) -> None:
     assert caught.value.exit_status == 2
 
 
-def test_a_child_that_ignores_signals_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_ignores_signals_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     patience = ((signal.SIGINT, 0.2), (signal.SIGTERM, 0.2), (signal.SIGKILL, 5.0))
     monkeypatch.setattr("qvla_ros.evaluation.processes.SIGNALS_AND_PATIENCE_S", patience)
     child = start("stubborn", ["-c", STUBBORN], os.environ, tmp_path, pipe_stdout=True)
@@ -135,7 +149,9 @@ def test_a_child_that_ignores_signals_is_killed(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_children_end_with_their_parent_whatever_ends_it(tmp_path: Path, number: signal.Signals) -> None:
+def test_children_end_with_their_parent_whatever_ends_it(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     parent_code = f"""
 import os, pathlib, time
 from qvla_ros.evaluation.processes import start, stopped_at_the_end
@@ -145,7 +161,9 @@ with stopped_at_the_end(children):
     print(children[0].process.pid, flush=True)
     time.sleep(99)
 """
-    parent = subprocess.Popen([sys.executable, "-c", parent_code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", parent_code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     assert parent.stdout is not None
     child_pid = int(parent.stdout.readline())
     parent.send_signal(number)
@@ -163,11 +181,16 @@ def test_two_evaluations_get_two_ros_domains(tmp_path: Path) -> None:
         assert Path(first["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
 
 
-def test_a_folder_for_locks_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_for_locks_that_cannot_be_used_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     folder = tmp_path / f"qvla_ros_domains_{os.getuid()}"
     folder.write_text("another program's file")
-    with pytest.raises(QvlaError, match=rf"{folder}.*set TMPDIR"), private_ros_environment(tmp_path):
+    with (
+        pytest.raises(QvlaError, match=rf"{folder}.*set TMPDIR"),
+        private_ros_environment(tmp_path),
+    ):
         pass
 
 
@@ -183,7 +206,9 @@ def test_univla_and_who_is_compared_with_it_get_its_own_steps() -> None:
     assert runner.max_steps([bundle("univla")], "fake") == 0
 
 
-def test_bundles_for_other_cameras_are_refused_before_anything_starts(plan: runner.Plan, tmp_path: Path) -> None:
+def test_bundles_for_other_cameras_are_refused_before_anything_starts(
+    plan: runner.Plan, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     with pytest.raises(QvlaError, match=r"camera sizes of the bundles: got \[224, 256\]"):
         runner.run(plan, {"float": bundle(height=224)}, out, lambda event: None)
@@ -192,7 +217,17 @@ def test_bundles_for_other_cameras_are_refused_before_anything_starts(plan: runn
 
 def test_parameters_are_written_as_yaml() -> None:
     assert runner.ros_arguments({"tasks": [0, 1], "video": "", "fast": True, "names": ["a"]}) == [
-        *("--ros-args", "-p", "tasks:=[0, 1]", "-p", 'video:=""', "-p", "fast:=true", "-p", 'names:=["a"]')
+        *(
+            "--ros-args",
+            "-p",
+            "tasks:=[0, 1]",
+            "-p",
+            'video:=""',
+            "-p",
+            "fast:=true",
+            "-p",
+            'names:=["a"]',
+        )
     ]
 
 
@@ -203,7 +238,14 @@ def test_in_real_time_policies_follow_simulated_time_and_every_condition_counts(
     sweep = runner.Plan(**{**vars(plan), "num_trials_per_task": 3, "real_time": real_time})
     assert (plan.episode_count, sweep.episode_count) == (1, 12)
     assert "use_sim_time:=true" in runner.policy_arguments(sweep, "float", tmp_path)
-    assert not any("use_sim_time" in argument for argument in runner.policy_arguments(plan, "float", tmp_path))
+    assert not any(
+        "use_sim_time" in argument for argument in runner.policy_arguments(plan, "float", tmp_path)
+    )
     arguments = runner.bridge_arguments(sweep, {"float": bundle()}, tmp_path)
-    assert {'timing:="real_time"', "latencies_s:=[0.0, 0.1]", 'handovers:=["skip", "wait"]'} < set(arguments)
-    assert not any("timing" in argument for argument in runner.bridge_arguments(plan, {"float": bundle()}, tmp_path))
+    assert {'timing:="real_time"', "latencies_s:=[0.0, 0.1]", 'handovers:=["skip", "wait"]'} < set(
+        arguments
+    )
+    assert not any(
+        "timing" in argument
+        for argument in runner.bridge_arguments(plan, {"float": bundle()}, tmp_path)
+    )

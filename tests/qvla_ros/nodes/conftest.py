@@ -25,8 +25,8 @@ from std_srvs.srv import SetBool
 
 from qvla_ros.evaluation.processes import private_ros_environment
 from qvla_ros.nodes import qos
+from qvla_ros.nodes.policy.snapshot import LoopHealth, Snapshot, StreamHealth
 from qvla_ros.nodes.process import destroy
-from qvla_ros.nodes.snapshot import LoopHealth, Snapshot, StreamHealth
 from qvla_ros.simulation.specification import CAMERA_NAMES, FINGER_NAMES, POSE_FRAME
 
 PATIENCE_S = 120.0  # for what takes a second or two on an idle machine
@@ -47,7 +47,9 @@ def ros_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 class Process:
     """A node in a process of its own; `stderr` and `lines` are what it has written so far."""
 
-    def __init__(self, module: str, parameters: dict[str, Any], namespace: str, directory: Path) -> None:
+    def __init__(
+        self, module: str, parameters: dict[str, Any], namespace: str, directory: Path
+    ) -> None:
         arguments = [sys.executable, "-m", module, "--ros-args"]
         for name, value in parameters.items():
             arguments += ["-p", f"{name}:={json.dumps(value)}"]
@@ -56,7 +58,9 @@ class Process:
         stem = directory / f"{module.rsplit('.', 1)[-1]}_{namespace}_{time.monotonic_ns()}"
         self._out, self._err = stem.with_suffix(".out"), stem.with_suffix(".err")
         with self._out.open("w") as out, self._err.open("w") as err:
-            self.popen = subprocess.Popen(arguments, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=os.environ)
+            self.popen = subprocess.Popen(
+                arguments, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=os.environ
+            )
 
     @property
     def stderr(self) -> str:
@@ -64,7 +68,9 @@ class Process:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        lines = self._out.read_text().split("\n")[:-1]  # what follows the last newline is not whole yet
+        lines = self._out.read_text().split("\n")[
+            :-1
+        ]  # what follows the last newline is not whole yet
         return [json.loads(line) for line in lines]
 
     def wait(self) -> int:
@@ -78,7 +84,9 @@ class Process:
         return wait_for(found, lambda: f"event {event}; {self.stderr}")
 
 
-def wait_for(condition: Callable[[], Any], what: Callable[[], str], step: Callable[[], None] | None = None) -> Any:
+def wait_for(
+    condition: Callable[[], Any], what: Callable[[], str], step: Callable[[], None] | None = None
+) -> Any:
     """What `condition` gives once it is true; fails after PATIENCE_S, naming `what`."""
     deadline = time.monotonic() + PATIENCE_S
     while not (result := condition()):
@@ -110,17 +118,25 @@ class Robot:
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
         publisher = self.node.create_publisher
-        self.images = {name: publisher(Image, f"/x/camera/{name}/image_raw", qos.SENSOR) for name in CAMERA_NAMES}
+        self.images = {
+            name: publisher(Image, f"/x/camera/{name}/image_raw", qos.SENSOR)
+            for name in CAMERA_NAMES
+        }
         self.joints = publisher(JointState, "/x/joint_states", qos.SENSOR)
         self.pose = publisher(PoseStamped, "/x/ee_pose", qos.SENSOR)
         self.instruction = publisher(String, "/x/instruction", qos.LATCHED)
-        # Before the subscriptions: endpoints are discovered in order, so that whoever sends a status hears a call.
+        # Before the subscriptions: endpoints are discovered in order, so that whoever sends a
+        # status hears a call.
         self._arm = self.node.create_client(SetBool, "/x/policy/arm")
         self._change_state = self.node.create_client(ChangeState, "/x/policy/change_state")
         self.chunks: list[ActionChunk] = []
         self.statuses: list[PolicyStatus] = []
-        self.node.create_subscription(ActionChunk, "/x/policy/action_chunk", self.chunks.append, qos.COMMAND)
-        self.node.create_subscription(PolicyStatus, "/x/policy/status", self.statuses.append, qos.LATCHED)
+        self.node.create_subscription(
+            ActionChunk, "/x/policy/action_chunk", self.chunks.append, qos.COMMAND
+        )
+        self.node.create_subscription(
+            PolicyStatus, "/x/policy/status", self.statuses.append, qos.LATCHED
+        )
 
     def close(self) -> None:
         """Leave the graph."""
@@ -129,7 +145,9 @@ class Robot:
     def spin(self, seconds: float = 0.02) -> None:
         self._executor.spin_once(timeout_sec=seconds)
 
-    def wait(self, condition: Callable[[], Any], what: str, step: Callable[[], None] | None = None) -> Any:
+    def wait(
+        self, condition: Callable[[], Any], what: str, step: Callable[[], None] | None = None
+    ) -> Any:
         told = lambda: f"{what}; statuses {[status.reason for status in self.statuses]}"  # noqa: E731
         return wait_for(condition, told, step or self.spin)
 
@@ -146,7 +164,8 @@ class Robot:
     def publish_until_reason(self, *words: str, **options: Any) -> PolicyStatus:
         """Publish such observations until a status says all `words`, and ten more; that status.
 
-        However many it takes: that the node's subscriptions are known here does not mean that it knows the publishers.
+        However many it takes: that the node's subscriptions are known here does not mean that it
+        knows the publishers.
         """
 
         def publish_again() -> None:
@@ -204,7 +223,9 @@ class Robot:
             while not answered() and time.monotonic() < end:
                 self.spin()
 
-        return wait_for(answered, lambda: f"a chunk; {[s.reason for s in self.statuses]}", publish_again)
+        return wait_for(
+            answered, lambda: f"a chunk; {[s.reason for s in self.statuses]}", publish_again
+        )
 
     def call(self, client: Any, request: Any) -> Any:
         self.wait(client.service_is_ready, client.srv_name)
@@ -213,7 +234,9 @@ class Robot:
         return future.result()
 
     def configure_in_vain(self) -> None:
-        """Ask for a configure that must fail until an answer comes: the first can get lost while DDS connects."""
+        """Ask for a configure that must fail until an answer comes: the first can get lost while
+        DDS connects.
+        """
         request = ChangeState.Request()
         request.transition.id = Transition.TRANSITION_CONFIGURE
         self.wait(self._change_state.service_is_ready, "change_state")
@@ -225,7 +248,9 @@ class Robot:
             while not futures[-1].done() and time.monotonic() < end:
                 self.spin()
 
-        wait_for(lambda: futures and futures[-1].done(), lambda: "an answer of change_state", ask_again)
+        wait_for(
+            lambda: futures and futures[-1].done(), lambda: "an answer of change_state", ask_again
+        )
         assert not futures[-1].result().success
 
     def arm(self, armed: bool) -> Any:
@@ -269,7 +294,9 @@ def well() -> Snapshot:
         observations_dropped=0,
         commands_sent=50,
         interventions={"finite": 0, "workspace": 0},
-        loop=LoopHealth(ticks=100, overruns=0, asked_ms=10.0, p50_ms=10.0, p99_ms=11.0, max_ms=12.0),
+        loop=LoopHealth(
+            ticks=100, overruns=0, asked_ms=10.0, p50_ms=10.0, p99_ms=11.0, max_ms=12.0
+        ),
         remaining_s=0.2,
         step_dt_s=0.05,
         upcoming=np.zeros((4, 7)),

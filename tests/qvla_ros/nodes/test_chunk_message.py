@@ -14,7 +14,13 @@ from qvla_ros.bundle import load_bundle
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.chunk_message import chunk_actions, chunk_message, stamp_message, stamp_ns
 from qvla_ros.observation import Observation
-from qvla_ros.simulation.specification import ACTION_KIND, ACTION_NAMES, ACTION_UNITS, CONTROL_PERIOD_S, POSE_FRAME
+from qvla_ros.simulation.specification import (
+    ACTION_KIND,
+    ACTION_NAMES,
+    ACTION_UNITS,
+    CONTROL_PERIOD_S,
+    POSE_FRAME,
+)
 
 ROBOT = (ACTION_KIND, ACTION_NAMES, ACTION_UNITS, POSE_FRAME, CONTROL_PERIOD_S)
 ACTIONS = np.arange(28, dtype=float).reshape(4, 7) / 28
@@ -56,7 +62,9 @@ def test_stamps_survive_the_message() -> None:
         ("data", [0.0] * 27 + [float("inf")], "not finite"),
     ],
 )
-def test_anything_else_is_refused_by_field(chunk: ActionChunk, field: str, value: Any, message: str) -> None:
+def test_anything_else_is_refused_by_field(
+    chunk: ActionChunk, field: str, value: Any, message: str
+) -> None:
     setattr(chunk, field, value)
     with pytest.raises(QvlaError, match=message):
         chunk_actions(chunk, "/chunk", *ROBOT)

@@ -1,4 +1,6 @@
-"""Parameters of a table are declared with their types, and values that do not fit are refused with the reason."""
+"""Parameters of a table are declared with their types, and values that do not fit are refused with
+the reason.
+"""
 
 from __future__ import annotations
 
@@ -33,19 +35,27 @@ def declare(ros_environment: dict[str, str]) -> Iterator[Callable[..., Any]]:
     context.try_shutdown()
 
 
-@pytest.mark.parametrize(("given", "value"), [([], []), (["limits:=[]"], []), (["limits:=[0.5, 1.0]"], [0.5, 1.0])])
-def test_a_list_with_a_type_may_be_left_out_be_empty_or_be_given(declare: Callable, given: list, value: list) -> None:
+@pytest.mark.parametrize(
+    ("given", "value"), [([], []), (["limits:=[]"], []), (["limits:=[0.5, 1.0]"], [0.5, 1.0])]
+)
+def test_a_list_with_a_type_may_be_left_out_be_empty_or_be_given(
+    declare: Callable, given: list, value: list
+) -> None:
     assert list(declare(LIMITS, *given)) == value
 
 
 @pytest.mark.parametrize("given", ["limits:=[a, b]", "limits:=0.5"])
 def test_a_list_of_another_type_is_refused_with_its_meaning(declare: Callable, given: str) -> None:
-    with pytest.raises(QvlaError, match=r"parameter limits: .*expected double array \(one number an axis\)"):
+    with pytest.raises(
+        QvlaError, match=r"parameter limits: .*expected double array \(one number an axis\)"
+    ):
         declare(LIMITS, given)
 
 
 def test_a_number_out_of_range_is_refused_with_the_range(declare: Callable) -> None:
-    with pytest.raises(QvlaError, match=r"parameter timeout_s: got 0.0; expected double from 0.001 to 3600"):
+    with pytest.raises(
+        QvlaError, match=r"parameter timeout_s: got 0.0; expected double from 0.001 to 3600"
+    ):
         declare(seconds("timeout_s", 1.0, "patience", minimum=1e-3), "timeout_s:=0.0")
 
 
@@ -62,4 +72,7 @@ def test_a_name_that_is_almost_a_parameter_is_refused(declare: Callable, given: 
 @pytest.mark.parametrize("given", ["not a name", "/ends/with/", "1st"])
 def test_a_topic_that_is_no_name_is_refused(declare: Callable, given: str) -> None:
     with pytest.raises(QvlaError, match="parameter output_topic"):
-        declare(ParameterSpec("output_topic", "~/command", "where commands go"), f"output_topic:='{given}'")
+        declare(
+            ParameterSpec("output_topic", "~/command", "where commands go"),
+            f"output_topic:='{given}'",
+        )

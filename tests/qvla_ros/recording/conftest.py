@@ -1,4 +1,6 @@
-"""A bag of one arm with a policy node, written by hand: what it saw, and the chunks that it could have sent."""
+"""A bag of one arm with a policy node, written by hand: what it saw, and the chunks that it could
+have sent.
+"""
 
 from __future__ import annotations
 
@@ -69,11 +71,14 @@ def position_m(look: int, late: bool) -> tuple[float, float, float]:
 
 @pytest.fixture
 def looks(message: Callable[..., Any], tiny_policy: Policy) -> list[tuple[str, Any, int]]:
-    """Six looks: images, the joints and two poses 20 ms apart, of which the policy used the later one; and its chunk.
+    """Six looks: images, the joints and two poses 20 ms apart, of which the policy used the later
+    one; and its chunk.
 
     The chunk of a look is recorded before its second image: who is heard first is chance.
     """
-    found: list[tuple[str, Any, int]] = [("/arm/instruction", message(TEXT, data=TEXTS[0]), START_NS - 1)]
+    found: list[tuple[str, Any, int]] = [
+        ("/arm/instruction", message(TEXT, data=TEXTS[0]), START_NS - 1)
+    ]
     for look in range(6):
         now_ns, text = START_NS + look * PERIOD_NS, TEXTS[look // 3]
         if look == 3:
@@ -92,19 +97,39 @@ def looks(message: Callable[..., Any], tiny_policy: Policy) -> list[tuple[str, A
         joints = message(JOINTS, now_ns, **fingers, velocity=nothing, effort=nothing)
         found.append(("/arm/joint_states", joints, now_ns))
         shape = {"height": 32, "width": 32, "encoding": "rgb8", "is_bigendian": 0, "step": 96}
-        images = [message(IMAGE, now_ns, **shape, data=np.full(3072, 40 * look, np.uint8)) for _ in CAMERA_NAMES]
+        images = [
+            message(IMAGE, now_ns, **shape, data=np.full(3072, 40 * look, np.uint8))
+            for _ in CAMERA_NAMES
+        ]
         topics = [f"/arm/camera/{name}/image_raw" for name in CAMERA_NAMES]
         found.append((topics[0], images[0], now_ns + 1))
-        found.append(("/arm/policy/action_chunk", chunk(message, tiny_policy, look, now_ns, text, topics), now_ns + 2))
+        found.append(
+            (
+                "/arm/policy/action_chunk",
+                chunk(message, tiny_policy, look, now_ns, text, topics),
+                now_ns + 2,
+            )
+        )
         found.append((topics[1], images[1], now_ns + 3))
     return found
 
 
-def chunk(message: Callable[..., Any], policy: Policy, look: int, now_ns: int, text: str, cameras: list[str]) -> Any:
+def chunk(
+    message: Callable[..., Any],
+    policy: Policy,
+    look: int,
+    now_ns: int,
+    text: str,
+    cameras: list[str],
+) -> Any:
     pixels = {name: np.full((32, 32, 3), 40 * look, np.uint8) for name in CAMERA_NAMES}
     proprioception = np.array([*position_m(look, late=True), 0.0, 0.0, 0.0, 0.5, -0.5])
     actions = policy.infer(Observation(pixels, proprioception, text, now_ns, {})).actions
-    stamps_ns = {**dict.fromkeys(cameras, now_ns), "/arm/joint_states": now_ns, "/arm/ee_pose": now_ns + 10_000_000}
+    stamps_ns = {
+        **dict.fromkeys(cameras, now_ns),
+        "/arm/joint_states": now_ns,
+        "/arm/ee_pose": now_ns + 10_000_000,
+    }
     spec = policy.bundle.actions
     return message(
         CHUNK_TYPE,

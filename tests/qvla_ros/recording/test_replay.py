@@ -1,4 +1,6 @@
-"""A replay runs the policy on exactly the samples that a recorded chunk names, and says how far apart the two are."""
+"""A replay runs the policy on exactly the samples that a recorded chunk names, and says how far
+apart the two are.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,18 @@ from qvla_ros.recording.source import find_bag
 CHUNKS = "/arm/policy/action_chunk"
 
 
-def replay(bag: Path, bundle_dir: Path, capsys: pytest.CaptureFixture, *options: str) -> tuple[int, dict[str, Any]]:
-    arguments = ["replay", str(bag), "--bundle", str(bundle_dir), "--engine_options", '{"threads": 1}', "--json"]
+def replay(
+    bag: Path, bundle_dir: Path, capsys: pytest.CaptureFixture, *options: str
+) -> tuple[int, dict[str, Any]]:
+    arguments = [
+        "replay",
+        str(bag),
+        "--bundle",
+        str(bundle_dir),
+        "--engine_options",
+        '{"threads": 1}',
+        "--json",
+    ]
     status = main([*arguments, *options])
     return status, json.loads(capsys.readouterr().out)
 
@@ -32,7 +44,9 @@ def test_the_same_policy_gives_the_same_to_the_last_bit(write, looks, bundle_dir
     )
 
 
-def test_a_difference_above_the_tolerance_fails_and_names_its_column(write, looks, bundle_dir, capsys):
+def test_a_difference_above_the_tolerance_fails_and_names_its_column(
+    write, looks, bundle_dir, capsys
+):
     for topic, content, _ in looks:
         if topic == CHUNKS:
             content.data[1] += 0.001
@@ -41,14 +55,26 @@ def test_a_difference_above_the_tolerance_fails_and_names_its_column(write, look
     assert status == 1
     assert found["failure"].startswith("actions differ by up to 0.001")
     apart = list(found["difference"].values())
-    assert [column["max"] > 1e-6 for column in apart] == [False, True, False, False, False, False, False]
+    assert [column["max"] > 1e-6 for column in apart] == [
+        False,
+        True,
+        False,
+        False,
+        False,
+        False,
+        False,
+    ]
     assert apart[1]["mean"] == pytest.approx(0.001 / 4)  # one of the chunk's four actions
     assert replay(bag, bundle_dir, capsys, "--tolerance", "0.01")[0] == 0
 
 
-def test_a_chunk_whose_samples_were_not_recorded_is_told_and_left_out(write, looks, bundle_dir, capsys):
+def test_a_chunk_whose_samples_were_not_recorded_is_told_and_left_out(
+    write, looks, bundle_dir, capsys
+):
     second_image = next(i for i, (topic, *_) in enumerate(looks) if "wrist" in topic)
-    status, found = replay(write("bag", looks[:second_image] + looks[second_image + 1 :]), bundle_dir, capsys)
+    status, found = replay(
+        write("bag", looks[:second_image] + looks[second_image + 1 :]), bundle_dir, capsys
+    )
     assert (status, found["matched"]) == (0, 5)
     [lacking] = found["unmatched"]
     assert "lacks the message on /arm/camera/wrist/image_raw" in lacking["reason"]
@@ -63,7 +89,9 @@ def test_a_recording_of_which_nothing_can_be_computed_again_fails(write, looks, 
     assert found["failure"] == "no recorded chunk could be computed again"
 
 
-def test_without_chunks_the_policy_runs_whenever_the_node_would_have(write, looks, bundle_dir, capsys):
+def test_without_chunks_the_policy_runs_whenever_the_node_would_have(
+    write, looks, bundle_dir, capsys
+):
     without = [item for item in looks if item[0] != CHUNKS]
     status, found = replay(write("bag", without), bundle_dir, capsys)
     assert (status, found["difference"], found["matched"]) == (0, None, 0)
@@ -78,7 +106,12 @@ def test_words_tell_another_bundle_and_every_column(write, looks, bundle_dir, ca
             content.bundle_id = "0123456789abcdef"
     assert main(["replay", str(write("bag", looks)), "--bundle", str(bundle_dir)]) == 0
     told = capsys.readouterr().out
-    for words in ("recorded with another bundle: 0123456789abcdef", "6 again, 0 cannot be", "gripper", "7.5 ms"):
+    for words in (
+        "recorded with another bundle: 0123456789abcdef",
+        "6 again, 0 cannot be",
+        "gripper",
+        "7.5 ms",
+    ):
         assert words in told
     assert told.splitlines()[-1].split(None, 1) == ["result", "the same, within 1e-06"]
 
@@ -93,7 +126,9 @@ def test_chunks_of_another_robot_are_refused(write, looks, bundle_dir, capsys):
 
 @pytest.mark.parametrize("asked", [None, "/arm/policy/action_chunk"])
 def test_of_two_policies_one_must_be_named(write: Callable, looks, bundle_dir, capsys, asked):
-    other = [("/leg/policy/action_chunk", content, at) for topic, content, at in looks if topic == CHUNKS]
+    other = [
+        ("/leg/policy/action_chunk", content, at) for topic, content, at in looks if topic == CHUNKS
+    ]
     arguments = ["replay", str(write("bag", looks + other)), "--bundle", str(bundle_dir)]
     status = main(arguments + (["--chunk_topic", asked] if asked else []))
     assert status == (0 if asked else 2)

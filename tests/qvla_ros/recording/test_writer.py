@@ -1,4 +1,6 @@
-"""A bag appears under its name only when it is whole, with the definitions of its messages, and nobody waits for it."""
+"""A bag appears under its name only when it is whole, with the definitions of its messages, and
+nobody waits for it.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ def test_what_publishers_offer_is_kept_for_playing_it_again(tmp_path):
     writer.close()
     with Reader(tmp_path / "bag") as reader:
         [qos] = reader.connections[0].ext.offered_qos_profiles
-    assert (qos.reliability, qos.durability) == (QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL)
+    assert (qos.reliability, qos.durability) == (
+        QosReliability.RELIABLE,
+        QosDurability.TRANSIENT_LOCAL,
+    )
 
 
 def test_messages_that_a_slow_disk_cannot_take_are_dropped_and_counted(tmp_path, monkeypatch):

@@ -20,7 +20,10 @@ SECOND = 10**9
 def look(value: int) -> LiberoObservation:
     """An observation whose pixels are all `value`."""
     observation = FakeTask("fake", 0, 16).reset(0)
-    return replace(observation, images={name: np.full((16, 16, 3), value, np.uint8) for name in observation.images})
+    return replace(
+        observation,
+        images={name: np.full((16, 16, 3), value, np.uint8) for name in observation.images},
+    )
 
 
 def sense(injector: FaultInjector, value: int, time_s: float) -> Sensed:
@@ -28,7 +31,9 @@ def sense(injector: FaultInjector, value: int, time_s: float) -> Sensed:
 
 
 def test_the_written_form_says_kind_camera_begin_and_end() -> None:
-    assert parse_faults(["drop_camera:agentview@2.0+0.5", "", "kill@3", " delay_camera@.5+1=0.1 "]) == (
+    assert parse_faults(
+        ["drop_camera:agentview@2.0+0.5", "", "kill@3", " delay_camera@.5+1=0.1 "]
+    ) == (
         Fault("drop_camera", "agentview", 2 * SECOND, 5 * SECOND // 2),
         Fault("kill", None, 3 * SECOND, None),
         Fault("delay_camera", None, SECOND // 2, 3 * SECOND // 2, SECOND // 10),
@@ -68,7 +73,10 @@ def test_without_faults_everything_is_sensed_as_it_is(times_s: list[float]) -> N
 
 def test_a_dropped_camera_is_missing_from_its_begin_until_before_its_end() -> None:
     injector = FaultInjector(parse_faults(["drop_camera:wrist@1+0.5"]))
-    seen = {time_s: set(sense(injector, 1, time_s).observation.images) for time_s in (0.95, 1.0, 1.45, 1.5)}
+    seen = {
+        time_s: set(sense(injector, 1, time_s).observation.images)
+        for time_s in (0.95, 1.0, 1.45, 1.5)
+    }
     both = {"agentview", "wrist"}
     assert seen == {0.95: both, 1.0: {"agentview"}, 1.45: {"agentview"}, 1.5: both}
     assert injector.counts == {"drop_camera": 2}
@@ -92,7 +100,11 @@ def test_a_delayed_camera_shows_the_newest_frame_that_is_old_enough_with_its_age
     for value, time_s in enumerate((0.0, 0.2, 0.4, 0.5, 0.6)):
         sensed = sense(injector, value, time_s)
         image = sensed.observation.images.get("agentview")
-        shown[time_s] = None if image is None else (int(image[0, 0, 0]), sensed.image_ages_ns["agentview"] / SECOND)
+        shown[time_s] = (
+            None
+            if image is None
+            else (int(image[0, 0, 0]), sensed.image_ages_ns["agentview"] / SECOND)
+        )
     assert shown == {0.0: None, 0.2: None, 0.4: (0, 0.4), 0.5: (1, 0.3), 0.6: (1, 0.4)}
 
 
@@ -117,5 +129,10 @@ def test_proprioception_that_is_not_a_number_is_so_until_its_end() -> None:
 
 def test_death_comes_at_its_time_and_stays() -> None:
     injector = FaultInjector(parse_faults(["kill@1"]))
-    assert [injector.kills_at(time_ns) for time_ns in (0, SECOND - 1, SECOND, 2 * SECOND)] == [False, False, True, True]
+    assert [injector.kills_at(time_ns) for time_ns in (0, SECOND - 1, SECOND, 2 * SECOND)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
     assert sense(injector, 1, 2).faults == ()

@@ -15,8 +15,18 @@ ACTIONS = np.random.default_rng(0).uniform(-1.0, 1.0, (8, 7))
 
 def physics(task: LiberoTask) -> bytes:
     data = task.environment.sim.data
-    arrays = (data.qpos, data.qvel, data.qacc, data.qacc_warmstart, data.ctrl, data.xpos, data.sensordata)
-    return np.float64(data.time).tobytes() + b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
+    arrays = (
+        data.qpos,
+        data.qvel,
+        data.qacc,
+        data.qacc_warmstart,
+        data.ctrl,
+        data.xpos,
+        data.sensordata,
+    )
+    return np.float64(data.time).tobytes() + b"".join(
+        np.ascontiguousarray(array).tobytes() for array in arrays
+    )
 
 
 def test_an_unknown_suite_is_named_before_anything_is_loaded():
@@ -58,7 +68,9 @@ def test_observations_are_those_of_the_benchmark_environment(milk_task):
 
     name = "pick_up_the_milk_and_place_it_in_the_basket"
     bddl_file = Path(get_libero_path("bddl_files")) / "libero_object" / f"{name}.bddl"
-    upstream = OffScreenRenderEnv(bddl_file_name=str(bddl_file), camera_heights=128, camera_widths=128)
+    upstream = OffScreenRenderEnv(
+        bddl_file_name=str(bddl_file), camera_heights=128, camera_widths=128
+    )
     try:
         upstream.reset()
         upstream.set_init_state(milk_task._init_states[3])
@@ -69,17 +81,27 @@ def test_observations_are_those_of_the_benchmark_environment(milk_task):
         upstream.close()
     milk_task.reset(5)  # an episode before it must leave no trace
     milk_task.step(ACTIONS[0], render=False)
-    observed = [milk_task.reset(3)] + [milk_task.step(action, render=i % 4 == 3)[0] for i, action in enumerate(ACTIONS)]
+    observed = [milk_task.reset(3)] + [
+        milk_task.step(action, render=i % 4 == 3)[0] for i, action in enumerate(ACTIONS)
+    ]
     assert [observation.step for observation in observed] == list(range(len(ACTIONS) + 1))
     for raw, observation in zip(expected, observed, strict=True):
         np.testing.assert_allclose(observation.eef_position_m, raw["robot0_eef_pos"], atol=1e-9)
-        np.testing.assert_allclose(observation.eef_quaternion_xyzw, raw["robot0_eef_quat"], atol=1e-9)
-        np.testing.assert_allclose(observation.joint_positions_rad, raw["robot0_joint_pos"], atol=1e-9)
-        np.testing.assert_allclose(observation.gripper_positions_m, raw["robot0_gripper_qpos"], atol=1e-9)
+        np.testing.assert_allclose(
+            observation.eef_quaternion_xyzw, raw["robot0_eef_quat"], atol=1e-9
+        )
+        np.testing.assert_allclose(
+            observation.joint_positions_rad, raw["robot0_joint_pos"], atol=1e-9
+        )
+        np.testing.assert_allclose(
+            observation.gripper_positions_m, raw["robot0_gripper_qpos"], atol=1e-9
+        )
         assert bool(observation.images) == (observation.step % 4 == 0)
         if observation.images:
             np.testing.assert_array_equal(observation.images["agentview"], raw["agentview_image"])
-            np.testing.assert_array_equal(observation.images["wrist"], raw["robot0_eye_in_hand_image"])
+            np.testing.assert_array_equal(
+                observation.images["wrist"], raw["robot0_eye_in_hand_image"]
+            )
 
 
 @pytest.mark.simulation

@@ -35,7 +35,9 @@ def test_neither_the_usual_object_nor_the_container_is_named() -> None:
         instruction = name_other_object(environment, other)
         ((predicate, name, container),) = environment.parsed_problem["goal_state"]
         assert (predicate, container) == ("in", "basket_1_contain_region")
-        assert instruction == f"pick up the {name[:-2].replace('_', ' ')} and place it in the basket"
+        assert (
+            instruction == f"pick up the {name[:-2].replace('_', ' ')} and place it in the basket"
+        )
         goals.append(name)
     assert goals == ["ketchup_1", "cream_cheese_1", "butter_1", "bbq_sauce_1", "orange_juice_1"]
 
@@ -51,7 +53,9 @@ def test_only_the_named_object_in_the_basket_is_a_success() -> None:
         for name, expected in (("milk_1", False), ("cream_cheese_1", True)):
             joint = environment.objects_dict[name].joints[-1]
             pose = environment.sim.data.get_joint_qpos(joint).copy()
-            environment.sim.data.set_joint_qpos(joint, np.append(basket + [0.0, 0.0, 0.08], pose[3:]))
+            environment.sim.data.set_joint_qpos(
+                joint, np.append(basket + [0.0, 0.0, 0.08], pose[3:])
+            )
             environment.sim.forward()
             assert task.step(np.zeros(7), render=False)[1] is expected
             environment.sim.data.set_joint_qpos(joint, pose)

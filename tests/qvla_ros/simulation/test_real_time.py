@@ -50,16 +50,24 @@ class Recording(FakeTask):
 
 
 def chunk_of(look: int) -> np.ndarray:
-    """[8, 7]: column 3 (a rotation, which the fake ignores) tells look and index as look + index / 10."""
+    """[8, 7]: column 3 (a rotation, which the fake ignores) tells look and index as look + index /
+    10.
+    """
     actions = np.zeros((CHUNK, 7))
     actions[:, 3] = look + np.arange(CHUNK) / 10
     return actions
 
 
 def run(
-    latency_s: float, handover: str = "skip", period_s: float = 0.0, blend_steps: int = 0, steps: int = 24
+    latency_s: float,
+    handover: str = "skip",
+    period_s: float = 0.0,
+    blend_steps: int = 0,
+    steps: int = 24,
 ) -> tuple[Recording, RealTimeArm]:
-    """`steps` steps of an arm whose policy answers every look with the next chunk; looks count from 1."""
+    """`steps` steps of an arm whose policy answers every look with the next chunk; looks count from
+    1.
+    """
     task, clock = Recording(steps), Clock()
     rollout = Rollout()
     conditions = Conditions(latency_s, handover, blend_steps, period_s)
@@ -84,7 +92,9 @@ def test_without_latency_every_step_follows_the_newest_image() -> None:
     assert (arm.counts.looks, arm.counts.hold_steps, arm.counts.skipped_actions) == (4, 0, 0)
 
 
-def test_the_old_chunk_goes_on_until_the_new_one_takes_effect_at_the_action_meant_for_then() -> None:
+def test_the_old_chunk_goes_on_until_the_new_one_takes_effect_at_the_action_meant_for_then() -> (
+    None
+):
     task, arm = run(0.1, steps=8)
     assert told(task) == [0, 0, 1.2, 1.3, 2.2, 2.3, 3.2, 3.3]
     assert task.drawn == [2, 4, 6, 8]
@@ -118,7 +128,9 @@ def test_a_latency_of_a_whole_chunk_leaves_nothing_to_execute_when_the_past_is_s
     task, arm = run(CHUNK * 0.05)
     assert not any(told(task))
     assert arm.counts.hold_steps == len(task.told)
-    assert arm.counts.skipped_actions == CHUNK * arm.counts.looks  # the last one took effect at the very end
+    assert (
+        arm.counts.skipped_actions == CHUNK * arm.counts.looks
+    )  # the last one took effect at the very end
 
 
 def test_blending_moves_over_step_by_step() -> None:
@@ -129,7 +141,10 @@ def test_blending_moves_over_step_by_step() -> None:
 
 def test_time_that_does_not_pass_is_lock_step() -> None:
     rng = np.random.default_rng(0)
-    chunks = [np.concatenate([rng.uniform(-0.1, 0.1, (CHUNK, 6)), rng.uniform(0, 1, (CHUNK, 1))], 1) for _ in range(3)]
+    chunks = [
+        np.concatenate([rng.uniform(-0.1, 0.1, (CHUNK, 6)), rng.uniform(0, 1, (CHUNK, 1))], 1)
+        for _ in range(3)
+    ]
     still, going = Recording(20), Recording(20)
     rollout = Rollout()
     observation = still.reset(0)
@@ -172,10 +187,16 @@ def test_an_arm_that_drifts_is_brought_back_to_where_it_began_to_hold() -> None:
 def test_an_episode_ends_with_its_goal_and_with_its_limit() -> None:
     task, clock, rollout = Recording(5), Clock(), Rollout()
     seen: list[int] = []
-    arm = RealTimeArm(task, rollout, Conditions(0.0, "skip", 0, 0.4), clock, lambda: seen.append(clock.now_ns))
+    arm = RealTimeArm(
+        task, rollout, Conditions(0.0, "skip", 0, 0.4), clock, lambda: seen.append(clock.now_ns)
+    )
     still = LateChunk(np.zeros((CHUNK, 7)), clock.now_ns, 0.0)
     arm.go_on(task.reset(0), still)
-    assert (rollout.steps, rollout.success, seen) == (5, False, [START_NS + step * PERIOD_NS for step in range(1, 6)])
+    assert (rollout.steps, rollout.success, seen) == (
+        5,
+        False,
+        [START_NS + step * PERIOD_NS for step in range(1, 6)],
+    )
     task, rollout = Recording(), Rollout()
     arm = RealTimeArm(task, rollout, Conditions(0.0, "skip", 0, 0.4), clock, lambda: None)
     away = np.tile([1.0, 0, 0, 0, 0, 0, 1], (CHUNK, 1))
@@ -194,13 +215,21 @@ def test_nothing_is_commanded_before_its_latency_has_passed_and_every_step_is_ac
 ) -> None:
     looks: list[int] = []
     task, clock, rollout = Recording(30), Clock(), Rollout()
-    arm = RealTimeArm(task, rollout, Conditions(latency_s, handover, blend_steps, period_s), clock, lambda: None)
+    arm = RealTimeArm(
+        task, rollout, Conditions(latency_s, handover, blend_steps, period_s), clock, lambda: None
+    )
     observation = task.reset(0)
     while rollout.steps < 30:
         looks.append(rollout.steps)
-        observation = arm.go_on(observation, LateChunk(chunk_of(len(looks)), clock.now_ns, latency_s))
-    newest_allowed = [sum(look * 0.05 + latency_s <= step * 0.05 + 1e-9 for look in looks) for step in range(30)]
-    assert all(value < allowed + 1 for value, allowed in zip(told(task), newest_allowed, strict=True))
+        observation = arm.go_on(
+            observation, LateChunk(chunk_of(len(looks)), clock.now_ns, latency_s)
+        )
+    newest_allowed = [
+        sum(look * 0.05 + latency_s <= step * 0.05 + 1e-9 for look in looks) for step in range(30)
+    ]
+    assert all(
+        value < allowed + 1 for value, allowed in zip(told(task), newest_allowed, strict=True)
+    )
     assert sum(value == 0 for value in told(task)) == arm.counts.hold_steps
     assert arm.counts.looks == len(looks)
     assert looks == sorted(set(looks))
@@ -216,7 +245,9 @@ def test_the_mean_latency_is_that_of_the_chunks() -> None:
     assert arm.counts.summary()["latency_s"] == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("make", [lambda: Conditions(0.1, "jump", 0, 0.0), lambda: Conditions(-0.5, "skip", 0, 0.0)])
+@pytest.mark.parametrize(
+    "make", [lambda: Conditions(0.1, "jump", 0, 0.0), lambda: Conditions(-0.5, "skip", 0, 0.0)]
+)
 def test_conditions_that_mean_nothing_are_refused(make: Callable[[], Conditions]) -> None:
     with pytest.raises(QvlaError):
         make()

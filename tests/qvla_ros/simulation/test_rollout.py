@@ -1,4 +1,6 @@
-"""Chunks are executed to their end and no further, and an arm without a policy comes to rest (fake simulation)."""
+"""Chunks are executed to their end and no further, and an arm without a policy comes to rest (fake
+simulation).
+"""
 
 from __future__ import annotations
 

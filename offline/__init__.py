@@ -1,1 +1,0 @@
-"""The workstation side of qvla: a checkpoint becomes sensitivities, gates and a mixed-bit bundle (torch)."""

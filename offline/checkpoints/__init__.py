@@ -1,1 +1,0 @@
-"""Checkpoints in the layout that OpenVLA-OFT publishes: read, run, write, and make small random ones."""

@@ -1,0 +1,3 @@
+"""Checkpoints in the layout that OpenVLA-OFT publishes: read, run, write, and make small random
+ones.
+"""

@@ -1,0 +1,214 @@
+"""Read checkpoint directories in the layouts of OpenVLA, OpenVLA-OFT and UniVLA.
+
+config.json, model*.safetensors (one file or shards with an index), tokenizer.json,
+preprocessor_config.json, dataset_statistics.json, and per component `<name>--<step>_checkpoint.pt`:
+a plain state dict whose keys begin with `module.`, as DistributedDataParallel saves them. Nothing
+is unpickled but tensors, and no code of a checkpoint is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from qvla_offline.checkpoints.config import PolicyConfig
+from qvla_offline.checkpoints.empty import empty_model
+from qvla_offline.checkpoints.family import read_layout
+from qvla_offline.checkpoints.model import VisionLanguageModel
+from qvla_offline.checkpoints.statistics import choose_statistics
+from qvla_offline.checkpoints.stored import COMPLETE
+from qvla_offline.checkpoints.tensor_source import TensorSource, config_file
+from qvla_ros.bundle import PromptSpec
+from qvla_ros.errors import QvlaError
+from qvla_ros.strict_json import parse, read_json
+
+PROMPT_TEMPLATE = "In: What action should the robot take to {instruction}?\nOut:"
+# UniVLA
+HISTORY_TEMPLATE = (
+    "In: What action should the robot take to {instruction}? History action {history}\nOut:"
+)
+PROMPT_TEMPLATE_V01 = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant "
+    "gives helpful, detailed, and"
+    " polite answers to the user's questions. USER: What action should the robot take to "
+    "{instruction}? ASSISTANT:"
+)
+
+KEPT_WIDE = (
+    "action_decoder."  # UniVLA's, which its evaluation runs in float32 whatever the rest is in
+)
+
+_Triple = tuple[float, float, float]
+Normalization = tuple[_Triple, _Triple]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded policy and all that is needed to feed it.
+
+    statistics: {"action": {...}, "proprio": {...}} of `unnorm_key`; normalizations: (mean, std) per
+    vision backbone, in the order of the channels of `pixel_values`; model: in eval mode, float32
+    unless asked otherwise, on the meta device if opened lazily; tensors: its weights as they are
+    stored.
+    """
+
+    path: Path
+    family: str
+    config: PolicyConfig
+    model: VisionLanguageModel
+    tensors: TensorSource
+    tokenizer: Tokenizer
+    prompt: PromptSpec
+    statistics: dict[str, Any]
+    unnorm_key: str
+    normalizations: tuple[Normalization, ...]
+    step: int | None
+
+
+def load_checkpoint(
+    path: str | Path,
+    unnorm_key: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    lazily: bool = False,
+) -> Checkpoint:
+    """Load a checkpoint directory of any family. `unnorm_key` may be omitted when it holds one
+    dataset's statistics.
+
+    lazily: check everything, but leave the model without weights (on the meta device); they are in
+    `tensors`.
+
+    Raises QvlaError naming the file or key for anything missing, corrupt, of another shape or
+    ambiguous.
+    """
+    check_device(device)
+    directory = Path(path)
+    if not directory.is_dir():
+        raise QvlaError("checkpoint", directory, "a checkpoint directory", "check the path")
+    layout = read_layout(directory)
+    config, data = layout.config, _read_object(config_file(directory))
+    key, statistics = choose_statistics(
+        directory, data.get("norm_stats"), unnorm_key, config.decoding, COMPLETE
+    )
+    if config.decoding.kind == "action_tokens":
+        config = replace(
+            config, decoding=replace(config.decoding, action_dim=len(statistics["action"]["min"]))
+        )
+    normalizations = _normalizations(directory, len(config.vision))
+    tokenizer = _load_tokenizer(directory / "tokenizer.json")
+
+    tensors = layout.open_tensors()
+    model = empty_model(config)
+    tensors.check_against(model, directory)
+    if not lazily:
+        kinds = {name: torch.float32 if name.startswith(KEPT_WIDE) else dtype for name in tensors}
+        loaded = {name: tensors[name].to(device=device, dtype=kind) for name, kind in kinds.items()}
+        model.load_state_dict(loaded, assign=True)
+    return Checkpoint(
+        path=directory,
+        family=config.decoding.family,
+        config=config,
+        model=model.eval().requires_grad_(False),
+        tensors=tensors,
+        tokenizer=tokenizer,
+        prompt=PromptSpec(
+            _template(directory, config, data),
+            lowercase=True,
+            append_token_id=tokenizer.token_to_id("▁"),
+        ),
+        statistics=statistics,
+        unnorm_key=key,
+        normalizations=normalizations,
+        step=layout.step,
+    )
+
+
+def check_device(device: str) -> None:
+    """QvlaError unless torch can compute on `device`, which it would else say with a traceback
+    after loading.
+    """
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        said = str(error).partition("\n")[0]
+        expected = "cpu, or cuda where torch finds a GPU"
+        raise QvlaError("device", f"{device} ({said})", expected, "use --device cpu") from None
+
+
+def empty_policy(path: str | Path) -> VisionLanguageModel:
+    """The policy of a checkpoint directory without its weights (all on the meta device)."""
+    return empty_model(read_layout(Path(path)).config)
+
+
+def _load_tokenizer(file: Path) -> Tokenizer:
+    if not file.is_file():
+        raise QvlaError(str(file), "no such file", "the tokenizer of the checkpoint", COMPLETE)
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises bare Exception for anything it cannot parse
+        raise QvlaError(str(file), error, "a tokenizers JSON file", COMPLETE) from error
+    tokenizer.no_padding()  # prompts are as long as they are, whatever the file was saved with
+    tokenizer.no_truncation()
+    first = tokenizer.encode("In").tokens[0]
+    if first != "<s>":
+        raise QvlaError(
+            str(file),
+            f"prompts that begin with {first!r}",
+            "<s>, which Llama's begin with",
+            COMPLETE,
+        )
+    if tokenizer.token_to_id("▁") is None:
+        raise QvlaError(
+            str(file), "no token '▁'", "a Llama tokenizer, whose lone '▁' ends the prompt", COMPLETE
+        )
+    return tokenizer
+
+
+def _normalizations(directory: Path, num_backbones: int) -> tuple[Normalization, ...]:
+    """(mean, std) per backbone; the stored `tvf_normalize_params` win over `means` and `stds`, as
+    upstream.
+    """
+    file = directory / "preprocessor_config.json"
+    data = _read_object(file)
+    if "tvf_normalize_params" in data:
+        key, entries = f"{file}: tvf_normalize_params", data["tvf_normalize_params"]
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise QvlaError(
+                key, type(entries).__name__, "a list of objects with mean and std", COMPLETE
+            )
+        pairs = [[entry.get("mean"), entry.get("std")] for entry in entries]
+    else:
+        key = f"{file}: means and stds"
+        lists = [
+            parse(tuple[_Triple, ...], data.get(name), f"{file}: {name}", COMPLETE)
+            for name in ("means", "stds")
+        ]
+        pairs = [list(pair) for pair in zip_longest(*lists)]
+    if len(pairs) != num_backbones:
+        expected = f"{num_backbones} entries, one per vision backbone"
+        raise QvlaError(key, f"{len(pairs)} entries", expected, COMPLETE)
+    return parse(tuple[Normalization, ...], pairs, key, COMPLETE)
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    content = read_json(file, COMPLETE)
+    if not isinstance(content, dict):
+        raise QvlaError(str(file), type(content).__name__, "a JSON object", COMPLETE)
+    return content
+
+
+def _template(directory: Path, config: PolicyConfig, data: Mapping[str, Any]) -> str:
+    """OpenVLA v0.1, the one on Vicuna, has another prompt. The released code tells it by the path,
+    which may change.
+    """
+    named = any("openvla-v01" in str(path) for path in (directory, directory.resolve()))
+    old = named or str(data.get("llm_backbone_id")).startswith("vicuna")
+    return (
+        PROMPT_TEMPLATE_V01 if old and config.decoding.kind == "action_tokens" else PROMPT_TEMPLATE
+    )

@@ -1,0 +1,275 @@
+"""The network that all policies share, and OpenVLA-OFT: a chunk of normalised actions in one
+parallel pass.
+
+Source: `modeling_prismatic.py` of openvla and openvla-oft; parameter names are theirs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qvla_offline.checkpoints.config import PolicyConfig
+from qvla_offline.checkpoints.heads import DiffusionHead, L1Head, NumberProjector, time_token
+from qvla_offline.checkpoints.llama import LlamaForCausalLM, Sight
+from qvla_offline.checkpoints.vit import VisionTransformer
+from qvla_ros.diffusion import NUM_TRAIN_STEPS, add_noise, denoise, remove_noise, start_noise
+
+STOP_TOKEN_ID = 2
+PREPARING_STEPS = 5  # denoising steps for the actions around which `smooth_actions` looks
+SMOOTH_TIMESTEP = (
+    NUM_TRAIN_STEPS // 2
+)  # about as much noise as signal: an error of the noise is one of the actions
+
+
+@dataclass(frozen=True)
+class PolicyInputs:
+    """A batch of observations.
+
+    pixel_values: float [B, 3 * backbones * images, S, S]; per image, one normalised RGB triple per
+    backbone. input_ids: int64 [B, L], BOS first and the appended token last. proprio: float [B, P],
+    normalised to [-1, 1]; None for a policy that reads none. attention_mask: bool [B, L], false on
+    right padding; None when no row is padded. chosen: what the policy settles on along the way, see
+    `VisionLanguageModel.prepare`.
+    """
+
+    pixel_values: Tensor
+    input_ids: Tensor
+    proprio: Tensor | None = None
+    attention_mask: Tensor | None = None
+    chosen: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> PolicyInputs:
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return PolicyInputs(
+            **{name: None if value is None else value.to(device) for name, value in values}
+        )
+
+
+class VisionBackbone(nn.Module):
+    """One or two ViTs; their patch features are concatenated on channels, the images' on the
+    sequence.
+    """
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        film_width = config.text.hidden_size if config.decoding.film else None
+        self.featurizer = VisionTransformer(config.vision[0], film_width)
+        if len(config.vision) > 1:
+            self.fused_featurizer = VisionTransformer(config.vision[1], film_width)
+
+    def forward(self, pixel_values: Tensor, language: Tensor | None = None) -> Tensor:
+        """language: mean embedding of the prompt [B, D], for FiLM."""
+        vits = list(self.children())
+        batch, channels, height, width = pixel_values.shape
+        num_images = channels // (3 * len(vits))
+        views = pixel_values.reshape(batch * num_images, len(vits), 3, height, width)
+        if language is not None:
+            language = language.repeat_interleave(num_images, dim=0)
+        features = torch.cat(
+            [vit(views[:, index], language) for index, vit in enumerate(vits)], dim=-1
+        )
+        return features.reshape(batch, -1, features.shape[-1])
+
+
+class Projector(nn.Module):
+    """Vision width -> decoder width: three layers after fused backbones, two after a single one."""
+
+    def __init__(self, vision_width: int, hidden_size: int, fused: bool) -> None:
+        super().__init__()
+        self.fused = fused
+        inner = 4 * vision_width if fused else hidden_size
+        self.fc1 = nn.Linear(vision_width, inner)
+        self.fc2 = nn.Linear(inner, hidden_size)
+        if fused:
+            self.fc3 = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc2(F.gelu(self.fc1(x)))
+        return self.fc3(F.gelu(x)) if self.fused else x
+
+
+class VisionLanguageModel(nn.Module):
+    """What every family has. `forward(inputs)` gives the normalised actions that the policy takes,
+    [B, K, A].
+    """
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vision_backbone = VisionBackbone(config)
+        self.projector = Projector(
+            config.vision_width, config.text.hidden_size, fused=len(config.vision) > 1
+        )
+        self.language_model = LlamaForCausalLM(config.text)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Decoder tokens [B, L, D] of token ids [B, L]."""
+        return self.language_model.model.embed_tokens(ids)
+
+    def prepare(self, inputs: PolicyInputs) -> PolicyInputs:
+        """`inputs` with the choices that the policy makes on the way (tokens, noisy actions)
+        written down.
+
+        What then remains is one pass that is smooth in the weights: sensitivities are measured on
+        it.
+        """
+        return inputs
+
+    def smooth_actions(self, inputs: PolicyInputs) -> Tensor:
+        """Normalised actions [B, K, A], differentiable in the weights, in one pass over prepared
+        `inputs`.
+        """
+        return self(inputs)
+
+
+class OpenVLAOFT(VisionLanguageModel):
+    """Parallel decoding with the L1 head (`forward` is one pass) or the diffusion head (`forward`
+    denoises).
+    """
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__(config)
+        width, decoding = config.text.hidden_size, config.decoding
+        self.diffusion = decoding.kind == "diffusion"
+        head = DiffusionHead if self.diffusion else L1Head
+        self.action_head = head(decoding.chunk_length, decoding.action_dim, width)
+        if decoding.proprio_dim:
+            self.proprio_projector = NumberProjector(decoding.proprio_dim, width)
+        if self.diffusion:
+            self.noisy_action_projector = NumberProjector(1, width)
+
+    def forward(self, inputs: PolicyInputs) -> Tensor:
+        if not self.diffusion:
+            return self.action_head(self.action_hidden_states(inputs))
+        return self.denoise(inputs, self.config.decoding.diffusion_steps)
+
+    def prepare(self, inputs: PolicyInputs) -> PolicyInputs:
+        """Diffusion: the policy's own actions (in few steps) with half of them turned to noise."""
+        if not self.diffusion or inputs.chosen is not None:
+            return inputs
+        with torch.no_grad():
+            actions = self.denoise(inputs, PREPARING_STEPS)
+            return replace(inputs, chosen=add_noise(actions, self._start(inputs), SMOOTH_TIMESTEP))
+
+    def smooth_actions(self, inputs: PolicyInputs) -> Tensor:
+        """Diffusion: the actions that one look at half noisy ones tells, not clipped."""
+        if not self.diffusion:
+            return self(inputs)
+        noisy = self.prepare(inputs).chosen
+        noise = self.predict_noise(inputs, self.context(inputs), noisy, SMOOTH_TIMESTEP)
+        return remove_noise(noisy, noise, SMOOTH_TIMESTEP)
+
+    def denoise(self, inputs: PolicyInputs, num_steps: int, start: Tensor | None = None) -> Tensor:
+        """Normalised actions [B, K, A] from noise of that shape; None draws `start_noise` of seed
+        0.
+        """
+        context = self.context(inputs)
+        noise = self._start(inputs) if start is None else start
+        return denoise(
+            lambda noisy, t: self.predict_noise(inputs, context, noisy, t), noise, num_steps
+        )
+
+    def predict_noise(
+        self, inputs: PolicyInputs, context: tuple[Tensor, Tensor], noisy: Tensor, timestep: int
+    ) -> Tensor:
+        """The noise [B, K, A] in `noisy` [B, K, A] at `timestep`; context: of the same inputs."""
+        batch, width = len(noisy), self.config.text.hidden_size
+        slots = self.noisy_action_projector(noisy.reshape(batch, -1, 1))
+        time = time_token(torch.full((batch,), float(timestep), device=noisy.device), width).to(
+            slots.dtype
+        )
+        return self.action_head(self._decode(inputs, context, slots, time[:, None])[0])
+
+    def action_hidden_states(self, inputs: PolicyInputs) -> Tensor:
+        """Hidden states [B, K * A, D] that the head reads: the last prompt token's, then all
+        placeholders' but one.
+        """
+        return self.decode(inputs)[0]
+
+    def decode(
+        self, inputs: PolicyInputs, context: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden states of the action slots [B, K * A, D] and of the image patches [B, images *
+        patches, D].
+
+        context: of the same inputs, where it is at hand.
+        """
+        context = self.context(inputs) if context is None else context
+        prompt = context[1]
+        placeholders = prompt.new_zeros(
+            len(prompt), self.config.decoding.num_placeholders, prompt.shape[-1]
+        )
+        return self._decode(inputs, context, placeholders)
+
+    def context(self, inputs: PolicyInputs) -> tuple[Tensor, Tensor]:
+        """Projected patches [B, images * patches, D], and embeddings of prompt and stop token [B, L
+        + 1, D].
+        """
+        stop = torch.full_like(inputs.input_ids[:, :1], STOP_TOKEN_ID)
+        words = self.embed(torch.cat([inputs.input_ids, stop], dim=1))
+        language = None
+        if self.config.decoding.film:
+            language = words.mean(1)
+            if inputs.attention_mask is not None:
+                weights = F.pad(inputs.attention_mask.bool(), (0, 1), value=True)[..., None].to(
+                    words.dtype
+                )
+                language = (words * weights).sum(1) / weights.sum(1)
+        return self.projector(self.vision_backbone(inputs.pixel_values, language)), words
+
+    def _decode(
+        self,
+        inputs: PolicyInputs,
+        context: tuple[Tensor, Tensor],
+        slots: Tensor,
+        time: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `decode`. Sequence: [BOS][patches][proprio][time][prompt rest][K * A slots][stop];
+        all see all.
+        """
+        patches, words = context
+        inserted = [patches]
+        if self.config.decoding.proprio_dim:
+            inserted.append(self.proprio_projector(inputs.proprio)[:, None])
+        if time is not None:
+            inserted.append(time)
+        sequence = torch.cat([words[:, :1], *inserted, words[:, 1:-1], slots, words[:, -1:]], dim=1)
+
+        batch, num_slots, num_patches = len(slots), slots.shape[1], patches.shape[1]
+        num_inserted = sum(tokens.shape[1] for tokens in inserted)
+        first_slot = num_inserted + words.shape[1] - 2
+        if inputs.attention_mask is None:
+            positions = torch.arange(sequence.shape[1], device=sequence.device)[None]
+            hidden = self.language_model.model(sequence, positions)
+            return hidden[:, first_slot : first_slot + num_slots], hidden[:, 1 : 1 + num_patches]
+
+        prompt_mask = inputs.attention_mask.bool()
+        seen = prompt_mask.new_ones
+        key_mask = torch.cat(
+            [
+                prompt_mask[:, :1],
+                seen(batch, num_inserted),
+                prompt_mask[:, 1:],
+                seen(batch, num_slots + 1),
+            ],
+            dim=1,
+        )
+        positions = (key_mask.cumsum(1) - 1).clamp_min(
+            0
+        )  # padding takes no position, so a row reads as if unpadded
+        hidden = self.language_model.model(sequence, positions, Sight(key_mask[:, None, None, :]))
+        places = torch.arange(first_slot, first_slot + num_slots, device=sequence.device).repeat(
+            batch, 1
+        )
+        places[:, 0] = num_inserted + prompt_mask.sum(1) - 1  # the last token that is not padding
+        gathered = hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1]))
+        return gathered, hidden[:, 1 : 1 + num_patches]
+
+    def _start(self, inputs: PolicyInputs) -> Tensor:
+        decoding = self.config.decoding
+        noise = torch.from_numpy(start_noise((1, decoding.chunk_length, decoding.action_dim), 0))
+        return noise.to(inputs.pixel_values).expand(len(inputs.input_ids), -1, -1)

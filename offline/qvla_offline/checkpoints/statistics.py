@@ -1,0 +1,124 @@
+"""dataset_statistics.json: the ranges that actions and proprioception were normalised with, checked
+before use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from qvla_offline.checkpoints.config import DecodingConfig
+from qvla_offline.checkpoints.stored import COMPLETE
+from qvla_offline.checkpoints.tensor_source import config_file
+from qvla_ros.errors import QvlaError
+from qvla_ros.strict_json import parse, read_json
+
+
+def key_of_suite(directory: Path, suite: str) -> str | None:
+    """Which statistics an evaluation in a LIBERO suite wants: the suite's own, with or without
+    `_no_noops`.
+
+    None where the one dataset that there is names no suite. QvlaError where none is the suite's, as
+    upstream asserts.
+    """
+    file = directory / "dataset_statistics.json"
+    everything = (
+        read_json(file, COMPLETE) if file.is_file() else read_json(config_file(directory), COMPLETE)
+    )
+    if not file.is_file() and isinstance(everything, dict):
+        everything = everything.get("norm_stats")
+    keys = sorted(everything) if isinstance(everything, dict) else []
+    found = _key_called(suite, keys)
+    if found is None and not (len(keys) == 1 and not keys[0].startswith("libero_")):
+        fix = "name the suite that it was trained on, or say which dataset with --unnorm_key"
+        raise QvlaError(
+            "task_suite_name",
+            suite,
+            f"one that {directory} has statistics of: {', '.join(keys)}",
+            fix,
+        )
+    return found
+
+
+def choose_statistics(
+    directory: Path,
+    config_statistics: object,
+    unnorm_key: str | None,
+    decoding: DecodingConfig,
+    fix: str,
+) -> tuple[str, dict[str, Any]]:
+    """(dataset key, {"action": {...}, "proprio": {...}}); a LIBERO suite's name also finds
+    `<suite>_no_noops`.
+
+    dataset_statistics.json, where there is one, replaces what config.json holds (config_statistics:
+    its `norm_stats`, or None). Raises QvlaError naming the file and the key unless every level that
+    is read holds one finite number per dimension.
+    """
+    file = directory / "dataset_statistics.json"
+    if config_statistics is not None and not file.is_file():
+        file, everything = directory / "config.json: norm_stats", config_statistics
+    else:
+        everything = read_json(file, fix)
+    if not isinstance(everything, dict):
+        raise QvlaError(
+            str(file), type(everything).__name__, "an object {dataset: statistics}", fix
+        )
+    keys = ", ".join(sorted(everything))
+    if unnorm_key is None:
+        if len(everything) != 1:
+            raise QvlaError(
+                "unnorm_key", "none", f"one of {keys}", "say which dataset with --unnorm_key"
+            )
+        unnorm_key = next(iter(everything))
+    found = _key_called(unnorm_key, everything)
+    if found is None:
+        raise QvlaError(
+            "unnorm_key", unnorm_key, f"one of {keys}", "say which dataset with --unnorm_key"
+        )
+    entries = everything[found] if isinstance(everything[found], dict) else {}
+    lengths: dict[str, int | None] = {
+        "action": None if decoding.kind == "action_tokens" else decoding.action_dim
+    }
+    if decoding.proprio_dim:
+        lengths["proprio"] = decoding.proprio_dim
+    for part, length in lengths.items():
+        _check_levels(
+            entries.get(part), length, decoding.normalization, f"{file}: {found}.{part}", fix
+        )
+    return found, everything[found]
+
+
+def _key_called(name: str, keys: Collection[str]) -> str | None:
+    """The dataset of that name, or that of a LIBERO suite without idle steps; None if there is
+    neither.
+    """
+    return next((key for key in (name, f"{name}_no_noops") if key in keys), None)
+
+
+def _check_levels(
+    entry: object, length: int | None, normalization: str, key: str, fix: str
+) -> None:
+    """What the bundle and calibration will read: the levels in use, min and max, and the mask if
+    there is one.
+
+    length: None where the statistics themselves say how many numbers there are, as for OpenVLA's
+    actions.
+    """
+    if not isinstance(entry, dict):
+        raise QvlaError(key, type(entry).__name__, "an object with q01, q99, min and max", fix)
+    names = ("min", "max", "q01", "q99") if normalization == "q99" else ("min", "max")
+    levels = {
+        name: parse(tuple[float, ...], entry.get(name), f"{key}.{name}", fix) for name in names
+    }
+    mask = entry.get("mask")
+    masks = {} if mask is None else {"mask": parse(tuple[bool, ...], mask, f"{key}.mask", fix)}
+    told, length = ("its min", len(levels["min"])) if length is None else ("the checkpoint", length)
+    for name, values in {**levels, **masks}.items():
+        if len(values) != length:
+            raise QvlaError(
+                f"{key}.{name}", f"{len(values)} values", f"{length}, as {told} has", fix
+            )
+    for low, high in zip(names[::2], names[1::2], strict=True):
+        if any(below > above for below, above in zip(levels[low], levels[high], strict=True)):
+            raise QvlaError(key, f"a {low} above its {high}", f"{low} <= {high} everywhere", fix)

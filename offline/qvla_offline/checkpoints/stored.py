@@ -1,0 +1,189 @@
+"""Tensors in files, described without being read: shards of safetensors, and the `.pt` state dicts
+of components.
+
+Files are mapped, not loaded; tensors keep the dtype that they are stored in; nothing is unpickled
+but tensors. Shards are written as they are read, one tensor at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from qvla_offline.torch_file import load_pt
+from qvla_ros.errors import QvlaError
+from qvla_ros.strict_json import parse, read_json
+
+SINGLE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+COMPLETE = "download the checkpoint again, or name another directory with --pretrained_checkpoint"
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor that has not been read. file: where it is; read: gets it, in `dtype` as stored, on
+    the CPU.
+    """
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    read: Callable[[], Tensor]
+
+
+def main_tensors(directory: Path) -> dict[str, StoredTensor]:
+    """What `model.safetensors` holds, or the shards that the index names.
+
+    QvlaError names the file that is missing or damaged, and the tensor that is not where the index
+    says or is twice.
+    """
+    index = directory / INDEX
+    if not index.is_file():
+        return safetensors_tensors(directory / SINGLE_FILE)
+    content = read_json(index, COMPLETE)
+    if not isinstance(content, dict):
+        raise QvlaError(str(index), type(content).__name__, "a JSON object", COMPLETE)
+    weight_map = parse(dict[str, str], content.get("weight_map"), f"{index}: weight_map", COMPLETE)
+    tensors: dict[str, StoredTensor] = {}
+    for shard in sorted(set(weight_map.values())):
+        if Path(shard).name != shard:  # a path would read outside the directory
+            raise QvlaError(
+                f"{index}: weight_map", shard, "plain file names, beside the index", COMPLETE
+            )
+        found = safetensors_tensors(directory / shard)
+        twice = sorted(set(found) & set(tensors))
+        if twice:
+            where = f"in {tensors[twice[0]].file.name} and in {shard}"
+            raise QvlaError(
+                f"{directory}: {twice[0]}", where, "every tensor in one shard", COMPLETE
+            )
+        tensors |= found
+    for name, shard in weight_map.items():
+        if name not in tensors or tensors[name].file.name != shard:
+            raise QvlaError(
+                f"{directory / shard}: {name}",
+                "no such tensor",
+                f"it there, as {INDEX} says",
+                COMPLETE,
+            )
+    return tensors
+
+
+def safetensors_tensors(file: Path) -> dict[str, StoredTensor]:
+    """What one safetensors file holds; its header is checked against its length, so a truncated
+    file is refused.
+    """
+    if not file.is_file():
+        raise QvlaError(str(file), "no such file", "weights in safetensors", COMPLETE)
+
+    def read(name: str) -> Tensor:
+        with safe_open(
+            file, "pt"
+        ) as opened:  # opened anew: the pages of a tensor are let go with it
+            return opened.get_tensor(name)
+
+    tensors = {}
+    try:
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 - not a mapping
+                part = opened.get_slice(name)
+                if part.get_dtype() not in DTYPES:
+                    raise QvlaError(
+                        f"{file}: {name}", part.get_dtype(), f"one of {', '.join(DTYPES)}", COMPLETE
+                    )
+                shape, dtype = tuple(part.get_shape()), DTYPES[part.get_dtype()]
+                tensors[name] = StoredTensor(file, shape, dtype, lambda name=name: read(name))
+    except (SafetensorError, OSError) as error:
+        raise QvlaError(str(file), error, "an intact safetensors file", COMPLETE) from error
+    return tensors
+
+
+def component_tensors(file: Path, prefix: str) -> dict[str, StoredTensor]:
+    """The state dict in a `.pt` file under `prefix.`; one leading `module.` (of
+    DistributedDataParallel) is dropped.
+    """
+
+    def read(key: str) -> Tensor:
+        return state_dict(file)[key].clone()  # the state dict may be in use elsewhere
+
+    return {
+        f"{prefix}.{key.removeprefix('module.')}": StoredTensor(
+            file, tuple(tensor.shape), tensor.dtype, lambda key=key: read(key)
+        )
+        for key, tensor in state_dict(file).items()
+    }
+
+
+def state_dict(file: Path) -> dict[str, Tensor]:
+    """The tensors in a `.pt` file, mapped; shared with other callers, so not to be changed in
+    place.
+    """
+    return _state_dict(file, file.stat().st_mtime_ns if file.is_file() else 0)
+
+
+@lru_cache(
+    maxsize=1
+)  # one at a time, since the pages that were read count as memory while the file is held
+def _state_dict(file: Path, mtime_ns: int) -> dict[str, Tensor]:
+    state = load_pt(
+        file, "a plain state dict of tensors", COMPLETE, mapped=zipfile.is_zipfile(file)
+    )
+    plain = isinstance(state, dict) and all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    )
+    if not plain:
+        raise QvlaError(str(file), type(state).__name__, "a plain state dict of tensors", COMPLETE)
+    return {name: tensor.detach() for name, tensor in state.items()}  # some save Parameters
+
+
+def write_safetensors(
+    file: Path,
+    kinds: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
+    tensors: Iterable[tuple[str, Tensor]],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a safetensors file, taking tensors one by one, in the order of `kinds`: {name: (shape,
+    dtype)}.
+
+    Wide types must come first, as the library itself has them: it wants every tensor aligned to its
+    type. The format: the length of the header, the header (where each tensor lies), then the
+    tensors.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata or {"format": "pt"})}
+    codes = {dtype: code for code, dtype in DTYPES.items()}
+    end = 0
+    for name, (shape, dtype) in kinds.items():
+        start, end = end, end + torch.Size(shape).numel() * dtype.itemsize
+        if start % dtype.itemsize:
+            raise ValueError(f"{name} of {dtype} after narrower tensors")
+        header[name] = {"dtype": codes[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for (expected, kind), (name, tensor) in zip(kinds.items(), tensors, strict=True):
+            if (name, tuple(tensor.shape), tensor.dtype) != (expected, *kind):
+                raise ValueError(
+                    f"{name} {tuple(tensor.shape)} {tensor.dtype} in place of {expected} {kind}"
+                )
+            out.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)

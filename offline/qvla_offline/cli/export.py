@@ -1,0 +1,109 @@
+"""`qvla export`: checkpoint and gates become the bundle that a robot runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = (
+    "write the bundle of a checkpoint: one ONNX graph with the bit-widths of the gates, "
+    "and what the robot needs"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pretrained_checkpoint", required=True, help="directory of any supported family"
+    )
+    parser.add_argument(
+        "--gates_path", help="bits per output channel; left out: float16 everywhere"
+    )
+    parser.add_argument(
+        "--out_dir",
+        required=True,
+        help="directory of the bundle; replaced if it is an earlier result",
+    )
+    parser.add_argument(
+        "--group_size",
+        type=int,
+        help="inputs that share a scale at 2 and 4 bits (default: the gates' own)",
+    )
+    parser.add_argument(
+        "--two_bit_storage",
+        choices=("int4", "int2"),
+        help="int2: ONNX Runtime only (default: int4)",
+    )
+    parser.add_argument(
+        "--compute_dtype", default="float32", help="of activations; float16 for TensorRT"
+    )
+    parser.add_argument(
+        "--tile", type=int, default=8, help="row groups are promoted to multiples of this"
+    )
+    parser.add_argument(
+        "--task_suite_name", help="instead of --unnorm_key: the statistics of this LIBERO suite"
+    )
+    parser.add_argument(
+        "--robot_path", help="YAML like config/robots/libero.yaml (default: LIBERO's arm)"
+    )
+    parser.add_argument(
+        "--unnorm_key", help="dataset whose statistics to take (default: the only one)"
+    )
+    parser.add_argument(
+        "--ensemble", action="store_true", help="UniVLA: one action a look, averaged over looks"
+    )
+    parser.add_argument(
+        "--guessed", action="store_true", help="OpenVLA and UniVLA in the form for TensorRT-RTX"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from qvla_offline.checkpoints.statistics import key_of_suite
+    from qvla_offline.export.bundle import export_bundle
+    from qvla_offline.gates import read_gates
+    from qvla_offline.memory import peak_memory
+    from qvla_offline.quantization.quantizers import QuantizationScheme
+    from qvla_offline.robot import LIBERO, read_robot
+    from qvla_ros.bundle import load_bundle
+    from qvla_ros.doctor.parity import PARITY_FILE
+
+    gates = None if args.gates_path is None else read_gates(args.gates_path)
+    unnorm_key = args.unnorm_key
+    if unnorm_key is None and args.task_suite_name is not None:
+        unnorm_key = key_of_suite(Path(args.pretrained_checkpoint), args.task_suite_name)
+    asked = {"group_size": args.group_size, "two_bit_storage": args.two_bit_storage}
+    named = {key: value for key, value in asked.items() if value is not None}
+    scheme = QuantizationScheme(**{**(gates.scheme if gates else {}), **named})
+    with Console(stderr=True).status("reading the checkpoint") as status:
+        path = export_bundle(
+            args.pretrained_checkpoint,
+            gates,
+            args.out_dir,
+            scheme=scheme,
+            compute_dtype=args.compute_dtype,
+            tile=args.tile,
+            robot=LIBERO if args.robot_path is None else read_robot(args.robot_path),
+            unnorm_key=unnorm_key,
+            ensemble=args.ensemble,
+            guessed=args.guessed,
+            progress=lambda layer: status.update(f"writing {layer}"),
+        )
+    sizes = load_bundle(path, verify_hashes=False).quantization
+    megabytes = sizes.weight_bytes / 1e6, sizes.float16_weight_bytes / 1e6
+    if args.robot_path is None:
+        print(
+            "robot: LIBERO's arm (cameras, units, frame and rate); --robot_path says "
+            "another, see config/robots/"
+        )
+    bits = sizes.nominal_bits_per_weight, sizes.stored_bits_per_weight
+    print("wrote {}: {:.2f} MB of weights (float16: {:.2f} MB)".format(path, *megabytes))
+    if not (path / PARITY_FILE).is_file():
+        print(
+            "no answers for other machines to compare with: `qvla doctor --write_parity` "
+            "adds them where it fits"
+        )
+    print(
+        "bits per weight with scales: {:.2f} asked, {:.2f} stored; {}".format(*bits, peak_memory())
+    )
+    return 0

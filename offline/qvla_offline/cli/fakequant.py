@@ -1,0 +1,48 @@
+"""`qvla fakequant`: a checkpoint with the quantization error in its weights."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from qvla_offline.cli.options import add_scheme_arguments, scheme_overrides
+
+HELP = (
+    "write the checkpoint with quantized and restored weights: same layout and size, "
+    "for evaluation anywhere"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pretrained_checkpoint", required=True, type=Path, help="checkpoint directory"
+    )
+    parser.add_argument(
+        "--gates_path", required=True, type=Path, help="gates.json, or a released .json or .pt"
+    )
+    parser.add_argument(
+        "--out_dir", required=True, type=Path, help="directory; replaced if it is an earlier result"
+    )
+    parser.add_argument(
+        "--mode", default="scheme", help="scheme (default: what export stores) or released"
+    )
+    parser.add_argument(
+        "--dtype", choices=["float32"], help="write the target weights so (default: as they are)"
+    )
+    add_scheme_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    import torch
+
+    from qvla_offline.fakequant import fake_quantize
+    from qvla_offline.gates import read_gates
+    from qvla_offline.memory import peak_memory
+    from qvla_offline.quantization.quantizers import QuantizationScheme
+
+    gates = read_gates(args.gates_path)
+    scheme = QuantizationScheme(**(gates.scheme | scheme_overrides(args)))
+    dtype = torch.float32 if args.dtype else None
+    out = fake_quantize(args.pretrained_checkpoint, gates, args.out_dir, scheme, args.mode, dtype)
+    print(f"wrote {out}; {peak_memory()}")
+    return 0

@@ -1,0 +1,148 @@
+"""Observations from a LeRobot dataset directory, with images embedded or as video."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as parquet
+
+from qvla_offline.datasets.lerobot_layout import IMAGE_PREFIX
+from qvla_offline.datasets.lerobot_metadata import (
+    FIX_BROKEN,
+    Episode,
+    Metadata,
+    inside,
+    read_metadata,
+)
+from qvla_offline.datasets.observed import Needs, Observed, decoded_image, evenly
+from qvla_offline.datasets.sources import LeRobotSource
+from qvla_offline.datasets.video import video_frame
+from qvla_ros.errors import QvlaError
+from qvla_ros.progress import track
+
+_EXAMPLE = "config/calibration/lerobot.yaml"
+
+
+def read_lerobot(
+    root: Path, source: LeRobotSource, needs: Needs, max_samples: int | None
+) -> list[Observed]:
+    """`max_samples` frames spread evenly over the dataset (None: all).
+
+    QvlaError: an unknown version or feature (it lists those present), a state of another width, a
+    file that is missing.
+    """
+    metadata = read_metadata(root)
+    features = [
+        (source.cameras or {}).get(camera, IMAGE_PREFIX + camera) for camera in needs.cameras
+    ]
+    for camera, name in zip(needs.cameras, features, strict=True):
+        _require(metadata, name, f"cameras.{camera}", ("image", "video"))
+    if needs.proprioception:
+        _require(metadata, source.state, "state", ("float32", "float64"))
+    ends = list(itertools.accumulate(episode.length for episode in metadata.episodes))
+    if not ends or not ends[-1]:
+        raise QvlaError(str(root), "no frames", "at least one", "name another dataset")
+    observed = []
+    for index in track(evenly(ends[-1], max_samples), "reading the dataset"):
+        position = bisect.bisect_right(ends, index)
+        episode = metadata.episodes[position]
+        frame = index - (ends[position] - episode.length)
+        observed.append(_observation(metadata, source, needs, features, episode, frame))
+    return observed
+
+
+def _require(metadata: Metadata, name: str, key: str, kinds: tuple[str, ...]) -> None:
+    present = metadata.of_kind(kinds)
+    if name not in present:
+        found = (
+            f"of type {metadata.features[name]['dtype']}"
+            if name in metadata.features
+            else "no such feature"
+        )
+        fix = (
+            f"name the one that is meant as {key} in a YAML file like {_EXAMPLE}, "
+            "and pass that file"
+        )
+        raise QvlaError(f"{metadata.root}: {name}", found, f"one of {', '.join(present)}", fix)
+
+
+def _observation(
+    metadata: Metadata,
+    source: LeRobotSource,
+    needs: Needs,
+    features: list[str],
+    episode: Episode,
+    frame: int,
+) -> Observed:
+    where = f"{metadata.root}, episode {episode.index}, frame {frame}"
+    columns = [name for name in features if name not in episode.videos] + [
+        "timestamp",
+        "task_index",
+    ]
+    row = _row(episode, frame, columns + ([source.state] if needs.proprioception else []), where)
+    images = []
+    for name in features:
+        if name in episode.videos:
+            path, start_s = episode.videos[name]
+            images.append(video_frame(path, start_s + row["timestamp"], metadata.fps))
+        else:
+            images.append(_embedded_image(metadata.root, row[name], f"{where}: {name}"))
+    text = (
+        metadata.tasks.get(row["task_index"]) if source.instruction is None else source.instruction
+    )
+    if text is None:
+        raise QvlaError(
+            f"{where}: task_index",
+            row["task_index"],
+            f"one of {sorted(metadata.tasks)}",
+            FIX_BROKEN,
+        )
+    upside_down = tuple(camera in source.rotate_180 for camera in needs.cameras)
+    return Observed(
+        where, text, tuple(images), upside_down, _proprioception(source, needs, row, where)
+    )
+
+
+def _row(episode: Episode, frame: int, columns: list[str], where: str) -> dict[str, Any]:
+    filters = [("episode_index", "=", episode.index), ("frame_index", "=", frame)]
+    try:
+        rows = parquet.read_table(episode.data, columns=columns, filters=filters).to_pylist()
+        [row] = rows
+        return {name: row[name] for name in columns}
+    except (OSError, ValueError, KeyError) as error:
+        raise QvlaError(
+            where, error, f"one row with {', '.join(columns)} in {episode.data}", FIX_BROKEN
+        ) from None
+
+
+def _embedded_image(root: Path, stored: Any, where: str) -> np.ndarray:
+    data, name = (
+        (stored.get("bytes"), stored.get("path")) if isinstance(stored, dict) else (None, None)
+    )
+    if not data and name and inside(root, name).is_file():
+        data = inside(root, name).read_bytes()
+    if not data:
+        raise QvlaError(where, f"no bytes, and no file {name!r}", "an image", FIX_BROKEN)
+    return decoded_image(data, where, FIX_BROKEN)
+
+
+def _proprioception(
+    source: LeRobotSource, needs: Needs, row: dict[str, Any], where: str
+) -> np.ndarray:
+    if not needs.proprioception:
+        return np.empty(0)
+    state = np.atleast_1d(np.asarray(row[source.state], np.float64))
+    chosen = list(range(len(state)) if source.state_dimensions is None else source.state_dimensions)
+    if len(chosen) != len(needs.proprioception) or not set(chosen) <= set(range(len(state))):
+        found = f"{len(state)} numbers, of which {chosen}"
+        expected = f"{len(needs.proprioception)} of them: {', '.join(needs.proprioception)}"
+        fix = (
+            "choose them with state and state_dimensions in a YAML file like "
+            f"{_EXAMPLE}, and pass that file"
+        )
+        raise QvlaError(f"{where}: {source.state}", found, expected, fix)
+    return state[chosen]

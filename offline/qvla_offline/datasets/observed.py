@@ -1,0 +1,77 @@
+"""One observation of a recording, whatever the format, and which observations of a long recording
+to take.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from qvla_ros.errors import QvlaError
+
+_GOLDEN_RATIO = (
+    5**0.5 - 1
+) / 2  # steps of this part of a circle cover it evenly, however many are taken
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a policy reads: cameras in its order, names of its proprioception (none if it reads
+    none), frame of poses.
+
+    rotate_180: for each camera, whether the policy turns what the robot publishes.
+    """
+
+    cameras: tuple[str, ...]
+    rotate_180: tuple[bool, ...]
+    proprioception: tuple[str, ...]
+    pose_frame: str
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One observation as it was stored; `where` names it in errors.
+
+    images: uint8 [H, W, 3], RGB, in the policy's order; rotate_180: which of them are upside down;
+    proprioception: raw SI units [P], in the order of `Needs`, empty if the policy reads none; text:
+    instruction or whole prompt.
+    """
+
+    where: str
+    text: str
+    images: tuple[np.ndarray, ...]
+    rotate_180: tuple[bool, ...]
+    proprioception: np.ndarray
+
+
+def decoded_image(data: bytes, where: str, fix: str) -> np.ndarray:
+    """The pixels of an image file, uint8 [H, W, 3], RGB; QvlaError naming `where` if it is none."""
+    try:
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:  # SyntaxError: a broken PNG
+        raise QvlaError(where, error, "a readable image", fix) from None
+
+
+def evenly(total: int, count: int | None) -> list[int]:
+    """`count` of the indices 0 ... total - 1 in order, or all of them if there are no more (count
+    None: all).
+
+    One from each of `count` equal stretches, at a place that differs from stretch to stretch: equal
+    distances could fall on the same phase of every episode.
+    """
+    if count is None or count >= total:
+        return list(range(total))
+    bounds = [index * total // count for index in range(count + 1)]
+    places = [(index * _GOLDEN_RATIO) % 1.0 for index in range(count)]
+    return [
+        low + int(place * (high - low))
+        for low, high, place in zip(bounds, bounds[1:], places, strict=False)
+    ]

@@ -1,0 +1,211 @@
+"""Checkpoint and gates in, bundle out: the graph, the manifest, and what a robot needs beside them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import onnx
+
+from qvla_offline.calibration import policy_needs
+from qvla_offline.checkpoints.config import PolicyConfig
+from qvla_offline.checkpoints.io import HISTORY_TEMPLATE, Checkpoint, load_checkpoint
+from qvla_offline.checkpoints.targets import quantization_targets
+from qvla_offline.checkpoints.univla import LATENT_TOKENS, SAMPLING
+from qvla_offline.export.graph import GraphBuilder
+from qvla_offline.export.linear import opset_for
+from qvla_offline.export.options import require_exportable
+from qvla_offline.export.policy import emit_policy
+from qvla_offline.export.unpacked import merge_row_groups
+from qvla_offline.export.weights import Weights
+from qvla_offline.gates import Gates, match_layers, read_gates, write_gates
+from qvla_offline.quantization.quantizers import QuantizationScheme, require_exact_scales
+from qvla_offline.robot import LIBERO, RobotDescription, camera_specs
+from qvla_ros.atomic import require_replaceable
+from qvla_ros.bundle import (
+    MANIFEST_NAME,
+    ActionSpec,
+    DecoderSpec,
+    DiffusionSpec,
+    LatentSpec,
+    Manifest,
+    ProprioceptionSpec,
+    QuantizationSummary,
+    TokenSpec,
+    save_bundle,
+    sha256_of,
+)
+from qvla_ros.doctor.parity import write_parity
+from qvla_ros.policy import load_policy
+
+MAX_PARITY_BYTES = (
+    2 << 30
+)  # of weights as ONNX Runtime holds them: exporting a large policy must not need its memory
+NOISE_SEED = 7  # of what is drawn at run time; the released evaluations set all seeds to 7
+
+
+def export_bundle(
+    checkpoint_path: str | Path,
+    gates: Gates | str | Path | None,
+    out_dir: str | Path,
+    scheme: QuantizationScheme | None = None,
+    compute_dtype: str = "float32",
+    tile: int = 8,
+    robot: RobotDescription = LIBERO,
+    unnorm_key: str | None = None,
+    ensemble: bool = False,
+    guessed: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Path:
+    """Write the bundle of a checkpoint directory to `out_dir`, whole or not at all; returns its
+    path.
+
+    gates: bits per output channel (object or file), None for float16 everywhere. scheme: None takes
+    the one that the gates were priced with. compute_dtype: of activations and scales, "float32" or
+    "float16". tile: row groups are filled up to multiples of it by promoting rows; the bundle's
+    gates.json holds the bits after that. ensemble: UniVLA executes one action a look, averaged over
+    looks, in place of whole chunks. guessed: OpenVLA and UniVLA in the form for TensorRT-RTX (see
+    `tokens`). progress: called with the name of each linear layer as it is written. A policy of up
+    to MAX_PARITY_BYTES is run before its bundle gets its name; the answers are added for other
+    machines to compare.
+    """
+    require_replaceable(out_dir, MANIFEST_NAME)
+    checkpoint = load_checkpoint(checkpoint_path, unnorm_key, lazily=True)
+    require_exportable(checkpoint, robot, compute_dtype, tile, ensemble, guessed)
+    policy_needs(checkpoint, robot)
+    camera_specs(
+        checkpoint, robot
+    )  # may refuse a size that config.json states, before anything is written
+    rows = {
+        name: module.weight.shape[0]
+        for name, module in quantization_targets(checkpoint.model).items()
+    }
+    if isinstance(gates, (str, Path)):
+        gates = read_gates(gates)
+    gates = None if gates is None else match_layers(gates, rows)
+    if scheme is None:
+        scheme = QuantizationScheme(**gates.scheme) if gates is not None else QuantizationScheme()
+    if gates is not None:
+        require_exact_scales(scheme, compute_dtype)
+    asked = (
+        gates.layers if gates is not None else {name: [16] * count for name, count in rows.items()}
+    )
+    weights = Weights(checkpoint.tensors, asked, scheme, tile, progress=progress)
+
+    out = Path(out_dir)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+        parts = Path(scratch)
+        files = {
+            name: parts / name for name in ("policy.onnx", "policy.onnx.data", "statistics.json")
+        }
+        files["tokenizer.json"] = checkpoint.path / "tokenizer.json"
+        with GraphBuilder(
+            files["policy.onnx.data"], compute_dtype, opset_for(scheme.two_bit_storage)
+        ) as graph:
+            emit_policy(graph, weights, checkpoint.config, guessed)
+            model = graph.model()
+            onnx.save(model, files["policy.onnx"])
+            if gates is not None:
+                files["policy.unpacked.onnx"] = parts / "policy.unpacked.onnx"
+                onnx.save(merge_row_groups(model, graph.products), files["policy.unpacked.onnx"])
+        for name in [name for name in files if name.endswith(".onnx")]:
+            onnx.checker.check_model(files[name])
+        files["statistics.json"].write_text(
+            json.dumps(checkpoint.statistics, indent=1) + "\n", encoding="utf-8"
+        )
+        if gates is not None:
+            files["gates.json"] = parts / "gates.json"
+            write_gates(
+                files["gates.json"],
+                replace(gates, layers={**gates.layers, **weights.bits}, scheme=asdict(scheme)),
+            )
+        summary = _summary(gates, weights, graph.stored_bytes, files.get("gates.json"))
+        manifest = _manifest(
+            checkpoint, robot, summary, _decoder(checkpoint.config, ensemble, guessed)
+        )
+        save_bundle(
+            out, manifest, files, _run_once if 4 * weights.parameters <= MAX_PARITY_BYTES else None
+        )
+    return out
+
+
+def _run_once(bundle_dir: Path) -> None:
+    """Run the bundle, and keep its answers in it. QvlaError if it does not load or its actions are
+    not finite.
+    """
+    policy = load_policy(bundle_dir, "onnxruntime", threads=1)
+    try:
+        write_parity(policy)
+    finally:
+        policy.close()
+
+
+def _summary(
+    gates: Gates | None, weights: Weights, stored_bytes: dict[str, int], gates_file: Path | None
+) -> QuantizationSummary:
+    """Sizes as they are in the graph; bits per weight count the quantization targets that the graph
+    executes.
+    """
+    targets = sum(
+        size for name, size in stored_bytes.items() if name.partition(".weight.")[0] in weights.bits
+    )
+    return QuantizationSummary(
+        method="none" if gates is None else gates.method,
+        gates_sha256=None if gates_file is None else sha256_of(gates_file),
+        nominal_bits_per_weight=round(weights.nominal_bits / weights.target_weights, 4),
+        stored_bits_per_weight=round(8 * targets / weights.target_weights, 4),
+        weight_bytes=sum(stored_bytes.values()),
+        float16_weight_bytes=2 * weights.parameters,
+        group_size=None if gates is None else weights.scheme.group_size,
+    )
+
+
+def _manifest(
+    checkpoint: Checkpoint,
+    robot: RobotDescription,
+    summary: QuantizationSummary,
+    decoder: DecoderSpec,
+) -> Manifest:
+    decoding = checkpoint.config.decoding
+    return Manifest(
+        family=checkpoint.family,
+        cameras=camera_specs(checkpoint, robot),
+        proprioception=ProprioceptionSpec(robot.proprioception, decoding.normalization)
+        if decoding.proprio_dim
+        else None,
+        prompt=checkpoint.prompt,
+        actions=ActionSpec(
+            **asdict(robot.actions),
+            chunk_length=1
+            if decoder.latents and decoder.latents.ensemble_length
+            else decoding.chunk_length,
+            normalization=decoding.normalization,
+        ),
+        quantization=summary,
+        decoder=decoder,
+    )
+
+
+def _decoder(config: PolicyConfig, ensemble: bool, guessed: bool) -> DecoderSpec:
+    decoding = config.decoding
+    if decoding.kind == "action_tokens":
+        tokens = TokenSpec(config.action_vocabulary, config.n_action_bins)
+        return DecoderSpec(decoding.kind, tokens=tokens, guessed=guessed)
+    if decoding.kind == "diffusion":
+        return DecoderSpec(
+            decoding.kind, diffusion=DiffusionSpec(decoding.diffusion_steps, NOISE_SEED)
+        )
+    if decoding.kind == "univla":
+        latents = LatentSpec(
+            num_tokens=LATENT_TOKENS,
+            top_k=min(SAMPLING.top_k, config.text.vocab_size),
+            seed=NOISE_SEED,
+            ensemble_length=decoding.chunk_length if ensemble else 0,
+            history_template=HISTORY_TEMPLATE if ensemble else None,
+        )
+        return DecoderSpec(decoding.kind, latents=latents, guessed=guessed)
+    return DecoderSpec(decoding.kind)

@@ -1,0 +1,186 @@
+"""A checkpoint with the quantization error in its weights: same layout, same size, runs wherever
+the original runs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from qvla_offline.checkpoints import lora
+from qvla_offline.checkpoints.family import film_name, read_layout
+from qvla_offline.checkpoints.io import empty_policy
+from qvla_offline.checkpoints.results import result_directory
+from qvla_offline.checkpoints.stored import (
+    INDEX,
+    main_tensors,
+    safetensors_tensors,
+    state_dict,
+    write_safetensors,
+)
+from qvla_offline.checkpoints.targets import quantization_targets
+from qvla_offline.checkpoints.tensor_source import TensorSource, config_file, origin_of
+from qvla_offline.gates import Gates, match_layers, write_gates
+from qvla_offline.quantization.quantizers import QuantizationScheme, quantize_layer, released_rtn
+from qvla_offline.visible_files import visible_files
+from qvla_ros.errors import QvlaError
+from qvla_ros.progress import track
+
+MODES = ("scheme", "released")
+
+
+def target_shapes(checkpoint_path: str | Path) -> dict[str, tuple[int, int]]:
+    """{module: (R, C)} of every layer that QVLA quantizes, from config.json alone; no weight is
+    read.
+    """
+    targets = quantization_targets(empty_policy(checkpoint_path))
+    return {
+        name: (module.weight.shape[0], module.weight[0].numel()) for name, module in targets.items()
+    }
+
+
+def fake_quantize(
+    checkpoint_path: str | Path,
+    gates: Gates,
+    out_dir: str | Path,
+    scheme: QuantizationScheme | None = None,
+    mode: str = "scheme",
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write `out_dir`: the checkpoint with quantized and restored weights, gates.json, all other
+    files unchanged.
+
+    mode: 'scheme' restores exactly what export stores (up to the rounding of the checkpoint's own
+    dtype: float32 is exact); 'released' rounds as the released injection script, in the
+    checkpoint's dtype. dtype: of the target weights, None keeps theirs. Files, names and types stay
+    those of the original, so that the original code loads the result; a LoRA adapter is merged, and
+    left out. Tensors are read and written one at a time; the directory appears whole or not at all.
+    """
+    if mode not in MODES:
+        raise QvlaError("mode", mode, f"one of {MODES}", "choose with --mode")
+    source, target = Path(checkpoint_path), Path(out_dir)
+    layout, origin = read_layout(source), origin_of(source)
+    _require_outside(target, {source, origin.base, origin.adapter or source})
+    shapes = target_shapes(source)
+    gates = match_layers(gates, {name: rows for name, (rows, _) in shapes.items()})
+    chosen = scheme or QuantizationScheme(**gates.scheme)
+    tensors = layout.open_tensors()
+    tensors.check_against(empty_policy(source), source)
+
+    def restored(name: str) -> Tensor:
+        tensor, bits = tensors[name], gates.layers.get(name.removesuffix(".weight"))
+        if bits is None or not name.endswith(".weight"):
+            return tensor
+        rows = tensor.flatten(1)
+        released = mode == "released"
+        changed = (
+            released_rows(rows, bits)
+            if released
+            else quantize_layer(rows, bits, chosen, name).dequantize()
+        )
+        return changed.reshape(tensor.shape).to(dtype or tensor.dtype)
+
+    shards = sorted({stored.file for stored in main_tensors(origin.base).values()})
+    adapter = (
+        []
+        if origin.adapter is None
+        else [origin.adapter / name for name in (lora.CONFIG, lora.WEIGHTS)]
+    )
+    rewritten = {*shards, *adapter, layout.film_file}
+    with result_directory(target, "fakequant") as directory:
+        for file in visible_files(source):
+            if file not in rewritten:
+                _copy(file, directory / file.relative_to(source))
+        if not (directory / "config.json").is_file():
+            _copy(config_file(source), directory / "config.json")
+        if origin.base != source and (origin.base / INDEX).is_file():
+            _copy(origin.base / INDEX, directory / INDEX)
+        for shard in shards:
+            _write_shard(shard, directory / shard.name, tensors, restored, dtype, gates.layers)
+        if layout.film_file is not None:
+            _write_film(
+                layout.film_file, directory / layout.film_file.name, restored, dtype, gates.layers
+            )
+        write_gates(directory / "gates.json", gates)
+    return target
+
+
+def released_rows(weight: Tensor, row_bits: np.ndarray) -> Tensor:
+    """The released injection: each row of `weight` [R, C] rounded in its own dtype with floor 1e-8."""
+    restored = weight.clone()
+    for bits in np.unique(row_bits):
+        index = torch.from_numpy(np.flatnonzero(row_bits == bits))
+        restored[index] = released_rtn(weight[index], int(bits), floor=1e-8)
+    return restored
+
+
+def _require_outside(target: Path, sources: set[Path]) -> None:
+    """QvlaError if `target` could take the place of a source, or be copied as a part of it by the
+    next run.
+    """
+    out = target.resolve()
+    for source in (source.resolve() for source in sources):
+        if out == source or out in source.parents or source in out.parents:
+            expected = f"a directory that neither holds nor lies in {source}, which is read"
+            raise QvlaError("out_dir", target, expected, "choose an --out_dir outside of it")
+
+
+def _copy(file: Path, copy: Path) -> None:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(file, copy)
+
+
+def _write_shard(
+    source: Path,
+    copy: Path,
+    tensors: TensorSource,
+    restored: Callable[[str], Tensor],
+    dtype: torch.dtype | None,
+    layers: Mapping[str, np.ndarray],
+) -> None:
+    """One safetensors file with its target weights restored, a tensor at a time.
+
+    What a FiLM file overrides stays as it is: the policy does not read it here.
+    """
+    here = safetensors_tensors(source)
+    read = {name for name, stored in tensors.stored.items() if stored.file == source}
+    changed = {
+        name for name in read if name.endswith(".weight") and name.removesuffix(".weight") in layers
+    }
+    kinds = {
+        name: (s.shape, dtype if dtype and name in changed else s.dtype) for name, s in here.items()
+    }
+    kinds = dict(sorted(kinds.items(), key=lambda item: -item[1][1].itemsize))
+    values = ((name, restored(name) if name in read else here[name].read()) for name in kinds)
+    with safe_open(source, "pt") as file:
+        metadata = file.metadata()
+    write_safetensors(
+        copy, kinds, track(values, f"fake-quantize {source.name}", total=len(kinds)), metadata
+    )
+
+
+def _write_film(
+    source: Path,
+    copy: Path,
+    restored: Callable[[str], Tensor],
+    dtype: torch.dtype | None,
+    layers: Mapping[str, np.ndarray],
+) -> None:
+    """The FiLM file with the weights of its targets restored: adapters merged into them, and their
+    factors zeroed.
+    """
+    state = dict(state_dict(source))
+    for key, tensor in state.items():
+        name = film_name(key.removeprefix("module."))
+        module = name.removesuffix(".weight").removesuffix(".base_layer")
+        if name.endswith(".weight") and module in layers:
+            state[key] = restored(f"{module}.weight").to(dtype or tensor.dtype)
+        elif ".lora_B." in name and name.partition(".lora_B.")[0] in layers:
+            state[key] = torch.zeros_like(tensor)
+    torch.save(state, copy)

@@ -1,0 +1,45 @@
+"""Weights and activations that are numbers: NaN goes through a network unseen and still gives
+actions.
+
+A policy whose logits are NaN commands the first bin of every axis, whatever it sees; so the tensor
+is named instead.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qvla_ros.errors import QvlaError
+
+BROKEN_WEIGHT = "download the checkpoint again, or train it again"
+
+
+def require_finite(name: str, values: Tensor, fix: str = BROKEN_WEIGHT) -> None:
+    """QvlaError with the key `name` unless all `values` are finite."""
+    largest = _largest(values)
+    if not largest.isfinite():
+        raise QvlaError(name, "NaN" if largest.isnan() else "infinity", "finite numbers", fix)
+
+
+def require_representable(name: str, values: Tensor, dtype: torch.dtype, fix: str) -> None:
+    """QvlaError with the key `name` if one of the finite `values` becomes infinite in `dtype`."""
+    largest = _largest(values)
+    if not largest.to(dtype).isfinite():
+        kind, limit = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
+        raise QvlaError(
+            name,
+            f"magnitudes up to {float(largest):.6g}",
+            f"at most {limit:.6g}, as {kind} holds",
+            fix,
+        )
+
+
+def _largest(values: Tensor) -> Tensor:
+    """The largest magnitude, NaN if one of `values` is; without a copy of them, which may be a
+    whole embedding.
+    """
+    if not values.numel():
+        return torch.zeros(())
+    low, high = torch.aminmax(values.detach())
+    return torch.maximum(-low, high)

@@ -1,0 +1,235 @@
+"""From a sensitivity file and a budget to gates, told with all that is needed to judge them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from qvla_offline.gates.costs import COSTS, Pricing
+from qvla_offline.gates.files import Gates
+from qvla_offline.gates.optimal import Allocation, optimal
+from qvla_offline.gates.released import released_greedy
+from qvla_offline.quantization.quantizers import BIT_WIDTHS, QuantizationScheme
+from qvla_offline.sensitivity.store import Sensitivity
+from qvla_ros.errors import QvlaError
+
+METHODS = ("optimal", "released")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What to spend.
+
+    target_avg_bits: bits per weight with scales (method 'released': per channel, without, as
+    theirs). cost and compute_dtype: see Pricing. tile: rows per group that export fills up by
+    promoting; counted here, so that the bundle keeps the budget.
+    """
+
+    target_avg_bits: float = 4.0
+    bits: tuple[int, ...] = BIT_WIDTHS
+    method: str = "optimal"
+    cost: str = "nominal"
+    compute_dtype: str = "float32"
+    tile: int = 8
+
+    def pricing(self, scheme: QuantizationScheme, cost: str | None = None) -> Pricing:
+        """How this budget (or the same one at another `cost`) prices rows stored by `scheme`."""
+        return Pricing(scheme, cost or self.cost, self.compute_dtype)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise QvlaError("method", self.method, f"one of {METHODS}", "choose with --method")
+        unknown = sorted(set(self.bits) - set(BIT_WIDTHS))
+        if unknown or not self.bits:
+            raise QvlaError(
+                "bits", list(self.bits), f"some of {list(BIT_WIDTHS)}", "choose with --bits"
+            )
+        if not 0 <= self.target_avg_bits <= 16 or self.tile < 1:
+            found = f"{self.target_avg_bits}, {self.tile}"
+            fix = "set --target_avg_bits e.g. to 4.0 and --tile to 8"
+            raise QvlaError("target_avg_bits, tile", found, "0 to 16 bits, and 1 row or more", fix)
+
+
+def assign_gates(
+    sensitivity: Sensitivity,
+    budget: Budget,
+    scheme: QuantizationScheme,
+    sources: Mapping[str, str] | None = None,
+) -> Gates:
+    """Gates for every layer of the sensitivity file, in its order.
+
+    Layers that no sample reached keep 16 bits and stay out of the budget (method 'released' treats
+    them like all others, as it always did).
+    """
+    columns = sensitivity.columns
+    if budget.method == "optimal" and not columns:
+        raise QvlaError(
+            "proxy_pt",
+            "a released .pt, which does not say how long the rows are",
+            "row lengths, to price them",
+            "name the checkpoint with --pretrained_checkpoint",
+        )
+    described = sensitivity.sources | dict(sources or {})
+    if budget.method == "released":
+        proxies = {
+            name: dict(zip(sensitivity.bits, score, strict=True))
+            for name, score in sensitivity.scores.items()
+        }
+        layers = released_greedy(proxies, budget.bits, budget.target_avg_bits)
+        spent = _released_budget(layers, columns, budget, scheme)
+        return Gates(layers, f"{sensitivity.method}/released", spent, described, (), asdict(scheme))
+    bits = tuple(sorted(set(budget.bits)))
+    scores = score_table(sensitivity, bits)
+    columns = {name: columns[name] for name in scores}
+    allocation = optimal_in_tiles(scores, columns, bits, budget, scheme)
+    layers = {
+        name: allocation.layers.get(name, np.full(score.shape[1], 16, dtype=np.uint8))
+        for name, score in sensitivity.scores.items()
+    }
+    other = "stored" if budget.cost == "nominal" else "nominal"
+    spent = {
+        "asked_bits_per_weight": budget.target_avg_bits,
+        f"{budget.cost}_bits_per_weight": allocation.reached_bits_per_weight,
+        f"{other}_bits_per_weight": budget.pricing(scheme, other).bits_per_weight(
+            allocation.layers, columns
+        ),
+        "cost": budget.cost,
+        "total_sensitivity": allocation.total,
+        "lower_bound": allocation.bound,
+        "optimality_gap": allocation.gap,
+        "tile": budget.tile,
+    }
+    return Gates(
+        layers,
+        f"{sensitivity.method}/optimal",
+        spent,
+        described,
+        tuple(sensitivity.not_executed),
+        asdict(scheme),
+    )
+
+
+def score_table(sensitivity: Sensitivity, bits: Sequence[int]) -> dict[str, np.ndarray]:
+    """{executed layer: [len(bits), R]}: zero at 16 bits, else as in the file."""
+    require_scored(bits, sensitivity.bits)
+    position = {b: index for index, b in enumerate(sensitivity.bits)}
+    return {
+        name: np.stack(
+            [np.zeros(score.shape[1]) if b == 16 else score[position[b]] for b in bits]
+        ).astype(np.float64)
+        for name, score in sensitivity.executed().items()
+    }
+
+
+def require_scored(bits: Sequence[int], scored: Sequence[int]) -> None:
+    """QvlaError unless every one of `bits` below 16 is among the `scored` ones."""
+    missing = [b for b in bits if b != 16 and b not in scored]
+    if missing:
+        raise QvlaError(
+            "bits",
+            f"{missing}, which the sensitivity file does not score",
+            f"16 or some of {list(scored)}",
+            "drop them from --bits, or score them with `qvla sensitivity --bits ...`",
+        )
+
+
+def optimal_in_tiles(
+    scores: Mapping[str, np.ndarray],
+    columns: Mapping[str, int],
+    bits: Sequence[int],
+    budget: Budget,
+    scheme: QuantizationScheme,
+) -> Allocation:
+    """`optimal`, then groups filled up to the tile; the budget given to the former shrinks until
+    the latter fits.
+
+    Should it never fit (few rows, a large tile), the widest bit-width is given up: fewer groups
+    need less filling.
+    """
+    pricing = budget.pricing(scheme)
+    first = optimal(scores, columns, bits, budget.target_avg_bits, pricing)
+    if budget.tile == 1:
+        return first
+    position = {b: index for index, b in enumerate(bits)}
+    cheapest = pricing.bits_per_weight(
+        {n: np.full(s.shape[1], bits[0]) for n, s in scores.items()}, columns
+    )
+    withheld = 0.0
+    while budget.target_avg_bits - withheld >= cheapest:
+        allocation = optimal(scores, columns, bits, budget.target_avg_bits - withheld, pricing)
+        layers = {
+            n: fill_tiles(b, scores[n], position, budget.tile, scheme)
+            for n, b in allocation.layers.items()
+        }
+        reached = pricing.bits_per_weight(layers, columns)
+        if reached <= budget.target_avg_bits:
+            total = sum(
+                _chosen(scores[name], row_bits, position).sum() for name, row_bits in layers.items()
+            )
+            return Allocation(layers, budget.target_avg_bits, reached, float(total), first.bound)
+        withheld = max(
+            withheld + reached - budget.target_avg_bits, 1.25 * withheld, 1e-3
+        )  # grows, so this ends
+    narrower = {name: score[:-1] for name, score in scores.items()}
+    found = optimal_in_tiles(narrower, columns, bits[:-1], budget, scheme)
+    return replace(found, bound=first.bound)
+
+
+def fill_tiles(
+    row_bits: np.ndarray,
+    scores: np.ndarray,
+    position: Mapping[int, int],
+    tile: int,
+    scheme: QuantizationScheme,
+) -> np.ndarray:
+    """uint8 [R]: the groups of export filled up to `tile` rows by promoting the rows that gain
+    most.
+    """
+    from qvla_offline.quantization.row_groups import promote_to_tile
+
+    promoted = promote_to_tile(row_bits, _chosen(scores, row_bits, position), tile, scheme)
+    usable = np.isin(
+        promoted, list(position)
+    )  # a container's full width that --bits leaves out is not used
+    return np.where(usable, promoted, row_bits).astype(np.uint8)
+
+
+def _chosen(scores: np.ndarray, row_bits: np.ndarray, position: Mapping[int, int]) -> np.ndarray:
+    index = np.array([position[int(b)] for b in row_bits])
+    return np.take_along_axis(scores, index[None], axis=0)[0]
+
+
+def _released_budget(
+    layers: Mapping[str, np.ndarray],
+    columns: Mapping[str, int],
+    budget: Budget,
+    scheme: QuantizationScheme,
+) -> dict[str, Any]:
+    mean = float(np.concatenate(list(layers.values())).mean())
+    spent = {"asked_bits_per_channel": budget.target_avg_bits, "reached_bits_per_channel": mean}
+    if columns:
+        spent |= {
+            f"{cost}_bits_per_weight": budget.pricing(scheme, cost).bits_per_weight(layers, columns)
+            for cost in COSTS
+        }
+    return spent
+
+
+def describe(gates: Gates) -> str:
+    """What a person wants to know about gates, a few lines."""
+    counts = gates.histogram()
+    channels = sum(counts.values())
+    lines = [f"gates {gates.method}, {len(gates.layers)} layers, {channels} channels"]
+    lines += [
+        f"  {key}: {round(v, 6) if isinstance(v, float) else v}" for key, v in gates.budget.items()
+    ]
+    lines += ["  " + ", ".join(f"{b} bits: {count / channels:.1%}" for b, count in counts.items())]
+    if gates.not_executed:
+        lines += [
+            "  never executed, left at 16 bits and out of the budget: "
+            f"{len(gates.not_executed)} layers"
+        ]
+    return "\n".join(lines)

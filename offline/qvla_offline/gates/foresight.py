@@ -1,0 +1,41 @@
+"""What the gates would refuse, told from the checkpoint's shapes alone: before the scores, which
+take hours.
+"""
+
+from __future__ import annotations
+
+from qvla_offline.checkpoints.model import VisionLanguageModel
+from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
+from qvla_offline.gates.assign import Budget, require_scored
+from qvla_offline.gates.joint import require_joint
+from qvla_offline.gates.optimal import spendable_bits
+from qvla_offline.quantization.quantizers import QuantizationScheme
+
+
+def require_affordable(
+    model: VisionLanguageModel,
+    budget: Budget,
+    scheme: QuantizationScheme,
+    method: str,
+    scored_bits: tuple[int, ...],
+    joint_rounds: int,
+) -> None:
+    """QvlaError if assign_gates or assign_jointly would refuse `budget` for scores of `method` at
+    `scored_bits`.
+
+    model: of the checkpoint; it may be empty. The message is that of the later step.
+    """
+    require_joint(joint_rounds, method, budget)
+    if budget.method == "released":
+        return
+    bits = tuple(sorted(set(budget.bits)))
+    require_scored(bits, scored_bits)
+    idle = unexecuted_targets(model)
+    shapes = {
+        name: module.weight.shape
+        for name, module in quantization_targets(model).items()
+        if name not in idle
+    }
+    rows = {name: shape[0] for name, shape in shapes.items()}
+    columns = {name: shape[1:].numel() for name, shape in shapes.items()}
+    spendable_bits(rows, columns, bits, budget.target_avg_bits, budget.pricing(scheme))

@@ -1,0 +1,173 @@
+"""The least total sensitivity within a budget of stored bits: a multiple-choice knapsack by its
+Lagrangian relaxation.
+
+Every channel offers one point (cost, sensitivity) per bit-width. The relaxation walks the edges of
+all channels' lower convex hulls from the steepest down. A prefix of that walk is optimal for the
+bits that it spends, so at any budget only the one channel at the cut can be wrong, and the linear
+bound says by how much (Sinha and Zoltners 1979).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qvla_offline.gates.costs import Pricing
+from qvla_ros.errors import QvlaError
+
+_FILL_EDGES = 100_000  # after the cut, so many smaller edges are tried against the bits left over
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """layers: {name: uint8 [R]}. Bits per weight include scales. total: summed sensitivity; none is
+    below bound.
+    """
+
+    layers: dict[str, np.ndarray]
+    asked_bits_per_weight: float
+    reached_bits_per_weight: float
+    total: float
+    bound: float
+
+    @property
+    def gap(self) -> float:
+        """How far above the best possible the total can be, as a fraction of it."""
+        return (self.total - self.bound) / self.total if self.total > 0 else 0.0
+
+
+def optimal(
+    scores: Mapping[str, np.ndarray],
+    columns: Mapping[str, int],
+    bits: Sequence[int],
+    target_avg_bits: float,
+    pricing: Pricing,
+) -> Allocation:
+    """Gates of least summed sensitivity that take at most `target_avg_bits` per weight, scales
+    included.
+
+    scores: {layer: [len(bits), R]}, rows in the order of `bits` (ascending); columns: {layer: C}.
+    Raises QvlaError when the budget is below the cheapest gates.
+    """
+    prices = pricing.choices(columns, bits)
+    names = list(scores)
+    rows = [scores[name].shape[1] for name in names]
+    weights = sum(count * columns[name] for name, count in zip(names, rows, strict=True))
+    table = np.concatenate([scores[name].T for name in names]).astype(np.float64)
+    price_table = np.repeat(np.stack([prices[name] for name in names]), rows, axis=0)
+    broken = ~np.isfinite(table).all(axis=1)
+    if broken.any():
+        layer = names[int(np.searchsorted(np.cumsum(rows), int(np.argmax(broken)), side="right"))]
+        raise QvlaError(
+            "sensitivity",
+            f"NaN or infinity in {layer}",
+            "finite scores",
+            "compute the sensitivity again",
+        )
+    budget = spendable_bits(
+        dict(zip(names, rows, strict=True)), columns, bits, target_avg_bits, pricing
+    )
+    choice, total, bound = allocate(table, price_table, budget)
+    widths = np.asarray(bits, dtype=np.uint8)[choice]
+    layers = dict(zip(names, np.split(widths, np.cumsum(rows)[:-1]), strict=True))
+    reached = int(np.take_along_axis(price_table, choice[:, None], axis=1).sum()) / weights
+    return Allocation(layers, target_avg_bits, reached, total, bound)
+
+
+def spendable_bits(
+    rows: Mapping[str, int],
+    columns: Mapping[str, int],
+    bits: Sequence[int],
+    target_avg_bits: float,
+    pricing: Pricing,
+) -> int:
+    """Bits that the layers {name: R} and {name: C} may take together; QvlaError below those of the
+    cheapest gates.
+    """
+    weights = sum(count * columns[name] for name, count in rows.items())
+    budget = int(np.floor(target_avg_bits * weights + 1e-6))
+    cheapest = sum(count * pricing.row_bits(columns[name], bits[0]) for name, count in rows.items())
+    if budget < cheapest:
+        raise QvlaError(
+            "target_avg_bits",
+            target_avg_bits,
+            f"at least {cheapest / weights:.4f} bits per weight ({bits[0]} bits "
+            "everywhere, with scales)",
+            "raise --target_avg_bits or put a lower bit-width into --bits",
+        )
+    return budget
+
+
+def allocate(
+    scores: np.ndarray, prices: np.ndarray, budget: int
+) -> tuple[np.ndarray, float, float]:
+    """Choose one column of `scores` [N, n] a row, prices [N, n] int64 ascending, within `budget`.
+
+    Returns the chosen columns int64 [N], their summed score, and the lower bound that the linear
+    relaxation gives.
+    """
+    channel, target, gain, price = _hull_edges(scores, prices)
+    fits = np.cumsum(price) <= budget - prices[:, 0].sum()
+    cut = int(fits.argmin()) if not fits.all() else fits.size
+    choice = np.zeros(scores.shape[0], dtype=np.int64)
+    np.maximum.at(choice, channel[:cut], target[:cut])
+    left = int(budget - prices[:, 0].sum() - price[:cut].sum())
+    bound = scores[:, 0].sum() - gain[:cut].sum()
+    if cut < fits.size:
+        bound -= gain[cut] / price[cut] * left
+        _fill(choice, channel[cut:], target[cut:], price[cut:], left)
+    total = float(np.take_along_axis(scores, choice[:, None], axis=1).sum())
+    return choice, total, min(float(bound), total)
+
+
+def _hull_edges(
+    scores: np.ndarray, prices: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """All channels' lower-hull edges, steepest first: channel, column reached, score saved, bits
+    spent.
+    """
+    count, columns = scores.shape
+    everyone = np.arange(count)
+    current = np.zeros(count, dtype=np.int64)
+    edges = []
+    for _ in range(columns - 1):
+        here, paid = scores[everyone, current], prices[everyone, current]
+        slope, gain, spent, reached = (
+            np.zeros(count),
+            np.zeros(count),
+            np.zeros(count, np.int64),
+            current.copy(),
+        )
+        for column in range(1, columns):
+            saved, price = here - scores[:, column], prices[:, column] - paid
+            with np.errstate(divide="ignore", invalid="ignore"):
+                rate = np.where((column > current) & (saved > 0), saved / price, 0.0)
+            better = (rate > slope) | ((rate == slope) & (saved > gain) & (rate > 0))
+            slope, gain = np.where(better, rate, slope), np.where(better, saved, gain)
+            spent, reached = np.where(better, price, spent), np.where(better, column, reached)
+        active = np.flatnonzero(slope > 0)
+        edges.append((active, reached[active], gain[active], spent[active], slope[active]))
+        current = reached
+    channel, target, gain, price, slope = (
+        np.concatenate(parts) for parts in zip(*edges, strict=True)
+    )
+    order = np.argsort(
+        -slope, kind="stable"
+    )  # stable: a channel's own edges keep their order when slopes are equal
+    return channel[order], target[order], gain[order], price[order]
+
+
+def _fill(
+    choice: np.ndarray, channel: np.ndarray, target: np.ndarray, price: np.ndarray, left: int
+) -> None:
+    """Spend what the first edge past the cut could not use on later edges that still fit, in place."""
+    blocked: set[int] = set()
+    edges = (array[:_FILL_EDGES].tolist() for array in (channel, target, price))
+    for c, t, p in zip(*edges, strict=True):
+        if c in blocked or p > left:
+            blocked.add(c)
+            continue
+        choice[c] = t
+        left -= p

@@ -1,0 +1,153 @@
+"""The robot that a policy was trained on, as far as its checkpoint is silent about it; LIBERO's arm
+unless told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from qvla_ros.bundle import ActionSpec, CameraSpec, GripperConvention, ProprioceptionSpec
+from qvla_ros.errors import QvlaError
+from qvla_ros.simulation import specification as libero
+from qvla_ros.strict_json import parse
+
+if TYPE_CHECKING:
+    from qvla_offline.checkpoints.io import Checkpoint
+
+IMAGE_SIZE = 256  # LIBERO's released evaluation renders at this size
+
+
+@dataclass(frozen=True)
+class RobotCamera:
+    """A camera by its topic's name; height and width in pixels, as published."""
+
+    name: str
+    height: int
+    width: int
+    rotate_180: bool
+
+
+@dataclass(frozen=True)
+class RobotActions:
+    """See qvla_ros.bundle.ActionSpec; chunk length and normalisation come from the checkpoint."""
+
+    names: tuple[str, ...]
+    kind: str
+    frame: str
+    units: tuple[str, ...]
+    gripper_index: int | None
+    gripper_convention: GripperConvention | None
+    control_period_s: float
+    limits: tuple[tuple[float, float], ...] | None = None
+
+
+@dataclass(frozen=True)
+class RobotDescription:
+    """Cameras in the order in which the policy reads them, the image chain, and names for the
+    numbers in and out.
+
+    jpeg_quality: of the files in which the training images were kept; the robot's images go through
+    the same. center_crop_area: fraction of the pixels that the policy sees, the middle of them.
+    bicubic_size: side of the square that the images are made before all that (ALOHA's: 256); none
+    by default.
+    """
+
+    cameras: tuple[RobotCamera, ...]
+    jpeg_quality: int | None
+    center_crop_area: float | None
+    proprioception: tuple[str, ...]
+    actions: RobotActions
+    bicubic_size: int | None = None
+
+
+# The released data are JPEG files of this quality, and OpenVLA-OFT's evaluation gives its images
+# the same round trip; `qvla demonstrations` stores its images so, and training crops them so, by
+# what is written here.
+LIBERO = RobotDescription(
+    cameras=tuple(
+        RobotCamera(name, IMAGE_SIZE, IMAGE_SIZE, rotate_180=True) for name in libero.CAMERA_NAMES
+    ),
+    jpeg_quality=95,
+    center_crop_area=0.9,
+    proprioception=libero.PROPRIOCEPTION_NAMES,
+    actions=RobotActions(
+        names=libero.ACTION_NAMES,
+        kind=libero.ACTION_KIND,
+        frame=libero.POSE_FRAME,
+        units=libero.ACTION_UNITS,
+        gripper_index=libero.GRIPPER_INDEX,
+        gripper_convention="opening_fraction",
+        control_period_s=libero.CONTROL_PERIOD_S,
+        limits=libero.ACTION_LIMITS,
+    ),
+)
+
+
+def camera_specs(checkpoint: Checkpoint, robot: RobotDescription) -> tuple[CameraSpec, ...]:
+    """The cameras that the policy reads, the robot's first ones, with the whole chain of images."""
+    cameras = robot.cameras[: checkpoint.config.decoding.num_images]
+    return tuple(camera_spec(checkpoint, robot, camera) for camera in cameras)
+
+
+def camera_spec(checkpoint: Checkpoint, robot: RobotDescription, camera: RobotCamera) -> CameraSpec:
+    """One camera with the robot's chain of images, for what the checkpoint's ViTs take."""
+    input_size, resize_size = checkpoint.config.vision[0].image_size, checkpoint.config.resize_size
+    return CameraSpec(
+        **asdict(camera),
+        jpeg_quality=robot.jpeg_quality,
+        input_size=input_size,
+        center_crop_area=robot.center_crop_area,
+        normalizations=checkpoint.normalizations,
+        bicubic_size=robot.bicubic_size,
+        resize_size=None if resize_size == input_size else resize_size,
+    )
+
+
+def read_robot(path: str | Path) -> RobotDescription:
+    """A robot description in YAML, as config/robots/libero.yaml.
+
+    QvlaError names what is missing, of a wrong type, or refused by the bundle's specifications:
+    here, and not after the hours that may lie between reading the file and writing the bundle.
+    """
+    fix = "write it after the example config/robots/libero.yaml"
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise QvlaError("robot_path", f"{path}: {error}", "a YAML file", fix) from None
+    robot: RobotDescription = parse(RobotDescription, content, str(path), fix)
+    try:
+        _check_values(robot)
+    except QvlaError as error:
+        leaf = error.key.rpartition(".")[2]
+        key = (
+            leaf if leaf in content else error.key
+        )  # the image chain is written once, for all cameras
+        raise QvlaError(
+            f"{path}: {key}", error.value, error.expected, f"correct it there, or {fix}"
+        ) from None
+    return robot
+
+
+def _check_values(robot: RobotDescription) -> None:
+    """QvlaError for what no bundle may say, whatever the checkpoint: what comes from that is filled
+    in here.
+    """
+    for camera in robot.cameras:
+        CameraSpec(
+            **asdict(camera),
+            jpeg_quality=robot.jpeg_quality,
+            input_size=1,
+            center_crop_area=robot.center_crop_area,
+            normalizations=(((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),),
+            bicubic_size=robot.bicubic_size,
+        )
+    names = [camera.name for camera in robot.cameras]
+    if not names or len(set(names)) < len(names):
+        raise QvlaError("cameras", names, "distinct names, at least one camera", "")
+    if robot.proprioception:  # not every policy reads it
+        ProprioceptionSpec(robot.proprioception, "q99")
+    ActionSpec(**asdict(robot.actions), chunk_length=1, normalization="q99")

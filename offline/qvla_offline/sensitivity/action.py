@@ -1,0 +1,283 @@
+"""Sensitivity in the space of the actions: S(c, b) = E ||A(w_c + dw_cb) - A(w)||^2, to first order.
+
+A is the vector of normalised actions [K * A], w_c the weights of output channel c, dw_cb what
+quantizing them to b bits changes (with the scheme that export uses). With J the Jacobian of A, ||J
+dw||^2 = E_r (dw . grad_w <r, A>)^2 for random signs r, so one forward pass and a few backward
+passes per sample score every channel at every bit-width at once. For a layer that reads x and gives
+y, dw . grad_w <r, A> = sum_t grad_y[t] (dw x)[t]: no gradient of a weight is formed. Units: squared
+normalised actions, summed over the chunk, averaged over samples.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, safe_open, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute, Pull
+from qvla_offline.blockwise.schedule import Arguments
+from qvla_offline.blockwise.taps import Tap, tapped
+from qvla_offline.blockwise.weights import members_of
+from qvla_offline.finite import require_finite
+from qvla_offline.quantization.quantizers import QuantizationScheme, reconstruct_rows
+from qvla_offline.sensitivity.hessian import flat_weight
+from qvla_offline.sensitivity.store import OVERFLOW
+from qvla_ros.atomic import atomic_file
+from qvla_ros.errors import QvlaError
+
+
+@dataclass(frozen=True)
+class Probing:
+    """How the expectation is taken. bits: ascending; probes: backward passes per sample."""
+
+    bits: tuple[int, ...] = (0, 2, 4, 8)
+    probes: int = 4
+    seed: int = 0
+
+
+def action_scores(
+    policy: Blockwise,
+    targets: Mapping[str, nn.Module],
+    samples: Sequence[Any],
+    scheme: QuantizationScheme,
+    probing: Probing,
+    partial: PartialSums | None = None,
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """({module: scores float32 [len(bits), R]}, names of the modules that no sample reached, whose
+    scores are 0).
+
+    policy: one sample -> normalised actions, differentiable. The samples go forward through one
+    block after the other, then the probes backward, each block run once more with its weights at
+    hand; so the weights and weight errors of one block are in memory at a time. partial: where
+    finished blocks are kept, so that an interrupted run goes on. Raises QvlaError naming the layers
+    if a module ran and yet moves no action: that is either a part of the network that does nothing
+    or a broken gradient, and a zero score would hide it.
+    """
+    sums = partial.load() if partial else {}
+    members = members_of(policy.weights.blocks, targets)
+    owner = {name: block for block, names in members.items() for name in names}
+    work = _Scoring(members, targets, probing, scheme, sums, partial)
+    with BlockPass(policy, samples, keep=True) as run:
+        work.remaining = Counter(call.block for call in run.schedule.calls)
+        run.forward("action, forward", work.noting_reached)
+        reached = [name for name in targets if name in work.reached]
+        print(
+            f"action: {len(reached)} of {len(targets)} layers run, in {len(members)} "
+            f"blocks, {len(samples)} samples"
+        )
+        unfinished = {owner[name] for name in reached if name not in sums}
+        run.backward(
+            "action, backward",
+            unfinished,
+            lambda sample, actions: _signs(actions, sample, probing),
+            work.pulling,
+        )
+    scores = {
+        name: torch.zeros(len(probing.bits), targets[name].weight.shape[0]) for name in targets
+    }
+    scores |= {
+        name: (sums[name] / (len(samples) * probing.probes)).T.contiguous().cpu() for name in sums
+    }
+    silent = [name for name in reached if not scores[name].any()]
+    if silent:
+        raise QvlaError(
+            "sensitivity",
+            f"{len(silent)} layers that run but move no action: {', '.join(silent[:3])}",
+            "a non-zero score in every layer that runs",
+            "check that gradients reach them, or leave them out of the model",
+        )
+    return scores, tuple(name for name in targets if name not in work.reached)
+
+
+def _signs(actions: Tensor, sample: int, probing: Probing) -> list[Tensor]:
+    """Random signs in the shape of the actions, one tensor per probe, equal for equal seed and
+    sample number.
+    """
+    generator = torch.Generator().manual_seed(probing.seed * 1_000_003 + sample)
+    return [
+        torch.randint(0, 2, actions.shape, generator=generator).to(actions) * 2 - 1
+        for _ in range(probing.probes)
+    ]
+
+
+class _Scoring:
+    """What is done at each block. sums: {module: sum over samples and probes of (dw . grad)^2,
+    float32 [R, bits]}.
+    """
+
+    def __init__(
+        self,
+        members: Mapping[str, list[str]],
+        targets: Mapping[str, nn.Module],
+        probing: Probing,
+        scheme: QuantizationScheme,
+        sums: dict[str, Tensor],
+        partial: PartialSums | None,
+    ) -> None:
+        self.members, self.targets, self.probing, self.scheme = members, targets, probing, scheme
+        self.sums, self.partial = sums, partial
+        self.reached: set[str] = set()
+        self.remaining: Counter[str] = (
+            Counter()
+        )  # calls of each block that the way back has yet to come to
+        self._moved: dict[
+            tuple[int, str], Tensor
+        ] = {}  # sums over the calls so far, for blocks that are called again
+
+    @contextmanager
+    def noting_reached(self, index: int, name: str, block: nn.Module) -> Iterator[Execute]:
+        """On the way forward: which targets run, told by the first sample."""
+
+        def execute(sample: int, arguments: Arguments) -> Tensor:
+            layers = {} if sample else {n: self.targets[n] for n in self.members.get(name, [])}
+            with tapped(layers) as taps:
+                output = arguments.call(block)
+            self.reached |= {tap.name for tap in taps}
+            require_finite(f"output of {name or 'the policy'}, sample {sample}", output, OVERFLOW)
+            return output
+
+        yield execute
+
+    @contextmanager
+    def pulling(self, index: int, name: str, block: nn.Module) -> Iterator[Pull]:
+        """On the way back: run the block again, take the probes through it, and score its layers."""
+        scored = [n for n in self.members.get(name, []) if n in self.reached and n not in self.sums]
+        layers = {n: self.targets[n] for n in scored}
+        bits, drops = self.probing.bits, 0 in self.probing.bits
+        errors = {
+            n: weight_errors(module, bits, self.scheme, f"{n}.weight")
+            for n, module in layers.items()
+        }
+        squares = {
+            n: torch.zeros(len(error), len(bits), device=error.device)
+            for n, error in errors.items()
+        }
+        self.remaining[name] -= 1
+        last = not self.remaining[name]
+
+        def pull(sample: int, arguments: Arguments, cotangents: Tensor) -> list[tuple[Tensor, ...]]:
+            given = [
+                tensor.detach().requires_grad_(tensor.requires_grad) for tensor in arguments.tensors
+            ]
+            inputs = [tensor for tensor in given if tensor.requires_grad]
+            with torch.enable_grad(), tapped(layers) as taps:
+                output = arguments.call(block, given)
+            count = len(inputs)
+            sought = [*inputs, *(tap.output for tap in taps)]
+            pulled = [
+                torch.autograd.grad(
+                    output, sought, cotangent, retain_graph=True, materialize_grads=True
+                )
+                for cotangent in cotangents
+            ]
+            for place, tap in enumerate(taps, count):
+                moved = _moved(tap, errors[tap.name], [grads[place] for grads in pulled], drops)
+                key = (sample, tap.name)
+                self._moved[key] = self._moved[key] + moved if key in self._moved else moved
+            if last:
+                for n in layers:
+                    if (sample, n) in self._moved:
+                        squares[n] += self._moved.pop((sample, n)).square().sum(dim=0)
+            return [grads[:count] for grads in pulled]
+
+        yield pull
+        if last and layers:
+            for (
+                n,
+                square,
+            ) in squares.items():  # before it is saved: a resumed run would take it as it is
+                require_finite(f"sensitivity of {n}", square, OVERFLOW)
+            self.sums |= squares
+            if self.partial:
+                self.partial.save(self.sums)
+
+
+def weight_errors(
+    module: nn.Module, bits: Sequence[int], scheme: QuantizationScheme, name: str = "weight"
+) -> Tensor:
+    """dw [R, bits above 0, C] in the dtype of the weight: what each bit-width changes. name: of the
+    weight.
+    """
+    weight = flat_weight(module)
+    widths = [b for b in bits if b]
+    errors = weight.new_empty(weight.shape[0], len(widths), weight.shape[1])
+    wide = weight.float()
+    for index, width in enumerate(widths):
+        errors[:, index] = reconstruct_rows(wide, width, scheme, name) - wide
+    return errors
+
+
+def _moved(tap: Tap, errors: Tensor, gradients: Sequence[Tensor], drops: bool) -> Tensor:
+    """dw . grad_w of every probe, channel and bit-width, [P, R, bits], for one execution of a
+    layer.
+
+    drops: whether 0 bits are among them, first; there dw x is the bias less the output.
+    """
+    module, rows = tap.module, len(errors)
+    if isinstance(module, nn.Conv2d):
+        kernels = errors.reshape(-1, *module.weight.shape[1:])
+        geometry = (module.stride, module.padding, module.dilation, module.groups)
+        changes = F.conv2d(tap.input, kernels, None, *geometry).flatten(2).transpose(0, 1)
+        output, *gradients = (
+            tensor.flatten(2).transpose(1, 2) for tensor in (tap.output, *gradients)
+        )
+    else:
+        changes = errors.flatten(0, 1) @ tap.input.flatten(0, -2).T
+        output = tap.output
+    changes = changes.reshape(rows, -1, output.numel() // rows)  # [R, bits, tokens]
+    if drops:
+        lost = output.reshape(-1, rows).T[:, None]
+        bias = 0 if module.bias is None else module.bias[:, None, None]
+        changes = torch.cat([bias - lost, changes], dim=1)
+    deltas = torch.stack(
+        [gradient.reshape(-1, rows).T for gradient in gradients], dim=1
+    )  # [R, P, tokens]
+    return torch.bmm(deltas, changes.transpose(1, 2)).transpose(0, 1).float()
+
+
+class PartialSums:
+    """Sums of the layers done so far, kept in a file beside the result until that is written."""
+
+    def __init__(self, path: Path, fingerprint: str, resume: bool) -> None:
+        """fingerprint: hash of all that the numbers depend on; a file with another one is not
+        continued.
+        """
+        self.path, self.fingerprint, self.resume = path, fingerprint, resume
+
+    def load(self) -> dict[str, Tensor]:
+        """{module: sums}; nothing unless resuming."""
+        if not self.resume or not self.path.is_file():
+            return {}
+        with safe_open(self.path, "pt") as file:
+            metadata = json.loads((file.metadata() or {}).get("qvla_partial", "{}"))
+        if (
+            metadata.get("fingerprint") != self.fingerprint
+        ):  # none at all: that of the hessian method
+            raise QvlaError(
+                str(self.path),
+                "sums of another run",
+                "the same checkpoint, calibration, bits, scheme, probes and seed",
+                "delete it, or run without --resume",
+            )
+        sums = load_file(self.path)
+        print(f"resuming after {len(sums)} layers")
+        return sums
+
+    def save(self, sums: Mapping[str, Tensor]) -> None:
+        metadata = {"qvla_partial": json.dumps({"fingerprint": self.fingerprint})}
+        with atomic_file(self.path) as temporary:
+            save_file(
+                {name: tensor.contiguous() for name, tensor in sums.items()}, temporary, metadata
+            )
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,198 @@
+"""The action sensitivity measured instead of estimated: quantize one channel, run the policy,
+compare the actions.
+
+One run per channel and bit-width, from the changed block on, so it checks the first-order estimate
+on a sample of channels, and replaces it where that matters most (the paper measures its top-ranked
+channels so).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute, Work, plainly
+from qvla_offline.blockwise.weights import members_of
+from qvla_offline.quantization.quantizers import QuantizationScheme, reconstruct_rows
+from qvla_offline.sensitivity.hessian import flat_weight
+from qvla_ros.progress import track
+
+Choice = tuple[str, int, int]  # module, channel, bits
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """First-order scores against measured ones, over `count` channels.
+
+    rank_correlation: Spearman's, of the scores as the file holds them. ratio: median of measured
+    over estimated, both on the same samples. Either is None where there are too few channels to
+    say. by_bits: {bits: (count, rank correlation, ratio)}.
+    """
+
+    count: int
+    rank_correlation: float | None
+    ratio: float | None
+    by_bits: dict[int, tuple[int, float | None, float | None]]
+
+    def table(self) -> str:
+        """One line per bit-width, then all together: channels, rank correlation, ratio; a dash for
+        None.
+        """
+        rows = [*self.by_bits.items(), ("all", (self.count, self.rank_correlation, self.ratio))]
+        lines = [
+            f"{name:>4} {n:>8} {_number(rank):>17} {_number(ratio):>21}"
+            for name, (n, rank, ratio) in rows
+        ]
+        return "\n".join(["bits channels  rank correlation  measured / estimated", *lines])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+@torch.no_grad()
+def measured_scores(
+    policy: Blockwise,
+    targets: Mapping[str, nn.Module],
+    samples: Sequence[Any],
+    choices: Sequence[Choice],
+    scheme: QuantizationScheme,
+) -> np.ndarray:
+    """float64 [len(choices)]: mean over samples of ||A(w + dw) - A(w)||^2 for each (module,
+    channel, bits).
+
+    A sample may be a batch: actions [B, K, A] count as B samples. For each choice the policy runs
+    from the block of its module on. Weights are put back even when interrupted.
+    """
+    owner = {
+        name: block
+        for block, names in members_of(policy.weights.blocks, targets).items()
+        for name in names
+    }
+    scores = np.zeros(len(choices))
+    with BlockPass(policy, samples, keep=True) as unchanged:
+        unchanged.forward()
+        reference = [unchanged.result(sample).double() for sample in range(len(samples))]
+        count = sum(len(rows) for rows in reference)
+        for index, choice in enumerate(track(choices, "exact", total=len(choices))):
+            block, work = owner[choice[0]], _with_one_row_quantized(targets, choice, owner, scheme)
+            with BlockPass(policy, samples, over=unchanged, changed=block) as run:
+                run.forward(work=work)
+                for sample, before in enumerate(reference):
+                    scores[index] += (
+                        float((run.result(sample).double() - before).square().sum()) / count
+                    )
+    return scores
+
+
+def _with_one_row_quantized(
+    targets: Mapping[str, nn.Module],
+    choice: Choice,
+    owner: Mapping[str, str],
+    scheme: QuantizationScheme,
+) -> Work:
+    module, channel, bits = choice
+
+    @contextmanager
+    def work(index: int, name: str, block: nn.Module) -> Iterator[Execute]:
+        if name != owner[module]:
+            with plainly(index, name, block) as execute:
+                yield execute
+            return
+        row = flat_weight(targets[module])[channel : channel + 1]
+        kept = row.clone()
+        try:
+            row.copy_(reconstruct_rows(kept.float(), bits, scheme, f"{module}.weight"))
+            with plainly(index, name, block) as execute:
+                yield execute
+        finally:
+            row.copy_(kept)
+
+    return work
+
+
+def stratified_choices(
+    scores: Mapping[str, np.ndarray], bits: Sequence[int], count: int, seed: int
+) -> list[Choice]:
+    """`count` (module, channel, bits), spread over bit-widths and, within one, over equal ranges of
+    estimated rank.
+    """
+    generator = np.random.default_rng(seed)
+    names = np.concatenate(
+        [np.full(score.shape[1], index) for index, score in enumerate(scores.values())]
+    )
+    channels = np.concatenate([np.arange(score.shape[1]) for score in scores.values()])
+    modules = list(scores)
+    choices: list[Choice] = []
+    for position, width in enumerate(bits):
+        wanted = count // len(bits) + (position < count % len(bits))
+        ranking = np.argsort(
+            np.concatenate([score[position] for score in scores.values()]), kind="stable"
+        )
+        for stratum in np.array_split(ranking, min(wanted, len(ranking))) if wanted else []:
+            pick = generator.choice(stratum)
+            choices.append((modules[names[pick]], int(channels[pick]), int(width)))
+    return choices
+
+
+def agreement(
+    choices: Sequence[Choice],
+    estimated: np.ndarray,
+    measured: np.ndarray,
+    same_samples: np.ndarray | None = None,
+) -> Agreement:
+    """Compare over all choices and per bit-width.
+
+    same_samples: the estimate on the very samples that were measured, for the ratio; None takes
+    `estimated`.
+    """
+    widths = np.array([bits for _, _, bits in choices])
+    basis = estimated if same_samples is None else same_samples
+
+    def compare(of: np.ndarray) -> tuple[int, float | None, float | None]:
+        usable = of & (basis > 0)
+        ratio = float(np.median(measured[usable] / basis[usable])) if usable.any() else None
+        return int(of.sum()), spearman(estimated[of], measured[of]), ratio
+
+    by_bits = {bits: compare(widths == bits) for bits in sorted(set(widths.tolist()))}
+    return Agreement(*compare(np.full(widths.shape, True)), by_bits)
+
+
+def look_up(
+    scores: Mapping[str, np.ndarray], bits: Sequence[int], choices: Sequence[Choice]
+) -> np.ndarray:
+    """float64 [len(choices)]: the estimated score of each choice."""
+    position = {width: index for index, width in enumerate(bits)}
+    return np.array(
+        [scores[name][position[width], channel] for name, channel, width in choices],
+        dtype=np.float64,
+    )
+
+
+def top_channels(scores: Mapping[str, np.ndarray], bits: Sequence[int], count: int) -> list[Choice]:
+    """Every bit-width of the `count` channels with the largest mean estimate over the bit-widths."""
+    means = [score.mean(axis=0) for score in scores.values()]
+    names = np.concatenate([np.full(mean.size, index) for index, mean in enumerate(means)])
+    channels = np.concatenate([np.arange(mean.size) for mean in means])
+    modules = list(scores)
+    top = np.argsort(-np.concatenate(means), kind="stable")[:count]
+    return [(modules[names[c]], int(channels[c]), int(width)) for c in top for width in bits]
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
+    """Rank correlation with ties at their mean rank; None when one side does not vary, as a single
+    value does not.
+    """
+    ranks = []
+    for values in (first, second):
+        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[inverse])
+    if min(np.ptp(rank) for rank in ranks) == 0:
+        return None
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])

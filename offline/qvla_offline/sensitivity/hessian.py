@@ -1,0 +1,221 @@
+"""The sensitivity that the released QVLA scripts compute, for all layers in one pass over the data.
+
+Per layer, H = (2/N) sum X X^T over its inputs X; d_j^2 = [(H_{>=j,>=j})^-1]_jj from a Cholesky
+factor, as in GPTQ; score[b, r] = sum_j (W_rj - Q_b(W)_rj)^2 / d_j^2. N counts forward calls (the
+leading dimension), not tokens. The released script runs every sample once per layer; here all
+samples go through one block after the other, whose layers are scored on the way; layers that read
+the very same tensor (q, k and v; gate and up) share one H.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute
+from qvla_offline.blockwise.schedule import Arguments
+from qvla_offline.blockwise.taps import Tap, tapped
+from qvla_offline.blockwise.weights import members_of
+from qvla_offline.finite import require_finite
+from qvla_offline.quantization.quantizers import released_rtn
+from qvla_offline.sensitivity.store import OVERFLOW
+from qvla_ros.errors import QvlaError
+
+Scores = dict[str, tuple[Tensor, bool]]
+_DAMPING_ATTEMPTS = 6
+
+
+def hessian_scores(
+    policy: Blockwise,
+    targets: Mapping[str, nn.Module],
+    samples: Sequence[Any],
+    bits: Sequence[int],
+    percdamp: float = 0.01,
+) -> Iterator[Scores]:
+    """Yield, block by block, {module: (scores float32 [len(bits), R], whether any sample reached
+    it)}.
+
+    A layer that is never reached has H = 0 and thus d = 1 / sqrt(1 + percdamp) throughout, as in
+    the released script. The Hessians of one block are in memory at a time: C^2 floats for each
+    tensor of width C that its layers read.
+    """
+    members = members_of(policy.weights.blocks, targets)
+    gathering = _Gathering(members, targets, bits, percdamp)
+    with BlockPass(policy, samples) as run:
+        gathering.remaining = Counter(call.block for call in run.schedule.calls)
+        for _ in run.steps("hessian", gathering.at_block):
+            if gathering.finished:
+                yield gathering.finished
+                gathering.finished = {}
+    for block, names in members.items():
+        unreached = [name for name in names if name not in gathering.reached]
+        if unreached:
+            with policy.weights.loaded(block):
+                yield {
+                    name: (_unreached_scores(targets[name], bits, percdamp), False)
+                    for name in unreached
+                }
+
+
+class _Gathering:
+    """The Hessians of the block that runs, by the first layer that reads the tensor; scores once it
+    has run.
+    """
+
+    def __init__(
+        self,
+        members: Mapping[str, list[str]],
+        targets: Mapping[str, nn.Module],
+        bits: Sequence[int],
+        percdamp: float,
+    ) -> None:
+        self.members, self.targets, self.bits, self.percdamp = members, targets, bits, percdamp
+        self.remaining: Counter[str] = Counter()  # calls of each block still to come
+        self.finished: Scores = {}
+        self.reached: set[str] = set()
+        self._sums: dict[str, HessianSum] = {}
+        self._readers: dict[str, list[str]] = {}
+
+    @contextmanager
+    def at_block(self, index: int, name: str, block: nn.Module) -> Iterator[Execute]:
+        layers = {n: self.targets[n] for n in self.members.get(name, [])}
+
+        def execute(sample: int, arguments: Arguments) -> Tensor:
+            with tapped(layers) as taps:
+                output = arguments.call(block)
+            for first, group in shared_inputs(taps).items():
+                if first not in self._sums:
+                    self._sums[first], self._readers[first] = HessianSum(layers[first]), group
+                for tap in taps:
+                    if tap.name == first:
+                        self._sums[first].add(tap.input)
+            require_finite(f"output of {name or 'the policy'}, sample {sample}", output, OVERFLOW)
+            return output
+
+        yield execute
+        self.remaining[name] -= 1
+        if not self.remaining[name]:
+            self._finish()
+
+    def _finish(self) -> None:
+        for first in list(self._sums):
+            require_finite(f"hessian of {first}", self._sums[first].total, OVERFLOW)
+            diagonal = inverse_factor_diagonal(self._sums.pop(first).total, self.percdamp, first)
+            for name in self._readers.pop(first):
+                scores = proxy_scores(flat_weight(self.targets[name]), diagonal, self.bits)
+                require_finite(f"sensitivity of {name}", scores, OVERFLOW)
+                self.finished[name] = (scores, True)
+        self.reached |= set(self.finished)
+
+
+def shared_inputs(taps: Sequence[Tap]) -> dict[str, list[str]]:
+    """Layers that ran, grouped by the tensors that they read: {first layer: [layers]}; each
+    convolution by itself.
+    """
+    seen: dict[str, list[Tap]] = {}
+    for tap in taps:
+        seen.setdefault(tap.name, []).append(tap)
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for name, own in seen.items():
+        geometry = name if isinstance(own[0].module, nn.Conv2d) else "linear"
+        groups.setdefault((geometry, *(id(tap.input) for tap in own)), []).append(name)
+    return {members[0]: members for members in groups.values()}
+
+
+class HessianSum:
+    """Running H = (2/N) sum X X^T of one layer, float32 [C, C]; N counts the leading dimension of
+    the inputs.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.count = 0
+        self.total = torch.zeros((columns(module),) * 2, device=module.weight.device)
+
+    def add(self, x: Tensor) -> None:
+        """x: [C], [n, C] or [n, tokens, C] for a Linear (fewer than three dimensions count as one
+        call).
+        """
+        if x.ndim < 3:
+            x = x.unsqueeze(0)
+        new = x.shape[0]
+        rows = (
+            _unfolded(self.module, x)
+            if isinstance(self.module, nn.Conv2d)
+            else x.reshape(-1, x.shape[-1]).T
+        )
+        self.total *= self.count / (self.count + new)
+        self.count += new
+        rows = (2 / self.count) ** 0.5 * rows.float()
+        self.total += rows @ rows.T
+
+
+def inverse_factor_diagonal(hessian: Tensor, percdamp: float, name: str = "layer") -> Tensor:
+    """d [C]: the diagonal of the upper Cholesky factor of the damped H^-1. Changes `hessian` in
+    place.
+
+    A zero on the diagonal (an input that is always zero) becomes 1; then percdamp times the mean of
+    the diagonal is added. If H is still not positive definite in float32, the damping grows
+    tenfold, with a warning.
+    """
+    diagonal = hessian.diagonal()
+    diagonal[diagonal == 0] = 1.0
+    damping = percdamp * float(diagonal.mean())
+    for _ in range(_DAMPING_ATTEMPTS):
+        diagonal += damping
+        lower, failed = torch.linalg.cholesky_ex(hessian)
+        if not failed:
+            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+            if not failed:
+                return upper.diagonal()
+        damping = max(damping, 1e-8 * float(diagonal.mean())) * 10
+        warnings.warn(
+            f"{name}: H is not positive definite, damping raised to {damping:.3g}", stacklevel=2
+        )
+    raise QvlaError(
+        f"hessian of {name}",
+        "no Cholesky factor",
+        "finite, positive inputs",
+        "check the calibration data",
+    )
+
+
+def proxy_scores(weight: Tensor, diagonal: Tensor, bits: Sequence[int]) -> Tensor:
+    """float32 [len(bits), R]: squared rounding error of every row of `weight` [R, C], weighed by 1
+    / d^2.
+    """
+    wide = weight.float()
+    importance = diagonal.square().clamp(min=1e-12)
+    return torch.stack(
+        [((wide - released_rtn(wide, b)).square() / importance).sum(dim=1) for b in bits]
+    ).cpu()
+
+
+def columns(module: nn.Module) -> int:
+    """Inputs of one output channel: C of a Linear, channels times kernel area of a convolution."""
+    return module.weight[0].numel()
+
+
+def flat_weight(module: nn.Module) -> Tensor:
+    """The weight as [R, C], a convolution flattened from dim 1, detached."""
+    return module.weight.detach().flatten(1)
+
+
+def _unfolded(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """The patches that a convolution reads, [C * kh * kw, n * positions]."""
+    patches = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
+    return patches.permute(1, 0, 2).flatten(1)
+
+
+def _unreached_scores(module: nn.Module, bits: Sequence[int], percdamp: float) -> Tensor:
+    weight = flat_weight(module)
+    return proxy_scores(
+        weight, torch.full((weight.shape[1],), (1 + percdamp) ** -0.5, device=weight.device), bits
+    )

@@ -1,0 +1,51 @@
+"""Calibration samples with the policy's own choices (tokens, noisy actions) written down, several
+at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import torch
+
+from qvla_offline.checkpoints.model import PolicyInputs, VisionLanguageModel
+from qvla_ros.progress import track
+
+# a 7B decoder keeps 0.3 GB of keys and values for each, and its weights are read once per token for
+# all
+MOST_AT_ONCE = 8
+
+
+def prepared(model: VisionLanguageModel, samples: Sequence[PolicyInputs]) -> list[PolicyInputs]:
+    """`model.prepare` of every sample, prompts of equal length together; in the order of `samples`."""
+    by_length: dict[int, list[int]] = {}
+    for index, sample in enumerate(samples):
+        by_length.setdefault(sample.input_ids.shape[1], []).append(index)
+    batches = [
+        same[start : start + MOST_AT_ONCE]
+        for same in by_length.values()
+        for start in range(0, len(same), MOST_AT_ONCE)
+    ]
+    found: dict[int, PolicyInputs] = {}
+    for batch in track(batches, "preparing samples", total=len(batches)):
+        done = model.prepare(_joined([samples[index] for index in batch]))
+        found |= {index: _row(done, row) for row, index in enumerate(batch)}
+    return [found[index] for index in range(len(samples))]
+
+
+def _joined(samples: Sequence[PolicyInputs]) -> PolicyInputs:
+    parts = {
+        field.name: [getattr(sample, field.name) for sample in samples]
+        for field in fields(PolicyInputs)
+    }
+    return PolicyInputs(
+        **{name: None if values[0] is None else torch.cat(values) for name, values in parts.items()}
+    )
+
+
+def _row(batch: PolicyInputs, row: int) -> PolicyInputs:
+    values = {field.name: getattr(batch, field.name) for field in fields(PolicyInputs)}
+    return PolicyInputs(
+        **{name: None if v is None else v[row : row + 1] for name, v in values.items()}
+    )

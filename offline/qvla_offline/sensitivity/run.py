@@ -1,0 +1,346 @@
+"""Sensitivity of a checkpoint directory on a calibration file: from paths to the finished file."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from qvla_offline.blockwise.passes import Blockwise
+from qvla_offline.blockwise.weights import BlockWeights
+from qvla_offline.calibration import calibration_sha256, read_calibration
+from qvla_offline.checkpoints.io import load_checkpoint
+from qvla_offline.checkpoints.model import PolicyInputs
+from qvla_offline.checkpoints.targets import quantization_targets
+from qvla_offline.fingerprint import checkpoint_sha256, value_sha256
+from qvla_offline.quantization.quantizers import QuantizationScheme
+from qvla_offline.robot import LIBERO, read_robot
+from qvla_offline.sensitivity.action import PartialSums, Probing, action_scores
+from qvla_offline.sensitivity.exact import (
+    Agreement,
+    agreement,
+    look_up,
+    measured_scores,
+    stratified_choices,
+    top_channels,
+)
+from qvla_offline.sensitivity.hessian import columns, hessian_scores
+from qvla_offline.sensitivity.joint import joint_errors
+from qvla_offline.sensitivity.prepare import prepared
+from qvla_offline.sensitivity.store import (
+    Sensitivity,
+    read_sensitivity,
+    side_file,
+    write_sensitivity,
+)
+from qvla_ros.bundle import sha256_of
+from qvla_ros.errors import QvlaError
+
+METHODS = ("action", "hessian")
+EXACT_SAMPLES = (
+    8  # exact measurement averages over so many samples: one forward pass each per channel
+)
+JOINT_SAMPLES = 16
+SMALL_MODEL = 50_000_000  # weights
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How to score, and what a recipe may set; the defaults are those of the released script, where
+    it has the option.
+
+    check: channels to measure exactly and compare; refine: so many top channels get measured
+    scores.
+    """
+
+    method: Literal["action", "hessian"] = "action"
+    bits: tuple[int, ...] = (0, 2, 4, 8)
+    max_samples: int = 32
+    percdamp: float = 0.01
+    probes: int = 4
+    seed: int = 0
+    memory_gb: float = 4.0
+    check: int = 0
+    refine: int = 0
+    skip_bad_lines: bool = False
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise QvlaError("method", self.method, f"one of {METHODS}", "choose with --method")
+        allowed = (0, 2, 4, 8) if self.method == "action" else (0, *range(2, 16))
+        object.__setattr__(
+            self, "bits", tuple(sorted(set(self.bits) - {16}))
+        )  # at 16 the score is 0
+        if not self.bits or not set(self.bits) <= set(allowed):
+            raise QvlaError(
+                "bits",
+                list(self.bits),
+                f"some of {list(allowed)}",
+                "choose with --bits, e.g. 0,2,4,8",
+            )
+        for key in ("max_samples", "probes", "memory_gb"):
+            if not 0 < getattr(self, key) < math.inf:
+                raise QvlaError(key, getattr(self, key), "a number above 0", f"raise --{key}")
+        for key in ("check", "refine", "seed", "percdamp"):
+            if not 0 <= getattr(self, key) < math.inf:
+                raise QvlaError(
+                    key, getattr(self, key), "a number from 0 on", f"leave out --{key}, or raise it"
+                )
+        if self.method == "hessian" and (self.check or self.refine):
+            raise QvlaError(
+                "check and refine", "asked with hessian", "the action method", "use --method action"
+            )
+
+
+@dataclass(frozen=True)
+class SensitivityOptions(Scoring):
+    """How to score, and for which data and storage."""
+
+    unnorm_key: str | None = None
+    robot_path: str | None = None
+    scheme: QuantizationScheme = field(default_factory=QuantizationScheme)
+
+    def identity(self) -> dict[str, object]:
+        """The options that change the numbers of the estimate."""
+        kept = {
+            k: v
+            for k, v in asdict(self).items()
+            if k not in ("memory_gb", "check", "device", "skip_bad_lines")
+        }
+        for unused in (
+            ("percdamp",) if self.method == "action" else ("probes", "seed", "refine", "scheme")
+        ):
+            del kept[unused]
+        return kept | {"bits": list(self.bits)}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A policy whose weights are read block by block, its layers to score, and calibration samples
+    on its device.
+    """
+
+    policy: Blockwise
+    targets: dict[str, nn.Module]
+    samples: list[PolicyInputs]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One scoring run. empty: the result but for its scores."""
+
+    inputs: Inputs
+    empty: Sensitivity
+    out_path: Path
+    options: SensitivityOptions
+    resume: bool
+
+
+def compute_sensitivity(
+    checkpoint_path: Path,
+    calib_jsonl: Path,
+    out_path: Path,
+    options: SensitivityOptions,
+    resume: bool = False,
+) -> tuple[Sensitivity, Agreement | None]:
+    """Score every target layer, write `out_path`; returns the scores and, if asked, how exact
+    measurement agrees.
+    """
+    inputs = load_inputs(checkpoint_path, calib_jsonl, options, Path(out_path).parent)
+    sources = {
+        "checkpoint_sha256": checkpoint_sha256(checkpoint_path),
+        "calibration_sha256": calibration_sha256(
+            calib_jsonl, options.max_samples, options.skip_bad_lines
+        ),
+    }
+    if options.robot_path is not None:
+        sources["robot_sha256"] = sha256_of(Path(options.robot_path))
+    empty = Sensitivity(
+        options.method,
+        options.bits,
+        {},
+        {name: columns(module) for name, module in inputs.targets.items()},
+        (),
+        sources,
+        {**options.identity(), "samples": len(inputs.samples)},
+    )
+    score = _action if options.method == "action" else _hessian
+    sensitivity = score(_Run(inputs, empty, out_path, options, resume))
+    report = None
+    if options.check:
+        report = check(inputs, sensitivity, options)
+        settings = sensitivity.settings | {"agreement": asdict(report)}
+        sensitivity = replace(sensitivity, settings=settings)
+    write_sensitivity(out_path, sensitivity)
+    return sensitivity, report
+
+
+def load_inputs(
+    checkpoint_path: Path,
+    calib_jsonl: Path,
+    options: SensitivityOptions,
+    folder: Path | None = None,
+) -> Inputs:
+    """The policy and its calibration samples.
+
+    folder: for activations that exceed the memory (None: the system's temporary one). Of memory_gb,
+    half is for weights that stay and half for activations.
+    """
+    robot = LIBERO if options.robot_path is None else read_robot(options.robot_path)
+    checkpoint = load_checkpoint(
+        checkpoint_path, options.unnorm_key, device=options.device, lazily=True
+    )
+    suit_threads(checkpoint.model)
+    half = options.memory_gb * 1e9 / 2
+    weights = BlockWeights(checkpoint.model, checkpoint.tensors, options.device, kept_bytes=half)
+    policy = Blockwise(checkpoint.model.smooth_actions, weights, half, folder)
+    samples = read_calibration(
+        calib_jsonl, checkpoint, options.max_samples, options.skip_bad_lines, robot
+    )
+    with policy.filled_on_demand():
+        samples = prepared(checkpoint.model, [sample.to(options.device) for sample in samples])
+    return Inputs(policy, quantization_targets(checkpoint.model), samples)
+
+
+def joint_measure(
+    checkpoint_path: Path,
+    calib_jsonl: Path,
+    options: SensitivityOptions,
+    folder: Path | None = None,
+) -> Callable[[Mapping[str, np.ndarray]], tuple[dict[int, float], float]]:
+    """The measurement that assign_jointly asks for, on JOINT_SAMPLES of the calibration samples.
+    See load_inputs.
+    """
+    inputs = load_inputs(checkpoint_path, calib_jsonl, options, folder)
+    some = spread(inputs.samples, JOINT_SAMPLES)
+
+    def measure(layers: Mapping[str, np.ndarray]) -> tuple[dict[int, float], float]:
+        targets = {name: inputs.targets[name] for name in layers}
+        return joint_errors(inputs.policy, targets, some, layers, options.scheme)
+
+    return measure
+
+
+def check(inputs: Inputs, sensitivity: Sensitivity, options: SensitivityOptions) -> Agreement:
+    """Compare the estimate with exact measurement on `options.check` channels, spread over ranks
+    and bit-widths.
+    """
+    executed = sensitivity.executed()
+    choices = stratified_choices(executed, sensitivity.bits, options.check, options.seed)
+    some = spread(inputs.samples)
+    measured = measured_scores(inputs.policy, inputs.targets, some, choices, options.scheme)
+    involved = {
+        name: inputs.targets[name] for name in dict.fromkeys(name for name, _, _ in choices)
+    }
+    same, _ = action_scores(inputs.policy, involved, some, options.scheme, _probing(options))
+    same_samples = look_up(
+        {name: score.numpy() for name, score in same.items()}, options.bits, choices
+    )
+    return agreement(choices, look_up(executed, sensitivity.bits, choices), measured, same_samples)
+
+
+def spread(samples: list[PolicyInputs], most: int = EXACT_SAMPLES) -> list[PolicyInputs]:
+    """`most` of the samples at even distances, or all if there are fewer."""
+    count = min(most, len(samples))
+    return [samples[index * len(samples) // count] for index in range(count)]
+
+
+def suit_threads(model: torch.nn.Module) -> None:
+    """One thread for a small policy, unless OMP_NUM_THREADS says otherwise.
+
+    Its matrices gain little from a second thread and lose tenfold when other processes share the
+    cores (measured).
+    """
+    if (
+        "OMP_NUM_THREADS" not in os.environ
+        and sum(p.numel() for p in model.parameters()) < SMALL_MODEL
+    ):
+        torch.set_num_threads(1)
+
+
+def _probing(options: SensitivityOptions) -> Probing:
+    return Probing(options.bits, options.probes, options.seed)
+
+
+def _action(run: _Run) -> Sensitivity:
+    options, targets, empty = run.options, run.inputs.targets, run.empty
+    fingerprint = value_sha256([empty.settings, empty.sources])
+    partial = PartialSums(_partial_path(run.out_path), fingerprint, run.resume)
+    policy, samples = run.inputs.policy, run.inputs.samples
+    tensors, unreached = action_scores(
+        policy, targets, samples, options.scheme, _probing(options), partial
+    )
+    scores = {name: tensor.numpy() for name, tensor in tensors.items()}
+    sensitivity = replace(empty, scores=scores, not_executed=unreached)
+    if options.refine:
+        choices = top_channels(sensitivity.executed(), options.bits, options.refine)
+        measured = measured_scores(policy, targets, spread(samples), choices, options.scheme)
+        position = {bits: index for index, bits in enumerate(options.bits)}
+        for (name, channel, bits), value in zip(choices, measured, strict=True):
+            scores[name][position[bits], channel] = value
+    write_sensitivity(run.out_path, sensitivity)
+    partial.remove()
+    return sensitivity
+
+
+def _hessian(run: _Run) -> Sensitivity:
+    options, targets, empty = run.options, run.inputs.targets, run.empty
+    partial = _partial_path(run.out_path)
+    finished = (
+        _finished_layers(partial if partial.is_file() else run.out_path, empty)
+        if run.resume
+        else {}
+    )
+    unreached: list[str] = []
+    remaining = {name: module for name, module in targets.items() if name not in finished}
+    for group in hessian_scores(
+        run.inputs.policy, remaining, run.inputs.samples, options.bits, options.percdamp
+    ):
+        finished |= {name: scores.numpy() for name, (scores, _) in group.items()}
+        unreached += [name for name, (_, reached) in group.items() if not reached]
+        ordered = {name: finished[name] for name in targets if name in finished}
+        write_sensitivity(partial, replace(empty, scores=ordered, not_executed=tuple(unreached)))
+    whole = {name: finished[name] for name in targets}
+    sensitivity = replace(empty, scores=whole, not_executed=tuple(unreached))
+    write_sensitivity(run.out_path, sensitivity)
+    partial.unlink(missing_ok=True)
+    return sensitivity
+
+
+def _partial_path(out_path: Path) -> Path:
+    """Where a run keeps what it has until the result is whole."""
+    return out_path.with_name(f"{out_path.name}.partial")
+
+
+def _finished_layers(out_path: Path, expected: Sensitivity) -> dict[str, np.ndarray]:
+    """Scores that an earlier run left in `out_path`, which must have had the same inputs and
+    options.
+    """
+    if not out_path.is_file():
+        return {}
+    earlier = read_sensitivity(out_path)
+    if (earlier.bits, earlier.sources, earlier.settings) != (
+        expected.bits,
+        expected.sources,
+        expected.settings,
+    ):
+        told = (
+            "of another run"
+            if earlier.sources
+            else f"without {side_file(out_path).name}, which says its inputs"
+        )
+        raise QvlaError(
+            "resume",
+            f"{out_path} {told} (bits {list(earlier.bits)})",
+            f"the same checkpoint, calibration and options (bits {list(expected.bits)})",
+            "delete the file or run without --resume",
+        )
+    return dict(earlier.executed())

@@ -1,0 +1,3 @@
+"""The bundled policy: a small OpenVLA-OFT trained from nothing on demonstrations that a scripted
+expert makes.
+"""

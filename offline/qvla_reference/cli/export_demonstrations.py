@@ -1,0 +1,47 @@
+"""`qvla export_demonstrations`: recorded demonstrations as a LeRobot dataset, for other people's
+training code.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "write recorded demonstrations as a LeRobot dataset (v3.0), with images embedded"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--demonstrations",
+        type=Path,
+        default=Path("data/demonstrations"),
+        help="folder of recordings",
+    )
+    parser.add_argument(
+        "--task_suite_name", default="libero_object", help="suite to export: a folder in there"
+    )
+    parser.add_argument(
+        "--driver",
+        choices=("expert", "learner"),
+        default="expert",
+        help="recordings of `qvla demonstrations`, or of `qvla dagger`; they differ in "
+        "frame rate (default: expert)",
+    )
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        help="directory of the dataset; an earlier one is replaced",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from qvla_reference.lerobot_export import export_demonstrations
+
+    done = export_demonstrations(args.demonstrations, args.task_suite_name, args.out, args.driver)
+    print(
+        f"wrote {args.out}: {done.recordings} recordings as {done.episodes} episodes, "
+        f"{done.frames} frames at "
+        f"{done.fps:.4g} a second; its README.md says what a reader must know"
+    )
+    return 0

@@ -1,0 +1,198 @@
+"""What a training run follows from, and what it has reached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from qvla_offline.checkpoints.config import PolicyConfig
+from qvla_offline.checkpoints.io import Checkpoint
+from qvla_offline.checkpoints.model import OpenVLAOFT
+from qvla_reference.architecture import initialize
+from qvla_reference.auxiliary import MAX_SENTENCES, GroundingHeads, LatestOutput, PositionHeads
+from qvla_reference.renormalize import renormalize
+from qvla_ros.atomic import atomic_file
+from qvla_ros.errors import QvlaError
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Everything a run follows from, besides the demonstrations."""
+
+    demonstrations: Path
+    out: Path
+    work_dir: Path
+    unnorm_key: str = "libero"
+    suite_weights: Mapping[str, float] | None = None  # see SampleSet.draw
+    steps: int = 8000
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    warmup_steps: int = 300
+    rewarm_steps: int = 100  # when a run goes on at another rate or with other statistics
+    decay_steps: int = (
+        2000  # linear to zero at the end; constant before, so that a run may be prolonged
+    )
+    weight_decay: float = 0.05
+    ema_decay: float = 0.998
+    gripper_weight: float = 0.7
+    auxiliary_weight: float = 0.5
+    threads: int = 2
+    precision: str = "bfloat16"
+    save_minutes: float = 4.0
+    seed: int = 0
+    renormalize: bool = False
+    pretrained_checkpoint: Path | None = None  # weights of step 0, where work_dir holds no run
+
+    @property
+    def decay_from(self) -> int:
+        """The update at which the learning rate begins to fall."""
+        return self.steps - self.decay_steps
+
+
+@dataclass
+class TrainingState:
+    """What a run has reached; saved whole, so that it goes on at the next step as if never stopped."""
+
+    model: OpenVLAOFT
+    heads: nn.ModuleDict  # "position", "grounding": training-only
+    average: OpenVLAOFT  # exponential moving average of the weights: what is exported
+    halfway: LatestOutput  # of the decoder's middle layer, of `model`
+    optimizer: torch.optim.Optimizer
+    statistics: dict[str, Any]
+    unnorm_key: str = ""  # of the statistics
+    sentences: list[str] = field(
+        default_factory=list
+    )  # the rows of the grounding heads; training appends
+    step: int = 0
+    warm_from: int = 0  # where the latest warm-up began
+    trained_s: float = 0.0  # wall-clock time spent on all updates so far
+
+    def number_sentences(self, texts: Sequence[str]) -> None:
+        """Give those of `texts` a number that have none yet. QvlaError when there are too many."""
+        self.sentences += [text for text in dict.fromkeys(texts) if text not in self.sentences]
+        if len(self.sentences) > MAX_SENTENCES:
+            fix = (
+                "leave suites out of --demonstrations, or raise MAX_SENTENCES and "
+                "train from nothing"
+            )
+            found = f"{len(self.sentences)} different ones"
+            raise QvlaError(
+                "instructions of the demonstrations", found, f"at most {MAX_SENTENCES}", fix
+            )
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained."""
+        return [*self.model.parameters(), *self.heads.parameters()]
+
+    def save(self, path: Path, decay_from: int) -> None:
+        """Write the state, whole or not at all. decay_from: of the run so far; going on tells from
+        it if it decayed.
+        """
+        payload = {
+            "model": self.model.state_dict(),
+            "heads": self.heads.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "statistics": json.dumps(self.statistics),
+            "unnorm_key": self.unnorm_key,
+            "sentences": list(self.sentences),
+            "step": self.step,
+            "warm_from": self.warm_from,
+            "trained_s": self.trained_s,
+            "decay_from": decay_from,
+        }
+        with atomic_file(path) as temporary:
+            torch.save(payload, temporary)
+
+    def load(self, path: Path, decay_from: int) -> None:
+        """Continue from a saved state; warm up anew if its rate had begun to fall and is not to
+        fall yet.
+        """
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(payload["model"])
+        self.heads.load_state_dict(payload["heads"])
+        self.average.load_state_dict(payload["average"])
+        for saved, group in zip(
+            payload["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True
+        ):
+            saved.update(
+                {name: value for name, value in group.items() if name != "params"}
+            )  # options of this run
+        self.optimizer.load_state_dict(payload["optimizer"])
+        self.statistics = json.loads(payload["statistics"])
+        self.unnorm_key = payload["unnorm_key"]
+        self.sentences = payload["sentences"]
+        self.step = payload["step"]
+        self.warm_from = payload["warm_from"]
+        self.trained_s = payload["trained_s"]
+        if payload["decay_from"] < self.step <= decay_from:
+            self.warm_from = self.step
+
+    def adopt(self, checkpoint: Checkpoint) -> None:
+        """Begin with the weights, statistics and step of an exported checkpoint; heads and
+        optimizer begin anew.
+
+        QvlaError unless it has the architecture of this run.
+        """
+        weights = checkpoint.model.state_dict()
+        shapes, wanted = (
+            {name: tuple(tensor.shape) for name, tensor in each.items()}
+            for each in (weights, self.model.state_dict())
+        )
+        if shapes != wanted:
+            names = sorted(
+                name for name in {*shapes, *wanted} if shapes.get(name) != wanted.get(name)
+            )
+            found = f"{names[0]} of shape {shapes.get(names[0], 'none')}, {len(names)} such tensors"
+            fix = "pass a checkpoint that `qvla train_reference` exported, such as reference_policy"
+            raise QvlaError(
+                f"pretrained_checkpoint {checkpoint.path}",
+                found,
+                f"{wanted.get(names[0], 'none')}",
+                fix,
+            )
+        for model in (self.model, self.average):
+            model.load_state_dict(weights)
+        self.statistics, self.unnorm_key = checkpoint.statistics, checkpoint.unnorm_key
+        self.step = self.warm_from = checkpoint.step or 0
+
+    def change_statistics(self, statistics: dict[str, Any], unnorm_key: str) -> None:
+        """Go on with other statistics; what the policy does in physical units stays, and the rate
+        warms up anew.
+        """
+        if self.step:
+            for model in (self.model, self.average):
+                renormalize(model, self.statistics, statistics)
+        self.statistics, self.unnorm_key, self.warm_from = statistics, unnorm_key, self.step
+
+
+def new_state(options: TrainingOptions, config: PolicyConfig, device: str) -> TrainingState:
+    """Step 0 of a run; the same weights for the same seed."""
+    torch.manual_seed(options.seed)
+    model, average = OpenVLAOFT(config), OpenVLAOFT(config)
+    initialize(model)
+    average.load_state_dict(model.state_dict())
+    width = config.text.hidden_size
+    heads = nn.ModuleDict({"position": PositionHeads(width), "grounding": GroundingHeads(width)})
+    for module in (model, heads, average):
+        module.to(device)
+    layers = model.language_model.model.layers
+    halfway = LatestOutput(layers[(len(layers) - 1) // 2])
+    optimizer = make_optimizer(options, (model, heads))
+    return TrainingState(model, heads, average.requires_grad_(False), halfway, optimizer, {})
+
+
+def make_optimizer(options: TrainingOptions, modules: Sequence[nn.Module]) -> torch.optim.Optimizer:
+    """AdamW; weight decay on matrices only."""
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98), fused=True)

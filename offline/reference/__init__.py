@@ -1,1 +1,0 @@
-"""The bundled policy: a small OpenVLA-OFT trained from nothing on demonstrations that a scripted expert makes."""

@@ -1,0 +1,1 @@
+"""The LIBERO bridge: the simulated robot on the same topics as a real one."""

@@ -1,0 +1,67 @@
+"""Finished episodes on disk, one JSON line each: a run that was interrupted goes on where it
+stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qvla_ros.errors import QvlaError
+
+# What makes two episodes the same one: another bundle under the same name is another policy. And
+# "conditions", which only an episode in real time has.
+KEY = ("task_suite_name", "task_id", "init_state", "seed", "max_steps", "policy", "bundle_id")
+
+
+class EpisodeLog:
+    """`episodes.jsonl` in a directory, or nothing at all when the directory is None."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._path = None if directory is None else directory / "episodes.jsonl"
+        self._finished: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if self._path.exists():
+                self._finished = {_key(record): record for record in _read(self._path)}
+
+    def find(self, **key: Any) -> Mapping[str, Any] | None:
+        """The record of an episode that was finished before, or None; the arguments: those in KEY,
+        and conditions.
+        """
+        return self._finished.get(_key(key))
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one record: a single write of a whole line, on the disk when this returns."""
+        self._finished[_key(record)] = record
+        if self._path is None:
+            return
+        line = (json.dumps(record, allow_nan=False) + "\n").encode()
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, line)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _key(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (*(record[name] for name in KEY), json.dumps(record.get("conditions"), sort_keys=True))
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            _key(record)
+        except (ValueError, KeyError, TypeError) as error:
+            fix = "delete that line: its episode is then run again"
+            raise QvlaError(
+                f"{path} line {number}", repr(error), "the record of one episode", fix
+            ) from None
+        records.append(record)
+    return records

@@ -1,0 +1,1 @@
+"""The policy node: sensors and an instruction in, action chunks and robot commands out."""

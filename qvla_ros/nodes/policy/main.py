@@ -1,0 +1,66 @@
+"""The policy node: camera images, joint states and an instruction in, action chunks and robot
+commands out.
+
+While something is missing, stale or wrong, no chunk is published, the arm is stopped if it was
+moving, and `~/status` says why. Run it with `python -m qvla_ros.nodes.policy --ros-args -p
+bundle:=DIR -r __ns:=/arm`.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+from rclpy.lifecycle import TransitionCallbackReturn
+
+from qvla_ros.errors import QvlaError
+from qvla_ros.nodes.policy.node import PolicyNode
+from qvla_ros.nodes.process import (
+    Interrupted,
+    destroy,
+    ignore_signals,
+    make_executor,
+    run_node,
+    spin,
+)
+
+# How long a thread that computes in Python may keep the control thread from waking: CPython's own 5
+# ms would be half a period at 100 Hz.
+SWITCH_INTERVAL_S = 0.0005
+
+
+def serve() -> int:
+    """Run the node until a signal arrives. Exit code 0; 1 when it could not start for another
+    reason than bad input.
+    """
+    node, executor = PolicyNode(), None
+    try:
+        executor = make_executor(node.settings["executor"])
+        if node.settings["autostart"]:
+            for trigger in (node.trigger_configure, node.trigger_activate):
+                if trigger() != TransitionCallbackReturn.SUCCESS:
+                    if isinstance(node.startup_error, QvlaError):
+                        raise node.startup_error
+                    return 1
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        gc.collect()
+        # what the start left behind lives until the end: no collection needs to look at it again
+        gc.freeze()
+        spin(node, executor)
+    except Interrupted as interruption:
+        ignore_signals()
+        node.get_logger().info(f"{interruption}: stopping")
+        node.say_goodbye()
+        return 0
+    except Exception:  # whatever it is: the arm is stopped before the process ends of it
+        ignore_signals()
+        node.say_goodbye()
+        raise
+    finally:
+        destroy(node, executor)
+        # else what belongs to the middleware would stay, and its shared memory with it
+        gc.unfreeze()
+
+
+def main(args: list[str] | None = None) -> int:
+    return run_node(serve, args)

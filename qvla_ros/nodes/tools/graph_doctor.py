@@ -1,0 +1,99 @@
+"""What the doctor needs ROS for: whether its messages work, and what is said in the running graph."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import rclpy
+from qvla.msg import ActionChunk, PolicyStatus
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rclpy.type_support import check_for_type_support
+
+from qvla_ros.doctor.graph_checks import Graph, Heard, Input
+from qvla_ros.nodes import qos
+from qvla_ros.nodes.chunk_message import stamp_ns
+from qvla_ros.nodes.process import destroy
+from qvla_ros.nodes.tools.graph import message_class, read_topics
+from qvla_ros.ros_graph import Topic
+
+STATUS_TYPE = "qvla/msg/PolicyStatus"
+
+
+def check_messages() -> None:
+    """Raises what keeps this package's messages from being sent (rclpy's own errors)."""
+    for kind in (ActionChunk, PolicyStatus):
+        check_for_type_support(kind)
+
+
+def read_graph(inputs: Sequence[Input], discover_s: float, listen_s: float) -> Graph:
+    """Join the graph of this process's ROS_DOMAIN_ID, wait until it is discovered, listen to
+    `inputs` and leave.
+    """
+    context = Context()
+    rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = Node("qvla_doctor", context=context)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        _spin(executor, discover_s)
+        topics = read_topics(node)
+        listeners = {
+            name: Listener()
+            for needed in inputs
+            for name in needed.kinds
+            if _published(topics, name)
+        }
+        for needed in inputs:
+            profile = qos.LATCHED if needed.wish.transient_local else qos.SENSOR
+            for name in needed.kinds.keys() & listeners.keys():
+                if (kind := message_class(needed.kinds[name])) is not None:
+                    node.create_subscription(kind, name, listeners[name].take, profile)
+        states: dict[str, Any] = {}
+        for name, topic in topics.items():
+            if topic.kinds == [STATUS_TYPE] and topic.publishers:
+                keep = partial(states.__setitem__, topic.publishers[0].node)
+                node.create_subscription(PolicyStatus, name, keep, qos.LATCHED)
+        _spin(executor, listen_s)
+        destroy(node, executor)
+    finally:
+        rclpy.try_shutdown(context=context)
+    heard = {
+        name: found
+        for name, listener in listeners.items()
+        if (found := listener.heard(listen_s)) is not None
+    }
+    return Graph(topics, heard, states)
+
+
+class Listener:
+    """Counts messages and keeps the last."""
+
+    def __init__(self) -> None:
+        self._message: Any = None
+        self._count, self._age_s = 0, float("nan")
+
+    def take(self, message: Any) -> None:
+        """A message arrived."""
+        self._message, self._count = message, self._count + 1
+        if hasattr(message, "header"):
+            self._age_s = (time.time_ns() - stamp_ns(message.header.stamp)) * 1e-9
+
+    def heard(self, listened_s: float) -> Heard | None:
+        """What came, or None."""
+        return Heard(self._message, self._count, listened_s, self._age_s) if self._count else None
+
+
+def _published(topics: dict[str, Topic], name: str) -> bool:
+    return name in topics and bool(topics[name].publishers)
+
+
+def _spin(executor: SingleThreadedExecutor, duration_s: float) -> None:
+    end_s = time.monotonic() + duration_s
+    while (left_s := end_s - time.monotonic()) > 0:
+        executor.spin_once(timeout_sec=left_s)

@@ -1,0 +1,1 @@
+"""Stand-in robots and fault drills, for tests and benchmarks. No running robot needs them."""

@@ -1,0 +1,231 @@
+"""A robot without physics, to see what a policy node does to one: it streams its senses, obeys, and
+fails on demand.
+
+It has two threads: one publishes, one takes commands. As a process of its own, which can be killed:
+`python -m qvla_ros.testing.fake_robot --bundle DIR --namespace x --output pose --rate_hz 40`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from numpy.typing import NDArray
+from qvla.msg import PolicyStatus
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Bool, String
+from trajectory_msgs.msg import JointTrajectory
+
+from qvla_ros.bundle import Bundle, load_bundle
+from qvla_ros.control import rotation
+from qvla_ros.nodes import qos
+from qvla_ros.nodes.chunk_message import stamp_message, stamp_ns
+from qvla_ros.nodes.libero_bridge.observation_messages import image_message
+from qvla_ros.nodes.process import destroy
+from qvla_ros.observation import joint_names
+
+COMMANDS = {"pose": PoseStamped, "twist": TwistStamped, "joint_trajectory": JointTrajectory}
+INSTRUCTION = "pick up the milk"
+LONGEST_STEP_S = 0.1  # a twist is obeyed for no longer than this
+
+
+@dataclass
+class Quirks:
+    """What is wrong with the robot at the moment; deadman: what ~/enable is told at every turn,
+    None for nothing.
+    """
+
+    cameras_silent: bool = False
+    all_silent: bool = False
+    wrong_size: bool = False
+    nan_joints: bool = False
+    clock_jump_s: float = 0.0
+    deadman: bool | None = None
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command, its stamp (node time; 0: at once, as joint trajectories are), and when it arrived,
+    monotonic seconds.
+
+    numbers: position and quaternion, linear and angular velocity, or joint positions.
+    """
+
+    arrived_s: float
+    stamp_ns: int
+    numbers: NDArray[np.float64]
+
+
+class FakeRobot:
+    """Serves the policy node `/<namespace>/policy` with what `bundle` needs, `rate_hz` times a
+    second.
+
+    output: one of COMMANDS, as the policy node's; commanded joints are reported beside the
+    bundle's. sim_time: it publishes /clock and stamps with it.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        bundle: Bundle,
+        namespace: str,
+        output: str,
+        rate_hz: float,
+        sim_time: bool = False,
+    ) -> None:
+        self.output, self.quirks = output, Quirks()
+        self.commands: list[Command] = []
+        self.statuses: list[PolicyStatus] = []
+        self.node = Node("fake_robot", context=context, namespace=namespace)
+        self._bundle, self._period_s, self._sim_time = bundle, 1.0 / rate_hz, sim_time
+        self._position, self._quaternion = np.array([0.1, -0.2, 0.3]), rotation.IDENTITY.copy()
+        names = () if bundle.proprioception is None else bundle.proprioception.names
+        self._joints = dict.fromkeys(joint_names(names), 0.02)
+        if output == "joint_trajectory":
+            moving = [
+                name
+                for i, name in enumerate(bundle.actions.names)
+                if i != bundle.actions.gripper_index
+            ]
+            self._joints |= dict.fromkeys(moving, 0.0)
+        self._pixels = {
+            c.name: np.full((c.height, c.width, 3), 90, np.uint8) for c in bundle.cameras
+        }
+        publisher = self.node.create_publisher
+        self._images = {
+            c.name: publisher(Image, f"camera/{c.name}/image_raw", qos.SENSOR)
+            for c in bundle.cameras
+        }
+        self._joint_states = publisher(JointState, "joint_states", qos.SENSOR)
+        self._pose = publisher(PoseStamped, "ee_pose", qos.SENSOR)
+        self._enable = publisher(Bool, "policy/enable", qos.COMMAND)
+        self._clock = publisher(Clock, "/clock", qos.SENSOR) if sim_time else None
+        self._instruction = publisher(String, "instruction", qos.LATCHED)
+        self.tell(INSTRUCTION)
+        subscribe = self.node.create_subscription
+        subscribe(COMMANDS[output], "policy/command", self._on_command, 100)
+        subscribe(PolicyStatus, "policy/status", self.statuses.append, qos.LATCHED)
+        self._stopping = threading.Event()
+        self._executor = SingleThreadedExecutor(context=context)
+        self._executor.add_node(self.node)
+        self._threads = [
+            threading.Thread(target=work, daemon=True) for work in (self._stream, self._listen)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def tell(self, instruction: str) -> None:
+        """Publish an instruction."""
+        self._instruction.publish(String(data=instruction))
+
+    def close(self) -> None:
+        """End the threads and the node."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+        destroy(self.node, self._executor)
+
+    def call(self, client: Any, request: Any, timeout_s: float) -> Any:
+        """A service's answer, None if there is none in time. Not from a callback."""
+        if not client.wait_for_service(timeout_sec=timeout_s):
+            return None
+        future, answered = client.call_async(request), threading.Event()
+        future.add_done_callback(lambda _: answered.set())
+        return future.result() if answered.wait(timeout_s) else None
+
+    def _listen(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._executor.spin_once(timeout_sec=0.05)
+            except ExternalShutdownException:
+                return
+
+    def _stream(self) -> None:
+        while not self._stopping.wait(self._period_s):
+            now_ns = self._now_ns()
+            if self._clock is not None:
+                self._clock.publish(Clock(clock=stamp_message(now_ns)))
+            if self.quirks.deadman is not None:
+                self._enable.publish(Bool(data=self.quirks.deadman))
+            if not self.quirks.all_silent:
+                self._publish(stamp_message(now_ns))
+
+    def _publish(self, stamp: Any) -> None:
+        positions = self._joints  # replaced as a whole by the thread that listens
+        joints = JointState(name=list(positions), position=list(positions.values()))
+        joints.header.stamp = stamp
+        if self.quirks.nan_joints:
+            joints.position[0] = float("nan")
+        self._joint_states.publish(joints)
+        pose = PoseStamped()
+        pose.header.stamp, pose.header.frame_id = stamp, self._bundle.actions.frame
+        place, turn = pose.pose.position, pose.pose.orientation
+        place.x, place.y, place.z = self._position.tolist()
+        turn.x, turn.y, turn.z, turn.w = self._quaternion.tolist()
+        self._pose.publish(pose)
+        for name, publisher in self._images.items():
+            if not self.quirks.cameras_silent:
+                pixels = self._pixels[name]
+                pixels = pixels[: len(pixels) // 2] if self.quirks.wrong_size else pixels
+                publisher.publish(image_message(name, pixels, stamp))
+
+    def _on_command(self, message: PoseStamped | TwistStamped | JointTrajectory) -> None:
+        now_s = time.monotonic()
+        if isinstance(message, JointTrajectory):
+            numbers = np.array(message.points[-1].positions)
+            self._joints = {
+                **self._joints,
+                **dict(zip(message.joint_names, numbers.tolist(), strict=True)),
+            }
+        elif isinstance(message, PoseStamped):
+            place, turn = message.pose.position, message.pose.orientation
+            self._position = np.array([place.x, place.y, place.z])
+            self._quaternion = np.array([turn.x, turn.y, turn.z, turn.w])
+            numbers = np.concatenate([self._position, self._quaternion])
+        else:
+            linear, angular = message.twist.linear, message.twist.angular
+            numbers = np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z])
+            passed_s = (
+                min(now_s - self.commands[-1].arrived_s, LONGEST_STEP_S) if self.commands else 0.0
+            )
+            self._position = self._position + passed_s * numbers[:3]
+            self._quaternion = rotation.turn(self._quaternion, passed_s * numbers[3:])
+        self.commands.append(Command(now_s, stamp_ns(message.header.stamp), numbers))
+
+    def _now_ns(self) -> int:
+        if not self._sim_time:
+            return time.time_ns()
+        return time.monotonic_ns() + round(1e9 * self.quirks.clock_jump_s)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--bundle", required=True)
+    parser.add_argument("--namespace", default="")
+    parser.add_argument("--output", choices=COMMANDS, default="pose")
+    parser.add_argument("--rate_hz", type=float, default=40.0)
+    args = parser.parse_args()
+    with rclpy.init() as context:
+        robot = FakeRobot(
+            context.context, load_bundle(args.bundle), args.namespace, args.output, args.rate_hz
+        )
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            robot.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""No weight that is not a number, or would stop being one, gets into a graph."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from qvla_offline.checkpoints.random_checkpoint import random_model
+from qvla_offline.export.graph import GraphBuilder
+from qvla_offline.export.policy import emit_policy
+from qvla_offline.export.weights import Weights
+from qvla_offline.quantization.quantizers import QuantizationScheme
+from qvla_ros.errors import QvlaError
+
+NORM = "language_model.model.norm.weight"
+EMBEDDINGS = "language_model.model.embed_tokens.weight"
+BIAS = "vision_backbone.featurizer.blocks.0.mlp.fc1.bias"
+LAYER = "language_model.model.layers.0.mlp.up_proj.weight"
+POSITIONS = "vision_backbone.featurizer.pos_embed"
+
+
+def emit_with(path: Path, name: str, value: float, compute: str = "float32") -> None:
+    """Emit plain OpenVLA with one number of tensor `name` replaced."""
+    model = random_model("tiny", family="openvla")
+    state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    state[name].view(-1)[3] = value
+    with GraphBuilder(path / "policy.onnx.data", compute) as graph:
+        emit_policy(graph, Weights(state, {}, QuantizationScheme()), model.config)
+
+
+@pytest.mark.parametrize("name", [NORM, EMBEDDINGS, BIAS, LAYER, POSITIONS])
+@pytest.mark.parametrize(("value", "told"), [(float("nan"), "NaN"), (float("inf"), "infinity")])
+def test_a_tensor_that_is_not_finite_is_refused_by_name(
+    tmp_path: Path, name: str, value: float, told: str
+) -> None:
+    with pytest.raises(QvlaError, match=f"^{re.escape(name)}: got {told}; expected finite.*again"):
+        emit_with(tmp_path, name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "compute", "fix"),
+    [
+        (EMBEDDINGS, "float32", "smaller embeddings"),
+        (LAYER, "float32", "8 bits"),
+        (NORM, "float16", "compute_dtype float32"),
+        (BIAS, "float16", "compute_dtype float32"),
+    ],
+)
+def test_a_magnitude_that_float16_turns_into_infinity_is_refused_by_name(
+    tmp_path: Path, name: str, compute: str, fix: str
+) -> None:
+    with pytest.raises(
+        QvlaError, match=f"^{re.escape(name)}: got magnitudes up to 70000; .*65504.*Fix: .*{fix}"
+    ):
+        emit_with(tmp_path, name, 7e4, compute)
+
+
+@pytest.mark.parametrize("name", [NORM, BIAS])
+def test_a_large_magnitude_passes_where_the_graph_holds_float32(tmp_path: Path, name: str) -> None:
+    emit_with(tmp_path, name, 7e4)
+
+
+def test_the_largest_float16_passes(tmp_path: Path) -> None:
+    emit_with(tmp_path, EMBEDDINGS, float(torch.finfo(torch.float16).max), "float16")

@@ -1,0 +1,86 @@
+"""Sorting rows into containers: nothing narrowed, nothing lost, and bytes as predicted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qvla_offline.export.graph import packed_bytes
+from qvla_offline.quantization.quantizers import QuantizationScheme, quantize_layer
+from qvla_offline.quantization.row_groups import (
+    container_of,
+    group_bytes,
+    promote_to_tile,
+    quantize_to_tile,
+    row_groups,
+)
+
+BITS = st.lists(st.sampled_from([0, 2, 4, 8, 16]), min_size=1, max_size=60)
+SCHEMES = st.sampled_from(
+    [QuantizationScheme(), QuantizationScheme(group_size=16, two_bit_storage="int2")]
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(BITS, st.sampled_from([1, 2, 8, 16]), SCHEMES, st.integers(0, 2**32 - 1))
+def test_promotion_fills_the_tile_and_never_narrows_a_row(
+    bits: list[int], tile: int, scheme: QuantizationScheme, seed: int
+) -> None:
+    error = np.random.default_rng(seed).random(len(bits))
+    promoted = promote_to_tile(np.array(bits), error, tile, scheme)
+    assert (promoted >= bits).all()
+    containers = [container_of(int(b), scheme) for b in promoted]
+    present = [c for c in ("float16", "int8", "int4", "int2", None) if c in containers]
+    for container in present[
+        :-1
+    ]:  # only the narrowest may be ragged: nothing is left to promote into it
+        assert containers.count(container) % tile == 0
+
+
+def test_the_rows_with_the_largest_error_are_promoted() -> None:
+    bits = np.array([8, 4, 4, 2, 0, 4])
+    error = np.array([0.0, 1.0, 5.0, 9.0, 99.0, 2.0])
+    promoted = promote_to_tile(bits, error, 2, QuantizationScheme())
+    assert promoted.tolist() == [
+        8,
+        4,
+        4,
+        8,
+        4,
+        4,
+    ]  # row 3 of the int4 container to 8; then int4 lacks one: row 4
+
+
+@settings(max_examples=25, deadline=None)
+@given(BITS, st.integers(1, 150), SCHEMES)
+def test_groups_hold_every_row_once_in_the_predicted_bytes(
+    bits: list[int], inputs: int, scheme: QuantizationScheme
+) -> None:
+    layer = quantize_layer(torch.randn(len(bits), inputs), bits, scheme)
+    groups = row_groups(layer)
+    stored = np.concatenate([group.rows for group in groups]) if groups else np.empty(0)
+    assert sorted(stored.tolist()) == np.flatnonzero(bits).tolist()
+    for group in groups:
+        scales = 0 if group.scales is None else group.scales.astype(np.float32).nbytes
+        size = len(packed_bytes(group.weight)) + scales
+        assert size == group_bytes(
+            group.container, len(group.rows), inputs, scheme.group_size, scale_bytes=4
+        )
+
+
+@pytest.mark.parametrize("inputs", [16, 32, 64, 96, 128, 588])
+def test_blocked_weights_have_whole_blocks_two_at_least_and_even_columns(inputs: int) -> None:
+    (group,) = row_groups(quantize_layer(torch.randn(7, inputs), [4] * 7, QuantizationScheme()))
+    assert group.weight.shape[0] == group.block * group.scales.shape[0] >= inputs
+    assert group.weight.shape[1] == group.scales.shape[1] == 8
+    assert group.scales.shape[0] >= 2 or inputs <= 16
+
+
+def test_quantize_to_tile_reports_the_bits_it_used() -> None:
+    weight = torch.randn(16, 64)
+    layer, bits = quantize_to_tile(weight, np.array([8] + [4] * 15), QuantizationScheme(), tile=8)
+    assert {b: len(rows) for b, rows in layer.rows.items()} == {8: 8, 4: 8}
+    assert np.bincount(bits).tolist() == [0, 0, 0, 0, 8, 0, 0, 0, 8]

@@ -1,0 +1,126 @@
+"""Joints, pose and gripper: what is measured of them, in which order, and what cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sensor_msgs.msg import JointState
+
+from qvla_ros.bundle import Bundle
+from qvla_ros.errors import QvlaError
+from qvla_ros.messages.robot_state import Measured, joint_positions
+from qvla_ros.nodes.policy.inputs import input_settings
+from qvla_ros.nodes.policy.parameters import PARAMETERS
+from qvla_ros.simulation.specification import FINGER_NAMES, JOINT_NAMES
+
+FINGERS = {FINGER_NAMES[0]: 0.02, FINGER_NAMES[1]: -0.02}
+DEFAULTS = {spec.name: spec.default for spec in PARAMETERS}
+
+
+def test_the_measured_pose_and_gripper_are_the_newest_ones_and_as_old_as_the_oldest(
+    bench: Callable, bundle: Bundle
+) -> None:
+    measured = Measured(gripper_joint=FINGER_NAMES[0], gripper_min=0.0, gripper_max=0.04)
+    rig = bench(measured=measured)
+    assert rig.inputs.measured() is None
+    rig.send_state(rig.fingers(0.01), x=0.25)
+    setpoint, stamp = rig.wait(rig.inputs.measured, "a measurement")
+    np.testing.assert_allclose(setpoint.linear, [0.25, 0, 0])
+    np.testing.assert_allclose(setpoint.quaternion_xyzw, [0, 0, 0, 1])
+    assert setpoint.gripper == pytest.approx(0.25)
+    assert stamp == rig.stamp_ns
+    first_ns = rig.stamp_ns
+    state = JointState(name=list(FINGER_NAMES), position=[0.03, -0.03])
+    rig.publish(JointState, "/x/joint_states", rig.stamped(state, 5_000_000))
+    rig.wait(lambda: rig.inputs.measured()[0].gripper > 0.5, "the newer gripper")
+    assert rig.inputs.measured()[1] == first_ns  # the pose has not moved on
+
+
+def test_an_output_of_joint_positions_measures_them_in_its_own_order_though_the_policy_reads_none(
+    bench: Callable, bundle: Bundle
+) -> None:
+    blind = replace(bundle, proprioception=None)
+    names = JOINT_NAMES[::-1]
+    rig = bench(measured=Measured(names), of=blind)
+    positions = {name: 0.1 * index for index, name in enumerate(JOINT_NAMES)}
+    observation = rig.observe(lambda: rig.send_images(blind), lambda: rig.publish_joints(positions))
+    assert observation.proprioception.size == 0
+    setpoint, _ = rig.wait(rig.inputs.measured, "a measurement")
+    np.testing.assert_allclose(setpoint.linear, [positions[name] for name in names])
+    assert setpoint.quaternion_xyzw is None
+    assert setpoint.gripper is None
+
+
+@pytest.mark.parametrize(
+    ("joints", "options", "words"),
+    [
+        (
+            {**FINGERS, FINGER_NAMES[0]: float("nan")},
+            {},
+            ("joints on /x/joint_states", "nan", "finite"),
+        ),
+        (FINGERS, {"x": float("inf")}, ("pose on /x/ee_pose", "inf", "finite numbers")),
+        (FINGERS, {"w": 0.0}, ("pose on /x/ee_pose", "quaternion of length 1")),
+        ({FINGER_NAMES[0]: 0.0}, {}, (f"also {FINGER_NAMES[1]}", "source_list")),
+    ],
+)
+def test_a_state_that_cannot_be_used_takes_the_measurement_away_until_it_is_mended(
+    bench: Callable, joints: dict[str, float], options: dict, words: tuple[str, ...]
+) -> None:
+    rig = bench(measured=Measured(gripper_joint=FINGER_NAMES[0]))
+    rig.send_state(rig.fingers())
+    rig.wait(rig.inputs.measured, "a measurement")
+    rig.send_state(joints, **options)
+    rig.wait(lambda: all(word in rig.inputs.poll() for word in words), f"a reason with {words}")
+    assert rig.inputs.measured() is None
+    rig.send_state(rig.fingers())
+    rig.wait(rig.inputs.measured, "a measurement again")
+
+
+def test_without_an_output_nothing_is_measured_and_nothing_else_subscribed_to(
+    bench: Callable, bundle: Bundle
+) -> None:
+    rig = bench(of=replace(bundle, proprioception=None))
+    assert rig.inputs.measured() is None
+    assert {stream.topic for stream in rig.inputs.streams()} == {
+        f"/x/camera/{camera.name}/image_raw" for camera in bundle.cameras
+    }
+
+
+def test_settings_come_from_the_parameters_and_the_kind_of_actions(bundle: Bundle) -> None:
+    settings = input_settings(
+        {**DEFAULTS, "tool_frame": "tool", "image_transport": "compressed"}, bundle
+    )
+    assert (settings.image_transport, settings.tool_frame, settings.measured) == (
+        "compressed",
+        "tool",
+        None,
+    )
+    twist = {
+        **DEFAULTS,
+        "output": "twist",
+        "joints": ["a", "b"],
+        "gripper_joint": "f",
+        "gripper_max": 0.04,
+    }
+    assert input_settings(twist, bundle).measured == Measured((), "f", 0.0, 0.04)
+    joint_bundle = replace(bundle, actions=replace(bundle.actions, kind="joint_position"))
+    assert input_settings(twist, joint_bundle).measured == Measured(("a", "b"), "f", 0.0, 0.04)
+
+
+def test_a_gripper_that_is_as_open_as_it_is_closed_is_refused(bundle: Bundle) -> None:
+    parameters = {**DEFAULTS, "output": "twist", "gripper_joint": "f", "gripper_min": 1.0}
+    with pytest.raises(QvlaError, match="gripper_min and gripper_max: got both 1"):
+        input_settings(parameters, bundle)
+
+
+def test_a_joint_that_is_there_twice_is_refused_if_it_is_needed() -> None:
+    message = JointState(
+        name=["elbow", "wheel", "elbow", "wheel", "wrist"], position=[0.1, 0.2, 0.3, 0.4, 0.5]
+    )
+    assert joint_positions(message, "/joint_states", ["wrist"])["wrist"] == 0.5
+    with pytest.raises(QvlaError, match="joints on /joint_states: got elbow more than once"):
+        joint_positions(message, "/joint_states", ["wrist", "elbow"])

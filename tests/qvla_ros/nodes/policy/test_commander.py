@@ -1,0 +1,230 @@
+"""The commander turns plans into commands on its own thread, and ends them with one stop whatever
+goes wrong.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from std_msgs.msg import Bool
+from trajectory_msgs.msg import JointTrajectory
+
+from qvla_ros.bundle import ActionSpec
+from qvla_ros.control.controller import StopReason
+from qvla_ros.control.setpoint import Setpoint
+from qvla_ros.control.timeline import PlannedChunk
+from qvla_ros.errors import QvlaError
+from qvla_ros.nodes.policy.commander import Commander, Sources
+from qvla_ros.nodes.policy.gripper import PositionGripper
+from qvla_ros.nodes.policy.parameters import PARAMETERS
+
+PATIENCE_S = 60.0
+ACTIONS = ActionSpec(
+    ("a", "b"), "joint_position", "base", ("rad", "rad"), None, None, 4, 0.05, "q99"
+)
+PARAMETERS_GIVEN = {
+    **{spec.name: spec.default for spec in PARAMETERS},
+    "output": "joint_trajectory",
+    "output_topic": "command",
+    "joints": ["shoulder", "elbow"],
+    "linear_low": [-2.0],
+    "linear_high": [2.0],
+    "max_image_age_s": 30.0,
+    "max_linear_lead": 10.0,
+    "use_sim_time": False,
+}
+
+
+class Arm:
+    """A commander and what it sends; `measure` may be replaced."""
+
+    def __init__(self, node: Node, **parameters: Any) -> None:
+        self.node = node
+        self.heard: list[JointTrajectory] = []
+        node.create_subscription(JointTrajectory, "command", self.heard.append, 1000)
+        self.commander = Commander(node, {**PARAMETERS_GIVEN, **parameters}, ACTIONS)
+        self.measure: Callable[[], tuple[Setpoint, int] | None] = lambda: (
+            Setpoint(np.zeros(2)),
+            time.monotonic_ns(),
+        )
+        self.commander.start(Sources(lambda: self.measure(), lambda: "", lambda: 0.0))
+        self.commander.observe(self.now_ns())
+        self.wait(lambda: node.count_subscribers("command") == 1)
+
+    def now_ns(self) -> int:
+        return self.node.get_clock().now().nanoseconds
+
+    def move(self) -> None:
+        self.commander.arm()
+        plan = np.full((1000, 2), 1.5)
+        self.commander.plan(PlannedChunk(self.now_ns() + 1, 0.05, plan))
+        self.wait(lambda: len(self.heard) >= 5)
+
+    def wait(self, condition: Callable[[], Any]) -> None:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < deadline_s
+            rclpy.spin_once(self.node, timeout_sec=0.02)
+
+    def listen(self) -> None:
+        """Take what is on its way."""
+        for _ in range(10):
+            rclpy.spin_once(self.node, timeout_sec=0.02)
+
+    @property
+    def positions(self) -> list[list[float]]:
+        return [list(message.points[0].positions) for message in self.heard]
+
+
+@pytest.fixture
+def node(ros_environment: dict[str, str]) -> Iterator[Node]:
+    rclpy.init(domain_id=int(ros_environment["ROS_DOMAIN_ID"]))
+    every = Parameter(
+        "qos_overrides./command.publisher.depth", value=1000
+    )  # the tests look at each command
+    node = rclpy.create_node("x", parameter_overrides=[every])
+    yield node
+    node.destroy_node()
+    rclpy.try_shutdown()
+
+
+def test_joints_are_moved_within_limits_and_held_at_the_end(node: Node) -> None:
+    arm = Arm(node)
+    arm.move()
+    arm.commander.finish(StopReason.deactivated)
+    arm.listen()
+    positions = np.array(arm.positions)
+    assert (np.diff(positions[:, 0]) <= 0.25 * 0.01 + 1e-12).all()  # max_linear_velocity at 100 Hz
+    assert positions[-1] == pytest.approx(positions[-2])
+    assert 0 < positions[-1][0] < 1.5
+    figures = arm.commander.figures()
+    assert figures.last_stop is not None
+    assert figures.last_stop.reason is StopReason.deactivated
+    assert figures.interventions["acceleration"] > 0
+    count = len(arm.heard)
+    arm.listen()
+    assert len(arm.heard) == count
+    arm.commander.destroy()
+
+
+def test_an_arm_that_was_never_told_anything_is_not_told_to_hold(node: Node) -> None:
+    arm = Arm(node)
+    arm.commander.arm()
+    arm.commander.finish(StopReason.shutdown)
+    arm.listen()
+    assert arm.heard == []
+    assert arm.commander.figures().commands_sent == 0
+    arm.commander.destroy()
+
+
+def test_a_control_thread_that_fails_stops_the_arm_and_says_why(node: Node) -> None:
+    arm = Arm(node)
+    arm.move()
+
+    def broken() -> None:
+        raise ZeroDivisionError("the encoder")
+
+    arm.measure = broken
+    arm.wait(lambda: arm.commander.error)
+    arm.listen()
+    stop = arm.commander.figures().last_stop
+    assert stop is not None
+    assert stop.reason is StopReason.internal_error
+    assert "ZeroDivisionError: the encoder" in arm.commander.error
+    assert not arm.commander.armed
+    assert arm.positions[-1] == pytest.approx(arm.positions[-2])
+    arm.commander.finish(StopReason.deactivated)
+    arm.commander.destroy()
+
+
+def test_arming_needs_a_measured_arm_and_usable_inputs(node: Node) -> None:
+    arm = Arm(node, deadman=True)
+    with pytest.raises(QvlaError, match="deadman is not held"):
+        arm.commander.arm()
+    arm.measure = lambda: None
+    with pytest.raises(QvlaError, match="measured"):
+        arm.commander.arm()
+    arm.commander.finish(StopReason.deactivated)
+    arm.commander.destroy()
+
+
+@pytest.mark.parametrize(
+    "values", [{"linear_low": []}, {"linear_high": [1.0, 2.0, 3.0]}, {"linear_scale": 0.5}]
+)
+def test_a_commander_without_a_workspace_or_with_the_wrong_numbers_is_refused(
+    node: Node, values: dict
+) -> None:
+    with pytest.raises(QvlaError, match=next(iter(values))):
+        Commander(node, {**PARAMETERS_GIVEN, **values}, ACTIONS)
+
+
+def test_a_stop_before_the_first_command_says_why_and_counts_go_on_in_the_next(node: Node) -> None:
+    arm = Arm(node)
+    assert arm.commander.figures().reason is None
+    arm.commander.arm()
+    arm.commander.disarm(StopReason.cancelled)
+    arm.wait(lambda: arm.commander.figures().reason)
+    figures = arm.commander.figures()
+    assert (figures.reason, figures.last_stop) == (StopReason.cancelled, None)
+    arm.move()
+    assert arm.commander.figures().reason is None
+    arm.commander.finish(StopReason.deactivated)
+    earlier = arm.commander.figures()
+    assert earlier.reason is StopReason.deactivated
+    arm.commander.destroy()
+    later = Commander(node, PARAMETERS_GIVEN, ACTIONS, earlier).figures()
+    assert (later.commands_sent, later.interventions) == (
+        earlier.commands_sent,
+        earlier.interventions,
+    )
+
+
+def test_the_gripper_is_told_that_commands_begin_anew(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[bool] = []
+    monkeypatch.setattr(PositionGripper, "begin", lambda gripper: begun.append(True))
+    monkeypatch.setattr(
+        "qvla_ros.nodes.policy.commander.make_gripper",
+        lambda *_: PositionGripper(node, "fingers", 0.0, 1.0),
+    )
+    arm = Arm(node)
+    arm.commander.arm()
+    arm.commander.disarm(StopReason.disarmed)
+    arm.commander.arm()
+    assert len(begun) == 2
+    arm.commander.finish(StopReason.deactivated)
+    arm.commander.destroy()
+
+
+@pytest.mark.parametrize(
+    ("values", "limit"),
+    [
+        ({"control_hz": 0.5}, "max_command_age_s = 0.5"),
+        ({"control_hz": 2.5, "deadman": True}, "deadman_timeout_s = 0.3"),
+        ({"control_hz": 0.0, "max_clock_jump_s": 0.01}, "max_clock_jump_s = 0.01"),
+    ],
+)
+def test_a_control_thread_that_is_too_slow_for_a_limit_is_refused(
+    node: Node, values: dict, limit: str
+) -> None:
+    with pytest.raises(QvlaError, match=rf"parameter control_hz: got .*within {limit} s"):
+        Commander(node, {**PARAMETERS_GIVEN, **values}, ACTIONS)
+
+
+def test_a_release_of_the_deadman_that_repeats_itself_is_no_later_one(node: Node) -> None:
+    commander = Commander(node, {**PARAMETERS_GIVEN, "deadman": True}, ACTIONS)
+    passed_s = []
+    for held in (True, False, False, False):
+        commander._on_enable(Bool(data=held))
+        passed_s.append(commander._passed_s(StopReason.deadman_lost, 0, time.monotonic(), 0.0))
+    assert (
+        passed_s[1] == passed_s[2] == passed_s[3] < passed_s[0]
+    )  # while held: when it would have timed out

@@ -1,0 +1,75 @@
+"""The fault table over real DDS processes: each fault is noticed within two ticks and answered by
+one stop command.
+
+Judged by the node's own clocks and ticks, not by when this process hears of it: the machine may be
+loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import rclpy
+from rclpy.context import Context
+
+from qvla_ros.testing.fault_cases import joint_faults, pose_faults, twist_faults
+from qvla_ros.testing.fault_drill import Outcome
+
+EXPECTED_STOPS = {
+    "camera silent": ("stale_input", "hold"),
+    "image of the wrong size": ("bad_input", "hold"),
+    "NaN in joint_states": ("bad_input", "hold"),
+    "NaN from the engine": ("inference_error", "hold"),
+    "engine raises": ("inference_error", "hold"),
+    "late inference": ("late_inference", "hold"),
+    "~/cancel": ("cancelled", "hold"),
+    "~/arm false": ("disarmed", "hold"),
+    "deactivate": ("deactivated", "hold"),
+    "robot killed (SIGKILL)": ("stale_input", "hold"),
+    "SIGINT": ("shutdown", "hold"),
+    "deadman released": ("deadman_lost", "zero twist"),
+    "deadman silent": ("deadman_lost", "zero twist"),
+    "clock jumps 10 s ahead": ("clock_jump", "zero twist"),
+    "clock jumps 10 s back": ("clock_jump", "zero twist"),
+    "policy killed (SIGKILL)": (
+        "",
+        "",
+    ),  # nobody is left to say it; commands end, the robot's own timeout does the rest
+}
+
+
+@pytest.fixture
+def context(ros_environment: dict[str, str]) -> Iterator[Context]:
+    context = Context()
+    rclpy.init(context=context, domain_id=int(ros_environment["ROS_DOMAIN_ID"]))
+    yield context
+    rclpy.try_shutdown(context=context)
+
+
+@pytest.mark.parametrize(
+    ("faults", "parameters"),
+    [
+        (pose_faults, {}),
+        (twist_faults, {}),
+        (joint_faults, {}),
+        (twist_faults, {"executor": "events"}),
+    ],
+)
+def test_every_fault_ends_in_one_stop_command_within_two_ticks(
+    faults: Callable[..., Iterator[Outcome]],
+    parameters: dict[str, str],
+    context: Context,
+    ros_environment: dict,
+    bundle_dir: Path,
+    tmp_path: Path,
+) -> None:
+    outcomes = list(faults(context, bundle_dir, ros_environment, tmp_path, **parameters))
+    print(*outcomes, sep="\n")
+    for outcome in outcomes:
+        stop = (outcome.stop_reason, outcome.command)
+        assert stop == EXPECTED_STOPS[outcome.fault], outcome
+        assert outcome.commands_after == 0, outcome
+        assert outcome.delay_ticks <= 2, outcome
+    assert len(outcomes) >= 5

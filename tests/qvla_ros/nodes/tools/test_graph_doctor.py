@@ -1,0 +1,45 @@
+"""The doctor hears what a robot says in a real graph, and leaves."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qvla_ros.bundle import load_bundle
+from qvla_ros.doctor.graph_checks import graph_findings, needed_inputs
+from qvla_ros.nodes.tools.graph_doctor import check_messages, read_graph
+
+if TYPE_CHECKING:
+    from conftest import Robot
+
+
+def test_a_robots_topics_are_found_heard_and_judged(robot: Robot, bundle_dir: Path) -> None:
+    check_messages()
+    stop = threading.Event()
+
+    def publish() -> None:
+        robot.tell("pick up the milk")
+        while not stop.is_set():
+            robot.publish(cameras=1)
+            robot.spin(0.1)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    bundle = load_bundle(bundle_dir)
+    inputs = needed_inputs(bundle, "/x")
+    try:
+        graph = read_graph(inputs, discover_s=1.5, listen_s=1.5)
+    finally:
+        stop.set()
+        thread.join()
+    agentview, wrist = (f"/x/camera/{camera.name}/image_raw" for camera in bundle.cameras)
+    assert [publisher.node for publisher in graph.topics[agentview].publishers] == ["/robot"]
+    assert not graph.topics[agentview].publishers[0].reliable
+    assert graph.topics["/x/instruction"].publishers[0].transient_local
+    found = {finding.about: finding for finding in graph_findings(graph, inputs, bundle)}
+    for topic in (agentview, "/x/joint_states", "/x/ee_pose", "/x/instruction"):
+        assert found[topic].status == "ok", found[topic]
+    assert found[wrist].status == "problem"
+    assert found[wrist].text == "/robot publishes it, nothing came"
+    assert "qvla_doctor" not in robot.node.get_node_names()
