@@ -208,7 +208,8 @@ def plain(bench: Bench, seconds: float) -> dict[str, Any]:
 
     with bench.active(bench.silent) as spin:
         bench.chunk_ms.clear()
-        done, thread = threading.Event(), threading.Thread(target=keep_time)
+        done = threading.Event()
+        thread = threading.Thread(target=keep_time)
         thread.start()
         spin(max(seconds, WINDOW_TICKS * PERIOD_S))
         done.set()

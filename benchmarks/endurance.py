@@ -77,7 +77,8 @@ def watch(
         try:
             while (seconds := time.monotonic() - started_s) < 60 * args.minutes:
                 time.sleep(1.0)
-                status, pid = d.robot.statuses[-1], d.node.process.pid
+                status = d.robot.statuses[-1]
+                pid = d.node.process.pid
                 if not status.armed:
                     print(
                         f"stopped after {seconds:.0f} s: {status.stop_reason}; armed again",
@@ -145,7 +146,8 @@ def report(rows: NDArray[np.float64], left: list[str]) -> None:
     )
     print("|---|---|---|---|---|---|")
     resident = ", ".join(f"{result['resident_mb'][name]:.1f}" for name in ("first", "half", "last"))
-    files, slope = f"{rows[0, 2]:.0f}, {rows[-1, 2]:.0f}", result["slope_mb_an_hour"]
+    files = f"{rows[0, 2]:.0f}, {rows[-1, 2]:.0f}"
+    slope = result["slope_mb_an_hour"]
     print(
         f"| {result['minutes']} | {resident} | {slope} | {files} | {len(left)} | "
         f"{result['chunks']} |"

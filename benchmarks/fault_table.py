@@ -90,7 +90,8 @@ def row(rounds: Iterable[Outcome]) -> str:
     late = sum(outcome.commands_after for outcome in rounds)
     if not rounds[0].stop_reason:  # killed: nobody is left to measure
         return f"| {first} | {words[0]} | | commands end | | | {last_ms:.0f} |"
-    delay_ms, ticks = 1e3 * max(o.delay_s for o in rounds), max(o.delay_ticks for o in rounds)
+    delay_ms = 1e3 * max(o.delay_s for o in rounds)
+    ticks = max(o.delay_ticks for o in rounds)
     command = words[2] + (f", then {late} more" if late else "")
     return (
         f"| {first} | {words[0]} | {words[1]} | {command} | {delay_ms:.1f} | {ticks} "

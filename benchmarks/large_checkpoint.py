@@ -75,11 +75,9 @@ def measure(args: argparse.Namespace, layers: int, calibration: Path) -> list[di
         else ["--size", args.size]
     )
     random = ["random_checkpoint", "--out_dir", checkpoint, "--family", args.family, *size]
-    source, scores, gates = (
-        ["--pretrained_checkpoint", checkpoint],
-        str(folder / "scores.safetensors"),
-        "gates.json",
-    )
+    source = ["--pretrained_checkpoint", checkpoint]
+    scores = str(folder / "scores.safetensors")
+    gates = "gates.json"
     data = [*source, "--calib_jsonl", str(calibration), "--max_samples", str(args.samples)]
     data += ["--memory_gb", str(args.memory_gb), "--device", args.device]
     commands = {
@@ -158,7 +156,8 @@ def extrapolated(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     found = {}
     for step in dict.fromkeys(row["step"] for row in rows):
         own = [row for row in rows if row["step"] == step]
-        first, last = own[0], own[-1]
+        first = own[0]
+        last = own[-1]
         if first["layers"] == last["layers"]:
             continue
 

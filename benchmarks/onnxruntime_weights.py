@@ -102,7 +102,8 @@ def measure(variants: dict[tuple[str, str], Bundle], rounds: int) -> list[dict]:
 
 def random_inputs(bundle: Bundle) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    size, backbones = bundle.cameras[0].input_size, len(bundle.cameras[0].normalizations)
+    size = bundle.cameras[0].input_size
+    backbones = len(bundle.cameras[0].normalizations)
     shape = (1, 3 * backbones * len(bundle.cameras), size, size)
     return {
         "pixel_values": rng.standard_normal(shape, dtype=np.float32),

@@ -87,7 +87,8 @@ class CameraSpec:
                 side,
                 "1 to 8192 pixels, or null",
             )
-        quality, area = self.jpeg_quality, self.center_crop_area
+        quality = self.jpeg_quality
+        area = self.center_crop_area
         _require(
             quality is None or 1 <= quality <= 100,
             f"{key}.jpeg_quality",
@@ -169,7 +170,8 @@ class ActionSpec:
     limits: tuple[tuple[float, float], ...] | None = None
 
     def __post_init__(self) -> None:
-        count, index = len(self.names), self.gripper_index
+        count = len(self.names)
+        index = self.gripper_index
         _require(
             _unique(self.names), "actions.names", list(self.names), "distinct names, at least one"
         )

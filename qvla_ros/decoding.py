@@ -63,7 +63,8 @@ class Guesses:
     """
 
     def __init__(self, output: str, count: int) -> None:
-        self._output, self._count = output, count
+        self._output = output
+        self._count = count
         self._guess: NDArray[Any] = np.zeros((1, count - 1), np.int64)
 
     def run(self, engine: Engine, inputs: Arrays) -> Mapping[str, NDArray[Any]]:
@@ -85,7 +86,8 @@ class TokenDecoder(Decoder):
 
     def __init__(self, prompt: PromptSpec, spec: TokenSpec, guesses: Guesses | None) -> None:
         super().__init__(prompt)
-        self._spec, self._guesses = spec, guesses
+        self._spec = spec
+        self._guesses = guesses
 
     def run(self, engine: Engine, inputs: Arrays) -> NDArray[Any]:
         outputs = engine.run(inputs) if self._guesses is None else self._guesses.run(engine, inputs)
@@ -105,10 +107,8 @@ class DiffusionDecoder(Decoder):
 
     def __init__(self, prompt: PromptSpec, spec: DiffusionSpec, actions: ActionSpec) -> None:
         super().__init__(prompt)
-        self._steps, self._shape = (
-            denoising_steps(spec.num_steps),
-            (1, actions.chunk_length, len(actions.names)),
-        )
+        self._steps = denoising_steps(spec.num_steps)
+        self._shape = (1, actions.chunk_length, len(actions.names))
         self._random = np.random.default_rng(spec.seed)
 
     def run(self, engine: Engine, inputs: Arrays) -> NDArray[Any]:
@@ -133,7 +133,8 @@ class LatentDecoder(Decoder):
         self, prompt: PromptSpec, spec: LatentSpec, tokenizer: Any, guesses: Guesses | None
     ) -> None:
         super().__init__(prompt)
-        self._spec, self._guesses = spec, guesses
+        self._spec = spec
+        self._guesses = guesses
         self._random = None if spec.seed is None else np.random.default_rng(spec.seed)
         self._chunks: deque[NDArray[Any]] = deque(maxlen=spec.ensemble_length or 1)
         self._told: list[int] = []  # latent actions of earlier looks, for the next prompt
@@ -175,14 +176,16 @@ class LatentDecoder(Decoder):
 
     def reset(self) -> None:
         self._chunks.clear()
-        self._told, self._instruction = [], ""
+        self._told = []
+        self._instruction = ""
 
 
 def make_decoder(bundle: Bundle, tokenizer: Any) -> Decoder:
     """The decoder that the bundle's manifest asks for. tokenizer: the bundle's, a
     tokenizers.Tokenizer.
     """
-    spec, prompt = bundle.decoder, bundle.prompt
+    spec = bundle.decoder
+    prompt = bundle.prompt
     if spec.tokens is not None:
         guesses = Guesses("action_tokens", len(bundle.actions.names)) if spec.guessed else None
         return TokenDecoder(prompt, spec.tokens, guesses)

@@ -11,7 +11,10 @@ class QvlaError(Exception):
     """
 
     def __init__(self, key: str, value: object, expected: str, fix: str) -> None:
-        self.key, self.value, self.expected, self.fix = key, value, expected, fix
+        self.key = key
+        self.value = value
+        self.expected = expected
+        self.fix = fix
         super().__init__(f"{key}: got {value}; expected {expected}. Fix: {fix}")
 
     def __reduce__(self) -> tuple[type[QvlaError], tuple[str, object, str, str]]:

@@ -60,7 +60,8 @@ class Synchronizer:
     """
 
     def __init__(self, streams: Iterable[str], max_spread_s: float, max_age_s: float) -> None:
-        self._max_spread_s, self._max_age_s = max_spread_s, max_age_s
+        self._max_spread_s = max_spread_s
+        self._max_age_s = max_age_s
         self._max_age_ns = round(max_age_s * 1e9)
         # (stamp, value), stamps strictly increasing, at most max_age_s from first to last.
         self._histories: dict[str, deque[tuple[int, Any]]] = {stream: deque() for stream in streams}
@@ -97,8 +98,10 @@ class Synchronizer:
         if missing:
             return Waiting("nothing received yet on " + ", ".join(missing))
         latest = {stream: history[-1][0] for stream, history in self._histories.items()}
-        behind, ahead = min(latest, key=latest.__getitem__), max(latest, key=latest.__getitem__)
-        age_s, lead_s = (now_ns - latest[behind]) * 1e-9, (latest[ahead] - now_ns) * 1e-9
+        behind = min(latest, key=latest.__getitem__)
+        ahead = max(latest, key=latest.__getitem__)
+        age_s = (now_ns - latest[behind]) * 1e-9
+        lead_s = (latest[ahead] - now_ns) * 1e-9
         if now_ns - latest[behind] > self._max_age_ns:
             return Waiting(
                 f"{behind} is stale: stamped {age_s:.3f} s ago, at most "
@@ -118,7 +121,8 @@ class Synchronizer:
             stream: _nearest(history, moment_ns) for stream, history in self._histories.items()
         }
         stamps = {stream: stamp for stream, (stamp, _) in nearest.items()}
-        oldest, newest = min(stamps, key=stamps.__getitem__), max(stamps, key=stamps.__getitem__)
+        oldest = min(stamps, key=stamps.__getitem__)
+        newest = max(stamps, key=stamps.__getitem__)
         spread_s = (stamps[newest] - stamps[oldest]) * 1e-9
         if spread_s > self._max_spread_s:
             return Waiting(

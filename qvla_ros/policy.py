@@ -40,7 +40,8 @@ class Policy:
     """The bundle's preprocessing and conventions around an engine that runs its graph."""
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
-        self.bundle, self.engine = bundle, engine
+        self.bundle = bundle
+        self.engine = engine
         self._tokenizer = _load_tokenizer(bundle.directory / "tokenizer.json")
         self._decoder = make_decoder(bundle, self._tokenizer)
         self._low, self._high = action_limits(bundle)

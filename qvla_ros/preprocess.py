@@ -138,7 +138,8 @@ def _lanczos3(distance: NDArray[np.float32]) -> NDArray[np.float32]:
     """The kernel 3 sin(pi x) sin(pi x / 3) / (pi x)^2 for x >= 0; 1 near zero, 0 beyond 3. Float32,
     in this order.
     """
-    pi, radius = np.float32(np.pi), np.float32(3.0)
+    pi = np.float32(np.pi)
+    radius = np.float32(3.0)
     x = np.maximum(distance, np.float32(1e-3))
     value = radius * _sin(pi * x) * _sin(pi * x / radius) / (pi * pi * x * x)
     return np.where(

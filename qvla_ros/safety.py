@@ -21,9 +21,11 @@ def action_limits(bundle: Bundle) -> tuple[Actions, Actions]:
     if spec.limits is not None:
         low, high = np.array(spec.limits, np.float64).T
         return low, high
-    low, high = bundle.statistics["action"].min.copy(), bundle.statistics["action"].max.copy()
+    low = bundle.statistics["action"].min.copy()
+    high = bundle.statistics["action"].max.copy()
     if spec.gripper_index is not None:
-        low[spec.gripper_index], high[spec.gripper_index] = 0.0, 1.0
+        low[spec.gripper_index] = 0.0
+        high[spec.gripper_index] = 1.0
     return low, high
 
 

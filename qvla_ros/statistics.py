@@ -20,7 +20,8 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[f
         raise ValueError(f"successes must lie in 0..trials, got {successes} of {trials}")
     if trials == 0:
         return 0.0, 1.0
-    rate, z2 = successes / trials, z * z
+    rate = successes / trials
+    z2 = z * z
     centre = (rate + z2 / (2 * trials)) / (1 + z2 / trials)
     half_width = (
         z / (1 + z2 / trials) * math.sqrt(rate * (1 - rate) / trials + z2 / (4 * trials * trials))

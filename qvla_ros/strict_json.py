@@ -40,7 +40,8 @@ def parse(expected: Any, value: Any, key: str, fix: str = FIX_MANIFEST) -> Any:
     def refuse(description: str) -> QvlaError:
         return QvlaError(key, _shortened(value), description, fix)
 
-    origin, arguments = get_origin(expected), get_args(expected)
+    origin = get_origin(expected)
+    arguments = get_args(expected)
     if dataclasses.is_dataclass(expected):
         return _parse_dataclass(expected, value, key, fix)
     if origin in (Union, types.UnionType):

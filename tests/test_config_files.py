@@ -120,7 +120,8 @@ def test_a_policy_trained_in_liberos_units_runs_on_a_robot_that_is_told_their_si
 
 @pytest.mark.parametrize("robot", ROBOTS)
 def test_slow_is_slower_than_the_robots_own_limits(robot: str) -> None:
-    full, slow = _with_defaults(f"{robot}.yaml"), _values("phases/slow.yaml")
+    full = _with_defaults(f"{robot}.yaml")
+    slow = _values("phases/slow.yaml")
     for name, value in slow.items():
         own = full[name]
         assert (max(value) < min(own)) if isinstance(own, list) else value < own, name

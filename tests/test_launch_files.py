@@ -46,7 +46,8 @@ API = {
 
 class Recorder:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.args, self.kwargs = args, kwargs
+        self.args = args
+        self.kwargs = kwargs
 
     def perform(self, context: dict[str, str]) -> str:
         """As a substitution: an argument's value, or the path of a shared file in this checkout."""
@@ -239,7 +240,8 @@ def test_a_robot_gets_its_parameters_then_the_users_and_the_phases_last(
     """So that no file of a user's undoes what a phase promises: that nothing is commanded, or only
     slowly.
     """
-    folder, users = ROOT / "config", [tmp_path / name for name in own]
+    folder = ROOT / "config"
+    users = [tmp_path / name for name in own]
     of_phase = [] if phase == "full" else [folder / "phases" / f"{phase}.yaml"]
     expected = [folder / f"{robot}.yaml", *users, *of_phase]
     assert all(path.is_file() for path in expected if path not in users)

@@ -105,7 +105,8 @@ def test_colcon_build_gives_messages_nodes_and_the_command(tmp_path: Path) -> No
 def test_pip_install_in_a_fresh_environment_works_without_environment_variables(
     tmp_path: Path,
 ) -> None:
-    source, environment = tmp_path / "source", tmp_path / "environment"
+    source = tmp_path / "source"
+    environment = tmp_path / "environment"
     ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line]
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", *ignored))
     run([sys.executable, "-m", "venv", environment], tmp_path)

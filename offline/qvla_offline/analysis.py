@@ -32,10 +32,8 @@ def analyse(sensitivity: Sensitivity, gates: Gates) -> dict[str, Any]:
     """The report's numbers; see the module. Priced as the gates were: their scheme, their kind of
     cost.
     """
-    cost, compute_dtype = (
-        gates.budget.get("cost", "nominal"),
-        gates.budget.get("compute_dtype", "float32"),
-    )
+    cost = gates.budget.get("cost", "nominal")
+    compute_dtype = gates.budget.get("compute_dtype", "float32")
     pricing = Pricing(QuantizationScheme(**gates.scheme), cost, compute_dtype)
     bits = (*sensitivity.bits, 16)
     scores = score_table(sensitivity, bits)

@@ -109,7 +109,8 @@ def audit_bundle(directory: str | Path) -> Audit:
         for p, sidecar in plans.items()
         if sidecar.graph == graph_hashes(bundle)
     }
-    layers, unpacked = [], []
+    layers = []
+    unpacked = []
     for layer, weights in held.items():
         found = {plan: dict[str, int]() for plan in current}
         for plan, content in current.items():

@@ -46,7 +46,8 @@ def read_calibration(
     lines silently.) Whatever is wrong in a dataset or bag is a QvlaError. robot: whose image chain
     to apply, and whose names to look for.
     """
-    needs, found = policy_needs(checkpoint, robot), find_source(Path(path))
+    needs = policy_needs(checkpoint, robot)
+    found = find_source(Path(path))
     if found is None:
         return _read_jsonl(Path(path), needs, checkpoint, max_samples, skip_bad_lines, robot)
     root, source = found

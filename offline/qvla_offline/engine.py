@@ -41,10 +41,8 @@ def build_plan(
     name, trt = import_flavour(flavour)
     unrolled = bundle.decoder.kind in ("action_tokens", "univla") and not bundle.decoder.guessed
     if name == "rtx" and unrolled and bundle.quantization.method != "none":
-        found, expected = (
-            f"{bundle.family}, unrolled and quantized",
-            "a graph that uses each weight once",
-        )
+        found = f"{bundle.family}, unrolled and quantized"
+        expected = "a graph that uses each weight once"
         raise QvlaError(
             f"{bundle_dir} for {trt.__name__}", found, expected, "export again with --guessed"
         )

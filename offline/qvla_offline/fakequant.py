@@ -64,8 +64,10 @@ def fake_quantize(
     """
     if mode not in MODES:
         raise QvlaError("mode", mode, f"one of {MODES}", "choose with --mode")
-    source, target = Path(checkpoint_path), Path(out_dir)
-    layout, origin = read_layout(source), origin_of(source)
+    source = Path(checkpoint_path)
+    target = Path(out_dir)
+    layout = read_layout(source)
+    origin = origin_of(source)
     _require_outside(target, {source, origin.base, origin.adapter or source})
     shapes = target_shapes(source)
     gates = match_layers(gates, {name: rows for name, (rows, _) in shapes.items()})
@@ -74,7 +76,8 @@ def fake_quantize(
     tensors.check_against(empty_policy(source), source)
 
     def restored(name: str) -> Tensor:
-        tensor, bits = tensors[name], gates.layers.get(name.removesuffix(".weight"))
+        tensor = tensors[name]
+        bits = gates.layers.get(name.removesuffix(".weight"))
         if bits is None or not name.endswith(".weight"):
             return tensor
         rows = tensor.flatten(1)

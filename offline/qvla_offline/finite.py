@@ -26,7 +26,8 @@ def require_representable(name: str, values: Tensor, dtype: torch.dtype, fix: st
     """QvlaError with the key `name` if one of the finite `values` becomes infinite in `dtype`."""
     largest = _largest(values)
     if not largest.to(dtype).isfinite():
-        kind, limit = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
+        kind = str(dtype).removeprefix("torch.")
+        limit = torch.finfo(dtype).max
         raise QvlaError(
             name,
             f"magnitudes up to {float(largest):.6g}",

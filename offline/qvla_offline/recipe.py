@@ -108,14 +108,17 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
     """Run every step of the recipe that is not up to date; returns the output directory, which
     holds summary.json.
     """
-    recipe, folder = read_recipe(path), Path(path).resolve().parent
+    recipe = read_recipe(path)
+    folder = Path(path).resolve().parent
     out = Path(out_dir) if out_dir is not None else folder / recipe.out_dir
-    checkpoint, calibration = folder / recipe.checkpoint, folder / recipe.calibration
+    checkpoint = folder / recipe.checkpoint
+    calibration = folder / recipe.calibration
     robot = None if recipe.robot is None else str(folder / recipe.robot)
     described, robot_sha256 = (
         (LIBERO, None) if robot is None else (read_robot(robot), sha256_of(Path(robot)))
     )
-    scheme, export = recipe.scheme or QuantizationScheme(), recipe.export or ExportSection()
+    scheme = recipe.scheme or QuantizationScheme()
+    export = recipe.export or ExportSection()
     if not checkpoint.is_dir():
         raise QvlaError(
             "checkpoint", checkpoint, "a checkpoint directory", f"set checkpoint in {path}"
@@ -193,7 +196,8 @@ def _require_later_steps(
     """QvlaError for what gates or export would refuse only after the sensitivities, which take
     hours.
     """
-    scheme, export = options.scheme, recipe.export or ExportSection()
+    scheme = options.scheme
+    export = recipe.export or ExportSection()
     if recipe.bundle:
         require_exact_scales(scheme, export.compute_dtype)
     checkpoint = load_checkpoint(path, recipe.unnorm_key, lazily=True)
@@ -257,7 +261,8 @@ def _write_gates(
     rounds: int,
     inputs: tuple[Path, Path, SensitivityOptions],
 ) -> None:
-    sensitivity, sources = read_sensitivity(scores), {"sensitivity_sha256": sha256_of(scores)}
+    sensitivity = read_sensitivity(scores)
+    sources = {"sensitivity_sha256": sha256_of(scores)}
     if rounds:
         gates = assign_jointly(
             sensitivity, budget, scheme, joint_measure(*inputs, target.parent), rounds, sources

@@ -49,7 +49,8 @@ def picture_coordinates(points_m: NDArray, camera: Camera, crop_area: float) -> 
     up = np.array([-math.sin(camera.pitch_rad), 0.0, math.cos(camera.pitch_rad)])
     offset = np.asarray(points_m, np.float64) - np.array(camera.position_m)
     scale = 0.5 / math.tan(FIELD_OF_VIEW_RAD / 2) / (offset @ forward)
-    column, row = -offset[:, 1] * scale, -(offset @ up) * scale
+    column = -offset[:, 1] * scale
+    row = -(offset @ up) * scale
     return np.stack([column, row], axis=-1) / math.sqrt(crop_area) + 0.5
 
 

@@ -114,5 +114,6 @@ class LatestOutput:
 
     def take(self) -> Tensor:
         """The output, which is forgotten here."""
-        value, self._of_thread.value = self._of_thread.value, None
+        value = self._of_thread.value
+        self._of_thread.value = None
         return value

@@ -51,14 +51,13 @@ class Batcher:
         patches_per_side: int,
     ) -> None:
         """sentences: numbered by their places; whoever owns the list may append to it."""
-        self.statistics, self.tokenizer, self.prompt, self.device = (
-            statistics,
-            tokenizer,
-            prompt,
-            device,
-        )
+        self.statistics = statistics
+        self.tokenizer = tokenizer
+        self.prompt = prompt
+        self.device = device
         self._prompts: dict[str, np.ndarray] = {}
-        self._sentences, self.patches_per_side = sentences, patches_per_side
+        self._sentences = sentences
+        self.patches_per_side = patches_per_side
 
     def batch(
         self, samples: Samples, tasks: Sequence[Task], augmentation: Augmentation, seed: int

@@ -161,7 +161,8 @@ def record_episode(
         observation, success = task.step(action, render)
         if success and success_step is None:
             success_step = step
-            push_start, push_end = task.max_steps, task.max_steps
+            push_start = task.max_steps
+            push_end = task.max_steps
     usable = [t for t in sorted(frames) if t + CHUNK_LENGTH <= step]
     usable = [t for t in usable if not any(row["is_push"] for row in rows[t : t + CHUNK_LENGTH])]
     return assemble_episode(task, rows, {t: frames[t] for t in usable}, success_step)
@@ -199,7 +200,8 @@ def random_start(
     if rng.random() < disturbances.start_at_rest:
         return task.step(np.array(HOLD_ACTION), True)[0]
     state = scene.state()
-    center, top = state.object_center_m, float(state.object_points_m[:, 2].max())
+    center = state.object_center_m
+    top = float(state.object_points_m[:, 2].max())
     if rng.random() < disturbances.start_near_object:
         target = np.append(center[:2] + rng.uniform(-0.06, 0.06, 2), top + rng.uniform(0.03, 0.15))
     else:
@@ -309,7 +311,8 @@ def read_episode(path: Path) -> Episode:
             arrays = {name: archive[name] for name in archive.files}
         jpegs = {}
         for camera in CAMERAS:
-            data, offsets = arrays[f"{camera}_jpeg"].tobytes(), arrays[f"{camera}_jpeg_offsets"]
+            data = arrays[f"{camera}_jpeg"].tobytes()
+            offsets = arrays[f"{camera}_jpeg_offsets"]
             jpegs[camera] = [data[a:b] for a, b in itertools.pairwise(offsets)]
         return Episode(
             series={name: arrays[name] for name in _SERIES},

@@ -63,15 +63,14 @@ def record_every_instruction(
     rows: list[list[dict[str, Any]]] = [[] for _ in scenes]
     chunks: list[list[np.ndarray]] = [[] for _ in scenes]
     frames: dict[int, dict[str, np.ndarray]] = {}
-    target, until = 0, 0
+    target = 0
+    until = 0
     for step in range(steps):
         states = [scene.state() for scene in scenes]
         labels = [expert.act(state) for state in states]
         while step >= until or labels[target][-1] == CLOSE:  # it would grasp: go elsewhere instead
-            target, until = (
-                _other(rng, target, len(scenes)),
-                step + int(rng.integers(*STEPS_A_TARGET)),
-            )
+            target = _other(rng, target, len(scenes))
+            until = step + int(rng.integers(*STEPS_A_TARGET))
         if observation.images:
             frames[step] = observation.images
             for scene, chunk in zip(scenes, chunks, strict=True):

@@ -23,8 +23,11 @@ from qvla_reference.obstacles import swept_footprint
 from qvla_reference.privileged import WRIST_TURNS_RAD, PickPlaceState, grasp_widths
 from qvla_reference.rim_grasp import Grasp, is_bowl, rim_grasp
 
-POSITION_UNIT_M, ROTATION_UNIT_RAD = 0.05, 0.5  # one unit of an OSC_POSE action
-OPEN, CLOSE = -1.0, 1.0
+# one unit of an OSC_POSE action
+POSITION_UNIT_M = 0.05
+ROTATION_UNIT_RAD = 0.5
+OPEN = -1.0
+CLOSE = 1.0
 TURN_LIMIT = 0.5  # units: a quarter radian a step at most
 _HAND_DOWN = np.array(
     [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]]
@@ -73,10 +76,8 @@ class PickPlaceExpert:
         """
         if self._is_held(state):
             return False
-        off_center, bottom = (
-            np.abs(state.object_center_m[:2] - state.goal_center_m),
-            state.object_points_m[:, 2].min(),
-        )
+        off_center = np.abs(state.object_center_m[:2] - state.goal_center_m)
+        bottom = state.object_points_m[:, 2].min()
         if state.goal_is_plate:
             return bool(
                 np.linalg.norm(off_center) < self.on_plate_m and bottom < state.goal_top_m + 0.02
@@ -100,7 +101,8 @@ class PickPlaceExpert:
         """Carry over what is in the way to the plate, sink as the object comes over its middle, and
         let go.
         """
-        low, high = state.object_points_m.min(axis=0), state.object_points_m.max(axis=0)
+        low = state.object_points_m.min(axis=0)
+        high = state.object_points_m.max(axis=0)
         bottom = low[2]
         away = state.goal_center_m - state.object_center_m[:2]
         distance = float(np.linalg.norm(away))
@@ -146,15 +148,18 @@ class PickPlaceExpert:
         return self._move(state, target, OPEN if release else CLOSE)
 
     def _reach(self, state: PickPlaceState) -> np.ndarray:
-        grasp, top = self._grasp(state), float(state.object_points_m[:, 2].max())
-        yaw, grasp_z = grasp.yaw_rad, float(grasp.position_m[2])
+        grasp = self._grasp(state)
+        top = float(state.object_points_m[:, 2].max())
+        yaw = grasp.yaw_rad
+        grasp_z = float(grasp.position_m[2])
         gain = (
             self.rim_gain
             if grasp.on_rim and abs(state.eef_position_m - grasp.position_m).max() < 0.1
             else self.gain
         )
         away = grasp.position_m[:2] - state.eef_position_m[:2]
-        distance, height = float(np.linalg.norm(away)), float(state.eef_position_m[2])
+        distance = float(np.linalg.norm(away))
+        height = float(state.eef_position_m[2])
         turned = abs(rotation_vector(hand_rotation(yaw) @ state.eef_rotation.T)).max()
 
         in_place = distance < 2 * self.centred_m and height < grasp_z + 0.010 and turned < 0.15
@@ -235,7 +240,8 @@ def step_towards(
 
 def hand_rotation(yaw_rad: float) -> np.ndarray:
     """[3, 3]: the hand points down, its fingers `yaw_rad` from the world's y axis."""
-    cosine, sine = np.cos(yaw_rad), np.sin(yaw_rad)
+    cosine = np.cos(yaw_rad)
+    sine = np.sin(yaw_rad)
     return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]]) @ _HAND_DOWN
 
 
@@ -248,6 +254,7 @@ def rotation_vector(rotation: np.ndarray) -> np.ndarray:
             rotation[1, 0] - rotation[0, 1],
         ]
     )
-    sine, cosine = np.linalg.norm(skew) / 2, (np.trace(rotation) - 1) / 2
+    sine = np.linalg.norm(skew) / 2
+    cosine = (np.trace(rotation) - 1) / 2
     angle = np.arctan2(sine, cosine)
     return skew / 2 if sine < 1e-9 else skew / (2 * sine) * angle

@@ -29,7 +29,9 @@ from qvla_ros.progress import track
 from qvla_ros.simulation.specification import ACTION_NAMES, CONTROL_PERIOD_S, PROPRIOCEPTION_NAMES
 
 Driver = Literal["expert", "learner"]
-_STATISTICS_PERIOD, _STATISTICS_STRIDE = 8, 8  # frames and pixels that image statistics look at
+# frames and pixels that image statistics look at
+_STATISTICS_PERIOD = 8
+_STATISTICS_STRIDE = 8
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def export_demonstrations(
             episode = read_episode(path)
             for run in uninterrupted_runs(episode.image_steps, period):
                 writer.add_episode(*_frames(episode, recording, run))
-                episodes, frames = episodes + 1, frames + len(run)
+                episodes = episodes + 1
+                frames = frames + len(run)
         writer.finish()
         (temporary / "README.md").write_text(dataset_card(suite, driver, period), encoding="utf-8")
     return Exported(len(chosen), episodes, frames, fps)

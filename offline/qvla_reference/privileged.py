@@ -22,7 +22,9 @@ WIDEST_OBJECT_M = 0.074  # of the 0.08 m between the open fingers
 WRIST_TURNS_RAD = np.deg2rad(
     [0, 10, -10, 20, -20, 30, -30, 45, -45, 60, -60, 75, -75, 90]
 )  # smallest first
-_PLANE, _MESH = 0, 7  # mujoco.mjtGeom
+# mujoco.mjtGeom
+_PLANE = 0
+_MESH = 7
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class PickPlaceState:
     @property
     def hand_yaw_rad(self) -> float:
         """How far the wrist is turned: the angle from the world's y axis to the fingers' motion."""
-        along, across = self.eef_rotation[1, 0], -self.eef_rotation[0, 0]
+        along = self.eef_rotation[1, 0]
+        across = -self.eef_rotation[0, 0]
         return float(np.arctan2(across, along))
 
 
@@ -132,9 +135,11 @@ class PrivilegedScene:
 
     def state(self) -> PickPlaceState:
         """The state at this instant (not delayed, unlike observations)."""
-        data, robot = self._environment.sim.data, self._environment.robots[0]
+        data = self._environment.sim.data
+        robot = self._environment.robots[0]
         goal = self._world_points(self._goal)
-        low, high = goal.min(axis=0), goal.max(axis=0)
+        low = goal.min(axis=0)
+        high = goal.max(axis=0)
         fingers = data.qpos[robot._ref_gripper_joint_pos_indexes]
         return PickPlaceState(
             eef_position_m=data.site_xpos[self._site].copy(),
@@ -186,7 +191,8 @@ def _collision_vertices(model: Any, roots: set[int]) -> list[tuple[int, np.ndarr
             continue
         if model.geom_type[geom] == _MESH:
             mesh = model.geom_dataid[geom]
-            first, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
+            first = model.mesh_vertadr[mesh]
+            count = model.mesh_vertnum[mesh]
             points = np.array(model.mesh_vert[first : first + count])
         else:  # the bounding box of a primitive is close enough to grasp by
             points = (

@@ -25,7 +25,8 @@ def renormalize(model: OpenVLAOFT, old: Statistics, new: Statistics) -> None:
     scale_new. Exact, but for proprioception that one of the two statistics clips, and for actions
     in floating point.
     """
-    last, first = model.action_head.model.fc2, model.proprio_projector.fc1
+    last = model.action_head.model.fc2
+    first = model.proprio_projector.fc1
     scale, offset = (part.to(last.weight) for part in _change(old["action"], new["action"]))
     last.weight.mul_(scale[:, None])
     last.bias.mul_(scale).add_(offset)
@@ -44,7 +45,8 @@ def _change(
     """
     low, high = (np.array(source[name]) for name in ("q01", "q99"))
     new_low, new_high = (np.array(target[name]) for name in ("q01", "q99"))
-    half, new_half = (high - low + RANGE_EPSILON) / 2.0, (new_high - new_low + RANGE_EPSILON) / 2.0
+    half = (high - low + RANGE_EPSILON) / 2.0
+    new_half = (new_high - new_low + RANGE_EPSILON) / 2.0
     mask = np.array(source.get("mask", True)) & np.ones(len(low), bool)
     scale = np.where(mask, half / new_half, 1.0)
     offset = np.where(mask, (low + half - new_low - new_half) / new_half, 0.0)

@@ -34,7 +34,9 @@ _OUTER_FINGER = np.stack(
 _PALM = np.stack(np.meshgrid(np.linspace(-0.075, 0.075, 7), [-0.025, 0.0, 0.025]), axis=-1).reshape(
     -1, 2
 )
-_FINGERTIP_M, _PALM_M = -0.010, 0.030  # how high they are above that point
+# how high they are above that point
+_FINGERTIP_M = -0.010
+_PALM_M = 0.030
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ def is_bowl(points_m: np.ndarray) -> bool:
     """Whether an object, from the vertices [N, 3] of its geometry, is hollow and open upwards as it
     stands.
     """
-    low, high = points_m.min(axis=0), points_m.max(axis=0)
+    low = points_m.min(axis=0)
+    high = points_m.max(axis=0)
     middle = (low + high) / 2
     central = np.linalg.norm(points_m[:, :2] - middle[:2], axis=-1) < 0.3 * (high - low)[:2].min()
     return bool(central.any() and points_m[central, 2].max() < middle[2])
@@ -88,7 +91,8 @@ def rim_grasp(
 
 
 def _grasp(points_m: np.ndarray, yaw_rad: float, side: float, inside_m: float) -> Grasp:
-    low, high = points_m.min(axis=0), points_m.max(axis=0)
+    low = points_m.min(axis=0)
+    high = points_m.max(axis=0)
     radius = (high - low)[:2].mean() / 2 - inside_m
     position = np.append(
         (low + high)[:2] / 2 + side * radius * _fingers(yaw_rad), high[2] - _BELOW_RIM_M

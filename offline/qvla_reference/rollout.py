@@ -54,7 +54,8 @@ class Learner:
                 self.checkpoint.model(self.inputs(observation, instruction))[0].double().numpy()
             )
         action = self.checkpoint.statistics["action"]
-        low, high = np.array(action["q01"]), np.array(action["q99"])
+        low = np.array(action["q01"])
+        high = np.array(action["q99"])
         scaled = 0.5 * (normalized + 1.0) * (high - low + RANGE_EPSILON) + low
         actions = np.where(action["mask"], scaled, normalized)
         return np.clip([libero_action(step) for step in actions], -1.0, 1.0)
@@ -83,7 +84,10 @@ def run_episode(task: LiberoTask, learner: Learner, init_state: int) -> EpisodeR
     scene = PrivilegedScene(task)
     observation = task.reset(init_state)
     start = scene.state()
-    closest, lifted, success, step = np.inf, 0.0, False, 0
+    closest = np.inf
+    lifted = 0.0
+    success = False
+    step = 0
     while step < task.max_steps and not success:
         actions = learner(observation, task.instruction)
         for remaining, action in zip(reversed(range(len(actions))), actions, strict=True):

@@ -106,12 +106,10 @@ class SampleSet:
     def __init__(
         self, demonstrations: Path, cache: Path, size: int, select: Callable[[Path], bool]
     ) -> None:
-        self.demonstrations, self.cache, self.size, self.select = (
-            demonstrations,
-            cache / f"{size}px",
-            size,
-            select,
-        )
+        self.demonstrations = demonstrations
+        self.cache = cache / f"{size}px"
+        self.size = size
+        self.select = select
         self.tasks: list[Task] = []
         self.episodes: list[Samples] = []
         self._known: set[Path] = set()
@@ -269,7 +267,8 @@ def dataset_statistics(samples: Sequence[Samples]) -> dict[str, object]:
     actions = np.concatenate([part.chunks[:, 0] for part in samples]).astype(np.float64)
     proprio = np.concatenate([part.proprio for part in samples]).astype(np.float64)
     action = _ranges(actions)
-    action["q01"][-1], action["q99"][-1] = 0.0, 1.0
+    action["q01"][-1] = 0.0
+    action["q99"][-1] = 1.0
     return {
         "action": {**action, "mask": [True] * 6 + [False]},
         "proprio": _ranges(proprio),

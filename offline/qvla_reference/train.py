@@ -59,7 +59,9 @@ def losses(state: TrainingState, batch: Batch, weights: Tensor) -> tuple[Tensor,
     context = state.model.context(batch.inputs)
     slots, patches = state.model.decode(batch.inputs, context)
     error = (state.model.action_head(slots).float() - batch.chunks).abs()
-    slots, patches, unread = slots.float(), patches.float(), context[0].float()
+    slots = slots.float()
+    patches = patches.float()
+    unread = context[0].float()
     halfway = state.halfway.take()[:, 1 : 1 + unread.shape[1]].float()  # after BOS
     position = position_loss(state.heads["position"], slots, patches, batch.positions_m)
     scores = state.heads["grounding"](slots, unread, halfway, batch.sentence)
@@ -73,7 +75,8 @@ def gradients(
     """(gradient per parameter of model and heads, None where unused; action error; auxiliary error)
     of one batch.
     """
-    device, in_bfloat16 = weights.device.type, options.precision == "bfloat16"
+    device = weights.device.type
+    in_bfloat16 = options.precision == "bfloat16"
     attention = PlainAttention() if in_bfloat16 and device == "cpu" else nullcontext()
     with torch.autocast(device, torch.bfloat16, enabled=in_bfloat16), attention:
         action_error, auxiliary_error = losses(state, batch, weights)
@@ -155,7 +158,8 @@ def train(
     tokenizer = train_tokenizer()
     prompt = PromptSpec(PROMPT_TEMPLATE, lowercase=True, append_token_id=tokenizer.token_to_id("▁"))
     config = config or reference_config(tokenizer)
-    cache, size = options.work_dir / "cache", config.vision[0].image_size
+    cache = options.work_dir / "cache"
+    size = config.vision[0].image_size
     training = SampleSet(options.demonstrations, cache, size, lambda path: not is_held_out(path))
     validation = SampleSet(options.demonstrations, cache, size, is_held_out)
     report(
@@ -226,7 +230,9 @@ def train(
     handlers = {name: signal.signal(name, _interrupt) for name in (signal.SIGINT, signal.SIGTERM)}
     pool = ThreadPoolExecutor(options.threads)
     try:
-        last_save, last_report, reported_step = time.monotonic(), time.monotonic(), state.step
+        last_save = time.monotonic()
+        last_report = time.monotonic()
+        reported_step = state.step
         while state.step < options.steps:
             started = time.monotonic()
             seed = options.seed * 1_000_003 + state.step * options.threads
@@ -254,7 +260,8 @@ def train(
                     f"step {state.step}/{options.steps}  action {action:.4f}  auxiliary "
                     f"{auxiliary:.4f}  {speed:.1f}/s"
                 )
-                last_report, reported_step = now, state.step
+                last_report = now
+                reported_step = state.step
             if now - last_save > options.save_minutes * 60:
                 save()
                 added = sum(
@@ -287,7 +294,8 @@ def start(
     """Where the saved state stopped, or a pretrained checkpoint, or step 0; with statistics of all
     episodes there are if it has no fitting ones.
     """
-    state, saved = new_state(options, config, device), options.work_dir / "state.pt"
+    state = new_state(options, config, device)
+    saved = options.work_dir / "state.pt"
     if saved.exists():
         state.load(saved, options.decay_from)
         report(f"resumed {saved} at step {state.step}")

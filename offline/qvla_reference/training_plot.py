@@ -27,7 +27,8 @@ def plot_run(work_dir: Path) -> Path:
     """Draw <work_dir>/training.png from its curve.jsonl and, if there is one, evaluation.jsonl;
     returns its path.
     """
-    curve_file, picture = work_dir / "curve.jsonl", work_dir / "training.png"
+    curve_file = work_dir / "curve.jsonl"
+    picture = work_dir / "training.png"
     if not curve_file.exists():
         raise QvlaError(
             "work_dir", work_dir, "the folder of a run, with its curve.jsonl", "train first"
@@ -121,10 +122,8 @@ def _draw_success(
     axes: Axes, points: Mapping[str, Sequence[tuple[int, int, int]]], colours: Mapping[str, str]
 ) -> None:
     for suite, counts in points.items():
-        steps, rates = (
-            [step for step, *_ in counts],
-            np.array([hits / total for _, hits, total in counts]),
-        )
+        steps = [step for step, *_ in counts]
+        rates = np.array([hits / total for _, hits, total in counts])
         intervals = np.array([wilson_interval(hits, total) for _, hits, total in counts])
         reach = np.abs(intervals.T - rates) * 100
         axes.errorbar(

@@ -159,7 +159,8 @@ class TrainingState:
             )
         for model in (self.model, self.average):
             model.load_state_dict(weights)
-        self.statistics, self.unnorm_key = checkpoint.statistics, checkpoint.unnorm_key
+        self.statistics = checkpoint.statistics
+        self.unnorm_key = checkpoint.unnorm_key
         self.step = self.warm_from = checkpoint.step or 0
 
     def change_statistics(self, statistics: dict[str, Any], unnorm_key: str) -> None:
@@ -169,13 +170,16 @@ class TrainingState:
         if self.step:
             for model in (self.model, self.average):
                 renormalize(model, self.statistics, statistics)
-        self.statistics, self.unnorm_key, self.warm_from = statistics, unnorm_key, self.step
+        self.statistics = statistics
+        self.unnorm_key = unnorm_key
+        self.warm_from = self.step
 
 
 def new_state(options: TrainingOptions, config: PolicyConfig, device: str) -> TrainingState:
     """Step 0 of a run; the same weights for the same seed."""
     torch.manual_seed(options.seed)
-    model, average = OpenVLAOFT(config), OpenVLAOFT(config)
+    model = OpenVLAOFT(config)
+    average = OpenVLAOFT(config)
     initialize(model)
     average.load_state_dict(model.state_dict())
     width = config.text.hidden_size

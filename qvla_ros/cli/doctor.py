@@ -83,7 +83,8 @@ def findings(args: argparse.Namespace) -> Iterator[Finding]:
 
     if args.remove_orphans:
         remove_orphans()
-    machine, bundle = read_machine(), None
+    machine = read_machine()
+    bundle = None
     if args.bundle is not None:
         bundle, finding = bundle_findings(args.bundle)
     yield from machine_findings(machine, bundle)
@@ -170,7 +171,8 @@ def read_parameters(path: Path) -> dict[str, object]:
         KeyError,
         TypeError,
     ) as error:
-        expected, fix = "/**: ros__parameters: name: value", "write it as config/*.yaml"
+        expected = "/**: ros__parameters: name: value"
+        fix = "write it as config/*.yaml"
         raise QvlaError(
             "--params_file", f"{path}: {type(error).__name__}: {error}", expected, fix
         ) from None

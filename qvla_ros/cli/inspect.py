@@ -78,7 +78,8 @@ def _decoder(decoder: DecoderSpec) -> str:
     elif decoder.diffusion is not None:
         text = f"diffusion, {decoder.diffusion.num_steps} steps, seed {decoder.diffusion.seed}"
     elif decoder.latents is not None:
-        seed, length = decoder.latents.seed, decoder.latents.ensemble_length
+        seed = decoder.latents.seed
+        length = decoder.latents.ensemble_length
         drawn = "the likeliest" if seed is None else f"drawn with seed {seed}"
         text = f"{decoder.latents.num_tokens} latent tokens, {drawn}" + (
             f", {length} looks averaged" if length else ""

@@ -145,7 +145,9 @@ class Controller:
         limits: MotionLimits,
         blend_steps: int = 0,
     ) -> None:
-        self.settings, self._spec, self._limits = settings, spec, limits
+        self.settings = settings
+        self._spec = spec
+        self._limits = limits
         self.timeline = ChunkTimeline(blend_steps, spec)
         self.interventions: Counter[str] = Counter(dict.fromkeys((*STAGES, RATE), 0))
         self.armed = False
@@ -163,7 +165,8 @@ class Controller:
         self._clocks: tuple[int, float] | None = None  # of the last tick
         self._input_ns: int | None = None
         self._measured_s: float | None = None
-        self._deadman, self._deadman_s = False, -math.inf
+        self._deadman = False
+        self._deadman_s = -math.inf
 
     def arm(self, measured: Setpoint | None, now_ns: int) -> None:
         """Start from `measured`, a fresh one; QvlaError if anything would stop the robot at once.
@@ -209,9 +212,14 @@ class Controller:
             raise QvlaError(
                 "arm", "the deadman is not held", "~/enable true", f"hold it; {FIX_ARM}"
             )
-        self.armed, self.reason, self._sent = True, None, False
-        self.motion, self._goal = at_rest(measured), measured
-        self._plan_ns, self._measured_s, self.plan_end_ns = now_ns, None, None
+        self.armed = True
+        self.reason = None
+        self._sent = False
+        self.motion = at_rest(measured)
+        self._goal = measured
+        self._plan_ns = now_ns
+        self._measured_s = None
+        self.plan_end_ns = None
         self.flush(now_ns)
 
     def disarm(self, reason: StopReason = StopReason.disarmed) -> None:
@@ -220,11 +228,14 @@ class Controller:
         """
         if not self.armed:
             return
-        self.armed, self.reason = False, reason
+        self.armed = False
+        self.reason = reason
         self.timeline.flush()
         if self._sent:
             assert self.motion is not None
-            self._stop, self._hold, self._sent = reason, self.motion.setpoint, False
+            self._stop = reason
+            self._hold = self.motion.setpoint
+            self._sent = False
 
     fault = disarm  # the same, by the name of what went wrong
 
@@ -263,7 +274,8 @@ class Controller:
 
     def feed_deadman(self, enabled: bool, steady_s: float) -> None:
         """What ~/enable said, and when it was heard."""
-        self._deadman, self._deadman_s = enabled, steady_s
+        self._deadman = enabled
+        self._deadman_s = steady_s
 
     def tick(
         self, now_ns: int, steady_s: float, measured: Setpoint | None, inference_busy_s: float = 0.0
@@ -273,7 +285,8 @@ class Controller:
         measured: the newest state if it came since the last tick, else None. inference_busy_s: how
         long the inference under way has been running, 0 if none is.
         """
-        clocks, self._clocks = self._clocks, (now_ns, steady_s)
+        clocks = self._clocks
+        self._clocks = (now_ns, steady_s)
         if self.armed:
             robot_s = now_ns * 1e-9 if self.settings.sim_time else steady_s
             reason = self._reason_to_stop(clocks, now_ns, robot_s, measured, inference_busy_s)
@@ -302,7 +315,8 @@ class Controller:
         return self._command(now_ns, steady_s)
 
     def _tell_stop(self) -> Decision:
-        reason, self._stop = self._stop, None
+        reason = self._stop
+        self._stop = None
         if self.settings.stop != "hold" or self._hold is None:
             return Decision(None, reason)
         self.motion = at_rest(self._hold)
@@ -349,7 +363,8 @@ class Controller:
 
     def _has_jumped(self, before: tuple[int, float]) -> bool:
         assert self._clocks is not None
-        ros_s, passed_s = (self._clocks[0] - before[0]) * 1e-9, self._clocks[1] - before[1]
+        ros_s = (self._clocks[0] - before[0]) * 1e-9
+        passed_s = self._clocks[1] - before[1]
         if self.settings.sim_time:  # it may run at any speed or stand still
             return not 0.0 <= ros_s <= self.settings.max_clock_jump_s
         return abs(ros_s - passed_s) > self.settings.max_clock_jump_s
@@ -396,7 +411,8 @@ class Controller:
             name for name, changed in zip(STAGES, stages, strict=True) if changed
         )
         self._due_s = max(self._due_s, steady_s - EARLY * period_s) + period_s
-        self._last_command_s, self._sent = steady_s, True
+        self._last_command_s = steady_s
+        self._sent = True
         return Decision(self.motion.setpoint)
 
     def _target(self, now_ns: int) -> tuple[Setpoint, float]:

@@ -138,7 +138,8 @@ def braking_speed(distance: Array, change: Array | float, dt_s: float) -> Array:
     change: by how much the velocity may change per command. With n = floor(v / change) more
     commands on the way to rest, distance = dt ((n + 1) v - change n (n + 1) / 2), solved for v.
     """
-    distance, change = np.minimum(distance, ENDLESS), np.minimum(change, ENDLESS)
+    distance = np.minimum(distance, ENDLESS)
+    change = np.minimum(change, ENDLESS)
     commands = np.floor(0.5 * (np.sqrt(1.0 + 8.0 * distance / (change * dt_s)) - 1.0))
     return distance / (dt_s * (commands + 1.0)) + 0.5 * change * commands
 
@@ -163,17 +164,16 @@ def limit_motion(
     expected = None if previous is None else previous.linear
     linear, velocity, goal, changed = _limit_linear(target.linear, state, expected, limits, dt_s)
     stages[..., 1:] |= changed
-    limited, wanted = Setpoint(linear), Setpoint(goal)
+    limited = Setpoint(linear)
+    wanted = Setpoint(goal)
     angular_velocity = state.angular_velocity_rad_s
     if target.quaternion_xyzw is not None:
         unit = rotation.normalize(target.quaternion_xyzw)
         expected = None if previous is None else previous.quaternion_xyzw
         quaternion, angular_velocity, changed = _limit_angular(unit, state, expected, limits, dt_s)
         stages[..., 2:] |= changed
-        limited, wanted = (
-            replace(limited, quaternion_xyzw=quaternion),
-            replace(wanted, quaternion_xyzw=unit),
-        )
+        limited = replace(limited, quaternion_xyzw=quaternion)
+        wanted = replace(wanted, quaternion_xyzw=unit)
     if target.gripper is not None:
         gripper = _within(target.gripper, 0.0, 1.0)
         stages[..., 1] |= gripper != target.gripper
@@ -197,7 +197,8 @@ def _where(condition: NDArray[np.bool_], chosen: Setpoint, other: Setpoint) -> S
     """Row by row of the batch; a gripper that is None in `other` stays as chosen, made finite."""
     if condition.all():
         return chosen
-    quaternion, gripper = chosen.quaternion_xyzw, chosen.gripper
+    quaternion = chosen.quaternion_xyzw
+    gripper = chosen.gripper
     if quaternion is not None and other.quaternion_xyzw is not None:
         quaternion = np.where(condition[..., None], quaternion, other.quaternion_xyzw)
     if gripper is not None:
@@ -226,7 +227,8 @@ def _limit_linear(
     """The next position, its velocity, the target inside the box, and which of STAGES[1:]
     intervened.
     """
-    position, velocity = state.setpoint.linear, state.linear_velocity
+    position = state.setpoint.linear
+    velocity = state.linear_velocity
     rounding = 8.0 * EPSILON * (np.abs(position) / dt_s + np.abs(velocity))
     step_speed = _below(limits.max_linear_step / dt_s, rounding)
     top_speed = _below(limits.max_linear_velocity, rounding)
@@ -242,7 +244,8 @@ def _limit_linear(
 
     stepped = _within(wanted, -step_speed, step_speed)
     speedy = _within(stepped, -top_speed, top_speed)
-    low, high = np.minimum(limits.linear_low, position), np.maximum(limits.linear_high, position)
+    low = np.minimum(limits.linear_low, position)
+    high = np.maximum(limits.linear_high, position)
     room_below = braking_speed(position - low, planned_change, dt_s)
     room_above = braking_speed(high - position, planned_change, dt_s)
     braked = _within(speedy, -room_below, room_above)
@@ -268,7 +271,8 @@ def _limit_angular(
     target: Array, state: MotionState, previous: Array | None, limits: MotionLimits, dt_s: float
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
     """The next quaternion, its angular velocity, and which of STAGES[2:] intervened."""
-    start, velocity = state.setpoint.quaternion_xyzw, state.angular_velocity_rad_s
+    start = state.setpoint.quaternion_xyzw
+    velocity = state.angular_velocity_rad_s
     assert start is not None
     rounding = 32.0 * EPSILON / dt_s
     step_speed = _below(min(limits.max_angular_step_rad, MAX_TURN_RAD) / dt_s, rounding)

@@ -100,7 +100,8 @@ def to_rotation_vector(quaternion_xyzw: Array) -> Array:
         factor = 2.0 * float(np.arctan2(norm, abs(last))) / max(norm, TINY) if norm > 0.0 else 2.0
         factor = math.copysign(factor, last)
         return np.array([number * factor for number in numbers])
-    axis, cosine = quaternion_xyzw[..., :3], quaternion_xyzw[..., 3:]
+    axis = quaternion_xyzw[..., :3]
+    cosine = quaternion_xyzw[..., 3:]
     sine = length(axis)
     angle = 2.0 * np.arctan2(sine, np.abs(cosine))
     return axis * np.copysign(np.where(sine > 0.0, angle / np.maximum(sine, TINY), 2.0), cosine)

@@ -53,7 +53,8 @@ class ChunkTimeline:
     """
 
     def __init__(self, blend_steps: int, spec: MotionSpec) -> None:
-        self._blend_steps, self._spec = blend_steps, spec
+        self._blend_steps = blend_steps
+        self._spec = spec
         self._steps: list[Step] = []
         self._oldest_ns: int | None = None  # chunks stamped earlier are refused
 
@@ -69,7 +70,8 @@ class ChunkTimeline:
         """
         if self._oldest_ns is not None and chunk.stamp_ns < self._oldest_ns:
             return None
-        count, oldest_ns = len(chunk.actions), chunk.stamp_ns + 1
+        count = len(chunk.actions)
+        oldest_ns = chunk.stamp_ns + 1
         if count == 1:
             chunk = replace(chunk, stamp_ns=max(now_ns, chunk.stamp_ns))
         first = next(
@@ -136,7 +138,8 @@ class ChunkTimeline:
             cut_ns = (
                 self._steps[index + 1].begin_ns if index + 1 < len(self._steps) else step.end_ns
             )
-            start_ns, stop_ns = max(begin_ns, step.begin_ns), min(end_ns, step.end_ns, cut_ns)
+            start_ns = max(begin_ns, step.begin_ns)
+            stop_ns = min(end_ns, step.end_ns, cut_ns)
             if start_ns < stop_ns:
                 yield step, start_ns, stop_ns
 
@@ -161,4 +164,5 @@ class ChunkTimeline:
         """Forget all steps. Chunks stamped before `oldest_ns` are refused from now on (None: any
         chunk is taken).
         """
-        self._steps, self._oldest_ns = [], oldest_ns
+        self._steps = []
+        self._oldest_ns = oldest_ns

@@ -28,7 +28,8 @@ from qvla_ros.statistics import percentiles
 
 # Largest difference, of a column's range in training. Float arithmetic in another order: 1e-4. Half
 # precision: 1e-2.
-SAME, CLOSE = 1e-3, 3e-2
+SAME = 1e-3
+CLOSE = 3e-2
 _TIMED_RUNS = 5
 
 
@@ -98,7 +99,8 @@ def parity_finding(
     """apart: largest difference of each column as a fraction of its range, [A]; not a number counts
     as largest.
     """
-    about, worst = "parity", int(np.argmax(np.nan_to_num(apart, nan=np.inf)))
+    about = "parity"
+    worst = int(np.argmax(np.nan_to_num(apart, nan=np.inf)))
     text = (
         f"{engine}: off by up to {100 * apart[worst]:.2g} % of its range "
         f"({names[worst]}) from {parity.engine}"

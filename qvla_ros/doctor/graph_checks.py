@@ -90,7 +90,8 @@ def needed_inputs(
     must be measured.
     """
     given = {**DEFAULTS, **parameters}
-    measured, max_age_s = measured_by(given, bundle), given["max_image_age_s"]
+    measured = measured_by(given, bundle)
+    max_age_s = given["max_image_age_s"]
     root = f"/{namespace.strip('/')}".rstrip("/")
 
     def topic_of(name: str) -> str:
@@ -112,7 +113,8 @@ def needed_inputs(
         raw = topic_of(f"camera/{camera.name}/image_raw")
         kinds = {raw: IMAGE, f"{raw}/compressed": COMPRESSED_IMAGE}
         found.append(Input(raw, kinds, image_check(camera.height, camera.width), sensor, max_age_s))
-    joints, frame = needed_joints(bundle, measured), bundle.actions.frame
+    joints = needed_joints(bundle, measured)
+    frame = bundle.actions.frame
     if joints:
         topic = topic_of("joint_states")
         found.append(
@@ -157,7 +159,8 @@ def _policies(graph: Graph, bundle: Bundle | None) -> Iterator[Finding]:
             "start it, or check ROS_DOMAIN_ID and discovery range",
         )
     for node in found:
-        status, about = graph.states.get(node), f"policy node {node}"
+        status = graph.states.get(node)
+        about = f"policy node {node}"
         if status is None:
             yield warning(about, "says nothing on its status topic", "look at its log")
             continue
@@ -188,10 +191,8 @@ def _policies(graph: Graph, bundle: Bundle | None) -> Iterator[Finding]:
 
 def _unanswered(graph: Graph, inputs: Sequence[Input]) -> Iterator[Finding]:
     """What policies subscribe to under another name than the usual one, and nobody publishes."""
-    policies, usual = (
-        set(policy_nodes(graph.topics)),
-        {name for needed in inputs for name in needed.kinds},
-    )
+    policies = set(policy_nodes(graph.topics))
+    usual = {name for needed in inputs for name in needed.kinds}
     for name, topic in sorted(graph.topics.items()):
         waiting = {endpoint.node for endpoint in topic.subscriptions} & policies
         if (
@@ -319,7 +320,8 @@ def _clock(graph: Graph) -> Iterator[Finding]:
 
 
 def _mismatches(graph: Graph) -> Iterator[Finding]:
-    about, pairs = "QoS", 0
+    about = "QoS"
+    pairs = 0
     for name, topic in sorted(graph.topics.items()):
         if name in _IGNORED:
             continue

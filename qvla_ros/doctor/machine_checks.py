@@ -119,7 +119,8 @@ def _gpu(machine: Machine) -> Finding:
 def _profile(
     machine: Machine, image_bytes: int, wrong: Callable[[str, str, str], Finding]
 ) -> Iterator[Finding]:
-    about, needed = "Fast DDS profile", image_bytes + _HEADROOM_BYTES
+    about = "Fast DDS profile"
+    needed = image_bytes + _HEADROOM_BYTES
     if "fastrtps" not in machine.rmw and "fastdds" not in machine.rmw:
         yield ok(about, f"not needed with {machine.rmw}")
         return

@@ -137,6 +137,7 @@ def _observation(bundle: Bundle, text: str, seed: int) -> Observation:
 
 
 def _squares(camera: CameraSpec, random: np.random.Generator) -> NDArray[np.uint8]:
-    rows, columns = -(-camera.height // _SQUARE), -(-camera.width // _SQUARE)
+    rows = -(-camera.height // _SQUARE)
+    columns = -(-camera.width // _SQUARE)
     colours = random.integers(0, 256, (rows, columns, 3), np.uint8)
     return colours.repeat(_SQUARE, 0).repeat(_SQUARE, 1)[: camera.height, : camera.width]

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from qvla_ros.errors import QvlaError
 
-_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+# CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+_MAJOR = 75
+_MINOR = 76
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: do not wait for the default stream
 _FIX = "run it on a machine with an NVIDIA GPU and driver, or use engine backend onnxruntime"
 
@@ -30,7 +32,9 @@ class Gpu:
             self._driver = ctypes.CDLL("libcuda.so.1")
         except OSError as error:
             raise QvlaError("GPU", error, "the NVIDIA driver library libcuda.so.1", _FIX) from None
-        self._context, self._device, stream = c_void_p(), c_int(), c_void_p()
+        self._context = c_void_p()
+        self._device = c_int()
+        stream = c_void_p()
         self._call("cuInit", 0)
         self._call("cuDeviceGet", byref(self._device), device)
         self._call("cuDevicePrimaryCtxRetain", byref(self._context), self._device)
@@ -45,7 +49,8 @@ class Gpu:
     @property
     def compute_capability(self) -> str:
         """Two digits or three, as "87" or "120"."""
-        major, minor = c_int(), c_int()
+        major = c_int()
+        minor = c_int()
         self._call("cuDeviceGetAttribute", byref(major), _MAJOR, self._device)
         self._call("cuDeviceGetAttribute", byref(minor), _MINOR, self._device)
         return f"{major.value}{minor.value}"

@@ -35,7 +35,9 @@ class FakeEngine:
         self, kind: str, chunks: NDArray[np.float32], repeats: bool, fault_file: Path | None = None
     ) -> None:
         self.name = f"fake ({kind}): looks at nothing"
-        self._chunks, self._repeats, self._fault_file = chunks, repeats, fault_file
+        self._chunks = chunks
+        self._repeats = repeats
+        self._fault_file = fault_file
         self._next = 0
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
@@ -73,7 +75,8 @@ def load(
     path: an .npy file, float [N, K, A], normalised to [-1, 1] as the graph's output is. fault_file:
     see FakeEngine.
     """
-    length, size = bundle.actions.chunk_length, len(bundle.actions.names)
+    length = bundle.actions.chunk_length
+    size = len(bundle.actions.names)
     fault = None if fault_file is None else Path(fault_file)
     if kind == "replay":
         return FakeEngine(kind, _read_chunks(path, (length, size)), False, fault)

@@ -149,10 +149,8 @@ class Pairing:
         """Two-sided probability of a split at least this uneven, were both policies equally good
         (binomial, 1/2).
         """
-        discordant, fewer = (
-            self.only_first + self.only_second,
-            min(self.only_first, self.only_second),
-        )
+        discordant = self.only_first + self.only_second
+        fewer = min(self.only_first, self.only_second)
         tail = sum(math.comb(discordant, k) for k in range(fewer + 1)) / 2**discordant
         return min(1.0, 2 * tail)
 

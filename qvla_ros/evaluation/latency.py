@@ -57,19 +57,15 @@ def latency_points(episodes: Iterable[Episode]) -> list[LatencyPoint]:
 
 
 def _point(policy: str, handover: str, latency_s: float, group: Sequence[Episode]) -> LatencyPoint:
-    successes, solved = (
-        sum(episode.success for episode in group),
-        [e.steps for e in group if e.success],
-    )
+    successes = sum(episode.success for episode in group)
+    solved = [e.steps for e in group if e.success]
     measured = latency_s == MEASURED
     if measured:
         latency_s = float(
             np.mean([e.latency_s for e in group if e.latency_s is not None] or [np.nan])
         )
-    holds, steps = (
-        sum(episode.hold_steps or 0 for episode in group),
-        sum(episode.steps for episode in group),
-    )
+    holds = sum(episode.hold_steps or 0 for episode in group)
+    steps = sum(episode.steps for episode in group)
     return LatencyPoint(
         policy=policy,
         handover=handover,

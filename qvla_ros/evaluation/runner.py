@@ -34,7 +34,9 @@ from qvla_ros.simulation.specification import CONTROL_PERIOD_S, UNIVLA_MAX_STEPS
 BRIDGE_LAST_WORD_S = 20.0
 BRIDGE_END_S = 3.0
 POLL_S = 0.2
-EXIT_BAD_INPUT, EXIT_LOST = 2, 3  # as the nodes use them
+# as the nodes use them
+EXIT_BAD_INPUT = 2
+EXIT_LOST = 3
 
 Event = Mapping[str, Any]
 

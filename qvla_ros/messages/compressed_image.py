@@ -12,7 +12,8 @@ from PIL import Image as PillowImage
 
 from qvla_ros.errors import QvlaError
 
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG"
+_JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG"
 _PNG_MODES = ("RGB", "RGBA", "L", "P")  # 8 bit; depth images are 16 bit and no colours
 
 

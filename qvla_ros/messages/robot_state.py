@@ -59,10 +59,8 @@ class Measured:
                 np.array([positions[name] for name in self.joints], np.float64), None, gripper
             )
         assert pose is not None
-        linear, quaternion = (
-            np.array(pose.position_m, np.float64),
-            np.array(pose.quaternion_xyzw, np.float64),
-        )
+        linear = np.array(pose.position_m, np.float64)
+        quaternion = np.array(pose.quaternion_xyzw, np.float64)
         return Setpoint(linear, quaternion, gripper)
 
 
@@ -86,7 +84,8 @@ def gripper_ends(parameters: Mapping[str, Any]) -> tuple[float, float]:
     """The gripper's position, or command, when closed and when open. QvlaError where they are the
     same.
     """
-    closed, opened = parameters["gripper_min"], parameters["gripper_max"]
+    closed = parameters["gripper_min"]
+    opened = parameters["gripper_max"]
     if closed == opened:
         fix = "set them to the gripper's positions when closed and when open"
         raise QvlaError(

@@ -35,17 +35,18 @@ def chunk_message(
     message = ActionChunk()
     message.header.stamp = stamp_message(observation.stamp_ns)
     message.header.frame_id = spec.frame
-    message.bundle_id, message.instruction, message.armed = (
-        bundle.bundle_id,
-        observation.instruction,
-        armed,
-    )
+    message.bundle_id = bundle.bundle_id
+    message.instruction = observation.instruction
+    message.armed = armed
     message.input_topics = list(observation.stamps_ns)
     message.input_stamps = [
         stamp_message(nanoseconds) for nanoseconds in observation.stamps_ns.values()
     ]
-    message.kind, message.names, message.units = spec.kind, list(spec.names), list(spec.units)
-    message.step_dt, message.horizon = spec.control_period_s, len(actions)
+    message.kind = spec.kind
+    message.names = list(spec.names)
+    message.units = list(spec.units)
+    message.step_dt = spec.control_period_s
+    message.horizon = len(actions)
     message.data = actions.ravel().tolist()
     return message
 

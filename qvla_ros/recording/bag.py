@@ -32,7 +32,8 @@ class Bag:
     """An open bag. types: topic -> its type."""
 
     def __init__(self, path: Path, reader: Any) -> None:
-        self.path, self._reader = path, reader
+        self.path = path
+        self._reader = reader
         self.types: dict[str, str] = {topic: info.msgtype for topic, info in reader.topics.items()}
 
     def messages(self, topics: Collection[str], what: str) -> Iterator[RawMessage]:

@@ -42,7 +42,9 @@ def synchronized_moments(bag: Bag, source: BagSource, topics: InputTopics) -> li
     )
     counts: Counter[str] = Counter()
     latest_ns: dict[str, int] = {}
-    now_ns, text, moments = 0, source.instruction, []
+    now_ns = 0
+    text = source.instruction
+    moments = []
     reason = "there are no messages"
     for message in bag.messages(
         [*topics.stamped(), *filter(None, (topics.instruction,))], "stamps"

@@ -45,7 +45,8 @@ def read_observations(
         position = quaternion = None
         if topics.pose is not None:
             pose = _pose(messages[topics.pose], source, inputs, f"{topics.pose} ({where})")
-            position, quaternion = pose.position_m, pose.quaternion_xyzw
+            position = pose.position_m
+            quaternion = pose.quaternion_xyzw
         proprioception = proprioception_vector(inputs.proprioception, joints, position, quaternion)
         yield Observation(
             images, proprioception, moment.instruction, moment.stamp_ns, moment.stamps_ns

@@ -127,7 +127,8 @@ def plan_replay(
         )
     named = {topic for chunk in chunks for topic in chunk.stamps_ns}
     topics = find_topics(bag.types, bag.path, replace(source, instruction=""), inputs, named)
-    plan, index = Plan(inputs, topics, [], []), index_stamps(bag, topics.stamped())
+    plan = Plan(inputs, topics, [], [])
+    index = index_stamps(bag, topics.stamped())
     for chunk in chunks:
         moment = moment_of(chunk.stamps_ns, chunk.received_ns, chunk.instruction, topics, index)
         if isinstance(moment, Moment):
@@ -180,7 +181,8 @@ def difference(found: list[Answer]) -> Difference | None:
 
 def _answer(policy: Policy, observation: Observation, chunk: RecordedChunk | None) -> Answer:
     prediction = policy.infer(observation)
-    names, shape = policy.bundle.actions.names, prediction.actions.shape
+    names = policy.bundle.actions.names
+    shape = prediction.actions.shape
     if chunk is not None and (chunk.names != names or chunk.actions.shape != shape):
         found = f"{list(chunk.actions.shape)} ({', '.join(chunk.names)})"
         expected = f"{list(shape)} ({', '.join(names)}), as bundle {policy.bundle.bundle_id} gives"

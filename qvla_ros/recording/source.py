@@ -14,12 +14,11 @@ from qvla_ros.observation import POSE_NAMES, joint_names
 from qvla_ros.strict_json import parse
 
 EXAMPLE = "config/calibration/ros2_bag.yaml"
-IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
-JOINTS, POSE, TEXT = (
-    "sensor_msgs/msg/JointState",
-    "geometry_msgs/msg/PoseStamped",
-    "std_msgs/msg/String",
-)
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+JOINTS = "sensor_msgs/msg/JointState"
+POSE = "geometry_msgs/msg/PoseStamped"
+TEXT = "std_msgs/msg/String"
 
 
 @dataclass(frozen=True)

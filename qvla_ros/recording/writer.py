@@ -50,7 +50,8 @@ class BagWriter:
         from rosbags.rosbag2 import StoragePlugin, Writer
 
         self.dropped: Counter[str] = Counter()
-        self.messages, self.written_bytes = 0, 0
+        self.messages = 0
+        self.written_bytes = 0
         self._error: Exception | None = None
         self._definitions = TypeDefinitions()
         self._topics: dict[str, dict[str, Any]] = {}
@@ -59,7 +60,9 @@ class BagWriter:
         ] = {}  # of the writing thread alone, as is the writer until it ends
         self._condition = threading.Condition()
         self._pending: deque[tuple[str, int, bytes]] = deque()
-        self._pending_bytes, self._max_pending_bytes, self._closing = 0, max_pending_bytes, False
+        self._pending_bytes = 0
+        self._max_pending_bytes = max_pending_bytes
+        self._closing = False
         self._writer = Writer(
             self._directory / out.name, version=9, storage_plugin=StoragePlugin.MCAP
         )
@@ -137,10 +140,8 @@ class BagWriter:
                         topic, **self._topics[topic]
                     )
                 self._writer.write(self._connections[topic], received_ns, data)
-                self.messages, self.written_bytes = (
-                    self.messages + 1,
-                    self.written_bytes + len(data),
-                )
+                self.messages = self.messages + 1
+                self.written_bytes = self.written_bytes + len(data)
             except Exception as error:  # told to whoever hands over the next message
                 self._error = error
             with self._condition:

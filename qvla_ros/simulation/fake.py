@@ -39,12 +39,16 @@ class FakeTask:
         self.max_steps = MAX_STEPS if max_steps is None else max_steps
         self.init_state_count = INIT_STATE_COUNT
         self._camera_size = camera_size
-        self._position, self._opening, self._step = START_M.copy(), 0.0, 0
+        self._position = START_M.copy()
+        self._opening = 0.0
+        self._step = 0
 
     def reset(self, init_state: int | None, seed: int = 0) -> LiberoObservation:
         """Back to the start; the initial state moves it sideways by millimetres."""
         self._position = START_M + np.array([0.0, 1e-3 * (init_state or 0), 0.0])
-        self._start, self._opening, self._step = self._position.copy(), 0.0, 0
+        self._start = self._position.copy()
+        self._opening = 0.0
+        self._step = 0
         return self._observation(render=True)
 
     def step(self, action: np.ndarray, render: bool) -> tuple[LiberoObservation, bool]:

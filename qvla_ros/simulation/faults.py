@@ -133,7 +133,8 @@ class FaultInjector:
         if not self._faults:
             return Sensed(observation, {})
         self._remember(time_ns, observation.images)
-        images, ages_ns = dict(observation.images), dict[str, int]()
+        images = dict(observation.images)
+        ages_ns = dict[str, int]()
         active = [
             fault for fault in self._faults if fault.kind != "kill" and fault.holds_at(time_ns)
         ]
@@ -178,7 +179,8 @@ class FaultInjector:
             del images[camera]
             return
         taken_ns, frames = arrived[-1]
-        images[camera], ages_ns[camera] = frames[camera], time_ns - taken_ns
+        images[camera] = frames[camera]
+        ages_ns[camera] = time_ns - taken_ns
 
     def _before(self, fault: Fault) -> Mapping[str, np.ndarray]:
         """The last frames before the fault; the first ones, if it was there from the beginning."""

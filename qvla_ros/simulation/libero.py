@@ -90,14 +90,13 @@ class LiberoTask:
         if not 0 <= task_index < SUITE_TASK_COUNTS[suite]:
             expected = f"0 to {SUITE_TASK_COUNTS[suite] - 1} in {suite}"
             raise QvlaError("task_id", task_index, expected, "choose a task of the suite")
-        self.suite, self.task_index = suite, task_index
+        self.suite = suite
+        self.task_index = task_index
         self.max_steps = SUITE_MAX_STEPS[suite] if max_steps is None else max_steps
         other: int | None = None
         if suite == named_object.SUITE:
-            suite, (task_index, other) = (
-                named_object.SCENE_SUITE,
-                named_object.scene_and_other(task_index),
-            )
+            suite = named_object.SCENE_SUITE
+            (task_index, other) = named_object.scene_and_other(task_index)
         with contextlib.redirect_stdout(io.StringIO()):  # the benchmark announces its task order
             benchmark = libero.benchmark.get_benchmark_dict()[suite]()
         task = benchmark.get_task(task_index)
@@ -194,8 +193,11 @@ class LiberoTask:
         """
         import mujoco
 
-        model, data = self.environment.sim.model, self.environment.sim.data
-        original, step, rendering = data._data, self._step, self._rendering
+        model = self.environment.sim.model
+        data = self.environment.sim.data
+        original = data._data
+        step = self._step
+        rendering = self._rendering
         saved = [(holder, _plain_state(holder)) for holder in self._stateful_objects()]
         data._data = copy.copy(original)
         mujoco.mj_collision(model._model, data._data)
@@ -203,7 +205,8 @@ class LiberoTask:
             yield
         finally:
             data._data = original
-            self._step, self._rendering = step, rendering
+            self._step = step
+            self._rendering = rendering
             for holder, state in saved:
                 vars(holder).update(state)
 
@@ -237,7 +240,8 @@ class LiberoTask:
         model = self.environment.sim.model
         for name in self.environment.fixtures_dict:
             body = self.environment.obj_body_id[name]
-            model.body_pos[body], model.body_quat[body] = (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0)
+            model.body_pos[body] = (0.0, 0.0, 0.0)
+            model.body_quat[body] = (1.0, 0.0, 0.0, 0.0)
 
     def _observation(self, raw: dict[str, np.ndarray]) -> LiberoObservation:
         return LiberoObservation(

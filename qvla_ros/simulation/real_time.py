@@ -129,8 +129,11 @@ class RealTimeArm:
         clock: Clock,
         after_step: Callable[[], None],
     ) -> None:
-        self._task, self._rollout, self._conditions = task, rollout, conditions
-        self._clock, self._after_step = clock, after_step
+        self._task = task
+        self._rollout = rollout
+        self._conditions = conditions
+        self._clock = clock
+        self._after_step = after_step
         self._timeline = ChunkTimeline(conditions.blend_steps, MOTION)
         self._stay_m: np.ndarray | None = None
         self.counts = Counts()
@@ -176,7 +179,8 @@ class RealTimeArm:
             command = hold_action(self._stay_m, observation.eef_position_m, rollout.last_action)
             self.counts.hold_steps += 1
         else:
-            self._stay_m, command = None, libero_action(action)
+            self._stay_m = None
+            command = libero_action(action)
         rollout.last_action = command
         rollout.commanded_m.append(observation.eef_position_m + METRES_PER_UNIT * command[:3])
         observation, rollout.success = self._task.step(command, render)

@@ -14,7 +14,9 @@ from qvla_ros.simulation.libero import HOLD_ACTION, LiberoObservation
 from qvla_ros.simulation.specification import CONTROL_PERIOD_S, METRES_PER_UNIT
 
 # At rest: less than 0.2 mm a control period (4 mm/s), five times running.
-REST_STEP_M, REST_STEPS, HOLD_MAX_STEPS = 2e-4, 5, 100
+REST_STEP_M = 2e-4
+REST_STEPS = 5
+HOLD_MAX_STEPS = 100
 
 
 class Task(Protocol):

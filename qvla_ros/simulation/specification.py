@@ -41,7 +41,8 @@ PROPRIOCEPTION_NAMES = (
 )
 
 # OSC_POSE: deltas along and about the axes of the world frame, in controller units; then gripper.
-METRES_PER_UNIT, RADIANS_PER_UNIT = 0.05, 0.5
+METRES_PER_UNIT = 0.05
+RADIANS_PER_UNIT = 0.5
 ACTION_KIND = "delta_end_effector_pose"
 ACTION_NAMES = (
     *(

@@ -83,12 +83,16 @@ class FakeRobot:
         rate_hz: float,
         sim_time: bool = False,
     ) -> None:
-        self.output, self.quirks = output, Quirks()
+        self.output = output
+        self.quirks = Quirks()
         self.commands: list[Command] = []
         self.statuses: list[PolicyStatus] = []
         self.node = Node("fake_robot", context=context, namespace=namespace)
-        self._bundle, self._period_s, self._sim_time = bundle, 1.0 / rate_hz, sim_time
-        self._position, self._quaternion = np.array([0.1, -0.2, 0.3]), rotation.IDENTITY.copy()
+        self._bundle = bundle
+        self._period_s = 1.0 / rate_hz
+        self._sim_time = sim_time
+        self._position = np.array([0.1, -0.2, 0.3])
+        self._quaternion = rotation.IDENTITY.copy()
         names = () if bundle.proprioception is None else bundle.proprioception.names
         self._joints = dict.fromkeys(joint_names(names), 0.02)
         if output == "joint_trajectory":
@@ -139,7 +143,8 @@ class FakeRobot:
         """A service's answer, None if there is none in time. Not from a callback."""
         if not client.wait_for_service(timeout_sec=timeout_s):
             return None
-        future, answered = client.call_async(request), threading.Event()
+        future = client.call_async(request)
+        answered = threading.Event()
         future.add_done_callback(lambda _: answered.set())
         return future.result() if answered.wait(timeout_s) else None
 
@@ -168,8 +173,10 @@ class FakeRobot:
             joints.position[0] = float("nan")
         self._joint_states.publish(joints)
         pose = PoseStamped()
-        pose.header.stamp, pose.header.frame_id = stamp, self._bundle.actions.frame
-        place, turn = pose.pose.position, pose.pose.orientation
+        pose.header.stamp = stamp
+        pose.header.frame_id = self._bundle.actions.frame
+        place = pose.pose.position
+        turn = pose.pose.orientation
         place.x, place.y, place.z = self._position.tolist()
         turn.x, turn.y, turn.z, turn.w = self._quaternion.tolist()
         self._pose.publish(pose)
@@ -188,12 +195,14 @@ class FakeRobot:
                 **dict(zip(message.joint_names, numbers.tolist(), strict=True)),
             }
         elif isinstance(message, PoseStamped):
-            place, turn = message.pose.position, message.pose.orientation
+            place = message.pose.position
+            turn = message.pose.orientation
             self._position = np.array([place.x, place.y, place.z])
             self._quaternion = np.array([turn.x, turn.y, turn.z, turn.w])
             numbers = np.concatenate([self._position, self._quaternion])
         else:
-            linear, angular = message.twist.linear, message.twist.angular
+            linear = message.twist.linear
+            angular = message.twist.angular
             numbers = np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z])
             passed_s = (
                 min(now_s - self.commands[-1].arrived_s, LONGEST_STEP_S) if self.commands else 0.0

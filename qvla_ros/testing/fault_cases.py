@@ -33,7 +33,8 @@ def pose_faults(
     """All that can happen to a node that commands poses; the last fault ends it."""
     inference = f"inference_timeout_s = {LIMIT_S:g}"
     with drill(context, bundle_dir, environment, directory, output="pose", **more) as d:
-        on, off = d.quirk, d.quirk
+        on = d.quirk
+        off = d.quirk
         yield d.provoke(
             "camera silent", _AGE, "stale_input", on(cameras_silent=True), off(cameras_silent=False)
         )
@@ -78,7 +79,8 @@ def twist_faults(
     """The deadman and the clock, on a node that commands twists in simulated time; the last fault
     kills it.
     """
-    deadman, jump = f"deadman_timeout_s = {LIMIT_S:g}", f"max_clock_jump_s = {LIMIT_S:g}"
+    deadman = f"deadman_timeout_s = {LIMIT_S:g}"
+    jump = f"max_clock_jump_s = {LIMIT_S:g}"
     parameters: dict[str, Any] = {"output": "twist", "use_sim_time": True, "deadman": True, **more}
     with drill(context, bundle_dir, environment, directory, **parameters) as d:
         held = d.quirk(deadman=True)
@@ -109,7 +111,8 @@ def joint_faults(
         **more,
     }
     with drill(context, in_joints, environment, directory, **parameters) as d:
-        on, off = d.quirk, d.quirk
+        on = d.quirk
+        off = d.quirk
         yield d.provoke(
             "camera silent", _AGE, "stale_input", on(cameras_silent=True), off(cameras_silent=False)
         )

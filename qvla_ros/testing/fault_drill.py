@@ -89,7 +89,9 @@ class Drill:
     """A node that commands a fake robot, and the faults that can be put on the two."""
 
     def __init__(self, robot: FakeRobot, node: Child, fault_file: Path) -> None:
-        self.robot, self.node, self._fault_file = robot, node, fault_file
+        self.robot = robot
+        self.node = node
+        self._fault_file = fault_file
         create = robot.node.create_client
         self._arm: Any = create(SetBool, "policy/arm")
         self._cancel: Any = create(Trigger, "policy/cancel")
@@ -106,7 +108,8 @@ class Drill:
         """Arm, wait until the robot is commanded, inject, wait for the stop, mend."""
         for _ in range(ATTEMPTS):
             self.move()
-            before, injected_s = len(self.robot.statuses), time.monotonic()
+            before = len(self.robot.statuses)
+            injected_s = time.monotonic()
             inject()
             status = wait_for(
                 partial(self._stopped_since, before), f"a stop after {fault}", self.describe
@@ -164,7 +167,8 @@ class Drill:
         self.node.process.kill()
         self.node.process.wait()
         time.sleep(SETTLE_S)  # what was on its way arrives
-        seen, last_s = len(self.robot.commands), self.robot.commands[-1].arrived_s - killed_s
+        seen = len(self.robot.commands)
+        last_s = self.robot.commands[-1].arrived_s - killed_s
         time.sleep(SETTLE_S)
         after = len(self.robot.commands) - seen
         limit = "the robot's own timeout"
@@ -203,9 +207,11 @@ class Drill:
     def _outcome(self, fault: str, limit: str, status: PolicyStatus, injected_s: float) -> Outcome:
         commands = self.robot.commands
         told = _stop_command(commands, stamp_ns(status.stop_stamp))
-        name, after = "", 0
+        name = ""
+        after = 0
         if told is not None:
-            name, after = _meaning(commands, told), len(commands) - 1 - told
+            name = _meaning(commands, told)
+            after = len(commands) - 1 - told
         return Outcome(
             output=self.robot.output,
             fault=fault,

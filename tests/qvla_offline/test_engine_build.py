@@ -75,7 +75,8 @@ def test_the_graph_that_onnx_runtime_runs_is_the_one_that_is_built(
     assert (sidecar.plan_sha256, sidecar.plan_bytes) == (sha256_of(plan), plan.stat().st_size)
     assert mismatch(sidecar, bundle, "rtx", VERSION, "89") is None
     engine = load_engine(bundle, "onnxruntime", threads=1)
-    size, channels = bundle.cameras[0].input_size, 12
+    size = bundle.cameras[0].input_size
+    channels = 12
     pixels = np.zeros((1, channels, size, size), np.float32)
     actions = engine.run(
         {
@@ -144,7 +145,8 @@ def test_prompt_lengths_out_of_order_are_refused(built: tuple[Path, Path]) -> No
 
 
 def test_a_plan_is_chosen_by_flavour_version_gpu_and_graph(own: tuple[Path, Path]) -> None:
-    bundle, plan = load_bundle(own[0]), own[1]
+    bundle = load_bundle(own[0])
+    plan = own[1]
     assert choose_plan(bundle, "rtx", VERSION, "86") == plan
     for flavour, version, capability, said in (
         (
@@ -166,7 +168,8 @@ def test_a_plan_is_chosen_by_flavour_version_gpu_and_graph(own: tuple[Path, Path
 
 
 def test_a_plan_of_another_graph_or_a_damaged_one_is_refused(own: tuple[Path, Path]) -> None:
-    bundle, plan = load_bundle(own[0]), own[1]
+    bundle = load_bundle(own[0])
+    plan = own[1]
     sidecar = list_plans(own[0])[plan]
     write_sidecar(
         sidecar_path(plan), replace(sidecar, graph={**sidecar.graph, "policy.onnx": "0" * 64})

@@ -50,10 +50,8 @@ def test_target_weights_are_what_export_stores_and_all_else_is_unchanged(
     tmp_path, checkpoint, gates
 ):
     out = fake_quantize(checkpoint, gates, tmp_path / "out", SCHEME, dtype=torch.float32)
-    before, after = (
-        load_file(checkpoint / "model.safetensors"),
-        load_file(out / "model.safetensors"),
-    )
+    before = load_file(checkpoint / "model.safetensors")
+    after = load_file(out / "model.safetensors")
     assert set(before) == set(after)
     for name, tensor in before.items():
         layer = name.removesuffix(".weight")
@@ -70,10 +68,8 @@ def test_target_weights_are_what_export_stores_and_all_else_is_unchanged(
 
 def test_the_dtype_and_layout_of_the_checkpoint_are_kept(tmp_path, checkpoint, gates):
     out = fake_quantize(checkpoint, gates, tmp_path / "out", SCHEME)
-    before, after = (
-        load_file(checkpoint / "model.safetensors"),
-        load_file(out / "model.safetensors"),
-    )
+    before = load_file(checkpoint / "model.safetensors")
+    after = load_file(out / "model.safetensors")
     assert {n: (t.dtype, t.shape) for n, t in before.items()} == {
         n: (t.dtype, t.shape) for n, t in after.items()
     }
@@ -81,10 +77,8 @@ def test_the_dtype_and_layout_of_the_checkpoint_are_kept(tmp_path, checkpoint, g
 
 def test_released_mode_rounds_each_row_in_the_dtype_of_the_checkpoint(tmp_path, checkpoint, gates):
     out = fake_quantize(checkpoint, gates, tmp_path / "out", SCHEME, mode="released")
-    before, after = (
-        load_file(checkpoint / "model.safetensors"),
-        load_file(out / "model.safetensors"),
-    )
+    before = load_file(checkpoint / "model.safetensors")
+    after = load_file(out / "model.safetensors")
     for name, row_bits in gates.layers.items():
         weight = before[f"{name}.weight"].flatten(1)
         rows = [
@@ -97,10 +91,8 @@ def test_released_mode_rounds_each_row_in_the_dtype_of_the_checkpoint(tmp_path, 
 def test_sixteen_bits_everywhere_changes_no_float16_weight(tmp_path, checkpoint):
     gates = uniform({name: rows for name, (rows, _) in target_shapes(checkpoint).items()}, 16)
     out = fake_quantize(checkpoint, gates, tmp_path / "out")
-    before, after = (
-        load_file(checkpoint / "model.safetensors"),
-        load_file(out / "model.safetensors"),
-    )
+    before = load_file(checkpoint / "model.safetensors")
+    after = load_file(out / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -120,10 +112,8 @@ def test_wrong_gates_and_a_wrong_mode_leave_nothing_behind(tmp_path, checkpoint,
 def test_an_output_directory_that_holds_or_lies_in_what_is_read_is_refused(
     tmp_path, checkpoint, gates, out
 ):
-    base, tuned = (
-        shutil.copytree(checkpoint, tmp_path / "base"),
-        shutil.copytree(checkpoint, tmp_path / "tuned"),
-    )
+    base = shutil.copytree(checkpoint, tmp_path / "base")
+    tuned = shutil.copytree(checkpoint, tmp_path / "tuned")
     (tuned / "model.safetensors").unlink()
     write_adapter(tuned / "lora_adapter", checkpoint, base)
     before = sorted(tmp_path.rglob("*"))
@@ -171,13 +161,12 @@ def random_gates(checkpoint) -> Gates:
 
 def check_policy(source, out, gates) -> None:
     """`out` loads as the policy of `source` with its targets quantized and restored."""
-    before, after = (
-        load_checkpoint(source, lazily=True).tensors,
-        load_checkpoint(out, lazily=True).tensors,
-    )
+    before = load_checkpoint(source, lazily=True).tensors
+    after = load_checkpoint(out, lazily=True).tensors
     assert set(before) == set(after)
     for name, stored in before.stored.items():
-        tensor, layer = before[name], name.removesuffix(".weight")
+        tensor = before[name]
+        layer = name.removesuffix(".weight")
         if name.endswith(".weight") and layer in gates.layers:
             restored = quantize_layer(tensor.flatten(1), gates.layers[layer], SCHEME).dequantize()
             stored_as = (
@@ -241,10 +230,8 @@ def test_float32_is_exact_in_the_file_of_film_too(tmp_path):
     source = write_random_checkpoint(tmp_path / "source", "openvla_oft_film")
     gates = random_gates(source)
     out = fake_quantize(source, gates, tmp_path / "out", SCHEME, dtype=torch.float32)
-    before, after = (
-        load_checkpoint(source, lazily=True).tensors,
-        load_checkpoint(out, lazily=True).tensors,
-    )
+    before = load_checkpoint(source, lazily=True).tensors
+    after = load_checkpoint(out, lazily=True).tensors
     for layer, row_bits in gates.layers.items():
         stored = quantize_layer(before[f"{layer}.weight"].flatten(1), row_bits, SCHEME).dequantize()
         assert torch.equal(after[f"{layer}.weight"].flatten(1), stored), layer

@@ -106,10 +106,8 @@ def test_recipe_makes_a_bundle_within_its_budget_and_a_checkpoint_with_its_numbe
         gates.budget["stored_bits_per_weight"], abs=1e-4
     )
     final = read_gates(out / "bundle" / "gates.json")
-    before, after = (
-        load_file(work / "checkpoint" / "model.safetensors"),
-        load_file(out / "fakequant" / "model.safetensors"),
-    )
+    before = load_file(work / "checkpoint" / "model.safetensors")
+    after = load_file(out / "fakequant" / "model.safetensors")
     for name, bits in final.layers.items():
         zeroed = after[f"{name}.weight"].flatten(1).abs().sum(dim=1).numpy() == 0
         assert np.array_equal(zeroed, bits == 0)
@@ -235,12 +233,14 @@ def test_options_of_export_do_not_matter_where_no_bundle_is_asked_for(work):
 @pytest.mark.parametrize("bits", [(4, 8), (0, 4)])
 @pytest.mark.parametrize("cost", ["nominal", "stored"])
 def test_a_budget_too_small_is_told_before_the_scores_as_it_is_after_them(work, bits, cost):
-    model, scheme = load_checkpoint(work / "checkpoint").model, QuantizationScheme(16)
+    model = load_checkpoint(work / "checkpoint").model
+    scheme = QuantizationScheme(16)
     shapes = target_shapes(work / "checkpoint")
     scores = {name: np.ones((2, rows), np.float32) for name, (rows, _) in shapes.items()}
     columns = {name: width for name, (_, width) in shapes.items()}
     scored = Sensitivity("action", bits, scores, columns, tuple(unexecuted_targets(model)))
-    budget, told = Budget(0.25, bits, cost=cost, tile=1), []
+    budget = Budget(0.25, bits, cost=cost, tile=1)
+    told = []
     for refused in (
         lambda: require_affordable(model, budget, scheme, "action", bits, 0),
         lambda: assign_gates(scored, budget, scheme),
@@ -272,8 +272,11 @@ def test_the_four_released_steps_have_their_counterparts(work, capsys):
     """sensitivity -> gates -> fakequant under the released option names; the released .pt and the
     greedy included.
     """
-    source, lines = str(work / "checkpoint"), str(work / "calibration.jsonl")
-    proxy, gates, out = str(work / "proxy.pt"), str(work / "gates.json"), str(work / "fake")
+    source = str(work / "checkpoint")
+    lines = str(work / "calibration.jsonl")
+    proxy = str(work / "proxy.pt")
+    gates = str(work / "gates.json")
+    out = str(work / "fake")
     common = ["--pretrained_checkpoint", source, "--calib_jsonl", lines, "--out_path", proxy]
     assert (
         main(

@@ -49,7 +49,8 @@ def test_the_disturbed_expert_succeeds_and_holds_afterwards(episode):
 
 @pytest.mark.simulation
 def test_labels_are_the_experts_and_differ_from_what_was_done(episode):
-    labels, executed = episode.series["label_actions"], episode.series["executed_actions"]
+    labels = episode.series["label_actions"]
+    executed = episode.series["executed_actions"]
     noisy = ~episode.series["is_push"]
     assert 0.0 < np.abs(labels - executed)[noisy].mean() < 0.25
     assert np.abs(labels - executed)[~noisy].mean() > 0.25
@@ -97,7 +98,8 @@ def test_a_seed_fixes_the_whole_episode(milk_task, episode):
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_an_episode_may_start_where_a_test_does(milk_task, share):
     at_rest = milk_task.reset(None, seed=5).eef_position_m
-    scene, rng = PrivilegedScene(milk_task), np.random.default_rng(5)
+    scene = PrivilegedScene(milk_task)
+    rng = np.random.default_rng(5)
     observation = random_start(
         milk_task, scene, rng, Disturbances(start_at_rest=share, start_near_object=1.0)
     )

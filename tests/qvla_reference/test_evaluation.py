@@ -55,7 +55,8 @@ def test_the_table_gives_rate_and_interval_of_suites_and_tasks() -> None:
 
 
 def test_the_newest_checkpoint_is_never_mixed_with_another_of_the_same_step() -> None:
-    old, new = entry(checkpoint="aa"), entry(checkpoint="bb")
+    old = entry(checkpoint="aa")
+    new = entry(checkpoint="bb")
     earlier = entry(checkpoint_step=4)
     assert newest([old, earlier, new, new]) == [new, new]
     assert newest([new, old]) == [old]

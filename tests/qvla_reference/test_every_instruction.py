@@ -16,7 +16,8 @@ def test_the_same_pictures_are_labelled_for_every_object_that_could_be_named(mil
     steps = 2 * IMAGE_PERIOD + 1
     episodes = record_every_instruction(milk_task, PickPlaceExpert(), (0,), steps)
 
-    usual, others = episodes[0], episodes[1:]
+    usual = episodes[0]
+    others = episodes[1:]
     assert [episode.facts["task_id"] for episode in others] == [35, 36, 37, 38, 39]
     assert {episode.facts["suite"] for episode in others} == {SUITE}
     assert (usual.facts["suite"], usual.facts["task_id"]) == ("libero_object", 7)

@@ -22,7 +22,8 @@ from qvla_reference.privileged import PickPlaceState
 EXPERT = PickPlaceExpert()
 BOX_HALF_M = np.array([0.025, 0.025, 0.06])
 CORNERS = np.stack(np.meshgrid(*[[-1.0, 1.0]] * 3), axis=-1).reshape(-1, 3)
-OPEN_M, CLOSED_ON_BOX_M = 0.08, 0.05
+OPEN_M = 0.08
+CLOSED_ON_BOX_M = 0.05
 
 
 def state(

@@ -32,7 +32,8 @@ def test_every_frame_of_the_recordings_is_there_once_with_its_own_numbers(datase
         *((1, step) for step in (0, 3)),
     ]
     for row in frames:
-        recorded, step = recordings[row["recording_index"]], row["recording_step"]
+        recorded = recordings[row["recording_index"]]
+        step = row["recording_step"]
         labels = recorded.series["label_actions"][step : step + 8]
         assert np.array_equal(np.array(row["action_chunk"], np.float32)[:, :6], labels[:, :6])
         assert [values[6] for values in row["action_chunk"]] == [

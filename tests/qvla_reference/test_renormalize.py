@@ -33,7 +33,8 @@ def physical_actions(
     ranges = statistics["proprio"]
     proprio = normalize_proprioception(state, ranges["q01"], ranges["q99"]).astype(np.float32)
     action = statistics["action"]
-    low, high = np.array(action["q01"]), np.array(action["q99"])
+    low = np.array(action["q01"])
+    high = np.array(action["q99"])
     levels = Statistics(low=low, high=high, min=low, max=high, mask=np.array(action["mask"]))
     with torch.inference_mode():
         normalized = model(replace(inputs, proprio=torch.from_numpy(proprio)))
@@ -43,7 +44,8 @@ def physical_actions(
 @given(st.integers(0, 1000), st.integers(0, 1000))
 @settings(max_examples=10, deadline=None)
 def test_other_statistics_leave_the_physical_actions_alone(old_seed: int, new_seed: int) -> None:
-    old, new = made_up_statistics(old_seed), made_up_statistics(new_seed)
+    old = made_up_statistics(old_seed)
+    new = made_up_statistics(new_seed)
     config = random_config("tiny", 64, 0)
     torch.manual_seed(old_seed)
     model = OpenVLAOFT(config).eval()

@@ -20,7 +20,9 @@ from qvla_ros.simulation.libero import LiberoTask
 
 EXPERT = PickPlaceExpert()
 BASE_M = (-0.66, 0.0)
-RADIUS_M, HEIGHT_M, TABLE_M = 0.053, 0.05, 0.9
+RADIUS_M = 0.053
+HEIGHT_M = 0.05
+TABLE_M = 0.9
 ANGLES = np.linspace(0.0, 2 * np.pi, 24, endpoint=False)
 RINGS = [(0.3, 0.0), (0.8, 0.3), (1.0, 1.0)]  # of the radius, of the height
 BOWL = np.concatenate(
@@ -36,7 +38,8 @@ BOWL = np.concatenate(
         for r, h in RINGS
     ]
 )
-RIGHT, NEAR = np.array([0.0, -1.0]), np.array([-1.0, 0.0])
+RIGHT = np.array([0.0, -1.0])
+NEAR = np.array([-1.0, 0.0])
 
 
 def bowl_at(x, y, bottom=TABLE_M) -> np.ndarray:

@@ -48,7 +48,8 @@ def observation(seed: int) -> LiberoObservation:
 
 
 def test_the_learner_reads_what_training_feeds(learner: Learner) -> None:
-    checkpoint, seen = learner.checkpoint, observation(0)
+    checkpoint = learner.checkpoint
+    seen = observation(0)
     inputs = learner.inputs(seen, "pick up the milk and place it in the basket")
     images = [
         lanczos3_resize(jpeg_round_trip(rotate_180(seen.images[name]), 95), 28)

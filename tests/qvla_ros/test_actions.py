@@ -55,7 +55,8 @@ def test_rotations_equal_the_reference(vectors: dict) -> None:
 @given(st.floats(0.01, 3.1), st.integers(0, 2))
 def test_a_turn_about_an_axis_comes_back(angle: float, axis: int) -> None:
     quaternion = np.zeros(4)
-    quaternion[axis], quaternion[3] = np.sin(angle / 2), np.cos(angle / 2)
+    quaternion[axis] = np.sin(angle / 2)
+    quaternion[3] = np.cos(angle / 2)
     expected = np.zeros(3)
     expected[axis] = angle
     np.testing.assert_allclose(quaternion_to_axis_angle(quaternion), expected, atol=1e-9)

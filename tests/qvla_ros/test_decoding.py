@@ -40,7 +40,8 @@ class RecordingEngine:
     name = "recording"
 
     def __init__(self, answer: Callable[[dict], dict]) -> None:
-        self.answer, self.asked = answer, []
+        self.answer = answer
+        self.asked = []
 
     def run(self, inputs: dict) -> dict:
         self.asked.append(inputs)
@@ -83,7 +84,8 @@ def test_a_token_policy_commands_what_the_reference_un_normalises(
     bundle: Bundle, vectors: dict
 ) -> None:
     case = vectors["unnorm"]
-    low, high = np.resize(case["low"], 7), np.resize(case["high"], 7)
+    low = np.resize(case["low"], 7)
+    high = np.resize(case["high"], 7)
     mask = np.resize(case["mask"], 7)
     statistics = replace(bundle.statistics["action"], low=low, high=high, mask=mask)
     bundle = replace(
@@ -192,10 +194,8 @@ def test_an_ensembled_policy_averages_looks_until_it_is_reset(
         given.append(next(looks))
         return {"actions": given[-1], "latent_tokens": np.array([[10, 11, 12, 13]])}
 
-    engine, decoder = (
-        RecordingEngine(answer),
-        make_decoder(with_decoder(bundle, ENSEMBLED, 1), tokenizer),
-    )
+    engine = RecordingEngine(answer)
+    decoder = make_decoder(with_decoder(bundle, ENSEMBLED, 1), tokenizer)
     decoder.prompt("pick")
     for look in range(5):
         actions = decoder.run(engine, {})

@@ -31,7 +31,8 @@ def test_the_schedule_is_that_of_the_reference(vectors: dict) -> None:
 
 def test_single_steps_are_those_of_the_reference(vectors: dict) -> None:
     case = vectors["ddim50"]
-    noisy, noise = np.array(case["x"], np.float32), np.array(case["eps"], np.float32)
+    noisy = np.array(case["x"], np.float32)
+    noise = np.array(case["eps"], np.float32)
     for timestep, expected in case["x_prev"].items():
         step = denoise_step(noisy, noise, int(timestep), int(timestep) - 1)
         np.testing.assert_allclose(step, expected, rtol=0, atol=3e-7)

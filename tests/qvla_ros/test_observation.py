@@ -96,7 +96,9 @@ def test_a_discarded_stream_counts_as_missing() -> None:
     )
 )
 def test_every_set_is_complete_fresh_close_together_and_new_in_every_stream(events: list) -> None:
-    synchronizer, now, last = _synchronizer(), 10**9, {"camera": -1, "joints": -1}
+    synchronizer = _synchronizer()
+    now = 10**9
+    last = {"camera": -1, "joints": -1}
     for stream, gap_ms, age_ms in events:
         now += gap_ms * MS
         synchronizer.put(stream, now - age_ms * MS, stream)
@@ -114,7 +116,8 @@ def test_every_set_is_complete_fresh_close_together_and_new_in_every_stream(even
 def test_each_image_of_a_late_camera_meets_the_joint_state_of_its_moment(
     latency_ms: int, phase_ms: int, frames: int
 ) -> None:
-    synchronizer, sets = _synchronizer(), []
+    synchronizer = _synchronizer()
+    sets = []
     images_ms = [1000 + 40 * index for index in range(frames)]
     for now_ms in range(990 + phase_ms, images_ms[-1] + latency_ms + 10):
         if (now_ms - phase_ms) % 10 == 0:
@@ -139,7 +142,8 @@ def test_each_image_of_a_late_camera_meets_the_joint_state_of_its_moment(
 def test_the_history_of_a_stream_is_bounded_and_in_order_whatever_its_stamps_do(
     gaps_ms: list[int],
 ) -> None:
-    synchronizer, stamp = _synchronizer(), 10**9
+    synchronizer = _synchronizer()
+    stamp = 10**9
     for gap_ms in gaps_ms:
         stamp += gap_ms * MS
         synchronizer.put("joints", stamp, None)

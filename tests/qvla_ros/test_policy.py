@@ -31,7 +31,8 @@ class FixedEngine:
     name = "fixed"
 
     def __init__(self, actions: np.ndarray) -> None:
-        self.actions, self.inputs = actions, {}
+        self.actions = actions
+        self.inputs = {}
 
     def run(self, inputs: dict) -> dict:
         self.inputs = inputs
@@ -69,7 +70,8 @@ def test_what_exceeds_the_limits_is_clipped_and_counted(
     bundle_dir: Path, observation: Observation
 ) -> None:
     actions = np.zeros((1, 4, 7), np.float32)
-    actions[0, :2, 0], actions[0, 3, 6] = 3.0, -0.5
+    actions[0, :2, 0] = 3.0
+    actions[0, 3, 6] = -0.5
     prediction = Policy(load_bundle(bundle_dir), FixedEngine(actions)).infer(observation)
     assert prediction.actions[:, 0].tolist() == pytest.approx([1, 1, 0, 0], abs=1e-8)
     assert prediction.actions[3, 6] == 0

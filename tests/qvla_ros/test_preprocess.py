@@ -85,7 +85,8 @@ def test_the_centre_crop_of_a_ramp_equals_tensorflow(vectors: dict) -> None:
 def test_lanczos_weights_equal_tensorflow(vectors: dict) -> None:
     index, weights = _lanczos3_taps(256, 224)
     for output, expected in vectors["images"]["lanczos3_256_to_224"].items():
-        column, count = int(output), len(expected["w"])
+        column = int(output)
+        count = len(expected["w"])
         assert index[0, column] == expected["start"]
         assert weights[:count, column].tolist() == expected["w"]
         assert not weights[count:, column].any()
@@ -196,6 +197,7 @@ def test_proprioception_equals_the_reference(vectors: dict) -> None:
 
 @given(hnp.arrays(np.float64, 4, elements=st.floats(-1e6, 1e6)))
 def test_proprioception_never_leaves_the_unit_range(values: np.ndarray) -> None:
-    low, high = np.array([-1.0, 0.0, 2.0, 5.0]), np.array([1.0, 0.5, 2.0, 9.0])
+    low = np.array([-1.0, 0.0, 2.0, 5.0])
+    high = np.array([1.0, 0.5, 2.0, 9.0])
     normalized = normalize_proprioception(values, low, high, [True, True, True, False])
     assert (np.abs(normalized) <= 1).all()

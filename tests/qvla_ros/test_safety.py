@@ -12,7 +12,8 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.safety import clip_to_limits, require_finite
 
 CHUNKS = hnp.arrays(np.float64, (5, 3), elements=st.floats(-100, 100))
-LOW, HIGH = np.array([-1.0, 0.0, -5.0]), np.array([1.0, 0.5, 50.0])
+LOW = np.array([-1.0, 0.0, -5.0])
+HIGH = np.array([1.0, 0.5, 50.0])
 
 
 @given(CHUNKS)

@@ -32,7 +32,8 @@ class Activations:
     """
 
     def __init__(self, memory_bytes: float = 2e9, folder: Path | None = None) -> None:
-        self._free_bytes, self._folder = memory_bytes, folder
+        self._free_bytes = memory_bytes
+        self._folder = folder
         self._held: dict[Hashable, Tensor | _Spilled] = {}
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._files = 0

@@ -108,7 +108,10 @@ class BlockPass:
         over: BlockPass | None = None,
         changed: str = "",
     ) -> None:
-        self.model, self.samples, self.keep, self.over = model, samples, keep, over
+        self.model = model
+        self.samples = samples
+        self.keep = keep
+        self.over = over
         self.schedule = model.schedule(samples[0])
         self.own = (
             self.schedule.downstream({changed}) if over else set(range(len(self.schedule.calls)))
@@ -269,7 +272,8 @@ def _hand_on(
             for given in cotangents
         ]
     for index, *parts in zip(leaves, *sums, strict=True):
-        key, total = (index, sample), torch.stack(parts)
+        key = (index, sample)
+        total = torch.stack(parts)
         waiting.put(key, waiting.get(key) + total if key in waiting else total)
 
 

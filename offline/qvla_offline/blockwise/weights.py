@@ -59,7 +59,9 @@ class BlockWeights:
         kept_bytes: float = 2e9,
     ) -> None:
         self.blocks = blocks_of(model)
-        self._tensors, self._device, self._dtype = tensors, device, dtype
+        self._tensors = tensors
+        self._device = device
+        self._dtype = dtype
         self._free_bytes = kept_bytes
         self._kept: set[str] = set()
         self._slots: dict[str, list[_Slot]] = {name: [] for name in self.blocks}

@@ -79,11 +79,10 @@ def timm_vit(timm_id: str, image_size: int) -> VisionConfig | None:
     )
 
 
-_DINO, _IMAGENET = (
-    "vit_large_patch14_reg4_dinov2.lvd142m",
-    "vit_large_patch16_224.augreg_in21k_ft_in1k",
-)
-_SIGLIP, _SIGLIP_384 = "vit_so400m_patch14_siglip_224", "vit_so400m_patch14_siglip_384"
+_DINO = "vit_large_patch14_reg4_dinov2.lvd142m"
+_IMAGENET = "vit_large_patch16_224.augreg_in21k_ft_in1k"
+_SIGLIP = "vit_so400m_patch14_siglip_224"
+_SIGLIP_384 = "vit_so400m_patch14_siglip_384"
 _TABLE = {
     "dinosiglip-vit-so-224px": (224, _DINO, _SIGLIP),
     "dinosiglip-vit-so-384px": (384, _DINO, _SIGLIP_384),

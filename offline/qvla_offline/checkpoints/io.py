@@ -92,7 +92,8 @@ def load_checkpoint(
     if not directory.is_dir():
         raise QvlaError("checkpoint", directory, "a checkpoint directory", "check the path")
     layout = read_layout(directory)
-    config, data = layout.config, _read_object(config_file(directory))
+    config = layout.config
+    data = _read_object(config_file(directory))
     key, statistics = choose_statistics(
         directory, data.get("norm_stats"), unnorm_key, config.decoding, COMPLETE
     )
@@ -177,7 +178,8 @@ def _normalizations(directory: Path, num_backbones: int) -> tuple[Normalization,
     file = directory / "preprocessor_config.json"
     data = _read_object(file)
     if "tvf_normalize_params" in data:
-        key, entries = f"{file}: tvf_normalize_params", data["tvf_normalize_params"]
+        key = f"{file}: tvf_normalize_params"
+        entries = data["tvf_normalize_params"]
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise QvlaError(
                 key, type(entries).__name__, "a list of objects with mean and std", COMPLETE

@@ -70,11 +70,9 @@ class RMSNorm(nn.Module):
 class SelfAttention(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
-        self.num_heads, self.num_kv_heads, self.head_dim = (
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-        )
+        self.num_heads = config.num_attention_heads
+        self.num_kv_heads = config.num_key_value_heads
+        self.head_dim = config.head_dim
         self.q_proj = nn.Linear(config.hidden_size, self.num_heads * self.head_dim, bias=False)
         self.k_proj = nn.Linear(config.hidden_size, self.num_kv_heads * self.head_dim, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, self.num_kv_heads * self.head_dim, bias=False)
@@ -97,10 +95,8 @@ class SelfAttention(nn.Module):
             key, value = sight.cache.extend(layer, key, value)
         repeats = self.num_heads // self.num_kv_heads
         if repeats > 1:
-            key, value = (
-                key.repeat_interleave(repeats, dim=1),
-                value.repeat_interleave(repeats, dim=1),
-            )
+            key = key.repeat_interleave(repeats, dim=1)
+            value = value.repeat_interleave(repeats, dim=1)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=sight.mask)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, tokens, -1))
 
@@ -159,7 +155,8 @@ class LlamaModel(nn.Module):
         Without a cache they are the whole sequence, and nothing is kept: a block may then be run
         alone (see blockwise).
         """
-        start, count = 0 if cache is None else cache.length, embeddings.shape[1]
+        start = 0 if cache is None else cache.length
+        count = embeddings.shape[1]
         positions = torch.arange(start + count, device=embeddings.device)
         mask = positions[None, :] <= positions[start:, None]
         return self(embeddings, positions[None, start:], Sight(mask[None, None], cache))

@@ -19,7 +19,8 @@ from qvla_offline.checkpoints.stored import StoredTensor, safetensors_tensors
 from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import parse, read_json
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 _FIX = "merge it with the tools that trained it, and name the merged checkpoint"
 _PREFIX = "base_model.model."
 
@@ -63,7 +64,8 @@ def read_adapter_config(directory: Path) -> AdapterConfig:
     config = parse(AdapterConfig, known, str(file), _FIX)
     plain = AdapterConfig()
     for key in ("peft_type", "use_dora", "fan_in_fan_out", "bias", "rank_pattern", "alpha_pattern"):
-        found, wanted = getattr(config, key), getattr(plain, key)
+        found = getattr(config, key)
+        wanted = getattr(plain, key)
         if found != wanted:
             raise QvlaError(f"{file}: {key}", found, f"{wanted or 'none'}: plain LoRA", _FIX)
     if config.r < 1:
@@ -80,7 +82,8 @@ def with_adapter(
     without: a prefix of modules whose factors are left out, if it is not empty. What comes out lies
     in the files of `base`, in its types, also where the adapter holds a layer's own weight.
     """
-    config, stored = read_adapter_config(directory), safetensors_tensors(directory / WEIGHTS)
+    config = read_adapter_config(directory)
+    stored = safetensors_tensors(directory / WEIGHTS)
     adapter = {name.removeprefix(_PREFIX): part for name, part in stored.items()}
     if without:
         adapter = {name: part for name, part in adapter.items() if not name.startswith(without)}
@@ -149,12 +152,11 @@ def _merged(
         )
     if set(pair) != {"lora_A", "lora_B"}:
         raise QvlaError(f"{file}: {module}", " ".join(pair), "lora_A and lora_B", _FIX)
-    first, second = pair["lora_A"], pair["lora_B"]
+    first = pair["lora_A"]
+    second = pair["lora_B"]
     if (second.shape[0], *first.shape[1:]) != base.shape or second.shape[1] != first.shape[0]:
-        found, wanted = (
-            f"B {second.shape} A {first.shape}",
-            f"factors of a weight of shape {base.shape}",
-        )
+        found = f"B {second.shape} A {first.shape}"
+        wanted = f"factors of a weight of shape {base.shape}"
         raise QvlaError(f"{file}: {module}", found, wanted, _FIX)
 
     def read() -> Tensor:

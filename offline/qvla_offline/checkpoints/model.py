@@ -133,7 +133,8 @@ class OpenVLAOFT(VisionLanguageModel):
 
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__(config)
-        width, decoding = config.text.hidden_size, config.decoding
+        width = config.text.hidden_size
+        decoding = config.decoding
         self.diffusion = decoding.kind == "diffusion"
         head = DiffusionHead if self.diffusion else L1Head
         self.action_head = head(decoding.chunk_length, decoding.action_dim, width)
@@ -177,7 +178,8 @@ class OpenVLAOFT(VisionLanguageModel):
         self, inputs: PolicyInputs, context: tuple[Tensor, Tensor], noisy: Tensor, timestep: int
     ) -> Tensor:
         """The noise [B, K, A] in `noisy` [B, K, A] at `timestep`; context: of the same inputs."""
-        batch, width = len(noisy), self.config.text.hidden_size
+        batch = len(noisy)
+        width = self.config.text.hidden_size
         slots = self.noisy_action_projector(noisy.reshape(batch, -1, 1))
         time = time_token(torch.full((batch,), float(timestep), device=noisy.device), width).to(
             slots.dtype
@@ -239,7 +241,9 @@ class OpenVLAOFT(VisionLanguageModel):
             inserted.append(time)
         sequence = torch.cat([words[:, :1], *inserted, words[:, 1:-1], slots, words[:, -1:]], dim=1)
 
-        batch, num_slots, num_patches = len(slots), slots.shape[1], patches.shape[1]
+        batch = len(slots)
+        num_slots = slots.shape[1]
+        num_patches = patches.shape[1]
         num_inserted = sum(tokens.shape[1] for tokens in inserted)
         first_slot = num_inserted + words.shape[1] - 2
         if inputs.attention_mask is None:

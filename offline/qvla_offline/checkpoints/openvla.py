@@ -59,7 +59,8 @@ class OpenVLA(CausalModel):
     @torch.no_grad()
     def generate(self, inputs: PolicyInputs) -> Tensor:
         """The likeliest tokens, one after the other: int64 [B, A]."""
-        cache, decoder = Cache(), self.language_model.model
+        cache = Cache()
+        decoder = self.language_model.model
         hidden = decoder.causal(self.prefix(inputs), cache)
         tokens = [self.logits(hidden[:, -1]).argmax(-1, keepdim=True)]
         while len(tokens) < self.config.decoding.action_dim:

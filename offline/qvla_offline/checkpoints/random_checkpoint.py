@@ -30,7 +30,9 @@ SIZES = {
     "small": (56, 14, (64, 4), (96, 6), 4, 128, 4, 256, 4),
 }
 BACKBONE = "dinosiglip-vit-so-224px"
-FULL_VOCABULARY, FULL_PAD = 32064, 32000  # of Llama-2 with OpenVLA's padding
+# of Llama-2 with OpenVLA's padding
+FULL_VOCABULARY = 32064
+FULL_PAD = 32000
 FAMILIES = {
     "openvla": DecodingConfig("action_tokens", chunk_length=1, proprio_dim=0, num_images=1),
     "openvla_oft": DecodingConfig(),
@@ -184,7 +186,8 @@ def plausible_statistics(decoding: DecodingConfig, generator: torch.Generator) -
     """
 
     def ranges(low: list[float], high: list[float]) -> dict[str, Any]:
-        lower, upper = torch.tensor(low), torch.tensor(high)
+        lower = torch.tensor(low)
+        upper = torch.tensor(high)
         spread = (upper - lower) * (0.1 * torch.rand(len(low), generator=generator))
         rows = {
             "mean": (lower + upper) / 2,
@@ -198,7 +201,8 @@ def plausible_statistics(decoding: DecodingConfig, generator: torch.Generator) -
 
     motion = decoding.action_dim - 1
     action = ranges([-0.94] * motion + [0.0], [0.94] * motion + [1.0])
-    action["q01"][-1], action["q99"][-1] = 0.0, 1.0
+    action["q01"][-1] = 0.0
+    action["q99"][-1] = 1.0
     low = [-0.48, -0.31, 0.008, 0.35, -3.64, -1.84, 0.0005, -0.042]
     high = [0.21, 0.39, 1.31, 3.72, 3.56, 1.39, 0.042, -0.0005]
     count = decoding.proprio_dim or len(
@@ -227,8 +231,10 @@ def random_inputs(
     config: PolicyConfig, batch: int = 1, length: int = 20, seed: int = 0
 ) -> PolicyInputs:
     """Noise for images, prompts of `length` tokens and the proprioception; equal for equal seeds."""
-    generator, decoding = torch.Generator().manual_seed(seed), config.decoding
-    size, channels = config.vision[0].image_size, 3 * len(config.vision) * decoding.num_images
+    generator = torch.Generator().manual_seed(seed)
+    decoding = config.decoding
+    size = config.vision[0].image_size
+    channels = 3 * len(config.vision) * decoding.num_images
     ids = torch.randint(3, min(400, config.text.vocab_size), (batch, length), generator=generator)
     ids[:, 0] = 1
     pixels = torch.randn(batch, channels, size, size, generator=generator)
@@ -254,7 +260,8 @@ def write_random_checkpoint(
     time, with `num_layers` decoder layers (default: all 32). progress: called with the name of each
     tensor.
     """
-    decoding, tokenizer = decoding_of(family), random_tokenizer(family)
+    decoding = decoding_of(family)
+    tokenizer = random_tokenizer(family)
     if num_layers is not None and (size != "full" or num_layers < 1):
         raise QvlaError(
             "num_layers",
@@ -263,10 +270,8 @@ def write_random_checkpoint(
             "leave it out, or use --full_size",
         )
     if size == "full":
-        config, dtype = (
-            full_config(decoding, num_layers or TextConfig.num_hidden_layers),
-            torch.bfloat16,
-        )
+        config = full_config(decoding, num_layers or TextConfig.num_hidden_layers)
+        dtype = torch.bfloat16
     else:
         config = random_config(
             size, padded_vocabulary(tokenizer), tokenizer.token_to_id("<PAD>"), decoding

@@ -57,7 +57,8 @@ def choose_statistics(
     """
     file = directory / "dataset_statistics.json"
     if config_statistics is not None and not file.is_file():
-        file, everything = directory / "config.json: norm_stats", config_statistics
+        file = directory / "config.json: norm_stats"
+        everything = config_statistics
     else:
         everything = read_json(file, fix)
     if not isinstance(everything, dict):

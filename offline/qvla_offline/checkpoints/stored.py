@@ -23,7 +23,8 @@ from qvla_offline.torch_file import load_pt
 from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import parse, read_json
 
-SINGLE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 COMPLETE = "download the checkpoint again, or name another directory with --pretrained_checkpoint"
 DTYPES = {
     "F64": torch.float64,
@@ -111,7 +112,8 @@ def safetensors_tensors(file: Path) -> dict[str, StoredTensor]:
                     raise QvlaError(
                         f"{file}: {name}", part.get_dtype(), f"one of {', '.join(DTYPES)}", COMPLETE
                     )
-                shape, dtype = tuple(part.get_shape()), DTYPES[part.get_dtype()]
+                shape = tuple(part.get_shape())
+                dtype = DTYPES[part.get_dtype()]
                 tensors[name] = StoredTensor(file, shape, dtype, lambda name=name: read(name))
     except (SafetensorError, OSError) as error:
         raise QvlaError(str(file), error, "an intact safetensors file", COMPLETE) from error
@@ -173,7 +175,8 @@ def write_safetensors(
     codes = {dtype: code for code, dtype in DTYPES.items()}
     end = 0
     for name, (shape, dtype) in kinds.items():
-        start, end = end, end + torch.Size(shape).numel() * dtype.itemsize
+        start = end
+        end = end + torch.Size(shape).numel() * dtype.itemsize
         if start % dtype.itemsize:
             raise ValueError(f"{name} of {dtype} after narrower tensors")
         header[name] = {"dtype": codes[dtype], "shape": list(shape), "data_offsets": [start, end]}

@@ -59,10 +59,8 @@ class TensorSource(Mapping[str, Tensor]):
                 raise QvlaError(f"{directory}: {name}", found, wanted, COMPLETE)
         unknown = sorted(set(self.stored) - set(expected))
         if unknown:
-            file, wanted = (
-                self.stored[unknown[0]].file.name,
-                "only tensors of the model that config.json describes",
-            )
+            file = self.stored[unknown[0]].file.name
+            wanted = "only tensors of the model that config.json describes"
             raise QvlaError(f"{directory}: {unknown[0]}", f"a tensor in {file}", wanted, COMPLETE)
 
 
@@ -126,9 +124,7 @@ def _base(adapter: Path) -> Path:
     named = lora.read_adapter_config(adapter).base_model_name_or_path
     base = adapter / (named or "")  # an absolute path stays what it is
     if named is None or not base.is_dir():
-        key, fix = (
-            f"{adapter / lora.CONFIG}: base_model_name_or_path",
-            "download the base model, and name its folder there",
-        )
+        key = f"{adapter / lora.CONFIG}: base_model_name_or_path"
+        fix = "download the base model, and name its folder there"
         raise QvlaError(key, named, "a local directory with the base model's weights", fix)
     return base

@@ -163,8 +163,10 @@ class UniVLA(CausalModel):
         gumbel: [B, 4, top_k] standard Gumbel noise, with which they are drawn as `LatentSampling`
         says; None takes the likeliest ones.
         """
-        cache, decoder = Cache(), self.language_model.model
-        embeddings, tokens = self.prefix(inputs), []
+        cache = Cache()
+        decoder = self.language_model.model
+        embeddings = self.prefix(inputs)
+        tokens = []
         for index in range(LATENT_TOKENS):
             logits = self.logits(decoder.causal(embeddings, cache)[:, -1])
             tokens.append(choose_token(logits, None if gumbel is None else gumbel[:, index]))

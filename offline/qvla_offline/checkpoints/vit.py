@@ -63,7 +63,8 @@ class Block(nn.Module):
 
     def __init__(self, config: VisionConfig, film_width: int | None = None) -> None:
         super().__init__()
-        width, eps = config.embed_dim, config.layer_norm_eps
+        width = config.embed_dim
+        eps = config.layer_norm_eps
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attn = Attention(width, config.num_heads)
         self.ls1 = LayerScale(width) if config.layer_scale else nn.Identity()

@@ -116,10 +116,8 @@ def _measure(args: argparse.Namespace, sensitivity: Any, scheme: Any) -> Any:
             raise QvlaError(
                 key, "nothing", "a path: --joint_rounds runs the policy", f"name it with --{key}"
             )
-    scored, given = (
-        sensitivity.sources.get("checkpoint_sha256"),
-        checkpoint_sha256(args.pretrained_checkpoint),
-    )
+    scored = sensitivity.sources.get("checkpoint_sha256")
+    given = checkpoint_sha256(args.pretrained_checkpoint)
     if scored is not None and scored != given:
         found = f"{args.pretrained_checkpoint}, whose SHA-256 is {given[:16]}..."
         expected = f"the checkpoint that {args.proxy_pt} scores, {scored[:16]}..."

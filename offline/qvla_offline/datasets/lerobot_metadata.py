@@ -57,7 +57,8 @@ def read_metadata(root: Path) -> Metadata:
     """
     info = read_json(root / INFO, FIX_BROKEN)
     try:
-        version, features = info["codebase_version"], info["features"]
+        version = info["codebase_version"]
+        features = info["features"]
         if version not in _READERS:
             fix = "convert it with the lerobot library's own scripts"
             raise QvlaError(

@@ -81,13 +81,16 @@ class LeRobotWriter:
     def __init__(
         self, root: Path, features: Mapping[str, Feature], fps: float, robot_type: str
     ) -> None:
-        self._root, self._fps, self._robot_type = root, fps, robot_type
+        self._root = root
+        self._fps = fps
+        self._robot_type = robot_type
         self._features = {**features, **BOOKKEEPING}
         self._tasks: dict[str, int] = {}
         self._episodes: list[dict[str, Any]] = []
         self._frames = 0
         self._values: dict[str, list[np.ndarray]] = {name: [] for name in self._features}
-        self._files, self._file_bytes = 0, 0
+        self._files = 0
+        self._file_bytes = 0
         self._writer: pq.ParquetWriter | None = None
         hugging_face = {
             "info": {"features": {n: f.hugging_face_type() for n, f in self._features.items()}}
@@ -108,7 +111,8 @@ class LeRobotWriter:
         columns: feature -> array [N, *shape] (or [N] where the shape is (1,)), or N image files. pixels: image feature
         -> uint8 [n, 3], a sample of the episode's pixels, for the statistics.
         """
-        episode, count = len(self._episodes), len(next(iter(columns.values())))
+        episode = len(self._episodes)
+        count = len(next(iter(columns.values())))
         frame = np.arange(count)
         filled: dict[str, Any] = {
             **columns,
@@ -196,7 +200,8 @@ class LeRobotWriter:
             path = self._root / DATA_PATH.format(**_place(self._files))
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = pq.ParquetWriter(path, self._schema)
-            self._files, self._file_bytes = self._files + 1, 0
+            self._files = self._files + 1
+            self._file_bytes = 0
         self._writer.write_table(table)
         self._file_bytes += table.nbytes
         place = _place(self._files - 1)

@@ -159,7 +159,8 @@ class GraphBuilder:
                 ("length", len(raw)),
             ):
                 proto.external_data.add(key=key, value=str(value))
-        self._initializers[name], self.stored_bytes[name] = proto, len(raw)
+        self._initializers[name] = proto
+        self.stored_bytes[name] = len(raw)
         return name
 
     def constant(

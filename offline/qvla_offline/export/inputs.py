@@ -18,10 +18,8 @@ _TOO_LARGE = "train it again with smaller embeddings: their table is float16 in 
 
 def graph_inputs(graph: GraphBuilder, config: PolicyConfig) -> tuple[str, str]:
     """Declare `pixel_values` and `input_ids`; returns the pixels in the compute dtype, and the ids."""
-    size, channels = (
-        config.vision[0].image_size,
-        3 * len(config.vision) * config.decoding.num_images,
-    )
+    size = config.vision[0].image_size
+    channels = 3 * len(config.vision) * config.decoding.num_images
     pixels = graph.input("pixel_values", np.float32, [1, channels, size, size])
     return to_compute(graph, pixels), graph.input("input_ids", np.int64, [1, "prompt_tokens"])
 
@@ -48,7 +46,9 @@ def emit_patches(
 
     language: mean embedding of the prompt [1, 1, D], for FiLM.
     """
-    count, vits, size = config.decoding.num_images, len(config.vision), config.vision[0].image_size
+    count = config.decoding.num_images
+    vits = len(config.vision)
+    size = config.vision[0].image_size
     views = graph.op("Reshape", pixels, graph.constant([count, 3 * vits, size, size]))
     features = []
     for index, (name, vit) in enumerate(zip(VIT_NAMES, config.vision, strict=False)):

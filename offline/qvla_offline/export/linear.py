@@ -128,10 +128,8 @@ def _multiply_groups(graph: GraphBuilder, x: str, layer: StoredLinear) -> str:
     if layer.order is not None:
         y = graph.op("Gather", y, layer.order, axis=-1)
     if all(group.container != "int2" for group in layer.groups):
-        weights, shapes = (
-            tuple(g.weight for g in layer.groups),
-            tuple(g.shape for g in layer.groups),
-        )
+        weights = tuple(g.weight for g in layer.groups)
+        shapes = tuple(g.shape for g in layer.groups)
         graph.products.append(RowProduct(x, y, weights, shapes, layer.inputs, layer.source))
     return y
 

@@ -53,7 +53,10 @@ class Decoder:
         max_tokens: int,
         causal: bool,
     ) -> None:
-        self._graph, self._weights, self._config, self._causal = graph, weights, config, causal
+        self._graph = graph
+        self._weights = weights
+        self._config = config
+        self._causal = causal
         self._max_tokens = max_tokens
         self._cache: list[tuple[str, str]] = []
         self._length: str | None = None  # int64 [1]: tokens so far
@@ -65,7 +68,8 @@ class Decoder:
         Only the last layer's keys and values need the other positions, so its queries and its MLP
         skip them: the result is the same.
         """
-        config, first = self._config, self._length is None
+        config = self._config
+        first = self._length is None
         rotation, mask = self._places(x)
         for index in range(config.num_hidden_layers):
             last = index == config.num_hidden_layers - 1
@@ -77,7 +81,8 @@ class Decoder:
         """Rotation of the tokens of `x`, which come after those so far, and who sees whom among
         them.
         """
-        graph, config = self._graph, self._config
+        graph = self._graph
+        config = self._config
         with graph.scope(f"{PREFIX}.rotary"):
             count = graph.op("Shape", x, start=1, end=2)
             start = graph.constant([0]) if self._length is None else self._length
@@ -94,16 +99,18 @@ class Decoder:
             return rotation, _causal_mask(graph, count) if self._causal else None
 
     def _layer(self, index: int, x: str, here: _Pass) -> str:
-        graph, weights, config = self._graph, self._weights, self._config
-        heads, kv_heads, head_dim = (
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-        )
+        graph = self._graph
+        weights = self._weights
+        config = self._config
+        heads = config.num_attention_heads
+        kv_heads = config.num_key_value_heads
+        head_dim = config.head_dim
         prefix = f"{PREFIX}.layers.{index}"
         normed = self._rms_norm(f"{prefix}.input_layernorm", x)
         attn = f"{prefix}.self_attn"
-        asking, query_rotation, mask = normed, here.rotation, here.mask
+        asking = normed
+        query_rotation = here.rotation
+        mask = here.mask
         with graph.scope(attn):
             if here.wanted is not None:
                 x, asking = (slice_axis(graph, value, 1, *here.wanted) for value in (x, normed))
@@ -184,7 +191,8 @@ def rotary_tables(head_dim: int, theta: float, max_tokens: int) -> tuple[np.ndar
         np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     )
     angles = np.arange(max_tokens, dtype=np.float32)[:, None] / periods
-    cosine, sine = np.cos(angles), np.sin(angles)
+    cosine = np.cos(angles)
+    sine = np.sin(angles)
     return np.concatenate([cosine, cosine], axis=1), np.concatenate([-sine, sine], axis=1)
 
 

@@ -26,7 +26,8 @@ def emit_oft(graph: GraphBuilder, weights: Weights, config: PolicyConfig) -> Non
     """Sequence: [BOS][patches][proprio][time][prompt rest][slots][stop]; slots are zeros, or the
     noisy actions.
     """
-    decoding, width = config.decoding, config.text.hidden_size
+    decoding = config.decoding
+    width = config.text.hidden_size
     diffusion = decoding.kind == "diffusion"
     pixels, ids = graph_inputs(graph, config)
     prompt = embed(graph, weights, ids)
@@ -42,12 +43,11 @@ def emit_oft(graph: GraphBuilder, weights: Weights, config: PolicyConfig) -> Non
         slots, time = _noisy_slots(graph, weights, config)
         inserted.append(time)
     else:
-        zero, shape = (
-            graph.constant(np.zeros((1, 1, 1))),
-            graph.constant([1, decoding.num_placeholders, width]),
-        )
+        zero = graph.constant(np.zeros((1, 1, 1)))
+        shape = graph.constant([1, decoding.num_placeholders, width])
         slots = graph.op("Expand", zero, shape)
-    first, rest = slice_axis(graph, prompt, 1, 0, 1), slice_axis(graph, prompt, 1, 1, None)
+    first = slice_axis(graph, prompt, 1, 0, 1)
+    rest = slice_axis(graph, prompt, 1, 1, None)
     sequence = graph.op("Concat", first, *inserted, rest, slots, stop, axis=1)
 
     fixed_tokens = decoding.num_images * config.num_patches + 2 + decoding.num_placeholders + 1
@@ -75,7 +75,8 @@ def _proprioception(graph: GraphBuilder, weights: Weights, proprio_dim: int) -> 
 
 def _noisy_slots(graph: GraphBuilder, weights: Weights, config: PolicyConfig) -> tuple[str, str]:
     """Decoder tokens of the noisy actions [1, K * A, D] and of the diffusion time [1, 1, D]."""
-    decoding, half = config.decoding, config.text.hidden_size // 2
+    decoding = config.decoding
+    half = config.text.hidden_size // 2
     noisy = graph.input(
         "noisy_actions", np.float32, [1, decoding.chunk_length, decoding.action_dim]
     )

@@ -41,9 +41,7 @@ def require_exportable(
         )
     action_dim = checkpoint.config.decoding.action_dim
     if len(robot.actions.names) != action_dim:
-        found, wanted = (
-            f"{len(robot.actions.names)} entries",
-            f"{action_dim}, as the checkpoint has",
-        )
+        found = f"{len(robot.actions.names)} entries"
+        wanted = f"{action_dim}, as the checkpoint has"
         fix = "describe the robot that the policy was trained on with --robot_path"
         raise QvlaError("robot actions.names", found, wanted, fix)

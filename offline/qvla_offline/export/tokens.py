@@ -59,7 +59,8 @@ def emit_univla(graph: GraphBuilder, weights: Weights, config: PolicyConfig, gue
     Outputs: `actions` float32 [1, K, A], normalised, and `latent_tokens` int64 [1, 4]. guessed:
     input `guess` int64 [1, 3] too; the actions are those of the guess.
     """
-    decoding, vocab_size = config.decoding, config.text.vocab_size
+    decoding = config.decoding
+    vocab_size = config.text.vocab_size
     top_k = min(SAMPLING.top_k, vocab_size)
     noise = graph.input("sampling_noise", np.float32, [1, LATENT_TOKENS, top_k])
 
@@ -69,10 +70,8 @@ def emit_univla(graph: GraphBuilder, weights: Weights, config: PolicyConfig, gue
         return _draw(graph, logits, here, vocab_size, top_k)
 
     tokens, hidden = _decode(graph, weights, config, LATENT_TOKENS, drawn, guessed, only_last=False)
-    visual, latent = (
-        slice_axis(graph, hidden, 1, 0, visual_places(config)),
-        slice_axis(graph, hidden, 1, -LATENT_TOKENS, None),
-    )
+    visual = slice_axis(graph, hidden, 1, 0, visual_places(config))
+    latent = slice_axis(graph, hidden, 1, -LATENT_TOKENS, None)
     start = _pool(graph, weights, decoding.pool_width, "action_decoder.visual_pool", visual, None)
     pooled = _pool(
         graph, weights, decoding.pool_width, "action_decoder.latent_action_pool", latent, start
@@ -100,8 +99,10 @@ def _decode(
     of them in order. only_last: the hidden states are wanted for choosing alone.
     """
     pixels, ids = graph_inputs(graph, config)
-    patches, prompt = emit_patches(graph, weights, config, pixels), embed(graph, weights, ids)
-    first, rest = slice_axis(graph, prompt, 1, 0, 1), slice_axis(graph, prompt, 1, 1, None)
+    patches = emit_patches(graph, weights, config, pixels)
+    prompt = embed(graph, weights, ids)
+    first = slice_axis(graph, prompt, 1, 0, 1)
+    rest = slice_axis(graph, prompt, 1, 1, None)
     longest = config.num_patches + MAX_PROMPT_TOKENS + count
     decoder = Decoder(graph, weights, config.text, longest, causal=True)
     if guessed:
@@ -151,7 +152,8 @@ def _pool(
     """Hidden states [1, T, D] -> one vector [1, 1, width]; see
     `qvla_offline.checkpoints.univla.Pool`.
     """
-    head_dim, attn = width // POOL_HEADS, f"{module}.attn"
+    head_dim = width // POOL_HEADS
+    attn = f"{module}.attn"
     with graph.scope(module):
         latents = graph.op(
             "Reshape", vector(graph, weights, f"{module}.latents"), graph.constant([1, 1, width])

@@ -59,7 +59,8 @@ def merge_row_groups(model: onnx.ModelProto, products: Sequence[RowProduct]) -> 
 
 def _nodes_between(product: RowProduct, makers: dict[str, onnx.NodeProto]) -> set[str]:
     """Names of the nodes that lead from x and the weights to y."""
-    found, values = set(), [product.y]
+    found = set()
+    values = [product.y]
     while values:
         value = values.pop()
         if value == product.x or value in product.weights or value not in makers:

@@ -52,10 +52,8 @@ def emit_vit(
     if not config.num_prefix_tokens:
         return x
     with graph.scope(prefix):
-        start, end = (
-            graph.constant([config.num_prefix_tokens]),
-            graph.constant([config.num_prefix_tokens + config.num_patches]),
-        )
+        start = graph.constant([config.num_prefix_tokens])
+        end = graph.constant([config.num_prefix_tokens + config.num_patches])
         return graph.op("Slice", x, start, end, graph.constant([1]))
 
 
@@ -70,7 +68,8 @@ def _embed_patches(
     """The patch convolution as a matrix product: its kernel does not overlap, so each patch is a
     row of inputs.
     """
-    side, patch = config.image_size // config.patch_size, config.patch_size
+    side = config.image_size // config.patch_size
+    patch = config.patch_size
     covered = side * patch
     with graph.scope(module):
         if (
@@ -94,7 +93,8 @@ def _block(
     count: int,
     language: str | None,
 ) -> str:
-    width, heads = config.embed_dim, config.num_heads
+    width = config.embed_dim
+    heads = config.num_heads
 
     def add(x: str, y: str, scale: str) -> str:
         with graph.scope(f"{prefix}.{scale}"):

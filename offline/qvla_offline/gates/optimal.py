@@ -133,20 +133,22 @@ def _hull_edges(
     current = np.zeros(count, dtype=np.int64)
     edges = []
     for _ in range(columns - 1):
-        here, paid = scores[everyone, current], prices[everyone, current]
-        slope, gain, spent, reached = (
-            np.zeros(count),
-            np.zeros(count),
-            np.zeros(count, np.int64),
-            current.copy(),
-        )
+        here = scores[everyone, current]
+        paid = prices[everyone, current]
+        slope = np.zeros(count)
+        gain = np.zeros(count)
+        spent = np.zeros(count, np.int64)
+        reached = current.copy()
         for column in range(1, columns):
-            saved, price = here - scores[:, column], prices[:, column] - paid
+            saved = here - scores[:, column]
+            price = prices[:, column] - paid
             with np.errstate(divide="ignore", invalid="ignore"):
                 rate = np.where((column > current) & (saved > 0), saved / price, 0.0)
             better = (rate > slope) | ((rate == slope) & (saved > gain) & (rate > 0))
-            slope, gain = np.where(better, rate, slope), np.where(better, saved, gain)
-            spent, reached = np.where(better, price, spent), np.where(better, column, reached)
+            slope = np.where(better, rate, slope)
+            gain = np.where(better, saved, gain)
+            spent = np.where(better, price, spent)
+            reached = np.where(better, column, reached)
         active = np.flatnonzero(slope > 0)
         edges.append((active, reached[active], gain[active], spent[active], slope[active]))
         current = reached

@@ -81,10 +81,8 @@ def require_exact_scales(scheme: QuantizationScheme, compute_dtype: str) -> None
     Then its numbers would no longer be those of the fake-quantized checkpoint.
     """
     if (scheme.scale_dtype, compute_dtype) == ("float32", "float16"):
-        found, expected = (
-            "float32 with compute_dtype float16",
-            "scales that the compute dtype holds exactly",
-        )
+        found = "float32 with compute_dtype float16"
+        expected = "scales that the compute dtype holds exactly"
         raise QvlaError(
             "scheme.scale_dtype",
             found,
@@ -146,9 +144,12 @@ class QuantizedLayer:
         """
         stays = torch.ones(self.shape[0], dtype=torch.bool)
         stays[index] = False
-        rows, codes, kept = {}, {}, self.float16_rows
+        rows = {}
+        codes = {}
+        kept = self.float16_rows
         for b in sorted(set(self.rows) | set(other.rows)):
-            own, new = self.rows.get(b, index[:0]), other.rows.get(b, index[:0])
+            own = self.rows.get(b, index[:0])
+            new = other.rows.get(b, index[:0])
             staying = stays[own]
             joined = torch.cat([own[staying], index[new]])
             order = joined.argsort()
@@ -307,7 +308,8 @@ def _search_scales(
     )  # float16 scales may be subnormal
     widest = blocks.abs().amax(dim=-1) / CODE_LIMITS[bits][1]
     power = blocks.square().sum(dim=-1)
-    best_grid, best_scale = torch.empty_like(widest), torch.empty_like(widest)
+    best_grid = torch.empty_like(widest)
+    best_scale = torch.empty_like(widest)
     best_fit = torch.full_like(widest, -1.0)
     for ratio in ratios:
         grid = (widest * ratio).clamp(min=smallest, max=info.max).to(dtype).float()

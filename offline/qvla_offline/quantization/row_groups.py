@@ -138,7 +138,8 @@ def promote_to_tile(
             (narrower, -row_error[narrower], ranks[narrower])
         )  # next group first, then largest error
         taken = narrower[order[:missing]]
-        bits[taken], ranks[taken] = FULL_BITS[name], place
+        bits[taken] = FULL_BITS[name]
+        ranks[taken] = place
     return bits
 
 

@@ -123,8 +123,12 @@ class _Scoring:
         sums: dict[str, Tensor],
         partial: PartialSums | None,
     ) -> None:
-        self.members, self.targets, self.probing, self.scheme = members, targets, probing, scheme
-        self.sums, self.partial = sums, partial
+        self.members = members
+        self.targets = targets
+        self.probing = probing
+        self.scheme = scheme
+        self.sums = sums
+        self.partial = partial
         self.reached: set[str] = set()
         self.remaining: Counter[str] = (
             Counter()
@@ -222,7 +226,8 @@ def _moved(tap: Tap, errors: Tensor, gradients: Sequence[Tensor], drops: bool) -
 
     drops: whether 0 bits are among them, first; there dw x is the bias less the output.
     """
-    module, rows = tap.module, len(errors)
+    module = tap.module
+    rows = len(errors)
     if isinstance(module, nn.Conv2d):
         kernels = errors.reshape(-1, *module.weight.shape[1:])
         geometry = (module.stride, module.padding, module.dilation, module.groups)
@@ -251,7 +256,9 @@ class PartialSums:
         """fingerprint: hash of all that the numbers depend on; a file with another one is not
         continued.
         """
-        self.path, self.fingerprint, self.resume = path, fingerprint, resume
+        self.path = path
+        self.fingerprint = fingerprint
+        self.resume = resume
 
     def load(self) -> dict[str, Tensor]:
         """{module: sums}; nothing unless resuming."""

@@ -81,7 +81,8 @@ def measured_scores(
         reference = [unchanged.result(sample).double() for sample in range(len(samples))]
         count = sum(len(rows) for rows in reference)
         for index, choice in enumerate(track(choices, "exact", total=len(choices))):
-            block, work = owner[choice[0]], _with_one_row_quantized(targets, choice, owner, scheme)
+            block = owner[choice[0]]
+            work = _with_one_row_quantized(targets, choice, owner, scheme)
             with BlockPass(policy, samples, over=unchanged, changed=block) as run:
                 run.forward(work=work)
                 for sample, before in enumerate(reference):

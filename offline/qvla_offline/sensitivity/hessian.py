@@ -76,7 +76,10 @@ class _Gathering:
         bits: Sequence[int],
         percdamp: float,
     ) -> None:
-        self.members, self.targets, self.bits, self.percdamp = members, targets, bits, percdamp
+        self.members = members
+        self.targets = targets
+        self.bits = bits
+        self.percdamp = percdamp
         self.remaining: Counter[str] = Counter()  # calls of each block still to come
         self.finished: Scores = {}
         self.reached: set[str] = set()
@@ -92,7 +95,8 @@ class _Gathering:
                 output = arguments.call(block)
             for first, group in shared_inputs(taps).items():
                 if first not in self._sums:
-                    self._sums[first], self._readers[first] = HessianSum(layers[first]), group
+                    self._sums[first] = HessianSum(layers[first])
+                    self._readers[first] = group
                 for tap in taps:
                     if tap.name == first:
                         self._sums[first].add(tap.input)

@@ -41,7 +41,8 @@ def joint_errors(
     """
     widths = sorted({int(b) for name in targets for b in np.unique(layers[name])} - {16})
     variants: list[tuple[int, ...]] = [(), *((b,) for b in widths), tuple(widths)]
-    members, count = members_of(policy.weights.blocks, targets), len(samples)
+    members = members_of(policy.weights.blocks, targets)
+    count = len(samples)
 
     @contextmanager
     def in_all_variants(index: int, name: str, block: nn.Module) -> Iterator[Execute]:

@@ -271,10 +271,13 @@ def _probing(options: SensitivityOptions) -> Probing:
 
 
 def _action(run: _Run) -> Sensitivity:
-    options, targets, empty = run.options, run.inputs.targets, run.empty
+    options = run.options
+    targets = run.inputs.targets
+    empty = run.empty
     fingerprint = value_sha256([empty.settings, empty.sources])
     partial = PartialSums(_partial_path(run.out_path), fingerprint, run.resume)
-    policy, samples = run.inputs.policy, run.inputs.samples
+    policy = run.inputs.policy
+    samples = run.inputs.samples
     tensors, unreached = action_scores(
         policy, targets, samples, options.scheme, _probing(options), partial
     )
@@ -292,7 +295,9 @@ def _action(run: _Run) -> Sensitivity:
 
 
 def _hessian(run: _Run) -> Sensitivity:
-    options, targets, empty = run.options, run.inputs.targets, run.empty
+    options = run.options
+    targets = run.inputs.targets
+    empty = run.empty
     partial = _partial_path(run.out_path)
     finished = (
         _finished_layers(partial if partial.is_file() else run.out_path, empty)

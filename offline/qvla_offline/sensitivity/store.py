@@ -138,7 +138,8 @@ def _described(header: Any, scores: dict[str, np.ndarray], path: Path) -> Sensit
     def told(key: str, kind: Any) -> Any:
         return parse(kind, header.get(key), f"{path}: {key}", AGAIN)
 
-    order, settings = told("order", tuple[str, ...]), header.get("settings")
+    order = told("order", tuple[str, ...])
+    settings = header.get("settings")
     if set(order) != set(scores):
         raise QvlaError(
             f"{path}: order", f"{len(order)} layers", f"the {len(scores)} layers with scores", AGAIN
@@ -163,7 +164,8 @@ def _described(header: Any, scores: dict[str, np.ndarray], path: Path) -> Sensit
 
 
 def _read_pt(path: Path) -> Sensitivity:
-    released, side = _read_released(path), side_file(path)
+    released = _read_released(path)
+    side = side_file(path)
     if not side.is_file():
         return released
     fix = (

@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     suites = args.task_suite_names.split(",")
     ids = None if args.task_ids == "all" else args.task_ids
     tasks = [(suite, task_id) for suite in suites for task_id in task_ids_of(ids, suite)]
-    learner, loaded_s = None, 0.0
+    learner = None
+    loaded_s = 0.0
     for numbers in turns(args.first_episode, args.episodes):
         for suite, task_id in tasks:
             for number in numbers:
@@ -64,8 +65,10 @@ def run(args: argparse.Namespace) -> int:
                     continue
                 changed_s = args.pretrained_checkpoint.stat().st_mtime
                 if learner is None or changed_s != loaded_s:
-                    learner, loaded_s = load_learner(args.pretrained_checkpoint), changed_s
-                started, seed = time.monotonic(), (SEED_BRANCH, task_id, number)
+                    learner = load_learner(args.pretrained_checkpoint)
+                    loaded_s = changed_s
+                started = time.monotonic()
+                seed = (SEED_BRANCH, task_id, number)
                 task = held_task(suite, task_id)
                 recorded = record_learner_episode(
                     task, PickPlaceExpert(), learner, seed, args.expert_share

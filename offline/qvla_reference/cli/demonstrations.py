@@ -78,12 +78,14 @@ def record_in_turns(
         for turn in turns(args.first_episode, args.episodes)
         for task_id in task_ids
     ]
-    total, wanted = sum(len(numbers) for _, numbers in missing), len(task_ids) * args.episodes
+    total = sum(len(numbers) for _, numbers in missing)
+    wanted = len(task_ids) * args.episodes
     print(
         f"{wanted - total} of {wanted} episodes are there; recording {total} to {args.out}",
         flush=True,
     )
-    started, done = time.monotonic(), 0
+    started = time.monotonic()
+    done = 0
     context = multiprocessing.get_context("spawn")  # a fork would share the GL driver's state
     pool = concurrent.futures.ProcessPoolExecutor(
         args.workers, mp_context=context, initializer=_ignore_interrupt
@@ -112,7 +114,8 @@ def record(args: argparse.Namespace, task_id: int, numbers: list[int]) -> int:
     """Record some episodes of a task, each into its file, with a line about each; returns how many.
     In a worker.
     """
-    suite, seed = args.task_suite_name, args.seed
+    suite = args.task_suite_name
+    seed = args.seed
     for number in numbers:
         started = time.monotonic()
         recorded, attempt = _record_success(held_task(suite, task_id), (seed, task_id, number))

@@ -97,7 +97,9 @@ def run_missing(args: argparse.Namespace, copy: Path, checkpoint: str) -> None:
         flush=True,
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    lock, total, started = threading.Lock(), len(jobs), time.monotonic()
+    lock = threading.Lock()
+    total = len(jobs)
+    started = time.monotonic()
 
     def drive(worker: int) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would share the GL driver's state

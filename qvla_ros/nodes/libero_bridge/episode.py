@@ -57,16 +57,21 @@ class LiberoEpisode:
     def __init__(
         self, task: Task, link: PolicyLink, response_timeout_s: float, filmed: bool
     ) -> None:
-        self._task, self._link, self._filmed = task, link, filmed
+        self._task = task
+        self._link = link
+        self._filmed = filmed
         self._response_timeout_s = response_timeout_s
-        self.rollout, self.record = Rollout(), Record()
+        self.rollout = Rollout()
+        self.record = Record()
         self.reason = ""
 
     def run(self, init_state: int, seed: int, on_step: Callable[[int], None]) -> None:
         """PolicyLost before anything moves, LostInEpisode after; whatever ends it, the policy is
         asked to disarm.
         """
-        task, link, rollout = self._task, self._link, self.rollout
+        task = self._task
+        link = self._link
+        rollout = self.rollout
         observation = self._reset(init_state, seed)
         link.tell(task.instruction)
         try:
@@ -131,7 +136,9 @@ class RealTimeEpisode(LiberoEpisode):
         clock: SimulatedClock,
     ) -> None:
         super().__init__(task, link, response_timeout_s, filmed)
-        self._conditions, self._clock, self._began_ns = conditions, clock, clock.now_ns
+        self._conditions = conditions
+        self._clock = clock
+        self._began_ns = clock.now_ns
         self._sensors = FaultInjector(faults)
         self._arm = RealTimeArm(task, self.rollout, conditions, clock, self._after_step)
 

@@ -172,7 +172,8 @@ class LiberoBridge:
         """Write the frames that the policy read; the path, or None when this policy has its film
         already.
         """
-        frames, steps = episode.record.frames, episode.rollout.steps
+        frames = episode.record.frames
+        steps = episode.rollout.steps
         if not frames:
             return None
         path = Path(self.settings["video_dir"]) / f"{policy}_task{task_id}_init{init_state}.mp4"
@@ -190,7 +191,8 @@ class LiberoBridge:
 
 def _outcome(episode: LiberoEpisode, duration_s: float) -> dict[str, Any]:
     """What an episode's record says of how it went."""
-    rollout, record = episode.rollout, episode.record
+    rollout = episode.rollout
+    record = episode.record
     return {
         "success": rollout.success,
         "reason": episode.reason,
@@ -224,7 +226,8 @@ def serve() -> int:
     """Run the bridge as a process. Exit code 0, 2 for bad parameters, 3 for a lost policy, 130 for
     Ctrl-C.
     """
-    node, executor = rclpy.create_node("libero_bridge"), make_executor()
+    node = rclpy.create_node("libero_bridge")
+    executor = make_executor()
     try:
         return LiberoBridge(node, executor).run()
     except QvlaError as error:

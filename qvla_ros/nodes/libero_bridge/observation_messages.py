@@ -30,8 +30,10 @@ def joint_state_message(observation: LiberoObservation, stamp: Time) -> JointSta
 def pose_message(observation: LiberoObservation, stamp: Time) -> PoseStamped:
     """The end effector in POSE_FRAME."""
     message = PoseStamped()
-    message.header.stamp, message.header.frame_id = stamp, POSE_FRAME
-    position, rotation = message.pose.position, message.pose.orientation
+    message.header.stamp = stamp
+    message.header.frame_id = POSE_FRAME
+    position = message.pose.position
+    rotation = message.pose.orientation
     position.x, position.y, position.z = map(float, observation.eef_position_m)
     rotation.x, rotation.y, rotation.z, rotation.w = map(float, observation.eef_quaternion_xyzw)
     return message
@@ -41,6 +43,7 @@ def image_message(camera: str, pixels: NDArray[np.uint8], stamp: Time) -> Image:
     """uint8 [H, W, 3] as rgb8, as the simulator gives it; the camera's name is the frame."""
     height, width, channels = pixels.shape
     message = Image(height=height, width=width, encoding="rgb8", step=width * channels)
-    message.header.stamp, message.header.frame_id = stamp, camera
+    message.header.stamp = stamp
+    message.header.frame_id = camera
     message.data = array.array("B", pixels.tobytes())
     return message

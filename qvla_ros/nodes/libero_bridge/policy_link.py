@@ -41,7 +41,8 @@ WAIT_S = 0.02  # at most this long between two looks at clocks and the graph
 RESEND_PERIOD_S = 2.0
 # An answer is dropped when the server has not matched the client's reader yet, so a service is
 # asked again.
-ARM_TIMEOUT_S, ARM_RETRY_S = 10.0, 2.0
+ARM_TIMEOUT_S = 10.0
+ARM_RETRY_S = 2.0
 LAST_DISARM_S = 1.0
 # What "latency_ms" of a chunk calls the time that went into making it.
 COMPUTING = ("preprocess", "inference", "postprocess")
@@ -102,7 +103,8 @@ class PolicyLink:
         stamps_ns: Callable[[], int] | None = None,
     ) -> None:
         self.namespace = namespace
-        self._node, self._wait = node, wait
+        self._node = node
+        self._wait = wait
         self._stamps_ns = self.now_ns if stamps_ns is None else stamps_ns
         root = f"/{namespace.strip('/')}"
         self._images = {
@@ -124,7 +126,8 @@ class PolicyLink:
         self.topic = chunks.topic_name
         self.status: PolicyStatus | None = None
         self._chunk: ActionChunk | None = None
-        self._seen, self._status_s = False, 0.0
+        self._seen = False
+        self._status_s = 0.0
         self._maybe_armed = False
         sim_time = "" if stamps_ns is None else " -p use_sim_time:=true"
         self._fix = (
@@ -206,7 +209,8 @@ class PolicyLink:
 
     def _answered(self, look: _Look, sensed: Sensed, instruction: str) -> bool:
         """Whether the chunk has come; if not, publish the observation when it is time to (again)."""
-        chunk, self._chunk = self._chunk, None
+        chunk = self._chunk
+        self._chunk = None
         if chunk is not None and stamp_ns(chunk.header.stamp) in look.taken_ns:
             if chunk.instruction == instruction:
                 self._chunk = chunk
@@ -252,7 +256,8 @@ class PolicyLink:
             look.published_ns = self.now_ns()
         now_ns = self._stamps_ns()
         sent_ns = max(now_ns, look.last_stamp_ns + 1)
-        look.sent_s, look.last_stamp_ns = time.monotonic(), sent_ns
+        look.sent_s = time.monotonic()
+        look.last_stamp_ns = sent_ns
         self._joints.publish(joint_state_message(sensed.observation, stamp_message(sent_ns)))
         self._pose.publish(pose_message(sensed.observation, stamp_message(sent_ns)))
         for name, pixels in sensed.observation.images.items():
@@ -308,4 +313,5 @@ class PolicyLink:
         self._chunk = message
 
     def _on_status(self, message: PolicyStatus) -> None:
-        self.status, self._status_s = message, time.monotonic()
+        self.status = message
+        self._status_s = time.monotonic()

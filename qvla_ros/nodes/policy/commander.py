@@ -96,7 +96,9 @@ class Commander:
         actions: ActionSpec,
         earlier: CommandFigures = CommandFigures(),
     ) -> None:
-        self._node, self._parameters, self._actions = node, parameters, actions
+        self._node = node
+        self._parameters = parameters
+        self._actions = actions
         hz = parameters["control_hz"]
         self._period_s = 1.0 / hz if hz > 0 else actions.control_period_s
         _require_a_prompt_control_thread(self._period_s, parameters)
@@ -121,7 +123,8 @@ class Commander:
         self._deadman: Any = None
         self._event_s = self._enabled_s = time.monotonic()
         self._ticks_s: deque[float] = deque([self._event_s], maxlen=TICKS_KEPT)
-        self._enabled, self._input_ns = False, 0
+        self._enabled = False
+        self._input_ns = 0
         self._measured_ns: int | None = None
         self._orders = self._orders_done = 0
         self._last_stop: Stop | None = None
@@ -133,9 +136,11 @@ class Commander:
 
     def start(self, sources: Sources) -> None:
         """Begin to tick, disarmed."""
-        done, self._controller = self._controller.interventions, self._new_controller()
+        done = self._controller.interventions
+        self._controller = self._new_controller()
         self._controller.interventions.update(done)
-        self._sources, self.error = sources, ""
+        self._sources = sources
+        self.error = ""
         if self._parameters["deadman"]:
             # Best effort hears reliable publishers too; what is lost on the way is silence, and
             # silence stops the arm.
@@ -177,7 +182,8 @@ class Commander:
         measurement, stale input.
         """
         assert self._sources is not None
-        refusal, measured = self._sources.refusal(), self._sources.measured()
+        refusal = self._sources.refusal()
+        measured = self._sources.measured()
         if refusal:
             raise QvlaError("arming", refusal, "usable inputs", "mend the input, then arm again")
         with self._lock:
@@ -193,13 +199,15 @@ class Commander:
     def disarm(self, reason: StopReason) -> None:
         """The next tick stops the arm, if it was commanded."""
         with self._lock:
-            self._event_s, self._orders = time.monotonic(), self._orders + 1
+            self._event_s = time.monotonic()
+            self._orders = self._orders + 1
             self._controller.disarm(reason)
 
     def fault(self, reason: StopReason) -> None:
         """As disarm, for what went wrong."""
         with self._lock:
-            self._event_s, self._orders = time.monotonic(), self._orders + 1
+            self._event_s = time.monotonic()
+            self._orders = self._orders + 1
             self._controller.fault(reason)
 
     def observe(self, stamp_ns: int) -> None:
@@ -221,7 +229,8 @@ class Commander:
 
     def display(self) -> PlanDisplay:
         """A publisher that shows what is planned; its owner destroys it."""
-        form, step_dt_s = self._form, self._actions.control_period_s
+        form = self._form
+        step_dt_s = self._actions.control_period_s
         return PlanDisplay(self._node, self._spec, form.frame, form.joints, step_dt_s)
 
     # What it is like: from any thread.
@@ -233,7 +242,8 @@ class Commander:
     def figures(self) -> CommandFigures:
         """Since configure."""
         with self._lock:
-            stop, reason = self._last_stop, self._silent_reason
+            stop = self._last_stop
+            reason = self._silent_reason
             reason = reason if stop is None else stop.reason
             return CommandFigures(
                 self._commands_sent, dict(self._controller.interventions), stop, reason
@@ -273,12 +283,14 @@ class Commander:
 
     def _step(self, measured: Setpoint | None, refusal: str, busy_s: float) -> None:
         with self._lock:
-            steady_s, now_ns = time.monotonic(), self._now_ns()
+            steady_s = time.monotonic()
+            now_ns = self._now_ns()
             if refusal and self._controller.armed:
                 self._event_s = math.nextafter(self._ticks_s[-1], math.inf)
                 self._controller.fault(StopReason.bad_input)
             decision = self._controller.tick(now_ns, steady_s, measured, busy_s)
-            motion, orders = self._controller.motion, self._orders
+            motion = self._controller.motion
+            orders = self._orders
             if decision.stop is None and not self._controller.armed:
                 self._silent_reason = self._controller.reason
         self._send(decision, motion, now_ns)
@@ -305,7 +317,8 @@ class Commander:
 
     def _passed_s(self, reason: StopReason, now_ns: int, steady_s: float, busy_s: float) -> float:
         """When the limit was passed that led to a stop, steady clock."""
-        settings, end_ns = self._controller.settings, self._controller.plan_end_ns
+        settings = self._controller.settings
+        end_ns = self._controller.plan_end_ns
         if reason is StopReason.stale_input:
             return steady_s - ((now_ns - self._input_ns) * 1e-9 - settings.max_input_age_s)
         if reason is StopReason.late_inference and busy_s > settings.max_inference_s:

@@ -22,7 +22,9 @@ PERIOD_S = 1.0
 SUSTAINED_MISSES = 3  # chunks in a row that came too late
 SUSTAINED_PERIOD = 1.5  # of the asked one: a median above this is no hiccup
 
-OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+OK = DiagnosticStatus.OK
+WARN = DiagnosticStatus.WARN
+ERROR = DiagnosticStatus.ERROR
 _STATES = {
     PolicyStatus.WAITING: (WARN, "waiting"),
     PolicyStatus.RUNNING: (OK, "running"),
@@ -59,7 +61,8 @@ def _policy(now: Snapshot) -> DiagnosticStatus:
         else f"{state}, {'armed' if now.armed else 'disarmed'}"
     )
     if now.stop_reason and not now.armed and level == OK:
-        level, message = WARN, f"{message}; commands ended: {now.stop_reason}"
+        level = WARN
+        message = f"{message}; commands ended: {now.stop_reason}"
     values = {
         "armed": now.armed,
         "commands ended by": now.stop_reason,
@@ -88,16 +91,17 @@ def _input(stream: StreamHealth, max_age_s: float) -> DiagnosticStatus:
 
 def _inference(now: Snapshot, before: Snapshot | None) -> DiagnosticStatus:
     p50_ms, p95_ms, p99_ms = percentiles(now.inference_ms, (50, 95, 99))
-    row, new = (
-        now.consecutive_deadline_misses,
-        _growth(now, before, lambda snapshot: snapshot.deadline_misses),
-    )
+    row = now.consecutive_deadline_misses
+    new = _growth(now, before, lambda snapshot: snapshot.deadline_misses)
     if row >= SUSTAINED_MISSES:
-        level, message = ERROR, f"the last {row} chunks came too late to be acted on"
+        level = ERROR
+        message = f"the last {row} chunks came too late to be acted on"
     elif row or new:
-        level, message = WARN, f"{max(row, new)} chunks came too late to be acted on"
+        level = WARN
+        message = f"{max(row, new)} chunks came too late to be acted on"
     else:
-        level, message = OK, "in time" if now.inference_ms else "none yet"
+        level = OK
+        message = "in time" if now.inference_ms else "none yet"
     values = {
         "last (ms)": f"{now.inference_ms[-1]:.2f}" if now.inference_ms else "",
         "p50 (ms)": f"{p50_ms:.2f}",
@@ -121,15 +125,15 @@ def _guards(now: Snapshot, before: Snapshot | None) -> DiagnosticStatus:
 
 
 def _loop(now: LoopHealth, before: LoopHealth | None) -> DiagnosticStatus:
-    level, message, skipped = (
-        OK,
-        "on time",
-        now.overruns - (0 if before is None else before.overruns),
-    )
+    level = OK
+    message = "on time"
+    skipped = now.overruns - (0 if before is None else before.overruns)
     if now.p50_ms > SUSTAINED_PERIOD * now.asked_ms:
-        level, message = ERROR, f"half of the periods are longer than {now.p50_ms:.1f} ms"
+        level = ERROR
+        message = f"half of the periods are longer than {now.p50_ms:.1f} ms"
     elif skipped > 0:
-        level, message = WARN, f"{skipped} deadlines skipped since the last report"
+        level = WARN
+        message = f"{skipped} deadlines skipped since the last report"
     values = {
         "asked (ms)": f"{now.asked_ms:.2f}",
         "p50 (ms)": f"{now.p50_ms:.2f}",
@@ -159,7 +163,9 @@ class DiagnosticsPublisher:
     def __init__(
         self, node: Node, snapshot: Callable[[], Snapshot], max_input_age_s: float
     ) -> None:
-        self._node, self._snapshot, self._max_input_age_s = node, snapshot, max_input_age_s
+        self._node = node
+        self._snapshot = snapshot
+        self._max_input_age_s = max_input_age_s
         self._before: Snapshot | None = None
         # Absolute, as everywhere in ROS: one topic collects the diagnostics of a whole robot.
         self._publisher = node.create_publisher(

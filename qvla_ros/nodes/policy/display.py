@@ -41,7 +41,8 @@ def predicted_setpoints(
 def path_message(setpoints: Sequence[Setpoint], frame: str, now_ns: int, step_dt_s: float) -> Path:
     """Poses in `frame`, each stamped with the time that it is planned for."""
     message = Path()
-    message.header.stamp, message.header.frame_id = stamp_message(now_ns), frame
+    message.header.stamp = stamp_message(now_ns)
+    message.header.frame_id = frame
     message.poses = [
         _pose(setpoint, frame, now_ns + round(index * step_dt_s * 1e9))
         for index, setpoint in enumerate(setpoints)
@@ -65,8 +66,10 @@ def trajectory_message(
 
 def _pose(setpoint: Setpoint, frame: str, stamp_ns: int) -> PoseStamped:
     message = PoseStamped()
-    message.header.stamp, message.header.frame_id = stamp_message(stamp_ns), frame
-    place, turn = message.pose.position, message.pose.orientation
+    message.header.stamp = stamp_message(stamp_ns)
+    message.header.frame_id = frame
+    place = message.pose.position
+    turn = message.pose.orientation
     place.x, place.y, place.z = setpoint.linear.tolist()
     assert setpoint.quaternion_xyzw is not None
     turn.x, turn.y, turn.z, turn.w = setpoint.quaternion_xyzw.tolist()
@@ -81,8 +84,11 @@ class PlanDisplay:
     def __init__(
         self, node: Node, spec: MotionSpec, frame: str, joints: Sequence[str], step_dt_s: float
     ) -> None:
-        self._node, self._spec, self._frame = node, spec, frame
-        self._joints, self._step_dt_s = tuple(joints), step_dt_s
+        self._node = node
+        self._spec = spec
+        self._frame = frame
+        self._joints = tuple(joints)
+        self._step_dt_s = step_dt_s
         kind, topic = (
             (Path, "~/predicted_path")
             if spec.is_pose

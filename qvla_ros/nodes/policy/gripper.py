@@ -43,7 +43,9 @@ class PositionGripper:
     """
 
     def __init__(self, node: Node, topic: str, closed: float, opened: float) -> None:
-        self._node, self._closed, self._opened = node, closed, opened
+        self._node = node
+        self._closed = closed
+        self._opened = opened
         self._publisher = node.create_publisher(
             Float64MultiArray, topic, **qos.published(qos.COMMAND)
         )
@@ -70,7 +72,9 @@ class ActionGripper:
 
     def __init__(self, node: Node, name: str, joint: str, closed: float, opened: float) -> None:
         self._action = _parallel_gripper_command()
-        self._joint, self._closed, self._opened = joint, closed, opened
+        self._joint = joint
+        self._closed = closed
+        self._opened = opened
         self._last: float | None = None
         self._refused_s = float("-inf")
         self._logger = node.get_logger()
@@ -103,7 +107,8 @@ class ActionGripper:
     def _answered(self, future: Any) -> None:
         handle = future.result()
         if handle is None or not handle.accepted:
-            self._last, self._refused_s = None, time.monotonic()
+            self._last = None
+            self._refused_s = time.monotonic()
             self._warn("refused a goal: check gripper_joint, gripper_min and gripper_max")
 
     def _warn(self, what: str) -> None:
@@ -126,7 +131,8 @@ def make_gripper(
         raise QvlaError(
             "parameter gripper_output", kind, "none: the bundle's actions have no gripper", fix
         )
-    topic, (closed, opened) = parameters["gripper_topic"], gripper_ends(parameters)
+    topic = parameters["gripper_topic"]
+    (closed, opened) = gripper_ends(parameters)
     if kind == "position":
         return PositionGripper(node, topic, closed, opened)
     return ActionGripper(node, topic, parameters["gripper_joint"], closed, opened)

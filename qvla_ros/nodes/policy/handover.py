@@ -38,7 +38,8 @@ class Handover:
 
     def raise_error(self) -> None:
         """What a posted function has raised, on the executor's thread. Call it from a timer."""
-        error, self._error = self._error, None
+        error = self._error
+        self._error = None
         if error is not None:
             raise error
 
@@ -50,7 +51,8 @@ class Handover:
 
     def _run(self) -> None:
         with self._lock:
-            functions, self._waiting = list(self._waiting.values()), {}
+            functions = list(self._waiting.values())
+            self._waiting = {}
         for function in functions:
             try:
                 function()

@@ -37,8 +37,11 @@ class Inference:
         limit_s: float,
         now_ns: Callable[[], int],
     ) -> None:
-        self._policy, self._deliver, self._fail = policy, deliver, fail
-        self._limit_s, self._now_ns = limit_s, now_ns
+        self._policy = policy
+        self._deliver = deliver
+        self._fail = fail
+        self._limit_s = limit_s
+        self._now_ns = now_ns
         self._inference_ms: deque[float] = deque(maxlen=WINDOW)
         self._abandoned = False
         self.stage_ms: Mapping[str, float] = {}

@@ -92,7 +92,10 @@ class ObservationInputs:
         deliver: Callable[[Observation], None],
         hear: Callable[[str], None] | None = None,
     ) -> None:
-        self._node, self._bundle, self._settings, self._deliver = node, bundle, settings, deliver
+        self._node = node
+        self._bundle = bundle
+        self._settings = settings
+        self._deliver = deliver
         self._names = () if bundle.proprioception is None else bundle.proprioception.names
         measured = settings.measured
         self._joints = needed_joints(bundle, measured)
@@ -248,7 +251,8 @@ class ObservationInputs:
 
     def _on_pose(self, message: PoseStamped) -> None:
         assert self._pose_topic is not None
-        topic, frame = self._pose_topic, self._bundle.actions.frame
+        topic = self._pose_topic
+        frame = self._bundle.actions.frame
         self._pose = self._put(
             topic, stamp_ns(message.header.stamp), lambda: pose_in(message, topic, frame)
         )
@@ -282,7 +286,8 @@ class ObservationInputs:
         self._handover.post(topic, lambda: self._on_pixels(topic, message, pixels))
 
     def _locate(self, moment_ns: int) -> None:
-        transforms, topic = self._transforms, self._pose_topic
+        transforms = self._transforms
+        topic = self._pose_topic
         if transforms is not None and topic is not None:
             pose = _outcome(lambda: transforms.at(moment_ns))
             self._handover.post(topic, lambda: self._put(topic, moment_ns, pose))

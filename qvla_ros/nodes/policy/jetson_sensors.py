@@ -25,7 +25,8 @@ def jetson_sensors(sys_root: Path = SYS) -> dict[str, str]:
 def _temperatures(sys_root: Path) -> dict[str, str]:
     readings = {}
     for zone in sorted((sys_root / "class/thermal").glob("thermal_zone*")):
-        kind, milli = _read(zone / "type"), _number(zone / "temp")
+        kind = _read(zone / "type")
+        milli = _number(zone / "temp")
         if "gpu" in kind.lower() and milli is not None:
             readings[f"{kind} (°C)"] = f"{milli / 1e3:.1f}"
     return readings
@@ -34,7 +35,8 @@ def _temperatures(sys_root: Path) -> dict[str, str]:
 def _powers(sys_root: Path) -> dict[str, str]:
     readings = {}
     for label in sorted((sys_root / "bus/i2c/drivers/ina3221").glob("*/hwmon/hwmon*/in*_label")):
-        rail, channel = _read(label), label.name.removeprefix("in").removesuffix("_label")
+        rail = _read(label)
+        channel = label.name.removeprefix("in").removesuffix("_label")
         milli_volts = _number(label.with_name(f"in{channel}_input"))
         milli_amperes = _number(label.with_name(f"curr{channel}_input"))
         if (

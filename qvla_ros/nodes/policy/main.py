@@ -33,7 +33,8 @@ def serve() -> int:
     """Run the node until a signal arrives. Exit code 0; 1 when it could not start for another
     reason than bad input.
     """
-    node, executor = PolicyNode(), None
+    node = PolicyNode()
+    executor = None
     try:
         executor = make_executor(node.settings["executor"])
         if node.settings["autostart"]:

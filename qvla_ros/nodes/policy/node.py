@@ -57,9 +57,14 @@ class PolicyNode(ReportingLifecycleNode):
         )
         self._figures = CommandFigures()  # of a commander that is gone
         self._chunks: Any = None
-        self._chunks_armed, self._fault, self._reason = False, "", ""
+        self._chunks_armed = False
+        self._fault = ""
+        self._reason = ""
         self._instruction: str | None = None  # the one in force
-        self._published, self._dropped, self._misses, self._misses_in_a_row = 0, 0, 0, 0
+        self._published = 0
+        self._dropped = 0
+        self._misses = 0
+        self._misses_in_a_row = 0
         self._last_observation_s = float("-inf")
         self._display: PlanDisplay | None = None
         self._status = StatusPublisher(self)
@@ -101,8 +106,10 @@ class PolicyNode(ReportingLifecycleNode):
 
     def activate(self) -> None:
         assert self._policy is not None
-        bundle, given = self._policy.bundle, self.settings
-        self._fault, self._instruction = "", None
+        bundle = self._policy.bundle
+        given = self.settings
+        self._fault = ""
+        self._instruction = None
         limit_s = given["inference_timeout_s"]
         self._inference = Inference(
             self._policy, self._on_prediction, self._on_failure, limit_s, self._now_ns
@@ -148,7 +155,8 @@ class PolicyNode(ReportingLifecycleNode):
             self._display.destroy()
             self._display = None
         if self._policy is not None:
-            policy, self._policy = self._policy, None
+            policy = self._policy
+            self._policy = None
             policy.close()
         if self._chunks is not None:
             self.destroy_lifecycle_publisher(self._chunks)
@@ -189,7 +197,8 @@ class PolicyNode(ReportingLifecycleNode):
         ):  # in force when the inference began, but not any more
             return
         bundle = self._policy.bundle
-        step_dt_s, actions = bundle.actions.control_period_s, prediction.actions
+        step_dt_s = bundle.actions.control_period_s
+        actions = prediction.actions
         skipped = None
         if self._commander is not None:
             skipped = self._commander.plan(PlannedChunk(observation.stamp_ns, step_dt_s, actions))
@@ -319,21 +328,21 @@ class PolicyNode(ReportingLifecycleNode):
     def _on_arm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         try:
             self.arm() if request.data else self.disarm()
-            response.success, response.message = True, "armed" if request.data else "disarmed"
+            response.success = True
+            response.message = "armed" if request.data else "disarmed"
         except QvlaError as error:
-            response.success, response.message = False, str(error)
+            response.success = False
+            response.message = str(error)
         self.get_logger().info(response.message)
         self._status.publish(self.snapshot())
         return response
 
     def snapshot(self) -> Snapshot:
         """What the node knows about itself now. From any thread."""
-        policy, inputs, inference, commander = (
-            self._policy,
-            self._inputs,
-            self._inference,
-            self._commander,
-        )
+        policy = self._policy
+        inputs = self._inputs
+        inference = self._inference
+        commander = self._commander
         figures = self._figures if commander is None else commander.figures()
         stop = figures.last_stop
         state, reason = self._state()

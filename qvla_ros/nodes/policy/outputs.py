@@ -47,11 +47,9 @@ def command_form(
     """From the node's parameters, `output` not "none". QvlaError where output, stop action and
     bundle do not fit.
     """
-    output, joints, stop_action = (
-        parameters["output"],
-        tuple(parameters["joints"]),
-        parameters["stop_action"],
-    )
+    output = parameters["output"]
+    joints = tuple(parameters["joints"])
+    stop_action = parameters["stop_action"]
     moves_joints = actions.kind in JOINT_KINDS
     if _NEEDS_JOINTS[output] != moves_joints:
         fitting = ", ".join(name for name, needs in _NEEDS_JOINTS.items() if needs == moves_joints)
@@ -112,9 +110,11 @@ def position_array(form: CommandForm, state: MotionState, now_ns: int) -> Float6
 def pose(form: CommandForm, state: MotionState, now_ns: int) -> PoseStamped:
     """The end effector's pose in the form's frame."""
     message = PoseStamped()
-    message.header.stamp, message.header.frame_id = stamp_message(now_ns), form.frame
+    message.header.stamp = stamp_message(now_ns)
+    message.header.frame_id = form.frame
     assert state.setpoint.quaternion_xyzw is not None
-    place, turn = message.pose.position, message.pose.orientation
+    place = message.pose.position
+    turn = message.pose.orientation
     place.x, place.y, place.z = state.setpoint.linear.tolist()
     turn.x, turn.y, turn.z, turn.w = state.setpoint.quaternion_xyzw.tolist()
     return message
@@ -125,9 +125,11 @@ def twist(form: CommandForm, state: MotionState | None, now_ns: int) -> TwistSta
     a state.
     """
     message = TwistStamped()
-    message.header.stamp, message.header.frame_id = stamp_message(now_ns), form.frame
+    message.header.stamp = stamp_message(now_ns)
+    message.header.frame_id = form.frame
     if state is not None:
-        linear, angular = message.twist.linear, message.twist.angular
+        linear = message.twist.linear
+        angular = message.twist.angular
         linear.x, linear.y, linear.z = state.linear_velocity.tolist()
         angular.x, angular.y, angular.z = state.angular_velocity_rad_s.tolist()
     return message
@@ -145,7 +147,8 @@ class CommandOutput:
     """Publishes commands of one form. Its calls come from one thread at a time."""
 
     def __init__(self, node: Node, form: CommandForm, topic: str) -> None:
-        self.form, self._node = form, node
+        self.form = form
+        self._node = node
         kind, self._message = _MESSAGES[form.output]
         self._publisher = node.create_publisher(kind, topic, **qos.published(qos.COMMAND))
 

@@ -51,7 +51,8 @@ class StatusPublisher:
             PolicyStatus, "~/status", qos.LATCHED, event_callbacks=qos.NO_PUBLISHER_EVENTS
         )
         self._news: tuple[Any, ...] = ()
-        self._warned, self._warned_stop = "", ("", 0)
+        self._warned = ""
+        self._warned_stop = ("", 0)
         self._published_s = float("-inf")
 
     def publish(self, snapshot: Snapshot, only_news: bool = False) -> None:
@@ -78,7 +79,8 @@ class StatusPublisher:
         if snapshot.state == PolicyStatus.WAITING and sentence != self._warned:
             self._warned = sentence
             self._node.get_logger().warning(snapshot.reason)
-        self._news, self._published_s = news, now_s
+        self._news = news
+        self._published_s = now_s
         self._publisher.publish(status_message(snapshot, self._node.get_clock().now().nanoseconds))
 
     def wait_for_acknowledgement(self, timeout_s: float) -> None:

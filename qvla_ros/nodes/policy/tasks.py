@@ -63,7 +63,8 @@ class Tasks:
     """One task at a time. All methods run on the executor's thread."""
 
     def __init__(self, node: Node, host: TaskHost) -> None:
-        self._node, self._host = node, host
+        self._node = node
+        self._host = host
         self._task: Task | None = None
         self._ending: Ending | None = None  # decided; waits for the stop action to be sent
         self._next: str | None = None  # instruction to follow after the end
@@ -89,7 +90,8 @@ class Tasks:
 
     def hear(self, text: str) -> None:
         """A text came on the instruction topic."""
-        end, self._topic_text = preemption(self._task, text, self._topic_text), text
+        end = preemption(self._task, text, self._topic_text)
+        self._topic_text = text
         if end is not None:
             self._next = text
             self._end(end, StopReason.cancelled)
@@ -175,7 +177,8 @@ class Tasks:
     def _begin(self, instruction: str, max_duration_s: float) -> None:
         chunks = self._host.snapshot().chunks_published
         self._task = Task(instruction, max_duration_s, self._now_ns(), chunks)
-        self._ending, self._next = None, None
+        self._ending = None
+        self._next = None
         self._node.get_logger().info(f"following {instruction!r} for {max_duration_s:g} s")
         self._host.follow(instruction)
         self._timer.reset()
@@ -186,7 +189,8 @@ class Tasks:
         if self._ending is not None:
             self._finish_if_stopped()
             return
-        end, now_s = expiry(self._task, self._now_ns()), time.monotonic()
+        end = expiry(self._task, self._now_ns())
+        now_s = time.monotonic()
         if end is None and now_s - self._last_feedback_s < FEEDBACK_PERIOD_S:
             return
         self._last_feedback_s = now_s
@@ -218,7 +222,11 @@ class Tasks:
 
     def _finish(self, end: Ending) -> None:
         assert self._task is not None
-        task, goal, self._task, self._goal, self._ending = self._task, self._goal, None, None, None
+        task = self._task
+        goal = self._goal
+        self._task = None
+        self._goal = None
+        self._ending = None
         self._timer.cancel()
         self._host.follow(self._next)
         self._node.get_logger().info(f"{task.instruction!r} is over: {end.message}")

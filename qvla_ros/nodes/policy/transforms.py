@@ -37,11 +37,9 @@ class ToolTransforms:
             raise QvlaError(
                 "parameter tool_frame", "nothing", "a frame that TF knows, with pose_source tf", fix
             )
-        self._frame, self._tool_frame, self._timeout = (
-            frame,
-            tool_frame,
-            Duration(seconds=timeout_s),
-        )
+        self._frame = frame
+        self._tool_frame = tool_frame
+        self._timeout = Duration(seconds=timeout_s)
         self._errors: Any = tf2_ros.TransformException
         self._buffer = tf2_ros.Buffer()
         self._listener = tf2_ros.TransformListener(self._buffer, node)
@@ -73,6 +71,7 @@ class ToolTransforms:
                 "frame; raise tf_timeout_s"
             )
             raise QvlaError("/tf", str(error), expected, fix) from None
-        position, rotation = found.transform.translation, found.transform.rotation
+        position = found.transform.translation
+        rotation = found.transform.rotation
         pose = checked_pose(position, rotation, self.name)
         return pose, Time.from_msg(found.header.stamp).nanoseconds

@@ -55,7 +55,8 @@ class LatestOnlyWorker(Generic[Item]):
         after `timeout_s`.
         """
         with self._condition:
-            self._stopping, self._slot = True, None
+            self._stopping = True
+            self._slot = None
             self._condition.notify()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -67,7 +68,8 @@ class LatestOnlyWorker(Generic[Item]):
                     self._condition.wait()
                 if self._stopping:
                     return
-                item, self._slot = self._slot, None
+                item = self._slot
+                self._slot = None
                 self._busy_since_s = time.monotonic()
             try:
                 self._work(item)  # type: ignore[arg-type]

@@ -76,11 +76,13 @@ class Listener:
 
     def __init__(self) -> None:
         self._message: Any = None
-        self._count, self._age_s = 0, float("nan")
+        self._count = 0
+        self._age_s = float("nan")
 
     def take(self, message: Any) -> None:
         """A message arrived."""
-        self._message, self._count = message, self._count + 1
+        self._message = message
+        self._count = self._count + 1
         if hasattr(message, "header"):
             self._age_s = (time.time_ns() - stamp_ns(message.header.stamp)) * 1e-9
 

@@ -58,7 +58,8 @@ class Recorder(Node):
 
     def __init__(self, settings: RecorderSettings, writer: BagWriter) -> None:
         super().__init__("qvla_recorder")
-        self._settings, self._writer = settings, writer
+        self._settings = settings
+        self._writer = writer
         self._profiles: dict[str, QoSProfile] = {}
         self._readers: dict[str, Any] = {}
         self._refused: set[str] = set()
@@ -68,7 +69,8 @@ class Recorder(Node):
     @property
     def progress(self) -> str:
         """How far it has come, in a line."""
-        seconds, dropped = time.monotonic() - self._started_s, sum(self._writer.dropped.values())
+        seconds = time.monotonic() - self._started_s
+        dropped = sum(self._writer.dropped.values())
         size = f"{self._writer.messages} messages, {self._writer.written_bytes / 1e6:.1f} MB"
         text = f"{seconds:.0f} s, {len(self._readers)} topics, {size}"
         return f"{text}, {dropped} dropped: the disk is slow" if dropped else text
@@ -129,7 +131,8 @@ def record(settings: RecorderSettings) -> int:
 
 def _serve(settings: RecorderSettings) -> int:
     writer = BagWriter(settings.out)
-    node, executor = None, make_executor()
+    node = None
+    executor = make_executor()
     try:
         node = Recorder(settings, writer)
         print(f"recording to {settings.out}; Ctrl-C ends it", file=sys.stderr, flush=True)

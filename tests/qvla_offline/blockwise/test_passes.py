@@ -120,7 +120,8 @@ def whole_model_scores(
 @pytest.mark.parametrize("family", ["openvla", "openvla_oft", "openvla_oft_film"])
 def test_streamed_action_scores_equal_those_of_the_whole_model(family: str) -> None:
     full = random_model("tiny", family=family)
-    samples, probing = samples_of(full, 2), Probing(BITS, probes=1, seed=5)
+    samples = samples_of(full, 2)
+    probing = Probing(BITS, probes=1, seed=5)
     policy = streamed(full)
     model = policy.run.__self__
     found, unreached = action_scores(policy, quantization_targets(model), samples, SCHEME, probing)
@@ -138,7 +139,8 @@ def test_a_sharded_checkpoint_is_scored_as_its_loaded_policy(tmp_path: Path) -> 
     weights = BlockWeights(lazy.model, lazy.tensors, kept_bytes=100_000)
     policy = Blockwise(lazy.model.smooth_actions, weights, memory_bytes=10_000, folder=tmp_path)
     resident = Blockwise.resident(full.model)
-    streamed_targets, targets = quantization_targets(lazy.model), quantization_targets(full.model)
+    streamed_targets = quantization_targets(lazy.model)
+    targets = quantization_targets(full.model)
     probing = Probing(BITS, probes=1)
     first, _ = action_scores(policy, streamed_targets, samples, SCHEME, probing)
     second, _ = action_scores(resident, targets, samples, SCHEME, probing)
@@ -200,7 +202,8 @@ def test_the_schedule_tells_what_each_call_is_made_of() -> None:
 
 def test_pulled_back_cotangents_are_the_gradients() -> None:
     """To each block's output, summed over its calls, for several cotangents at once."""
-    model, samples = Crossing(), [torch.randn(2, 4), torch.randn(3, 4)]
+    model = Crossing()
+    samples = [torch.randn(2, 4), torch.randn(3, 4)]
     directions = [torch.randn(2, *model(sample).shape) for sample in samples]
     found: dict[tuple[int, int], Tensor] = {}
 
@@ -253,7 +256,8 @@ def model_blocks(model: nn.Module) -> set[str]:
 
 
 def test_a_pass_over_another_runs_only_what_the_change_reaches() -> None:
-    model, samples = Crossing(), [torch.randn(2, 4)]
+    model = Crossing()
+    samples = [torch.randn(2, 4)]
     policy = Blockwise.resident(model)
     with BlockPass(policy, samples, keep=True) as base:
         base.forward()
@@ -293,7 +297,8 @@ def test_what_is_prepared_for_a_block_is_gone_before_the_next_is_prepared() -> N
 
         yield pull
 
-    model, samples = Crossing(), [torch.randn(2, 4)]
+    model = Crossing()
+    samples = [torch.randn(2, 4)]
     with BlockPass(Blockwise.resident(model), samples, keep=True) as run:
         run.forward(work=executing)
         run.backward(

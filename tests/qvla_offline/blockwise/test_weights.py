@@ -20,7 +20,8 @@ from qvla_ros.errors import QvlaError
 )
 def test_blocks_hold_every_target_once_and_none_spans_two_layers_of_a_network(family: str) -> None:
     model = random_model("tiny", family=family)
-    blocks, targets = blocks_of(model), quantization_targets(model)
+    blocks = blocks_of(model)
+    targets = quantization_targets(model)
     owners = [name for names in members_of(blocks, targets).values() for name in names]
     assert sorted(owners) == sorted(targets)
     assert {"language_model.model.layers.1", "vision_backbone.featurizer.blocks.0"} <= set(blocks)
@@ -61,7 +62,8 @@ def test_only_the_loaded_block_and_what_fits_have_weights(kept_bytes: float) -> 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_weight_that_is_not_finite_is_named_when_its_block_is_filled(value: float) -> None:
     full = random_model("tiny")
-    state, name = full.state_dict(), "language_model.model.layers.1.input_layernorm.weight"
+    state = full.state_dict()
+    name = "language_model.model.layers.1.input_layernorm.weight"
     state[name] = torch.full_like(state[name], value)
     weights = BlockWeights(empty_model(full.config), state)
     with weights.loaded("language_model.model.layers.0"):

@@ -54,7 +54,8 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_a_directory_gives_back_the_model_that_was_written(
     directories: dict[str, Path], family: str
 ) -> None:
-    checkpoint, original = load_checkpoint(directories[family]), random_model("tiny", 4, family)
+    checkpoint = load_checkpoint(directories[family])
+    original = random_model("tiny", 4, family)
     assert checkpoint.config == original.config
     assert type(checkpoint.model) is type(original)
     expected = original.state_dict()
@@ -136,7 +137,8 @@ def test_an_adapters_share_of_the_vits_that_films_file_holds_is_left_out(
     save_file(factors, adapter / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 1, "base_model_name_or_path": str(base)}
     (adapter / "adapter_config.json").write_text(json.dumps(config))
-    whole, unmerged = load_checkpoint(base, lazily=True), load_checkpoint(path, lazily=True)
+    whole = load_checkpoint(base, lazily=True)
+    unmerged = load_checkpoint(path, lazily=True)
     changed = {
         name
         for name in whole.tensors

@@ -81,10 +81,8 @@ def trapped(path: Path) -> None:
     torch.save({"module.model.fc1.weight": Trap(path.parent / "trapped")}, path / HEAD)
 
 
-WEIGHTS, FACTS = (
-    ("sensitivity", "export", "quantize", "fakequant"),
-    ("sensitivity", "export", "quantize"),
-)
+WEIGHTS = ("sensitivity", "export", "quantize", "fakequant")
+FACTS = ("sensitivity", "export", "quantize")
 DAMAGE: dict[str, tuple[Callable[[Path], object], str, tuple[str, ...]]] = {
     "a missing shard": (lambda path: (path / SHARD).unlink(), SHARD, WEIGHTS),
     "a truncated shard": (lambda path: truncated(path / SHARD), SHARD, WEIGHTS),
@@ -118,15 +116,11 @@ def test_a_bad_checkpoint_is_refused_with_the_fix(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, verb: str
 ) -> None:
     damage, key, _ = DAMAGE[name]
-    checkpoint, out = (
-        shutil.copytree(work / "checkpoint", tmp_path / "checkpoint"),
-        tmp_path / "out",
-    )
+    checkpoint = shutil.copytree(work / "checkpoint", tmp_path / "checkpoint")
+    out = tmp_path / "out"
     damage(checkpoint)
-    source, data = (
-        ["--pretrained_checkpoint", str(checkpoint)],
-        ["--calib_jsonl", str(work / "calibration.jsonl")],
-    )
+    source = ["--pretrained_checkpoint", str(checkpoint)]
+    data = ["--calib_jsonl", str(work / "calibration.jsonl")]
     recipe = {
         "checkpoint": str(checkpoint),
         "calibration": str(work / "calibration.jsonl"),

@@ -60,7 +60,8 @@ def edit_shard(file: Path, change: Callable[[dict[str, torch.Tensor]], object]) 
 def test_a_lazily_opened_checkpoint_has_every_tensor_as_stored_and_no_weight_in_its_model(
     whole: Path,
 ) -> None:
-    lazy, full = load_checkpoint(whole, lazily=True), load_checkpoint(whole)
+    lazy = load_checkpoint(whole, lazily=True)
+    full = load_checkpoint(whole)
     assert all(parameter.is_meta for parameter in lazy.model.parameters())
     assert set(lazy.tensors) == set(full.model.state_dict())
     for name, tensor in full.model.state_dict().items():
@@ -70,7 +71,8 @@ def test_a_lazily_opened_checkpoint_has_every_tensor_as_stored_and_no_weight_in_
 
 def test_shards_hold_what_the_single_file_held(whole: Path, copy: Path) -> None:
     cut_into_shards(copy, 5)
-    before, after = load_checkpoint(whole), load_checkpoint(copy)
+    before = load_checkpoint(whole)
+    after = load_checkpoint(copy)
     for name, tensor in before.model.state_dict().items():
         assert torch.equal(after.model.state_dict()[name], tensor)
 
@@ -200,10 +202,8 @@ def test_an_adapter_is_merged_into_the_weights_beside_it(
     whole: Path, copy: Path, config: dict[str, object], scaling: float
 ) -> None:
     write_adapter(copy, whole, **config)
-    before, after = (
-        load_checkpoint(whole, lazily=True).tensors,
-        load_checkpoint(copy, lazily=True).tensors,
-    )
+    before = load_checkpoint(whole, lazily=True).tensors
+    after = load_checkpoint(copy, lazily=True).tensors
     factors = load_file(copy / "adapter_model.safetensors")
     for name in (LAYER, CONVOLUTION):
         first, second = (

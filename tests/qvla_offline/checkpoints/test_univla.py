@@ -26,7 +26,8 @@ def test_the_action_decoder_is_that_of_the_reference(vectors: dict, fill, wave) 
     expected = vectors["modules"]["univla_decoder"]
     decoder = ActionDecoder(hidden_size=8, width=16, num_heads=2, chunk_length=3, action_dim=7)
     assert fill(decoder) == expected["param_order"]
-    latent, visual = wave(1, 6, 8), wave(1, 5, 8, phase=1.0)
+    latent = wave(1, 6, 8)
+    visual = wave(1, 5, 8, phase=1.0)
     pooled = decoder.visual_pool(visual)[0, :4]
     torch.testing.assert_close(
         pooled, torch.tensor(expected["visual_pool_head4"]), rtol=0, atol=2e-6
@@ -49,7 +50,8 @@ def test_the_decoder_reads_the_last_prompt_token_and_three_latent_ones(
     sequence = torch.cat([prefix, model.embed(tokens[:, -4:])], dim=1)
     hidden = reference.model(inputs_embeds=sequence).last_hidden_state
     last = prefix.shape[1] - 1
-    latent, visual = hidden[:, last : last + 4], hidden[:, : model.config.num_patches]
+    latent = hidden[:, last : last + 4]
+    visual = hidden[:, : model.config.num_patches]
     torch.testing.assert_close(
         model(inputs), model.action_decoder(latent, visual), rtol=1e-4, atol=1e-5
     )
@@ -97,7 +99,8 @@ def test_latent_tokens_are_drawn_as_transformers_draws_them(gain: float) -> None
 
 def test_without_noise_the_likeliest_token_is_taken_but_never_the_stop_token() -> None:
     logits = torch.zeros(1, 60)
-    logits[0, 2], logits[0, 17] = 9.0, 5.0
+    logits[0, 2] = 9.0
+    logits[0, 17] = 5.0
     assert choose_token(logits, None).tolist() == [[17]]
 
 

@@ -50,7 +50,8 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 def test_a_png_with_a_part_that_pillow_cannot_read_is_refused_by_where_it_is(surplus):
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(buffer, "PNG")
-    whole, end = buffer.getvalue(), len(chunk(b"IEND", b""))
+    whole = buffer.getvalue()
+    end = len(chunk(b"IEND", b""))
     assert decoded_image(whole, "line 1", "fix").shape == (8, 8, 3)
     for broken in (whole[:-end] + surplus + whole[-end:], whole[: len(whole) // 2]):
         with pytest.raises(QvlaError, match="line 1"):

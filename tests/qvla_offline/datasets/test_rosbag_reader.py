@@ -66,7 +66,8 @@ def write_bag(path: Path, storage: StoragePlugin = StoragePlugin.MCAP, **changes
     """Ten moments; the instruction comes with the third; the wrist's images are 10 ms older than
     the front's.
     """
-    lag_ns, frame = changes.get("wrist_lag_ns", 10_000_000), changes.get("frame", "world")
+    lag_ns = changes.get("wrist_lag_ns", 10_000_000)
+    frame = changes.get("frame", "world")
     with Writer(path, version=9, storage_plugin=storage) as writer:
         connections: dict[str, Any] = {}
 

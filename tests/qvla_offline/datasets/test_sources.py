@@ -63,7 +63,8 @@ def as_bag(observed, path: Path) -> Path:
         types["geometry_msgs/msg/Point"](*state[:3]),
         types["geometry_msgs/msg/Quaternion"](*axis, np.cos(angle / 2)),
     )
-    names, empty = ["finger_joint1", "finger_joint2"], np.zeros(0)
+    names = ["finger_joint1", "finger_joint2"]
+    empty = np.zeros(0)
     messages = {
         "/instruction": types["std_msgs/msg/String"](observed.text),
         "/joint_states": types["sensor_msgs/msg/JointState"](

@@ -65,7 +65,8 @@ def test_a_bundle_brings_answers_for_other_machines_to_compare_with(bundle_dir: 
 def test_the_manifest_carries_the_checkpoints_and_the_robots_facts(
     bundle_dir: Path, checkpoint_dir: Path
 ) -> None:
-    bundle, checkpoint = load_bundle(bundle_dir), load_checkpoint(checkpoint_dir)
+    bundle = load_bundle(bundle_dir)
+    checkpoint = load_checkpoint(checkpoint_dir)
     assert [(c.name, c.height, c.width, c.rotate_180) for c in bundle.cameras] == [
         ("agentview", 256, 256, True),
         ("wrist", 256, 256, True),
@@ -219,10 +220,8 @@ def test_a_directory_with_other_files_is_refused_before_anything_is_written(
 def test_a_policy_that_cannot_be_run_leaves_no_bundle_and_an_earlier_one_stays(
     checkpoint_dir: Path, tmp_path: Path, earlier: bool
 ) -> None:
-    source, out = (
-        Path(shutil.copytree(checkpoint_dir, tmp_path / "checkpoint")),
-        tmp_path / "out" / "bundle",
-    )
+    source = Path(shutil.copytree(checkpoint_dir, tmp_path / "checkpoint"))
+    out = tmp_path / "out" / "bundle"
     if earlier:
         export_bundle(source, None, out)
     before = {file.name: sha256_of(file) for file in out.glob("*")}

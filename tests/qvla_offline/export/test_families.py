@@ -47,7 +47,9 @@ class Listening:
     """An engine that keeps what it was asked and what it answered."""
 
     def __init__(self, engine: Engine) -> None:
-        self.name, self.close, self._engine = engine.name, engine.close, engine
+        self.name = engine.name
+        self.close = engine.close
+        self._engine = engine
         self.runs: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -68,10 +70,8 @@ def expected_actions(checkpoint_dir: Path, policy: Policy, engine: Listening) ->
     tensors = PolicyInputs(**{name: torch.from_numpy(array) for name, array in inputs.items()})
     random = np.random.default_rng(NOISE_SEED)
     if policy.bundle.decoder.kind == "diffusion":
-        context, steps = (
-            model.context(tensors),
-            denoising_steps(policy.bundle.decoder.diffusion.num_steps),
-        )
+        context = model.context(tensors)
+        steps = denoising_steps(policy.bundle.decoder.diffusion.num_steps)
         np.testing.assert_array_equal(
             engine.runs[0][0]["noisy_actions"], start_noise((1, 8, 7), random)
         )
@@ -122,7 +122,8 @@ def test_a_bundle_commands_what_the_fake_quantized_checkpoint_does(
     policy.engine = engine = Listening(policy.engine)
     prediction = policy.infer(observation)
     normalized = expected_actions(fake, policy, engine)
-    low, high = bundle.statistics["action"].low, bundle.statistics["action"].high
+    low = bundle.statistics["action"].low
+    high = bundle.statistics["action"].high
     commanded = 0.5 * (normalized[0].astype(np.float64) + 1) * (high - low) + low
     commanded[:, 6] = normalized[0, :, 6]
     limits = np.array(bundle.actions.limits).T

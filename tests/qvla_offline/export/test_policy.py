@@ -76,10 +76,8 @@ def rounded_model(model: VisionLanguageModel, weights: Weights) -> VisionLanguag
 def random_inputs(config: PolicyConfig, seed: int, prompt_tokens: int) -> dict[str, np.ndarray]:
     """Inputs of the policy graph."""
     rng = np.random.default_rng(seed)
-    size, channels = (
-        config.vision[0].image_size,
-        3 * len(config.vision) * config.decoding.num_images,
-    )
+    size = config.vision[0].image_size
+    channels = 3 * len(config.vision) * config.decoding.num_images
     inputs = {
         "pixel_values": rng.standard_normal((1, channels, size, size), dtype=np.float32),
         "input_ids": rng.integers(3, config.text.vocab_size, (1, prompt_tokens)),
@@ -165,7 +163,8 @@ def test_a_single_backbone_and_a_single_image_agree(
 def test_class_tokens_with_and_without_a_place_agree(
     tmp_path: Path, run_graph, model: OpenVLAOFT
 ) -> None:
-    registers, plain = model.config.vision[0], model.config.vision[1]
+    registers = model.config.vision[0]
+    plain = model.config.vision[1]
     plain = replace(plain, class_token=True, class_position=True, attention_pool=False)
     config = replace(model.config, vision=(registers, plain))
     placed = changed_model(config)

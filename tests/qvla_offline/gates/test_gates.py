@@ -33,7 +33,8 @@ VECTORS = json.loads((Path(__file__).parents[2] / "data" / "qvla_vectors.json").
 ]
 BITS = (0, 2, 4, 8, 16)
 SCHEME = QuantizationScheme(16)
-NOMINAL, STORED = Pricing(SCHEME), Pricing(SCHEME, "stored")
+NOMINAL = Pricing(SCHEME)
+STORED = Pricing(SCHEME, "stored")
 PROXIES = {
     name: {
         int(bits): np.array(score, dtype=np.float32)
@@ -63,7 +64,8 @@ def random_scores(
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """Scores that fall with the bits, as sensitivities do, over layers of different widths."""
     generator = np.random.default_rng(seed)
-    scores, columns = {}, {}
+    scores = {}
+    columns = {}
     for index in range(layers):
         steps = generator.exponential(1.0, (len(BITS) - 1, rows)) ** 3
         scores[f"layer{index}"] = np.concatenate(
@@ -164,7 +166,8 @@ def test_released_greedy_breaks_ties_by_the_time_of_the_push(seed, target):
     scores = {bits: generator.integers(0, 3, 6).astype(float) for bits in BITS[:-1]}
     split = {"a": {b: s[:4] for b, s in scores.items()}, "b": {b: s[4:] for b, s in scores.items()}}
     found = released_greedy(split, BITS, target)
-    current, counter = [16] * 6, itertools.count()
+    current = [16] * 6
+    counter = itertools.count()
     heap = [(scores[8][c] / 8, next(counter), c, 8) for c in range(6)]
     heapq.heapify(heap)
     while heap and sum(current) / 6 > target:

@@ -33,7 +33,8 @@ def aligned_zeros(layers):
     """A world in which the dropped rows together cost thirty times the sum of their scores, the
     others their sum.
     """
-    scores, bits = sensitivity().scores["a"], layers["a"]
+    scores = sensitivity().scores["a"]
+    bits = layers["a"]
     sums = {b: float(scores[i][bits == b].sum()) for i, b in enumerate(BITS) if (bits == b).any()}
     by_bits = {b: total * (30.0 if b == 0 else 1.0) for b, total in sums.items()}
     return by_bits, sum(by_bits.values())

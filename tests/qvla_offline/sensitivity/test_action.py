@@ -99,7 +99,8 @@ def jacobian_scores(model: nn.Module, name: str, samples: list[torch.Tensor]) ->
 
 
 def test_with_one_action_number_a_single_probe_is_the_exact_jacobian_score():
-    model, samples = TinyPolicy(outputs=1), images(3)
+    model = TinyPolicy(outputs=1)
+    samples = images(3)
     found, unreached = scores_of(model, samples, Probing(BITS, probes=1))
     assert unreached == ("unused",)
     assert not found["unused"].any()
@@ -112,7 +113,8 @@ def test_with_one_action_number_a_single_probe_is_the_exact_jacobian_score():
 @pytest.mark.parametrize(("kind", "outputs"), [(TinyPolicy, 3), (InBlocks, 2)])
 def test_random_probes_are_unbiased(kind, outputs):
     """Over all sign vectors, each equally likely, the mean estimate is exactly the Jacobian score."""
-    model, [sample] = kind(), images(1)
+    model = kind()
+    [sample] = images(1)
     drawn: dict[tuple[int, ...], dict[str, torch.Tensor]] = {}
     for seed in range(48):
         signs = torch.randint(
@@ -129,7 +131,9 @@ def test_random_probes_are_unbiased(kind, outputs):
 
 @pytest.mark.parametrize("interrupted_at", [1, 3, 4])
 def test_an_interrupted_run_resumes_to_the_same_numbers(tmp_path, interrupted_at):
-    model, samples, probing = InBlocks(), images(4), Probing(BITS)
+    model = InBlocks()
+    samples = images(4)
+    probing = Probing(BITS)
     whole, _ = scores_of(model, samples, probing)
     path = tmp_path / "p"
 
@@ -177,7 +181,8 @@ def test_a_score_that_overflows_names_its_layer_and_is_not_kept_for_a_resumed_ru
 
 
 def test_first_order_scores_rank_channels_as_exact_measurement_does():
-    model, samples = TinyPolicy(), images(3)
+    model = TinyPolicy()
+    samples = images(3)
     targets = targets_of(model)
     found, unreached = scores_of(model, samples, Probing(BITS, probes=32))
     scores = {name: score.numpy() for name, score in found.items() if name not in unreached}
@@ -196,15 +201,18 @@ def test_first_order_scores_rank_channels_as_exact_measurement_does():
 
 
 def test_measured_scores_average_over_every_row_of_a_batch():
-    model, samples = TinyPolicy(), images(4)
-    policy, choices = Blockwise.resident(model), [("first", 2, 2), ("patch", 1, 4)]
+    model = TinyPolicy()
+    samples = images(4)
+    policy = Blockwise.resident(model)
+    choices = [("first", 2, 2), ("patch", 1, 4)]
     single = measured_scores(policy, targets_of(model), samples, choices, SCHEME)
     batched = measured_scores(policy, targets_of(model), [torch.cat(samples)], choices, SCHEME)
     assert np.allclose(single, batched, rtol=1e-4)
 
 
 def test_measured_scores_are_those_of_the_whole_model_with_one_row_changed():
-    model, samples = InBlocks(), images(3)
+    model = InBlocks()
+    samples = images(3)
     targets = targets_of(model)
     choices = [(name, row, b) for name in targets for row, b in ((0, 0), (1, 2))]
     found = measured_scores(Blockwise.resident(model), targets, samples, choices, SCHEME)

@@ -21,7 +21,8 @@ from qvla_offline.sensitivity.hessian import (
 from qvla_ros.errors import QvlaError
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "qvla_vectors.json").read_text())
-LINEAR, CONV = VECTORS["hessian_linear"], VECTORS["hessian_conv"]
+LINEAR = VECTORS["hessian_linear"]
+CONV = VECTORS["hessian_conv"]
 
 
 def wave(*shape: int, phase: float = 0.0) -> torch.Tensor:
@@ -62,7 +63,8 @@ def test_scores_of_a_linear_layer_match_the_reference():
 
 
 def test_scores_of_a_convolution_match_the_reference():
-    layer, samples = conv_layer(), [wave(1, 1, 4, 4), wave(1, 1, 4, 4, phase=0.7)]
+    layer = conv_layer()
+    samples = [wave(1, 1, 4, 4), wave(1, 1, 4, 4, phase=0.7)]
     total = HessianSum(layer)
     for sample in samples:
         total.add(sample)
@@ -96,13 +98,11 @@ class TwoReaders(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.patch, self.q, self.k, self.v, self.unused = (
-            nn.Conv2d(3, 6, 2, stride=2),
-            nn.Linear(6, 5),
-            nn.Linear(6, 4),
-            nn.Linear(6, 3),
-            nn.Linear(6, 2),
-        )
+        self.patch = nn.Conv2d(3, 6, 2, stride=2)
+        self.q = nn.Linear(6, 5)
+        self.k = nn.Linear(6, 4)
+        self.v = nn.Linear(6, 3)
+        self.unused = nn.Linear(6, 2)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         tokens = self.patch(image).flatten(2).transpose(1, 2)
@@ -134,7 +134,8 @@ class InBlocks(TwoReaders):
 
 @pytest.mark.parametrize("kind", [TwoReaders, InBlocks])
 def test_one_pass_over_all_layers_equals_one_pass_a_layer(kind):
-    model, bits = kind(), (0, 2, 4, 8)
+    model = kind()
+    bits = (0, 2, 4, 8)
     generator = torch.Generator().manual_seed(1)
     samples = [torch.randn(1, 3, 8, 8, generator=generator) for _ in range(3)]
     found = {}

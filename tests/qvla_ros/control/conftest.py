@@ -25,7 +25,9 @@ class Rig:
     `step_dt_s`.
     """
 
-    period_s, step_dt_s, steps = 0.01, 0.05, 8
+    period_s = 0.01
+    step_dt_s = 0.05
+    steps = 8
     start = Setpoint(np.array([0.1, 0.2, 0.3]), np.array([0.0, 0.0, 0.0, 1.0]), 1.0)
     settings = ControllerSettings(
         period_s, max_input_age_s=0.5, max_inference_s=0.4, max_command_age_s=0.1
@@ -40,9 +42,11 @@ class Rig:
     ) -> None:
         spec = SPECS[kind]
         self.controller = Controller(replace(self.settings, **settings), spec, limits, blend_steps)
-        self.steady_s, self.ros_ns = 1000.0, 10**18
+        self.steady_s = 1000.0
+        self.ros_ns = 10**18
         self.measured: Setpoint | None = self.start if spec.is_pose else Setpoint(self.start.linear)
-        self.follows, self.looks = True, True
+        self.follows = True
+        self.looks = True
         self.busy_s = 0.0
         self.commands: list[Setpoint] = []
         self.stops: list[StopReason] = []

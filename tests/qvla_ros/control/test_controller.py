@@ -189,11 +189,16 @@ def test_a_twist_carries_as_far_as_the_plan_whatever_the_speed_of_the_simulation
     rig = make_rig(sim_time=True)
     rig.arm()
     rig.plan()
-    went_m, velocity, sent_s, passed_s, velocities = 0.0, 0.0, 0.0, 0.0, []
+    went_m = 0.0
+    velocity = 0.0
+    sent_s = 0.0
+    passed_s = 0.0
+    velocities = []
     while sent_s < rig.steps * rig.step_dt_s + 0.08:
         passed_s += rig.period_s * real_time_factor
         moved_s = clock_step_s * math.floor(passed_s / clock_step_s + 1e-9) - sent_s
-        went_m, sent_s = went_m + velocity * moved_s, sent_s + moved_s
+        went_m = went_m + velocity * moved_s
+        sent_s = sent_s + moved_s
         if rig.tick(rig.period_s, moved_s).command is not None:
             velocity = rig.controller.motion.linear_velocity[0]
             velocities.append(velocity)
@@ -210,7 +215,8 @@ def test_a_twist_carries_as_far_as_the_plan_whatever_the_speed_of_the_simulation
 
 def test_a_simulation_that_stands_still_makes_no_measurement_old(make_rig: Any) -> None:
     rig = make_rig(sim_time=True).moving()
-    rig.measured, rig.follows = None, False
+    rig.measured = None
+    rig.follows = False
     for _ in range(200):
         rig.tick(rig.period_s, 0.0)
     assert rig.stops == []
@@ -226,7 +232,8 @@ def test_a_simulated_clock_of_any_step_carries_out_the_whole_plan(
     rig = make_rig(sim_time=True)
     rig.arm()
     rig.plan()
-    sent_s, passed_s = 0.0, 0.0
+    sent_s = 0.0
+    passed_s = 0.0
     while passed_s < rig.steps * rig.step_dt_s + 0.05:
         passed_s += rig.period_s
         moved_s = clock_step_s * math.floor(passed_s / clock_step_s + 1e-9) - sent_s

@@ -17,7 +17,8 @@ from qvla_ros.control.setpoint import MotionSpec, Setpoint
 from qvla_ros.control.timeline import PlannedChunk
 from qvla_ros.errors import QvlaError
 
-PERIOD_S, DT_S = 0.1, 0.1
+PERIOD_S = 0.1
+DT_S = 0.1
 LIMITS = motion_limits(2, -1.0, 1.0, 0.2, 1.5, 5.0)
 SETTINGS = ControllerSettings(
     PERIOD_S,
@@ -43,10 +44,12 @@ class Sequences(RuleBasedStateMachine):
         self.controller = Controller(
             SETTINGS, MotionSpec(kind, 1.0, 1.0, None), LIMITS, blend_steps
         )
-        self.ros_ns, self.steady_s = 10**18, 50.0
+        self.ros_ns = 10**18
+        self.steady_s = 50.0
         self.last_clocks: tuple[int, float] | None = None
         self.input_ns = self.plan_end_ns = self.measured_s = None
-        self.enabled, self.enabled_s = False, -math.inf
+        self.enabled = False
+        self.enabled_s = -math.inf
         self.measured = np.zeros(2)
         self.command: np.ndarray | None = None
         self.sent = self.owes_stop = self.was_told = False
@@ -101,7 +104,8 @@ class Sequences(RuleBasedStateMachine):
 
     @rule(enabled=st.sampled_from([True, True, True, False]))
     def hold_deadman(self, enabled: bool) -> None:
-        self.enabled, self.enabled_s = enabled, self.steady_s
+        self.enabled = enabled
+        self.enabled_s = self.steady_s
         self.controller.feed_deadman(enabled, self.steady_s)
 
     @rule(jump_s=st.floats(-1.0, 1.0))
@@ -137,7 +141,8 @@ class Sequences(RuleBasedStateMachine):
         limit_passed = self.controller.armed and self._limit_passed(measured, busy_s)
         if limit_passed:
             self._disarmed()
-        armed, before = self.controller.armed, self.command
+        armed = self.controller.armed
+        before = self.command
         decision = self.controller.tick(
             self.ros_ns, self.steady_s, None if measured is None else Setpoint(measured), busy_s
         )
@@ -164,7 +169,8 @@ class Sequences(RuleBasedStateMachine):
         assert self.command is not None
         assert (np.abs(now) <= np.maximum(1.0, np.abs(self.command))).all()
         assert (np.abs(now - self.command) <= 0.15).all()  # the lower of 0.2 and 1.5 / s
-        self.command, self.sent = now, True
+        self.command = now
+        self.sent = True
         assert all(
             self.steady_s - last_s >= 0.5 * PERIOD_S - 1e-9 for last_s in self.command_times[-1:]
         )
@@ -174,7 +180,8 @@ class Sequences(RuleBasedStateMachine):
 
     def _disarmed(self) -> None:
         if self.controller.armed and self.sent:
-            self.owes_stop, self.sent = True, False
+            self.owes_stop = True
+            self.sent = False
 
     def _limit_passed(self, measured: np.ndarray | None, busy_s: float) -> bool:
         if measured is not None or self.measured_s is None:

@@ -49,7 +49,8 @@ def zero_quaternion(rig: Any) -> None:
 
 
 def no_measurement(rig: Any) -> None:
-    rig.measured, rig.follows = None, False
+    rig.measured = None
+    rig.follows = False
 
 
 def stuck(rig: Any) -> None:
@@ -68,7 +69,9 @@ def ros_clock_falls_back(rig: Any) -> None:
     rig.ros_ns -= 10**9
 
 
-AT_ONCE, STALE = 1, 50  # ticks, of 0.01 s; an input may be 0.5 s old
+# ticks, of 0.01 s; an input may be 0.5 s old
+AT_ONCE = 1
+STALE = 50
 CASES = [
     (stale_input, StopReason.stale_input, STALE),
     (image_from_the_future, StopReason.stale_input, AT_ONCE),
@@ -107,9 +110,11 @@ def test_every_stop_comes_in_time_once_and_disarms(
     rig.controller.feed_deadman(True, rig.steady_s)
     rig.moving()
     happens(rig)
-    last, ticks = rig.commands[-1], 0
+    last = rig.commands[-1]
+    ticks = 0
     while not rig.stops and ticks < 100:
-        last, ticks = rig.commands[-1], ticks + 1
+        last = rig.commands[-1]
+        ticks = ticks + 1
         decision = rig.tick()
     assert rig.stops == [reason]
     assert after_ticks - 1.5 <= ticks <= after_ticks + 2.5
@@ -121,7 +126,9 @@ def test_every_stop_comes_in_time_once_and_disarms(
     assert rig.controller.motion.setpoint is decision.command
     assert not rig.controller.motion.linear_velocity.any()
     sent = len(rig.commands)
-    rig.measured, rig.looks, rig.busy_s = rig.start, True, 0.0
+    rig.measured = rig.start
+    rig.looks = True
+    rig.busy_s = 0.0
     rig.plan()
     rig.run(0.5)  # all is well again, and yet nothing moves before it is armed by hand
     assert rig.stops == [reason]

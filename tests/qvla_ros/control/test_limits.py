@@ -40,7 +40,8 @@ def random_limits(random: np.random.Generator) -> tuple[MotionLimits, float]:
     def some(low: float, high: float, count: int = 3) -> np.ndarray:
         return np.where(random.random(count) < 0.2, np.inf, 10 ** random.uniform(low, high, count))
 
-    center, half = random.normal(size=3), some(-2, 1)
+    center = random.normal(size=3)
+    half = some(-2, 1)
     limits = motion_limits(
         3,
         center - half,
@@ -60,7 +61,8 @@ def random_unit(random: np.random.Generator, count: int) -> np.ndarray:
 
 def random_start(random: np.random.Generator, limits: MotionLimits, count: int) -> MotionState:
     """At rest inside the box, but for one in ten, which may lie outside."""
-    low, high = np.maximum(limits.linear_low, -10.0), np.minimum(limits.linear_high, 10.0)
+    low = np.maximum(limits.linear_low, -10.0)
+    high = np.minimum(limits.linear_high, 10.0)
     share = random.random((count, 3)) + np.where(
         random.random((count, 1)) < 0.1, random.normal(size=(count, 3)), 0.0
     )
@@ -74,7 +76,8 @@ def random_target(
     """Near, far, beyond the walls, where it was before, or no number at all; the mixture differs
     from row to row.
     """
-    here, count = state.setpoint, len(state.setpoint.linear)
+    here = state.setpoint
+    count = len(state.setpoint.linear)
     assert here.quaternion_xyzw is not None
     size = np.minimum(limits.linear_high - limits.linear_low, 20.0)
     reach = 10 ** random.uniform(-6, 1, (count, 1))
@@ -131,14 +134,14 @@ def breaches(
     """How many numbers of three setpoints in a row breach each limit; shares no code with the
     chain.
     """
-    moved, moved_before = now.linear - last.linear, last.linear - before.linear
+    moved = now.linear - last.linear
+    moved_before = last.linear - before.linear
     outside = np.maximum(limits.linear_low - now.linear, now.linear - limits.linear_high)
     was_outside = np.maximum(limits.linear_low - last.linear, last.linear - limits.linear_high)
-    turn_before, turn = rotation_vector(before, last), rotation_vector(last, now)
-    turned, turn_change = (
-        norm(turn) - ANGLE_ROUNDING_RAD,
-        norm(turn - turn_before) - ANGLE_ROUNDING_RAD,
-    )
+    turn_before = rotation_vector(before, last)
+    turn = rotation_vector(last, now)
+    turned = norm(turn) - ANGLE_ROUNDING_RAD
+    turn_change = norm(turn - turn_before) - ANGLE_ROUNDING_RAD
     gripper = np.asarray(now.gripper)
     wrong = {
         "finite": ~(
@@ -162,7 +165,9 @@ def sweep(seed: int) -> tuple[dict[str, int], np.ndarray]:
     random = np.random.default_rng(seed)
     limits, dt_s = random_limits(random)
     state = random_start(random, limits, BATCH)
-    before, total, acted = state.setpoint, {}, np.zeros(len(STAGES), np.int64)
+    before = state.setpoint
+    total = {}
+    acted = np.zeros(len(STAGES), np.int64)
     for _ in range(CHUNK_LENGTH):
         last = state.setpoint
         state, stages = limit_motion(random_target(random, state, limits), state, limits, dt_s)
@@ -205,7 +210,8 @@ def test_joints_never_breach_a_limit(
     limits = motion_limits(axes, -1.0, 1.0, step, velocity, acceleration)
     state = at_rest(Setpoint(np.full(axes, data.draw(NEAR))))
     for target in targets:
-        last, last_velocity = state.setpoint.linear, state.linear_velocity
+        last = state.setpoint.linear
+        last_velocity = state.linear_velocity
         state, _ = limit_motion(Setpoint(np.array(target[:axes])), state, limits, 0.05)
         now = state.setpoint.linear
         assert (np.abs(now) <= np.maximum(1.0, np.abs(last))).all()
@@ -240,7 +246,8 @@ def test_a_constant_target_is_reached_without_overshoot_and_as_soon_as_the_limit
     left_rad = norm(rotation_vector(state.setpoint, target))
     turning_s = np.pi / speed + 2.0 * np.sqrt(np.pi / acceleration)
     for tick in range(int(max(fastest_s.max(), turning_s) / dt_s) + 4):
-        last, last_rad = distance, left_rad
+        last = distance
+        last_rad = left_rad
         state, _ = limit_motion(target, state, limits, dt_s)
         distance = np.abs(target.linear - state.setpoint.linear)
         left_rad = norm(rotation_vector(state.setpoint, target))
@@ -267,7 +274,8 @@ def test_what_the_chain_lets_out_it_lets_through_unchanged(as_deltas: bool, seed
             linear=np.clip(start.setpoint.linear, limits.linear_low, limits.linear_high),
         )
     )
-    state, path = start, []
+    state = start
+    path = []
     for _ in range(6):
         target = random_target(random, state, limits)
         for _ in range(5):

@@ -18,7 +18,8 @@ def random_quaternions(seed: int, count: int = 20) -> np.ndarray:
 
 @given(SEEDS)
 def test_turning_and_measuring_turns_agree_with_scipy(seed: int) -> None:
-    start, end = random_quaternions(seed), random_quaternions(seed + 1)
+    start = random_quaternions(seed)
+    end = random_quaternions(seed + 1)
     expected = (Rotation.from_quat(end) * Rotation.from_quat(start).inv()).as_rotvec()
     np.testing.assert_allclose(rotation.between(start, end), expected, atol=1e-12)
     back = Rotation.from_quat(rotation.turn(start, expected)) * Rotation.from_quat(end).inv()
@@ -49,9 +50,11 @@ def test_slerp_takes_the_short_way_at_constant_speed(seed: int, fraction: float)
 
 @given(SEEDS, st.floats(-300, 1))
 def test_one_rotation_is_to_the_last_bit_what_it_is_among_many(seed: int, exponent: float) -> None:
-    start, end = random_quaternions(seed), random_quaternions(seed + 1)
+    start = random_quaternions(seed)
+    end = random_quaternions(seed + 1)
     vectors = np.random.default_rng(seed).uniform(-1.0, 1.0, (20, 3)) * 10.0**exponent
-    vectors[0], vectors[1, 0] = 0.0, np.nan
+    vectors[0] = 0.0
+    vectors[1, 0] = np.nan
     for function, arguments in (
         (rotation.length, (start,)),
         (rotation.length, (vectors,)),

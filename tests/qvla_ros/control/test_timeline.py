@@ -16,7 +16,9 @@ from qvla_ros.control.timeline import ChunkTimeline, PlannedChunk
 DELTA = MotionSpec("delta_end_effector_pose", 0.05, 0.5, 6)
 ABSOLUTE = MotionSpec("end_effector_pose", 1.0, 1.0, 6)
 JOINT = MotionSpec("joint_position", 1.0, 1.0, 1)
-DT_S, DT_NS, K = 0.05, 50_000_000, 8
+DT_S = 0.05
+DT_NS = 50_000_000
+K = 8
 
 
 def chunk(stamp_ns: int, value: float, gripper: float = 0.0, count: int = K) -> PlannedChunk:
@@ -82,11 +84,13 @@ def test_absolute_rotations_are_blended_by_slerp(seed: int) -> None:
 
 def test_blending_small_delta_rotations_linearly_is_slerp_but_for_rounding() -> None:
     timeline = ChunkTimeline(1, DELTA)
-    old, new = np.array([0, 0, 0, 0.2, 0, 0, 0.0]), np.array([0, 0, 0, 0, 0.2, 0, 0.0])
+    old = np.array([0, 0, 0, 0.2, 0, 0, 0.0])
+    new = np.array([0, 0, 0, 0, 0.2, 0, 0.0])
     timeline.add(PlannedChunk(0, DT_S, np.tile(old, (K, 1))), 0)
     timeline.add(PlannedChunk(DT_NS, DT_S, np.tile(new, (K, 1))), DT_NS)
     half = Rotation.from_rotvec(0.5 * timeline.at(DT_NS)[3:6])
-    start, end = Rotation.from_rotvec(0.5 * old[3:6]), Rotation.from_rotvec(0.5 * new[3:6])
+    start = Rotation.from_rotvec(0.5 * old[3:6])
+    end = Rotation.from_rotvec(0.5 * new[3:6])
     slerped = Rotation.from_rotvec(0.5 * (end * start.inv()).as_rotvec()) * start
     assert (half * slerped.inv()).magnitude() < 1e-4
 
@@ -135,19 +139,22 @@ def test_between_two_plans_there_may_be_a_gap() -> None:
 def test_the_parts_of_any_stretch_of_time_are_in_order_and_as_at_says(
     gaps: list[int], seed: int
 ) -> None:
-    timeline, now_ns = ChunkTimeline(2, JOINT), 0
+    timeline = ChunkTimeline(2, JOINT)
+    now_ns = 0
     for index, gap_ns in enumerate(gaps):
         now_ns += gap_ns + 1
         timeline.add(chunk(now_ns - gap_ns, 100.0 * index), now_ns)
     begin_ns, end_ns = sorted(
         np.random.default_rng(seed).integers(now_ns, now_ns + 12 * DT_NS, 2).tolist()
     )
-    covered_ns, last_ns = 0, begin_ns
+    covered_ns = 0
+    last_ns = begin_ns
     for step, start_ns, stop_ns in timeline.between(begin_ns, end_ns):
         assert last_ns <= start_ns < stop_ns <= end_ns
         for moment_ns in (start_ns, stop_ns - 1):
             np.testing.assert_array_equal(timeline.at(moment_ns), step.action)
-        covered_ns, last_ns = covered_ns + stop_ns - start_ns, stop_ns
+        covered_ns = covered_ns + stop_ns - start_ns
+        last_ns = stop_ns
     if (
         begin_ns < end_ns
         and timeline.at(begin_ns) is not None

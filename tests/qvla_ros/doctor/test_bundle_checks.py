@@ -107,7 +107,8 @@ def test_an_inference_longer_than_a_chunk_is_told(bundle_dir):
 
 
 def test_a_policy_is_run_and_compared_with_what_it_brings(directory):
-    bundle, options = load_bundle(directory), {"threads": 1}
+    bundle = load_bundle(directory)
+    options = {"threads": 1}
     parity, speed = policy_findings(bundle, "onnxruntime", options)
     assert (parity.status, speed.status) == ("warning", "ok")
     assert "--write_parity" in parity.fix

@@ -61,7 +61,8 @@ def good(bundle) -> Graph:
         "/arm/ee_pose": (POSE, pose),
         "/arm/instruction": (TEXT, SimpleNamespace(data="go")),
     }
-    topics, heard = {}, {}
+    topics = {}
+    heard = {}
     for name, (kind, message) in messages.items():
         latched = kind == TEXT
         topics[name] = Topic(
@@ -89,7 +90,8 @@ def changed(
     graph: Graph, topic: str, publishers: list[Endpoint] | None = None, **heard: Any
 ) -> Graph:
     """The graph with other publishers of a topic, or with another message on it."""
-    topics, said = dict(graph.topics), dict(graph.heard)
+    topics = dict(graph.topics)
+    said = dict(graph.heard)
     if publishers is not None:
         topics[topic] = replace(topics.get(topic, Topic((), ())), publishers=tuple(publishers))
     if heard:
@@ -107,11 +109,10 @@ def test_a_good_graph_has_nothing_to_mend(good, bundle):
 
 
 def test_a_remapped_input_is_looked_at_where_it_is(good, bundle):
-    topics, heard = dict(good.topics), dict(good.heard)
-    topics["/wrist/image"], heard["/wrist/image"] = (
-        topics.pop(WRIST),
-        replace(heard.pop(WRIST), age_s=1.5),
-    )
+    topics = dict(good.topics)
+    heard = dict(good.heard)
+    topics["/wrist/image"] = topics.pop(WRIST)
+    heard["/wrist/image"] = replace(heard.pop(WRIST), age_s=1.5)
     graph = replace(good, topics=topics, heard=heard)
     assert "--remaps_file" in wrong(graph, bundle)[WRIST].fix
     inputs = needed_inputs(bundle, "/arm", {"camera/wrist/image_raw": "/wrist/image"})
@@ -154,10 +155,12 @@ def test_what_a_robots_parameters_ask_for_is_looked_at(good, bundle):
 
 def test_commands_that_no_controller_hears_are_told(good, bundle):
     twist = "geometry_msgs/msg/TwistStamped"
-    command, servo = Endpoint(POLICY, twist, True, False), Endpoint("/servo", twist, True, False)
+    command = Endpoint(POLICY, twist, True, False)
+    servo = Endpoint("/servo", twist, True, False)
     shown = Endpoint(POLICY, "trajectory_msgs/msg/JointTrajectory", True, False)
     topics = {**good.topics, "/arm/policy/predicted_trajectory": Topic((shown,), ())}
-    heard, unheard = Topic((command,), (servo,)), Topic((command,), ())
+    heard = Topic((command,), (servo,))
+    unheard = Topic((command,), ())
     assert wrong(replace(good, topics={**topics, "/servo/twist": heard}), bundle) == {}
     found = wrong(replace(good, topics={**topics, "/servo/twist": unheard}), bundle)
     assert found.keys() == {"/servo/twist"}

@@ -51,7 +51,8 @@ class Off:
     """An engine whose second action column is off by a hundredth of the normalised range."""
 
     def __init__(self, policy: Policy) -> None:
-        self.name, self._engine = "off", policy.engine
+        self.name = "off"
+        self._engine = policy.engine
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         actions = self._engine.run(inputs)["actions"].copy()

@@ -14,7 +14,8 @@ from sensor_msgs.msg import CompressedImage
 from qvla_ros.errors import QvlaError
 from qvla_ros.messages.compressed_image import rgb_pixels_of_compressed
 
-HEIGHT, WIDTH = 24, 40
+HEIGHT = 24
+WIDTH = 40
 # Smooth, so that JPEG changes it little; red to the right, green downwards, blue constant.
 PIXELS = np.stack(
     np.broadcast_arrays(

@@ -77,7 +77,8 @@ def test_another_size_is_refused_with_both_sizes() -> None:
 
 
 def test_data_that_do_not_fill_the_image_are_refused() -> None:
-    short, narrow = _message(PIXELS, "rgb8"), _message(PIXELS, "rgb8")
+    short = _message(PIXELS, "rgb8")
+    narrow = _message(PIXELS, "rgb8")
     short.data = short.data[:-1]
     narrow.step = 17
     for message in (short, narrow):

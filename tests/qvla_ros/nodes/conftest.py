@@ -56,7 +56,8 @@ class Process:
         if namespace:
             arguments += ["-r", f"__ns:=/{namespace}"]
         stem = directory / f"{module.rsplit('.', 1)[-1]}_{namespace}_{time.monotonic_ns()}"
-        self._out, self._err = stem.with_suffix(".out"), stem.with_suffix(".err")
+        self._out = stem.with_suffix(".out")
+        self._err = stem.with_suffix(".err")
         with self._out.open("w") as out, self._err.open("w") as err:
             self.popen = subprocess.Popen(
                 arguments, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=os.environ

@@ -19,7 +19,8 @@ from qvla_ros.recording.source import IMAGE, JOINTS, POSE, TEXT
 from qvla_ros.recording.writer import BagWriter, OfferedQos
 from qvla_ros.simulation.specification import CAMERA_NAMES, FINGER_NAMES, POSE_FRAME
 
-START_NS, PERIOD_NS = 1_700_000_000 * 10**9, 100_000_000
+START_NS = 1_700_000_000 * 10**9
+PERIOD_NS = 100_000_000
 TEXTS = ("pick up the milk", "pick up the cup")
 QOS = OfferedQos(1, True, False)
 
@@ -80,7 +81,8 @@ def looks(message: Callable[..., Any], tiny_policy: Policy) -> list[tuple[str, A
         ("/arm/instruction", message(TEXT, data=TEXTS[0]), START_NS - 1)
     ]
     for look in range(6):
-        now_ns, text = START_NS + look * PERIOD_NS, TEXTS[look // 3]
+        now_ns = START_NS + look * PERIOD_NS
+        text = TEXTS[look // 3]
         if look == 3:
             found.append(("/arm/instruction", message(TEXT, data=text), now_ns - 1))
         for late in (False, True):

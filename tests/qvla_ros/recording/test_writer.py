@@ -45,7 +45,8 @@ def test_what_publishers_offer_is_kept_for_playing_it_again(tmp_path):
 def test_messages_that_a_slow_disk_cannot_take_are_dropped_and_counted(tmp_path, monkeypatch):
     writer = BagWriter(tmp_path / "bag", max_pending_bytes=100)
     writer.add_topic("/text", "std_msgs/msg/String", LATCHED)
-    busy, released = threading.Event(), threading.Event()
+    busy = threading.Event()
+    released = threading.Event()
     write = writer._writer.write
 
     def slow(*arguments):

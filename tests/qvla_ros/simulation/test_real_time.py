@@ -68,7 +68,8 @@ def run(
     """`steps` steps of an arm whose policy answers every look with the next chunk; looks count from
     1.
     """
-    task, clock = Recording(steps), Clock()
+    task = Recording(steps)
+    clock = Clock()
     rollout = Rollout()
     conditions = Conditions(latency_s, handover, blend_steps, period_s)
     arm = RealTimeArm(task, rollout, conditions, clock, lambda: None)
@@ -145,12 +146,14 @@ def test_time_that_does_not_pass_is_lock_step() -> None:
         np.concatenate([rng.uniform(-0.1, 0.1, (CHUNK, 6)), rng.uniform(0, 1, (CHUNK, 1))], 1)
         for _ in range(3)
     ]
-    still, going = Recording(20), Recording(20)
+    still = Recording(20)
+    going = Recording(20)
     rollout = Rollout()
     observation = still.reset(0)
     for chunk in chunks:
         observation = execute(still, rollout, observation, chunk)
-    clock, other = Clock(), Rollout()
+    clock = Clock()
+    other = Rollout()
     arm = RealTimeArm(going, other, Conditions(0.0, "skip", 0, CHUNK * 0.05), clock, lambda: None)
     observation = going.reset(0)
     for chunk in chunks:
@@ -161,7 +164,8 @@ def test_time_that_does_not_pass_is_lock_step() -> None:
 
 
 def test_an_arm_without_a_plan_holds_its_position_and_gripper_and_is_counted() -> None:
-    task, clock = Recording(12), Clock()
+    task = Recording(12)
+    clock = Clock()
     arm = RealTimeArm(task, Rollout(), Conditions(0.0, "skip", 0, 0.4), clock, lambda: None)
     actions = np.tile([0.1, 0, 0, 0, 0, 0, 0.0], (2, 1))  # a short chunk that closes the gripper
     observation = arm.go_on(task.reset(0), LateChunk(actions, clock.now_ns, 0.0))
@@ -185,7 +189,9 @@ def test_an_arm_that_drifts_is_brought_back_to_where_it_began_to_hold() -> None:
 
 
 def test_an_episode_ends_with_its_goal_and_with_its_limit() -> None:
-    task, clock, rollout = Recording(5), Clock(), Rollout()
+    task = Recording(5)
+    clock = Clock()
+    rollout = Rollout()
     seen: list[int] = []
     arm = RealTimeArm(
         task, rollout, Conditions(0.0, "skip", 0, 0.4), clock, lambda: seen.append(clock.now_ns)
@@ -197,7 +203,8 @@ def test_an_episode_ends_with_its_goal_and_with_its_limit() -> None:
         False,
         [START_NS + step * PERIOD_NS for step in range(1, 6)],
     )
-    task, rollout = Recording(), Rollout()
+    task = Recording()
+    rollout = Rollout()
     arm = RealTimeArm(task, rollout, Conditions(0.0, "skip", 0, 0.4), clock, lambda: None)
     away = np.tile([1.0, 0, 0, 0, 0, 0, 1], (CHUNK, 1))
     arm.go_on(task.reset(0), LateChunk(away, clock.now_ns, 0.0))
@@ -214,7 +221,9 @@ def test_nothing_is_commanded_before_its_latency_has_passed_and_every_step_is_ac
     latency_s: float, handover: str, period_s: float, blend_steps: int
 ) -> None:
     looks: list[int] = []
-    task, clock, rollout = Recording(30), Clock(), Rollout()
+    task = Recording(30)
+    clock = Clock()
+    rollout = Rollout()
     arm = RealTimeArm(
         task, rollout, Conditions(latency_s, handover, blend_steps, period_s), clock, lambda: None
     )
@@ -236,7 +245,8 @@ def test_nothing_is_commanded_before_its_latency_has_passed_and_every_step_is_ac
 
 
 def test_the_mean_latency_is_that_of_the_chunks() -> None:
-    task, clock = Recording(20), Clock()
+    task = Recording(20)
+    clock = Clock()
     arm = RealTimeArm(task, Rollout(), Conditions(MEASURED, "skip", 0, 0.0), clock, lambda: None)
     assert np.isnan(arm.counts.summary()["latency_s"])
     observation = task.reset(0)

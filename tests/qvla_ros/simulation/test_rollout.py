@@ -18,7 +18,8 @@ def _chunk(length: int, dx: float, opening: float = 1.0) -> np.ndarray:
 
 
 def test_a_chunk_stops_at_success_and_draws_only_its_end() -> None:
-    task, rollout = FakeTask("fake", 0, 16), Rollout()
+    task = FakeTask("fake", 0, 16)
+    rollout = Rollout()
     observation = execute(task, rollout, task.reset(0), _chunk(3, 0.1))
     assert set(observation.images) == {"agentview", "wrist"}
     assert (rollout.steps, rollout.success) == (3, False)
@@ -27,14 +28,16 @@ def test_a_chunk_stops_at_success_and_draws_only_its_end() -> None:
 
 
 def test_a_chunk_stops_at_the_step_limit() -> None:
-    task, rollout = FakeTask("fake", 0, 16, max_steps=5), Rollout()
+    task = FakeTask("fake", 0, 16, max_steps=5)
+    rollout = Rollout()
     execute(task, rollout, task.reset(0), _chunk(8, 0.01))
     assert rollout.steps == 5
 
 
 def test_holding_still_keeps_the_gripper_as_it_was() -> None:
     for opening in (0.0, 1.0):
-        task, rollout = FakeTask("fake", 0, 16), Rollout()
+        task = FakeTask("fake", 0, 16)
+        rollout = Rollout()
         before = execute(task, rollout, task.reset(0), _chunk(2, 0.5, opening))
         hold = hold_still(task, rollout, before)
         after = task.step(np.array([0.0] * 6 + [rollout.last_action[6]]), render=False)[0]

@@ -114,10 +114,13 @@ def test_over_dds_an_episode_is_what_it_is_in_one_process(
     # would show.
     policy("x", "onnxruntime", max_stamp_spread_s=0.025)
     (episode,) = _episodes(bridge(["x"], max_steps=STEPS, latencies_s=[0.1]))
-    task, rollout, clock = FakeTask("fake", 0, 32, STEPS), Rollout(), SimpleNamespace(now_ns=0)
+    task = FakeTask("fake", 0, 32, STEPS)
+    rollout = Rollout()
+    clock = SimpleNamespace(now_ns=0)
     clock.advance = lambda nanoseconds: setattr(clock, "now_ns", clock.now_ns + nanoseconds)
     arm = RealTimeArm(task, rollout, Conditions(0.1, "skip", 0, 0.0), clock, lambda: None)
-    local, observation = load_policy(bundle_dir, "onnxruntime"), task.reset(0)
+    local = load_policy(bundle_dir, "onnxruntime")
+    observation = task.reset(0)
     while rollout.steps < STEPS and not rollout.success:
         fingers = dict(zip(FINGER_NAMES, observation.gripper_positions_m, strict=True))
         pose = (observation.eef_position_m, observation.eef_quaternion_xyzw)

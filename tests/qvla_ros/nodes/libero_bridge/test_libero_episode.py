@@ -20,7 +20,8 @@ CHUNK_S = 0.4
 
 class Clock:
     def __init__(self) -> None:
-        self.now_ns, self.published = 10**9, 0
+        self.now_ns = 10**9
+        self.published = 0
 
     def advance(self, nanoseconds: int) -> None:
         self.now_ns += nanoseconds
@@ -37,7 +38,8 @@ class Link:
     def __init__(
         self, clock: Clock, answer: Callable[[Sensed], Answer | None] | None = None
     ) -> None:
-        self._clock, self._answer = clock, answer
+        self._clock = clock
+        self._answer = answer
         self.armed: list[bool] = []
 
     def tell(self, instruction: str) -> None: ...

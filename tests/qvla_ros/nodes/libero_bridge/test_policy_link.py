@@ -35,14 +35,18 @@ def chunk(
     message = ActionChunk(
         kind=ACTION_KIND, names=list(ACTION_NAMES), units=list(ACTION_UNITS), horizon=1, armed=armed
     )
-    message.header.stamp, message.header.frame_id = stamp_message(stamp), POSE_FRAME
-    message.step_dt, message.data, message.instruction = CONTROL_PERIOD_S, [0.0] * 7, "go"
+    message.header.stamp = stamp_message(stamp)
+    message.header.frame_id = POSE_FRAME
+    message.step_dt = CONTROL_PERIOD_S
+    message.data = [0.0] * 7
+    message.instruction = "go"
     latency_ms = (
         {"preprocess": 1.0, "inference": 8.0, "postprocess": 2.0}
         if latency_ms is None
         else latency_ms
     )
-    message.latency_names, message.latency_ms = list(latency_ms), list(latency_ms.values())
+    message.latency_names = list(latency_ms)
+    message.latency_ms = list(latency_ms.values())
     return message
 
 

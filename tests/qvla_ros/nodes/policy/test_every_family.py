@@ -101,7 +101,8 @@ def test_a_quantized_checkpoint_becomes_a_node_that_answers_with_its_actions(
         f"subscriptions; {process.stderr}",
     )
     robot.tell(INSTRUCTION)
-    height, width = bundle.cameras[0].height, bundle.cameras[0].width
+    height = bundle.cameras[0].height
+    width = bundle.cameras[0].width
     chunk = robot.ask(size=(height, width))
 
     actions = np.reshape(chunk.data, (chunk.horizon, len(chunk.names)))

@@ -106,7 +106,9 @@ def test_a_ros_without_the_events_executor_is_told_to_take_the_usual_one(
 def test_a_node_that_was_destroyed_has_left_the_graph_though_its_executor_lives_on(
     robot: Robot, kind: str
 ) -> None:
-    node, executor, heard = rclpy.create_node("other"), make_executor(kind), []
+    node = rclpy.create_node("other")
+    executor = make_executor(kind)
+    heard = []
     node.create_publisher(String, "/x/told", qos.LATCHED).publish(String(data="to late comers"))
     node.create_subscription(String, "/x/instruction", heard.append, qos.LATCHED)
     executor.add_node(node)

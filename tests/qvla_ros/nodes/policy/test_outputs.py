@@ -98,13 +98,16 @@ def test_poses_and_twists_are_stamped_and_in_the_bundles_frame() -> None:
         12,
         34,
     )
-    place, turn = message.pose.position, message.pose.orientation
+    place = message.pose.position
+    turn = message.pose.orientation
     assert (place.x, place.y, place.z) == (1.0, 2.0, 3.0)
     assert (turn.x, turn.y, turn.z, turn.w) == tuple(HALF_TURN_Z)
     form = command_form(parameters(output="twist", command_frame="tool0"), kind, 0.01)
-    moving, still = twist(form, motion, NOW_NS), twist(form, None, NOW_NS)
+    moving = twist(form, motion, NOW_NS)
+    still = twist(form, None, NOW_NS)
     assert (moving.header.frame_id, moving.header.stamp.sec) == ("tool0", 12)
-    linear, angular = moving.twist.linear, moving.twist.angular
+    linear = moving.twist.linear
+    angular = moving.twist.angular
     assert (linear.x, linear.y, linear.z, angular.x, angular.y, angular.z) == (
         0.1,
         0.2,
@@ -220,7 +223,8 @@ class Client:
     """
 
     def __init__(self) -> None:
-        self.ready, self.accepts = True, True
+        self.ready = True
+        self.accepts = True
         self.positions: list[float] = []
 
     def server_is_ready(self) -> bool:
@@ -237,7 +241,8 @@ def action_gripper(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Client, list[s
     """A gripper by action, 0 to 0.04 m, its client and the warnings it gave."""
     from qvla_ros.nodes.policy import gripper
 
-    client, warnings = Client(), []
+    client = Client()
+    warnings = []
     goal = lambda: SimpleNamespace(command=SimpleNamespace())  # noqa: E731
     monkeypatch.setattr(gripper, "_parallel_gripper_command", lambda: SimpleNamespace(Goal=goal))
     monkeypatch.setattr(gripper, "ActionClient", lambda *_: client)

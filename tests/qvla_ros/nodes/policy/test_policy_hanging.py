@@ -95,7 +95,9 @@ def test_ctrl_c_in_a_hanging_inference_ends_with_0_and_leaves_the_engine_open(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    released, nodes, closed = threading.Event(), [], []
+    released = threading.Event()
+    nodes = []
+    closed = []
 
     def hang_until_interrupted(node: PolicyNode, executor: object) -> None:
         nodes.append(node)
@@ -120,7 +122,9 @@ def test_ctrl_c_in_a_hanging_inference_ends_with_0_and_leaves_the_engine_open(
 def test_an_engine_is_closed_once_its_inference_has_ended(
     policy_in_this_process: PolicyNode,
 ) -> None:
-    node, released, closed = policy_in_this_process, threading.Event(), []
+    node = policy_in_this_process
+    released = threading.Event()
+    closed = []
     let_inference_hang(node, released, closed)
     for _ in range(
         2

@@ -10,7 +10,9 @@ PATIENCE_S = 10.0
 
 
 def test_only_the_newest_waiting_item_is_worked_on() -> None:
-    started, release, done = threading.Event(), threading.Event(), threading.Event()
+    started = threading.Event()
+    release = threading.Event()
+    done = threading.Event()
     seen: list[int] = []
 
     def work(item: int) -> None:
@@ -34,7 +36,8 @@ def test_only_the_newest_waiting_item_is_worked_on() -> None:
 
 
 def test_stopping_drops_what_waits_and_reports_an_item_that_does_not_end() -> None:
-    started, release = threading.Event(), threading.Event()
+    started = threading.Event()
+    release = threading.Event()
     seen: list[int] = []
 
     def work(item: int) -> None:

@@ -26,7 +26,8 @@ from qvla_ros.simulation.specification import FINGER_NAMES, POSE_FRAME
 if TYPE_CHECKING:
     from conftest import Robot
 
-CHUNK_TOPIC, STATUS_TOPIC = "/x/policy/action_chunk", "/x/policy/status"
+CHUNK_TOPIC = "/x/policy/action_chunk"
+STATUS_TOPIC = "/x/policy/status"
 LOOKS = 20
 
 
@@ -54,8 +55,10 @@ def publish_look(robot: Robot, number: int) -> None:
     for offset_ms in (-10, -3, 4):
         stamp = stamp_message(now_ns + 1_000_000 * offset_ms)
         pose = PoseStamped()
-        pose.header.stamp, pose.header.frame_id = stamp, POSE_FRAME
-        pose.pose.position.x, pose.pose.orientation.w = 0.01 * number + 0.001 * offset_ms, 1.0
+        pose.header.stamp = stamp
+        pose.header.frame_id = POSE_FRAME
+        pose.pose.position.x = 0.01 * number + 0.001 * offset_ms
+        pose.pose.orientation.w = 1.0
         joints = JointState(name=list(FINGER_NAMES), position=[0.5 + 0.001 * offset_ms, -0.5])
         joints.header.stamp = stamp
         robot.pose.publish(pose)

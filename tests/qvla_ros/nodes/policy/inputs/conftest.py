@@ -86,7 +86,8 @@ class Bench:
         self.publish_joints(joints)
         pose = PoseStamped()
         pose.header.frame_id = frame
-        pose.pose.position.x, pose.pose.orientation.w = x, w
+        pose.pose.position.x = x
+        pose.pose.orientation.w = w
         self.publish(PoseStamped, "/x/ee_pose", self.stamped(pose))
 
     def publish_joints(self, joints: dict[str, float]) -> None:
@@ -118,7 +119,8 @@ class Bench:
         def answered() -> Observation | None:
             nonlocal sent_s
             if time.monotonic() - sent_s > RESEND_S:
-                self.stamp_ns, sent_s = time.time_ns(), time.monotonic()
+                self.stamp_ns = time.time_ns()
+                sent_s = time.monotonic()
                 for each in send:
                     each()
             self.spin()

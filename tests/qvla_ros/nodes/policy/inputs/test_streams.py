@@ -73,7 +73,8 @@ def test_an_instruction_that_cannot_be_followed_is_refused_until_another_comes(
     def too_long(text: str) -> None:
         raise QvlaError("instruction", "300 tokens", "at most 256 tokens", "say it in fewer words")
 
-    follow, rig.inputs._hear = rig.inputs._hear, too_long
+    follow = rig.inputs._hear
+    rig.inputs._hear = too_long
     rig.tell()
     rig.wait(
         lambda: "on /x/instruction: instruction: got 300 tokens" in rig.inputs.poll(), "a refusal"
@@ -85,7 +86,8 @@ def test_an_instruction_that_cannot_be_followed_is_refused_until_another_comes(
 
 def test_an_empty_text_is_refused_only_by_those_who_follow_the_topic(bench: Callable) -> None:
     rig = bench()
-    topic, empty = "/x/instruction", String(data=" ")
+    topic = "/x/instruction"
+    empty = String(data=" ")
     rig.publish(String, topic, empty, qos.LATCHED)
     rig.publish(String, topic, String(data="pick up the milk"), qos.LATCHED)
     rig.wait(lambda: rig.inputs._instruction, "the topic's instruction")
