@@ -122,13 +122,11 @@ def policy_inputs(
 ) -> PolicyInputs:
     """One observation as model inputs, a batch of one."""
     dtype = next(checkpoint.model.parameters()).dtype
-    pixels = [
-        image_tensor(
-            camera_spec(checkpoint, robot, RobotCamera("calibration", *image.shape[:2], turn)),
-            image,
-        )
-        for image, turn in zip(observed.images, observed.rotate_180, strict=True)
-    ]
+    pixels = []
+    for image, turn in zip(observed.images, observed.rotate_180, strict=True):
+        height, width, _ = image.shape
+        camera = RobotCamera("calibration", height, width, turn)
+        pixels.append(image_tensor(camera_spec(checkpoint, robot, camera), image))
     text = instruction_of(observed.text, checkpoint.prompt.template)
     proprio = None
     if len(observed.proprioception):

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from qvla_offline.checkpoints.backbones import VisionConfig
 from qvla_offline.checkpoints.config import DecodingConfig, PolicyConfig, TextConfig
+from qvla_offline.checkpoints.heads import L1Head
 from qvla_offline.checkpoints.model import OpenVLAOFT
-from qvla_offline.checkpoints.tokenizer import padded_vocabulary
+from qvla_offline.checkpoints.tokenizer import pad_token_id, padded_vocabulary
 
 IMAGE_SIZE = 112
 
@@ -50,7 +51,7 @@ def reference_config(tokenizer: Tokenizer) -> PolicyConfig:
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=4,
-        pad_token_id=tokenizer.token_to_id("<PAD>"),
+        pad_token_id=pad_token_id(tokenizer),
     )
     backbone = "dinosiglip-vit-so-224px"
     return PolicyConfig(
@@ -83,7 +84,13 @@ def initialize(model: OpenVLAOFT) -> None:
         for token in ("cls_token", "reg_token"):
             if hasattr(vit, token):
                 nn.init.normal_(getattr(vit, token), std=0.1)
-    model.action_head.model.fc2.weight.mul_(0.1)
+    output_layer(model).weight.mul_(0.1)
+
+
+def output_layer(model: OpenVLAOFT) -> nn.Linear:
+    """The last layer of the L1 head, which the bundled policy has; its rows are action numbers."""
+    assert isinstance(model.action_head, L1Head)
+    return model.action_head.model.fc2
 
 
 def sine_positions(side: int, width: int) -> Tensor:

@@ -45,10 +45,8 @@ class PositionHeads(nn.Module):
         return self.from_slots(slots.mean(dim=1)).view(batch, NUM_TARGETS, 3), seen
 
 
-def position_loss(
-    heads: PositionHeads, slots: Tensor, patches: Tensor, positions_m: Tensor
-) -> Tensor:
-    """Mean smooth-L1 error of both estimates; positions_m: [B, 2, 3]."""
+def position_loss(heads: nn.Module, slots: Tensor, patches: Tensor, positions_m: Tensor) -> Tensor:
+    """Mean smooth-L1 error of both estimates; heads: PositionHeads, positions_m: [B, 2, 3]."""
     target = positions_m / UNIT_M
     return torch.stack(
         [F.smooth_l1_loss(guess, target, beta=0.2) for guess in heads(slots, patches)]

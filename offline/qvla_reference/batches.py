@@ -13,6 +13,7 @@ from torch import Tensor
 
 from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.checkpoints.save import IMAGENET, SYMMETRIC
+from qvla_offline.checkpoints.tokenizer import pad_token_id
 from qvla_offline.robot import LIBERO
 from qvla_reference.agentview import camera_of, patch_shares, picture_coordinates
 from qvla_reference.augment import Augmentation, crop_images, normalize_pixels
@@ -105,7 +106,7 @@ class Batcher:
         rows = [self._prompts[text] for text in texts]
         lengths = np.array([len(row) for row in rows])
         mask = np.arange(lengths.max())[None] < lengths[:, None]
-        ids = np.full(mask.shape, self.tokenizer.token_to_id("<PAD>"), np.int64)
+        ids = np.full(mask.shape, pad_token_id(self.tokenizer), np.int64)
         ids[mask] = np.concatenate(rows)
         return torch.from_numpy(ids), None if mask.all() else torch.from_numpy(mask)
 

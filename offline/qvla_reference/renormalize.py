@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from qvla_offline.checkpoints.model import OpenVLAOFT
+from qvla_reference.architecture import output_layer
 from qvla_ros.preprocess import RANGE_EPSILON
 
 Statistics = Mapping[str, Mapping[str, Any]]
@@ -25,7 +26,7 @@ def renormalize(model: OpenVLAOFT, old: Statistics, new: Statistics) -> None:
     scale_new. Exact, but for proprioception that one of the two statistics clips, and for actions
     in floating point.
     """
-    last = model.action_head.model.fc2
+    last = output_layer(model)
     first = model.proprio_projector.fc1
     scale, offset = (part.to(last.weight) for part in _change(old["action"], new["action"]))
     last.weight.mul_(scale[:, None])

@@ -236,13 +236,13 @@ def train(
         while state.step < options.steps:
             started = time.monotonic()
             seed = options.seed * 1_000_003 + state.step * options.threads
-            samples = training.draw(
+            drawn = training.draw(
                 options.batch_size, np.random.default_rng(seed), options.suite_weights
             )
             shards = [
                 partial(
                     batcher.batch,
-                    samples.part(i, options.threads),
+                    drawn.part(i, options.threads),
                     training.tasks,
                     Augmentation(),
                     seed + i,

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from qvla_offline.checkpoints.targets import QuantizableLayer
 
 
 @dataclass(frozen=True)
@@ -17,19 +19,21 @@ class Tap:
     """
 
     name: str
-    module: nn.Module
+    module: QuantizableLayer
     input: Tensor
     output: Tensor
 
 
 @contextmanager
-def tapped(layers: Mapping[str, nn.Module]) -> Iterator[list[Tap]]:
+def tapped(layers: Mapping[str, QuantizableLayer]) -> Iterator[list[Tap]]:
     """Inside, each execution of a layer is added to the list that is yielded, its output able to
     take a gradient.
     """
     taps: list[Tap] = []
 
-    def hook(name: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def hook(
+        name: str, module: QuantizableLayer, args: tuple[Tensor, ...], output: Tensor
+    ) -> Tensor:
         if torch.is_grad_enabled() and not output.requires_grad:
             output = output.detach().requires_grad_()
         taps.append(Tap(name, module, args[0], output))

@@ -23,7 +23,7 @@ def blocks_of(model: nn.Module, name: str = "") -> dict[str, nn.Module]:
     """
     if not any(isinstance(module, nn.ModuleList) for module in model.modules()):
         return {name: model} if next(model.parameters(), None) is not None else {}
-    found = {}
+    found: dict[str, nn.Module] = {}
     for child_name, child in model.named_children():
         found |= blocks_of(child, _join(name, child_name))
     return found
@@ -65,7 +65,7 @@ class BlockWeights:
         self._free_bytes = kept_bytes
         self._kept: set[str] = set()
         self._slots: dict[str, list[_Slot]] = {name: [] for name in self.blocks}
-        loose = []
+        loose: list[_Slot] = []
         for module_name, module in model.named_modules():
             owner = next((block for block in self.blocks if _within(module_name, block)), None)
             for name, empty in module.named_parameters(recurse=False):

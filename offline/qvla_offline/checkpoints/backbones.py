@@ -83,15 +83,15 @@ _DINO = "vit_large_patch14_reg4_dinov2.lvd142m"
 _IMAGENET = "vit_large_patch16_224.augreg_in21k_ft_in1k"
 _SIGLIP = "vit_so400m_patch14_siglip_224"
 _SIGLIP_384 = "vit_so400m_patch14_siglip_384"
-_TABLE = {
-    "dinosiglip-vit-so-224px": (224, _DINO, _SIGLIP),
-    "dinosiglip-vit-so-384px": (384, _DINO, _SIGLIP_384),
-    "siglip-vit-so400m": (224, _SIGLIP),
-    "siglip-vit-so400m-384px": (384, _SIGLIP_384),
-    "dinov2-vit-l": (224, _DINO),
-    "in1k-vit-l": (224, _IMAGENET),
+_TABLE: dict[str, tuple[int, tuple[str, ...]]] = {
+    "dinosiglip-vit-so-224px": (224, (_DINO, _SIGLIP)),
+    "dinosiglip-vit-so-384px": (384, (_DINO, _SIGLIP_384)),
+    "siglip-vit-so400m": (224, (_SIGLIP,)),
+    "siglip-vit-so400m-384px": (384, (_SIGLIP_384,)),
+    "dinov2-vit-l": (224, (_DINO,)),
+    "in1k-vit-l": (224, (_IMAGENET,)),
 }
 BACKBONES: dict[str, tuple[VisionConfig, ...]] = {
     name: tuple(vit for timm_id in timm_ids if (vit := timm_vit(timm_id, size)))
-    for name, (size, *timm_ids) in _TABLE.items()
+    for name, (size, timm_ids) in _TABLE.items()
 }

@@ -160,11 +160,11 @@ def _merged(
         raise QvlaError(f"{file}: {module}", found, wanted, _FIX)
 
     def read() -> Tensor:
-        parts = (
+        weight, down, up = (
             part.read() if dtype is None else part.read().to(dtype)
             for part in (base, first, second)
         )
-        return merged_weight(*parts, scaling)
+        return merged_weight(weight, down, up, scaling)
 
     return StoredTensor(base.file, base.shape, dtype or base.dtype, read)
 

@@ -43,9 +43,10 @@ class PolicyInputs:
     chosen: Tensor | None = None
 
     def to(self, device: torch.device | str) -> PolicyInputs:
-        values = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return PolicyInputs(
-            **{name: None if value is None else value.to(device) for name, value in values}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(
+            self,
+            **{name: value.to(device) for name, value in values.items() if value is not None},
         )
 
 
@@ -119,6 +120,12 @@ class VisionLanguageModel(nn.Module):
         """
         return inputs
 
+    def choices(self, inputs: PolicyInputs) -> Tensor:
+        """What `prepare` writes down: token ids int64 [B, A], or half noisy actions [B, K, A]."""
+        chosen = self.prepare(inputs).chosen
+        assert chosen is not None, f"{type(self).__name__} makes no choices"
+        return chosen
+
     def smooth_actions(self, inputs: PolicyInputs) -> Tensor:
         """Normalised actions [B, K, A], differentiable in the weights, in one pass over prepared
         `inputs`.
@@ -136,8 +143,10 @@ class OpenVLAOFT(VisionLanguageModel):
         width = config.text.hidden_size
         decoding = config.decoding
         self.diffusion = decoding.kind == "diffusion"
-        head = DiffusionHead if self.diffusion else L1Head
-        self.action_head = head(decoding.chunk_length, decoding.action_dim, width)
+        sizes = (decoding.chunk_length, decoding.action_dim, width)
+        self.action_head: DiffusionHead | L1Head = (
+            DiffusionHead(*sizes) if self.diffusion else L1Head(*sizes)
+        )
         if decoding.proprio_dim:
             self.proprio_projector = NumberProjector(decoding.proprio_dim, width)
         if self.diffusion:
@@ -160,7 +169,7 @@ class OpenVLAOFT(VisionLanguageModel):
         """Diffusion: the actions that one look at half noisy ones tells, not clipped."""
         if not self.diffusion:
             return self(inputs)
-        noisy = self.prepare(inputs).chosen
+        noisy = self.choices(inputs)
         noise = self.predict_noise(inputs, self.context(inputs), noisy, SMOOTH_TIMESTEP)
         return remove_noise(noisy, noise, SMOOTH_TIMESTEP)
 

@@ -77,7 +77,7 @@ class OpenVLA(CausalModel):
         """The mean over all action tokens, by their probability once the likeliest ones before were
         taken.
         """
-        tokens = self.prepare(inputs).chosen
+        tokens = self.choices(inputs)
         sequence = torch.cat([self.prefix(inputs), self.embed(tokens[:, :-1])], dim=1)
         hidden = self.language_model.model.causal(sequence)[:, -self.config.decoding.action_dim :]
         shares = self.logits(hidden)[..., self._action_tokens].softmax(-1)

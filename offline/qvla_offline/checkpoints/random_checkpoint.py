@@ -20,7 +20,7 @@ from qvla_offline.checkpoints.empty import empty_model, new_model
 from qvla_offline.checkpoints.family import FIRST_LATENT
 from qvla_offline.checkpoints.model import PolicyInputs, VisionLanguageModel
 from qvla_offline.checkpoints.save import SHARD_BYTES, Belongings, write_checkpoint
-from qvla_offline.checkpoints.tokenizer import padded_vocabulary, train_tokenizer
+from qvla_offline.checkpoints.tokenizer import pad_token_id, padded_vocabulary, train_tokenizer
 from qvla_ros.errors import QvlaError
 
 # image size, patch size, (width, heads) of the two ViTs, ViT depth, decoder width, heads, MLP
@@ -220,7 +220,7 @@ def random_model(size: str = "tiny", seed: int = 0, family: str = "openvla_oft")
     """A policy in eval mode, float32, equal for equal seeds."""
     tokenizer = random_tokenizer(family)
     config = random_config(
-        size, padded_vocabulary(tokenizer), tokenizer.token_to_id("<PAD>"), decoding_of(family)
+        size, padded_vocabulary(tokenizer), pad_token_id(tokenizer), decoding_of(family)
     )
     model = new_model(config)
     randomize(model, torch.Generator().manual_seed(seed))
@@ -274,7 +274,7 @@ def write_random_checkpoint(
         dtype = torch.bfloat16
     else:
         config = random_config(
-            size, padded_vocabulary(tokenizer), tokenizer.token_to_id("<PAD>"), decoding
+            size, padded_vocabulary(tokenizer), pad_token_id(tokenizer), decoding
         )
         dtype = torch.float16
     statistics = plausible_statistics(decoding, torch.Generator().manual_seed(seed))

@@ -27,6 +27,7 @@ from qvla_offline.checkpoints.model import VisionLanguageModel
 from qvla_offline.checkpoints.results import result_directory
 from qvla_offline.checkpoints.stored import INDEX, SINGLE_FILE, write_safetensors
 from qvla_offline.checkpoints.targets import quantization_targets
+from qvla_offline.checkpoints.tokenizer import pad_token_id
 
 # (mean, std) of ImageNet and of SigLIP, rounded to bfloat16 as OpenVLA's converter left them in the
 # published files.
@@ -85,7 +86,9 @@ def write_checkpoint(
     """
     model = empty_model(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    stream = ((name, tensor.detach().to("cpu", dtype)) for name, tensor in tensors)
+    stream: Iterator[tuple[str, Tensor]] = (
+        (name, tensor.detach().to("cpu", dtype)) for name, tensor in tensors
+    )
     with result_directory(path, "random" if belongings.released else "trained") as directory:
         main = [
             name
@@ -215,7 +218,7 @@ def _json_files(config: PolicyConfig, belongings: Belongings, dtype: torch.dtype
     normalizations = (IMAGENET, SYMMETRIC)[: len(sizes)]
     specials = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<PAD>"}
     pad_id = config.text.pad_token_id
-    first_added = belongings.tokenizer.token_to_id("<PAD>")
+    first_added = pad_token_id(belongings.tokenizer)
     added = {
         token: index
         for token, index in belongings.tokenizer.get_vocab().items()

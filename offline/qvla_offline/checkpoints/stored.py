@@ -11,7 +11,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ def safetensors_tensors(file: Path) -> dict[str, StoredTensor]:
                     )
                 shape = tuple(part.get_shape())
                 dtype = DTYPES[part.get_dtype()]
-                tensors[name] = StoredTensor(file, shape, dtype, lambda name=name: read(name))
+                tensors[name] = StoredTensor(file, shape, dtype, partial(read, name))
     except (SafetensorError, OSError) as error:
         raise QvlaError(str(file), error, "an intact safetensors file", COMPLETE) from error
     return tensors
@@ -130,7 +130,7 @@ def component_tensors(file: Path, prefix: str) -> dict[str, StoredTensor]:
 
     return {
         f"{prefix}.{key.removeprefix('module.')}": StoredTensor(
-            file, tuple(tensor.shape), tensor.dtype, lambda key=key: read(key)
+            file, tuple(tensor.shape), tensor.dtype, partial(read, key)
         )
         for key, tensor in state_dict(file).items()
     }

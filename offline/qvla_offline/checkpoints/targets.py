@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from torch import nn
 
+QuantizableLayer = nn.Linear | nn.Conv2d
 
-def quantization_targets(model: nn.Module) -> dict[str, nn.Module]:
+
+def quantization_targets(model: nn.Module) -> dict[str, QuantizableLayer]:
     """The released QVLA rule, in the order of named_modules.
 
     Linear and Conv2d layers whose name begins with `language_model.` or `vision_backbone.`, less

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from qvla_ros.errors import QvlaError
+
 PROMPT_TEMPLATE = "In: What action should the robot take to {instruction}?\nOut:"
 SPACE = "▁"
 
@@ -114,6 +116,15 @@ def train_tokenizer(
     )
     tokenizer.add_special_tokens([AddedToken("<PAD>", normalized=False)])
     return tokenizer
+
+
+def pad_token_id(tokenizer: Tokenizer) -> int:
+    """The id of <PAD>; QvlaError for a tokenizer without one."""
+    found = tokenizer.token_to_id("<PAD>")
+    if found is None:
+        fix = "take the tokenizer of an OpenVLA checkpoint"
+        raise QvlaError("tokenizer.json", "no <PAD>", "a tokenizer with <PAD>", fix)
+    return found
 
 
 def padded_vocabulary(tokenizer: Tokenizer, multiple: int = 64) -> int:

@@ -119,7 +119,8 @@ class ActionDecoder(nn.Module):
 
     def forward(self, latent: Tensor, visual: Tensor) -> Tensor:
         """In the dtype of its own weights, which the released evaluation leaves in float32."""
-        latent, visual = (hidden.to(self.proj[0].weight.dtype) for hidden in (latent, visual))
+        dtype = next(self.proj.parameters()).dtype
+        latent, visual = (hidden.to(dtype) for hidden in (latent, visual))
         pooled = self.latent_action_pool(latent[:, -LATENT_TOKENS:], start=self.visual_pool(visual))
         return self.proj(pooled).reshape(len(pooled), -1, self.action_dim)
 
@@ -149,7 +150,7 @@ class UniVLA(CausalModel):
         As in the released evaluation, the decoder reads the last prompt token and the first three
         latent ones, and for the image the places from BOS to the last patch but one.
         """
-        tokens = self.prepare(inputs).chosen
+        tokens = self.choices(inputs)
         sequence = torch.cat([self.prefix(inputs), self.embed(tokens[:, :-1])], dim=1)
         hidden = self.language_model.model.causal(sequence)
         return self.action_decoder(

@@ -90,20 +90,21 @@ def run(args: argparse.Namespace) -> int:
             progress=lambda layer: status.update(f"writing {layer}"),
         )
     sizes = load_bundle(path, verify_hashes=False).quantization
-    megabytes = sizes.weight_bytes / 1e6, sizes.float16_weight_bytes / 1e6
+    stored_mb = sizes.weight_bytes / 1e6
+    float16_mb = sizes.float16_weight_bytes / 1e6
     if args.robot_path is None:
         print(
             "robot: LIBERO's arm (cameras, units, frame and rate); --robot_path says "
             "another, see config/robots/"
         )
-    bits = sizes.nominal_bits_per_weight, sizes.stored_bits_per_weight
-    print("wrote {}: {:.2f} MB of weights (float16: {:.2f} MB)".format(path, *megabytes))
+    print(f"wrote {path}: {stored_mb:.2f} MB of weights (float16: {float16_mb:.2f} MB)")
     if not (path / PARITY_FILE).is_file():
         print(
             "no answers for other machines to compare with: `qvla doctor --write_parity` "
             "adds them where it fits"
         )
     print(
-        "bits per weight with scales: {:.2f} asked, {:.2f} stored; {}".format(*bits, peak_memory())
+        f"bits per weight with scales: {sizes.nominal_bits_per_weight:.2f} asked, "
+        f"{sizes.stored_bits_per_weight:.2f} stored; {peak_memory()}"
     )
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from qvla_ros.errors import QvlaError
 
@@ -24,7 +25,7 @@ def add_scheme_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--two_bit_storage", help="int4 (default: every engine reads it) or int2")
 
 
-def scheme_overrides(args: argparse.Namespace) -> dict[str, object]:
+def scheme_overrides(args: argparse.Namespace) -> dict[str, Any]:
     """The scheme's fields that the command line names."""
     named = {key: getattr(args, key) for key in ("group_size", "scale_dtype", "two_bit_storage")}
     found = {key: value for key, value in named.items() if value is not None}

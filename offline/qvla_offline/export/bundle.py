@@ -21,7 +21,7 @@ from qvla_offline.export.options import require_exportable
 from qvla_offline.export.policy import emit_policy
 from qvla_offline.export.unpacked import merge_row_groups
 from qvla_offline.export.weights import Weights
-from qvla_offline.gates import Gates, match_layers, read_gates, write_gates
+from qvla_offline.gates import Gates, match_layers, read_gates, uniform, write_gates
 from qvla_offline.quantization.quantizers import QuantizationScheme, require_exact_scales
 from qvla_offline.robot import LIBERO, RobotDescription, camera_specs
 from qvla_ros.atomic import require_replaceable
@@ -90,10 +90,8 @@ def export_bundle(
         scheme = QuantizationScheme(**gates.scheme) if gates is not None else QuantizationScheme()
     if gates is not None:
         require_exact_scales(scheme, compute_dtype)
-    asked = (
-        gates.layers if gates is not None else {name: [16] * count for name, count in rows.items()}
-    )
-    weights = Weights(checkpoint.tensors, asked, scheme, tile, progress=progress)
+    asked = gates if gates is not None else uniform(rows, 16)
+    weights = Weights(checkpoint.tensors, asked.layers, scheme, tile, progress=progress)
 
     out = Path(out_dir)
     out.parent.mkdir(parents=True, exist_ok=True)

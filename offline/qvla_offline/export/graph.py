@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
@@ -121,13 +121,13 @@ class GraphBuilder:
         element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         self._outputs.append(helper.make_tensor_value_info(name, element, shape))
 
-    def op(self, op_type: str, *inputs: str, **attributes: object) -> str:
+    def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
         """Append a node with one output; the name of its value is returned. An empty name skips an
         optional input.
         """
         return self.ops(op_type, *inputs, count=1, **attributes)[0]
 
-    def ops(self, op_type: str, *inputs: str, count: int, **attributes: object) -> list[str]:
+    def ops(self, op_type: str, *inputs: str, count: int, **attributes: Any) -> list[str]:
         """Append a node with `count` outputs."""
         name = self._unique("/".join([*self._scope, op_type]))
         results = [name] if count == 1 else [f"{name}:{i}" for i in range(count)]

@@ -87,7 +87,7 @@ def store_linear(
             StoredGroup(
                 group.container,
                 _weight(graph, name, group),
-                group.weight.shape,
+                (group.weight.shape[0], group.weight.shape[1]),
                 _scale_name(name, group),
                 0 if group.scales is None else group.scales.shape[0],
                 group.block,
@@ -177,6 +177,7 @@ def _restore_half_offset(graph: GraphBuilder, x: str, y: str, group: StoredGroup
     """From x @ (stored * scale) to x @ ((2 * stored + 1) * scale); the ones give each block's sum
     of x by its scale.
     """
+    assert group.block is not None  # two bits have a scale for each block
     x = graph.op("Reshape", x, graph.constant([0, 0, group.scales_per_column, group.block]))
     sums = graph.op("ReduceSum", x, graph.constant([-1]), keepdims=0)
     return graph.op("Add", graph.op("Add", y, y), graph.op("MatMul", sums, group.scale))

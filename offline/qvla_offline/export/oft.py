@@ -31,7 +31,7 @@ def emit_oft(graph: GraphBuilder, weights: Weights, config: PolicyConfig) -> Non
     diffusion = decoding.kind == "diffusion"
     pixels, ids = graph_inputs(graph, config)
     prompt = embed(graph, weights, ids)
-    stop = embed(graph, weights, graph.constant([[STOP_TOKEN_ID]]))
+    stop = embed(graph, weights, graph.constant(np.array([[STOP_TOKEN_ID]])))
     language = None
     if decoding.film:
         words = graph.op("Concat", prompt, stop, axis=1)

@@ -9,6 +9,7 @@ comes back. Both graphs read one data file.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -90,7 +91,7 @@ def _one_weight(product: RowProduct) -> tuple[list[onnx.NodeProto], list[onnx.Te
         )
         return tensors[-1].name
 
-    def add(op_type: str, *inputs: str, **attributes: int) -> str:
+    def add(op_type: str, *inputs: str, **attributes: Any) -> str:
         name = f"{product.y}/merged/{op_type}_{len(nodes)}"
         nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attributes))
         return name

@@ -42,7 +42,9 @@ class Gates:
 
     def histogram(self) -> dict[int, int]:
         """Channels at each bit-width that occurs."""
-        counts = np.bincount(np.concatenate(list(self.layers.values()))) if self.layers else []
+        if not self.layers:
+            return {}
+        counts = np.bincount(np.concatenate(list(self.layers.values())))
         return {bits: int(count) for bits, count in enumerate(counts) if count}
 
 

@@ -27,6 +27,7 @@ from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute, Pull
 from qvla_offline.blockwise.schedule import Arguments
 from qvla_offline.blockwise.taps import Tap, tapped
 from qvla_offline.blockwise.weights import members_of
+from qvla_offline.checkpoints.targets import QuantizableLayer
 from qvla_offline.finite import require_finite
 from qvla_offline.quantization.quantizers import QuantizationScheme, reconstruct_rows
 from qvla_offline.sensitivity.hessian import flat_weight
@@ -46,7 +47,7 @@ class Probing:
 
 def action_scores(
     policy: Blockwise,
-    targets: Mapping[str, nn.Module],
+    targets: Mapping[str, QuantizableLayer],
     samples: Sequence[Any],
     scheme: QuantizationScheme,
     probing: Probing,
@@ -117,7 +118,7 @@ class _Scoring:
     def __init__(
         self,
         members: Mapping[str, list[str]],
-        targets: Mapping[str, nn.Module],
+        targets: Mapping[str, QuantizableLayer],
         probing: Probing,
         scheme: QuantizationScheme,
         sums: dict[str, Tensor],
@@ -206,7 +207,7 @@ class _Scoring:
 
 
 def weight_errors(
-    module: nn.Module, bits: Sequence[int], scheme: QuantizationScheme, name: str = "weight"
+    module: QuantizableLayer, bits: Sequence[int], scheme: QuantizationScheme, name: str = "weight"
 ) -> Tensor:
     """dw [R, bits above 0, C] in the dtype of the weight: what each bit-width changes. name: of the
     weight.
@@ -230,8 +231,10 @@ def _moved(tap: Tap, errors: Tensor, gradients: Sequence[Tensor], drops: bool) -
     rows = len(errors)
     if isinstance(module, nn.Conv2d):
         kernels = errors.reshape(-1, *module.weight.shape[1:])
-        geometry = (module.stride, module.padding, module.dilation, module.groups)
-        changes = F.conv2d(tap.input, kernels, None, *geometry).flatten(2).transpose(0, 1)
+        convolved = F.conv2d(
+            tap.input, kernels, None, module.stride, module.padding, module.dilation, module.groups
+        )
+        changes = convolved.flatten(2).transpose(0, 1)
         output, *gradients = (
             tensor.flatten(2).transpose(1, 2) for tensor in (tap.output, *gradients)
         )

@@ -19,6 +19,7 @@ from torch import nn
 
 from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute, Work, plainly
 from qvla_offline.blockwise.weights import members_of
+from qvla_offline.checkpoints.targets import QuantizableLayer
 from qvla_offline.quantization.quantizers import QuantizationScheme, reconstruct_rows
 from qvla_offline.sensitivity.hessian import flat_weight
 from qvla_ros.progress import track
@@ -59,7 +60,7 @@ def _number(value: float | None) -> str:
 @torch.no_grad()
 def measured_scores(
     policy: Blockwise,
-    targets: Mapping[str, nn.Module],
+    targets: Mapping[str, QuantizableLayer],
     samples: Sequence[Any],
     choices: Sequence[Choice],
     scheme: QuantizationScheme,
@@ -93,7 +94,7 @@ def measured_scores(
 
 
 def _with_one_row_quantized(
-    targets: Mapping[str, nn.Module],
+    targets: Mapping[str, QuantizableLayer],
     choice: Choice,
     owner: Mapping[str, str],
     scheme: QuantizationScheme,

@@ -23,6 +23,7 @@ from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute
 from qvla_offline.blockwise.schedule import Arguments
 from qvla_offline.blockwise.taps import Tap, tapped
 from qvla_offline.blockwise.weights import members_of
+from qvla_offline.checkpoints.targets import QuantizableLayer
 from qvla_offline.finite import require_finite
 from qvla_offline.quantization.quantizers import released_rtn
 from qvla_offline.sensitivity.store import OVERFLOW
@@ -34,7 +35,7 @@ _DAMPING_ATTEMPTS = 6
 
 def hessian_scores(
     policy: Blockwise,
-    targets: Mapping[str, nn.Module],
+    targets: Mapping[str, QuantizableLayer],
     samples: Sequence[Any],
     bits: Sequence[int],
     percdamp: float = 0.01,
@@ -72,7 +73,7 @@ class _Gathering:
     def __init__(
         self,
         members: Mapping[str, list[str]],
-        targets: Mapping[str, nn.Module],
+        targets: Mapping[str, QuantizableLayer],
         bits: Sequence[int],
         percdamp: float,
     ) -> None:
@@ -138,7 +139,7 @@ class HessianSum:
     the inputs.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: QuantizableLayer) -> None:
         self.module = module
         self.count = 0
         self.total = torch.zeros((columns(module),) * 2, device=module.weight.device)
@@ -202,23 +203,26 @@ def proxy_scores(weight: Tensor, diagonal: Tensor, bits: Sequence[int]) -> Tenso
     ).cpu()
 
 
-def columns(module: nn.Module) -> int:
+def columns(module: QuantizableLayer) -> int:
     """Inputs of one output channel: C of a Linear, channels times kernel area of a convolution."""
     return module.weight[0].numel()
 
 
-def flat_weight(module: nn.Module) -> Tensor:
+def flat_weight(module: QuantizableLayer) -> Tensor:
     """The weight as [R, C], a convolution flattened from dim 1, detached."""
     return module.weight.detach().flatten(1)
 
 
 def _unfolded(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """The patches that a convolution reads, [C * kh * kw, n * positions]."""
+    assert not isinstance(
+        conv.padding, str
+    )  # the policies' convolutions give their padding in pixels
     patches = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
     return patches.permute(1, 0, 2).flatten(1)
 
 
-def _unreached_scores(module: nn.Module, bits: Sequence[int], percdamp: float) -> Tensor:
+def _unreached_scores(module: QuantizableLayer, bits: Sequence[int], percdamp: float) -> Tensor:
     weight = flat_weight(module)
     return proxy_scores(
         weight, torch.full((weight.shape[1],), (1 + percdamp) ** -0.5, device=weight.device), bits

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute
 from qvla_offline.blockwise.schedule import Arguments
 from qvla_offline.blockwise.weights import members_of
+from qvla_offline.checkpoints.targets import QuantizableLayer
 from qvla_offline.quantization.quantizers import QuantizationScheme, reconstruct_rows
 from qvla_offline.sensitivity.hessian import flat_weight
 
@@ -27,7 +28,7 @@ from qvla_offline.sensitivity.hessian import flat_weight
 @torch.no_grad()
 def joint_errors(
     policy: Blockwise,
-    targets: Mapping[str, nn.Module],
+    targets: Mapping[str, QuantizableLayer],
     samples: Sequence[Any],
     layers: Mapping[str, np.ndarray],
     scheme: QuantizationScheme,

@@ -5,7 +5,7 @@ at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 
@@ -35,17 +35,16 @@ def prepared(model: VisionLanguageModel, samples: Sequence[PolicyInputs]) -> lis
 
 
 def _joined(samples: Sequence[PolicyInputs]) -> PolicyInputs:
-    parts = {
-        field.name: [getattr(sample, field.name) for sample in samples]
-        for field in fields(PolicyInputs)
-    }
-    return PolicyInputs(
-        **{name: None if values[0] is None else torch.cat(values) for name, values in parts.items()}
-    )
+    parts = {name: [getattr(sample, name) for sample in samples] for name in _present(samples[0])}
+    return replace(samples[0], **{name: torch.cat(values) for name, values in parts.items()})
 
 
 def _row(batch: PolicyInputs, row: int) -> PolicyInputs:
-    values = {field.name: getattr(batch, field.name) for field in fields(PolicyInputs)}
-    return PolicyInputs(
-        **{name: None if v is None else v[row : row + 1] for name, v in values.items()}
-    )
+    rows = {name: getattr(batch, name)[row : row + 1] for name in _present(batch)}
+    return replace(batch, **rows)
+
+
+def _present(inputs: PolicyInputs) -> list[str]:
+    """Names of the tensors that `inputs` holds."""
+    names = [field.name for field in fields(inputs)]
+    return [name for name in names if getattr(inputs, name) is not None]

@@ -11,14 +11,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
 
 from qvla_offline.blockwise.passes import Blockwise
 from qvla_offline.blockwise.weights import BlockWeights
 from qvla_offline.calibration import calibration_sha256, read_calibration
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
-from qvla_offline.checkpoints.targets import quantization_targets
+from qvla_offline.checkpoints.targets import QuantizableLayer, quantization_targets
 from qvla_offline.fingerprint import checkpoint_sha256, value_sha256
 from qvla_offline.quantization.quantizers import QuantizationScheme
 from qvla_offline.robot import LIBERO, read_robot
@@ -129,7 +128,7 @@ class Inputs:
     """
 
     policy: Blockwise
-    targets: dict[str, nn.Module]
+    targets: dict[str, QuantizableLayer]
     samples: list[PolicyInputs]
 
 
