@@ -13,6 +13,8 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from qvla_ros.engines import BACKENDS
+
 POLICY = "policy_under_test"  # the namespace in which bridge and policy meet
 
 
@@ -28,12 +30,12 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "backend",
             default_value="onnxruntime",
-            choices=["onnxruntime", "tensorrt", "zero", "sine", "replay"],
+            choices=list(BACKENDS),
             description="What runs the policy's graph",
         ),
         DeclareLaunchArgument(
             "params_file",
-            default_value=share("config", "libero.yaml"),
+            default_value=share("config", "robots", "libero", "node.yaml"),
             description="YAML with the parameters of both nodes",
         ),
         DeclareLaunchArgument(

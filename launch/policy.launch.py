@@ -12,6 +12,8 @@ from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from qvla_ros.engines import BACKENDS
+
 
 def share(*parts: str) -> PathJoinSubstitution:
     return PathJoinSubstitution([FindPackageShare("qvla"), *parts])
@@ -33,7 +35,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "backend",
             default_value="onnxruntime",
-            choices=["onnxruntime", "tensorrt", "zero", "sine", "replay"],
+            choices=list(BACKENDS),
             description="What runs the graph; zero, sine and replay are fakes for trying "
             "out the wiring",
         ),

@@ -1,10 +1,11 @@
 """A policy on a robot: `ros2 launch qvla robot.launch.py robot:=ur_servo bundle:=/path/to/bundle
 namespace:=arm`.
 
-Parameters come from config/<robot>.yaml, then params_file, then config/phases/<phase>.yaml, which
-nothing overrides; topics from config/remaps/<robot>.yaml. The phase is dry_run unless told: nothing
-is commanded. docs/bring_up.md says when to go on to the next one. Whatever the phase, the node
-starts disarmed.
+A robot is a folder: node.yaml holds its parameters, remaps.yaml its topics. Those in config/robots
+go by their names; robot:= takes the path of another one as well. Parameters come from node.yaml,
+then params_file, then config/phases/<phase>.yaml, which nothing overrides. The default phase,
+dry_run, commands nothing; docs/bring_up.md says when to go on to the next one. Whatever the phase,
+the node starts disarmed.
 """
 
 from pathlib import Path
@@ -22,7 +23,10 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import SetParametersFromFile, SetRemap
 from launch_ros.substitutions import FindPackageShare
 
-ROBOTS = ["franka_jtc", "franka_cartesian", "ur_servo", "so101"]
+from qvla_ros.engines import BACKENDS
+from qvla_ros.errors import QvlaError
+
+ROBOTS = Path(__file__).parent.parent / "config" / "robots"  # launch/ and config/ share a folder
 PHASES = ["dry_run", "observe", "slow", "full"]
 PASSED_ON = ("bundle", "namespace", "backend", "autostart", "dds_profile", "use_sim_time")
 
@@ -31,21 +35,39 @@ def share(*parts: str) -> PathJoinSubstitution:
     return PathJoinSubstitution([FindPackageShare("qvla"), *parts])
 
 
+def is_robot(folder: Path) -> bool:
+    return (folder / "node.yaml").is_file() and (folder / "remaps.yaml").is_file()
+
+
+def robot_names() -> list[str]:
+    """The robots in config/robots that this file launches; the LIBERO bridge needs no remaps."""
+    return sorted(folder.name for folder in ROBOTS.iterdir() if is_robot(folder))
+
+
+def robot_folder(robot: str) -> Path:
+    """The folder of a robot, given by its name in config/robots or by its path; else QvlaError."""
+    folder = ROBOTS / robot if robot in robot_names() else Path(robot).expanduser()
+    if not is_robot(folder):
+        expected = f"{', '.join(robot_names())}, or a folder with node.yaml and remaps.yaml"
+        fix = "name one of them, or copy the folder of the most similar one and give its path"
+        raise QvlaError("robot", robot, expected, fix)
+    return folder
+
+
 def policy(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """policy.launch.py with the robot's parameters and topics, which are known once the arguments
-    are.
+    """Includes policy.launch.py with the robot's parameters and topics, once the arguments are
+    known.
     """
     names = ("robot", "phase", "params_file", "remaps_file")
     given = {name: LaunchConfiguration(name).perform(context) for name in names}
-    files = [share("config", f"{given['robot']}.yaml").perform(context)]
+    folder = robot_folder(given["robot"])
+    files = [str(folder / "node.yaml")]
     if given["params_file"]:
         files.append(given["params_file"])
     if given["phase"] != "full":  # last: a file that raises a limit must not undo the phase
         files.append(share("config", "phases", f"{given['phase']}.yaml").perform(context))
-    remaps_file = given["remaps_file"] or share(
-        "config", "remaps", f"{given['robot']}.yaml"
-    ).perform(context)
-    remaps = yaml.safe_load(Path(remaps_file).read_text(encoding="utf-8"))
+    remaps_file = Path(given["remaps_file"] or folder / "remaps.yaml")
+    remaps = yaml.safe_load(remaps_file.read_text(encoding="utf-8"))
     # image_transport's compressed topics are separate topics to ROS, so they are remapped beside
     # the raw ones.
     remaps |= {
@@ -66,7 +88,8 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             DeclareLaunchArgument(
-                "robot", choices=ROBOTS, description="Whose config/<robot>.yaml and remaps are used"
+                "robot",
+                description=f"{', '.join(robot_names())}, or the path of a folder like theirs",
             ),
             DeclareLaunchArgument(
                 "bundle", description="Directory of the policy bundle (`qvla quantize` makes it)"
@@ -89,12 +112,12 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "remaps_file",
                 default_value="",
-                description="YAML of relative name: topic; empty: config/remaps/<robot>.yaml",
+                description="YAML of relative name: topic; empty: the robot's remaps.yaml",
             ),
             DeclareLaunchArgument(
                 "backend",
                 default_value="onnxruntime",
-                choices=["onnxruntime", "tensorrt", "zero", "sine", "replay"],
+                choices=list(BACKENDS),
                 description="What runs the graph; zero, sine and replay are fakes for "
                 "trying out the wiring",
             ),

@@ -1,5 +1,5 @@
-"""The parameter files in config/ hold declared values, and each robot's go with the bundles meant
-for it.
+"""The parameter files in config/ hold declared values, and each robot's fit the bundles meant for
+it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ CONFIG = Path(__file__).parent.parent / "config"
 ROBOTS = ("franka_jtc", "franka_cartesian", "ur_servo", "so101")
 PHASES = ("dry_run", "observe", "slow")
 FILES = {
-    "libero.yaml": (*PARAMETERS, *BRIDGE),
-    **{name: PARAMETERS for name in ("policy.yaml", *(f"{robot}.yaml" for robot in ROBOTS))},
+    "policy.yaml": PARAMETERS,
+    "robots/libero/node.yaml": (*PARAMETERS, *BRIDGE),
+    **{f"robots/{robot}/node.yaml": PARAMETERS for robot in ROBOTS},
     **{f"phases/{phase}.yaml": PARAMETERS for phase in PHASES},
 }
 
@@ -62,8 +63,8 @@ def _actions(robot: RobotDescription) -> ActionSpec:
 def test_every_parameter_file_is_looked_at() -> None:
     found = {
         str(path.relative_to(CONFIG))
-        for folder in (".", "phases")
-        for path in (CONFIG / folder).glob("*.yaml")
+        for pattern in ("*.yaml", "phases/*.yaml", "robots/*/node.yaml")
+        for path in CONFIG.glob(pattern)
     }
     assert found == set(FILES)
 
@@ -87,8 +88,9 @@ def test_a_parameter_file_holds_declared_parameters_of_their_types_within_their_
 def test_a_robots_parameters_go_with_the_bundles_that_are_exported_for_it(
     robot: str, phase: str | None
 ) -> None:
-    actions = _actions(read_robot(CONFIG / "robots" / f"{robot}.yaml"))
-    values = _with_defaults(f"{robot}.yaml", *([] if phase is None else [f"phases/{phase}.yaml"]))
+    actions = _actions(read_robot(CONFIG / "robots" / robot))
+    phase_files = [] if phase is None else [f"phases/{phase}.yaml"]
+    values = _with_defaults(f"robots/{robot}/node.yaml", *phase_files)
     if phase == "dry_run":
         assert (values["output"], values["gripper_output"]) == ("none", "none")
         return
@@ -111,7 +113,7 @@ def test_a_robots_parameters_go_with_the_bundles_that_are_exported_for_it(
 def test_a_policy_trained_in_liberos_units_runs_on_a_robot_that_is_told_their_size(
     robot: str,
 ) -> None:
-    values = _with_defaults(f"{robot}.yaml")
+    values = _with_defaults(f"robots/{robot}/node.yaml")
     command_form(values, _actions(LIBERO), 1 / values["control_hz"])
     assert (
         motion_spec(_actions(LIBERO), 0.05, 0.5).linear_scale == 0.05
@@ -120,7 +122,7 @@ def test_a_policy_trained_in_liberos_units_runs_on_a_robot_that_is_told_their_si
 
 @pytest.mark.parametrize("robot", ROBOTS)
 def test_slow_is_slower_than_the_robots_own_limits(robot: str) -> None:
-    full = _with_defaults(f"{robot}.yaml")
+    full = _with_defaults(f"robots/{robot}/node.yaml")
     slow = _values("phases/slow.yaml")
     for name, value in slow.items():
         own = full[name]
@@ -128,6 +130,6 @@ def test_slow_is_slower_than_the_robots_own_limits(robot: str) -> None:
 
 
 def test_a_twist_is_repeated_faster_than_servo_gives_up() -> None:
-    values = _with_defaults("ur_servo.yaml")
+    values = _with_defaults("robots/ur_servo/node.yaml")
     assert values["output"] == "twist"
     assert values["control_hz"] > 1 / 0.1  # MoveIt Servo: incoming_command_timeout

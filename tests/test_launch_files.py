@@ -2,7 +2,7 @@
 
 ROS 2's own `launch` has no wheels, so recorders stand in for it: each class keeps the arguments it
 was made with. The names and signatures used here are those of ros2/launch and ros2/launch_ros;
-docs/measured.md tells of a run with those.
+docs/measured.md describes a run with those.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from qvla_ros.engines import BACKENDS
+from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.libero_bridge import parameters as bridge_parameters
 from qvla_ros.nodes.policy import parameters as policy_parameters
 
@@ -111,7 +112,7 @@ def arguments(file: str) -> dict[str, Recorder]:
     return {recorder.args[0]: recorder for recorder in of("DeclareLaunchArgument", describe(file))}
 
 
-CONFIGS = sorted(path for path in (ROOT / "config").glob("*.yaml") if path.stem != "libero")
+ROBOT_FOLDERS = ROOT / "config" / "robots"
 ROBOTS = ("franka_jtc", "franka_cartesian", "ur_servo", "so101")
 PHASES = ("dry_run", "observe", "slow", "full")
 WITH_NODES = ["libero.launch.py", "policy.launch.py"]
@@ -135,7 +136,7 @@ def test_every_executable_is_installed_under_its_name(file: str) -> None:
         assert node.kwargs["package"] == "qvla"
         assert (
             installed[node.kwargs["executable"]]
-            == f"qvla_ros.nodes.{node.kwargs['executable']}:main"
+            == f"qvla_ros.nodes.{node.kwargs['executable']}.main:main"
         )
 
 
@@ -178,13 +179,14 @@ def test_defaults_are_among_the_choices(file: str) -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_the_backends_offered_are_those_that_exist(file: str) -> None:
-    assert tuple(arguments(file)["backend"].kwargs["choices"]) == BACKENDS
+    assert tuple(arguments(file)["backend"].kwargs["choices"]) == tuple(BACKENDS)
 
 
 def test_the_robots_and_phases_offered_are_those_that_have_files() -> None:
     offered = arguments("robot.launch.py")
-    assert tuple(offered["robot"].kwargs["choices"]) == ROBOTS
-    assert {path.stem for path in CONFIGS} == {*ROBOTS, "policy"}
+    assert offered["robot"].kwargs["description"].startswith(", ".join(sorted(ROBOTS)))
+    assert {path.name for path in ROBOT_FOLDERS.iterdir()} == {*ROBOTS, "libero"}
+    assert {path.stem for path in (ROOT / "config").glob("*.yaml")} == {"policy"}
     assert tuple(offered["phase"].kwargs["choices"]) == PHASES
     assert {path.stem for path in (ROOT / "config" / "phases").glob("*.yaml")} == set(PHASES) - {
         "full"
@@ -193,7 +195,9 @@ def test_the_robots_and_phases_offered_are_those_that_have_files() -> None:
 
 @pytest.mark.parametrize("file", WITH_NODES)
 def test_a_launch_argument_never_overrides_what_a_parameter_file_says(file: str) -> None:
-    files = CONFIGS if file == "policy.launch.py" else [ROOT / "config" / "libero.yaml"]
+    robots = [ROBOT_FOLDERS / robot / "node.yaml" for robot in ROBOTS]
+    of_policy = [ROOT / "config" / "policy.yaml", *robots]
+    files = of_policy if file == "policy.launch.py" else [ROBOT_FOLDERS / "libero" / "node.yaml"]
     nodes = of("Node", describe(file)) + of("LifecycleNode", describe(file))
     given = {
         name
@@ -237,13 +241,11 @@ def test_every_argument_of_the_robots_launch_file_is_used() -> None:
 def test_a_robot_gets_its_parameters_then_the_users_and_the_phases_last(
     robot: str, phase: str, own: list[str], tmp_path: Path
 ) -> None:
-    """So that no file of a user's undoes what a phase promises: that nothing is commanded, or only
-    slowly.
-    """
+    """A phase promises that nothing is commanded, or only slowly: no file of a user may undo it."""
     folder = ROOT / "config"
     users = [tmp_path / name for name in own]
     of_phase = [] if phase == "full" else [folder / "phases" / f"{phase}.yaml"]
-    expected = [folder / f"{robot}.yaml", *users, *of_phase]
+    expected = [folder / "robots" / robot / "node.yaml", *users, *of_phase]
     assert all(path.is_file() for path in expected if path not in users)
     group = robot_policy(robot=robot, phase=phase, params_file=str(users[0]) if users else "")
     earlier = [Path(recorder.args[0]) for recorder in of("SetParametersFromFile", group)]
@@ -257,7 +259,7 @@ def test_nothing_is_commanded_unless_a_phase_is_named() -> None:
 @pytest.mark.parametrize("robot", ROBOTS)
 def test_a_robots_remaps_are_from_names_that_the_node_subscribes_to(robot: str) -> None:
     description = yaml.safe_load(
-        (ROOT / "config" / "robots" / f"{robot}.yaml").read_text(encoding="utf-8")
+        (ROBOT_FOLDERS / robot / "trained_on.yaml").read_text(encoding="utf-8")
     )
     images = {f"camera/{camera['name']}/image_raw" for camera in description["cameras"]}
     remaps = dict(recorder.args for recorder in of("SetRemap", robot_policy(robot=robot)))
@@ -283,3 +285,20 @@ def test_a_users_remaps_take_the_place_of_the_robots(tmp_path: Path) -> None:
         "camera/front/image_raw": "/kinect/rgb",
         "camera/front/image_raw/compressed": "/kinect/rgb/compressed",
     }
+
+
+def test_a_robot_is_added_by_a_folder_of_its_own_wherever_it_lies(tmp_path: Path) -> None:
+    folder = tmp_path / "my_arm"
+    folder.mkdir()
+    (folder / "node.yaml").write_text("/**:\n  ros__parameters:\n    output: twist\n")
+    (folder / "remaps.yaml").write_text("ee_pose: /my_arm/pose\n")
+    group = robot_policy(robot=str(folder), phase="full")
+    assert included_arguments(group)["params_file"] == str(folder / "node.yaml")
+    remaps = dict(recorder.args for recorder in of("SetRemap", group))
+    assert remaps == {"ee_pose": "/my_arm/pose"}
+
+
+@pytest.mark.parametrize("robot", ["libero", "no_such_robot", "/no/such/folder"])
+def test_what_is_no_robot_is_refused_and_the_robots_are_named(robot: str) -> None:
+    with pytest.raises(QvlaError, match=f"robot: got {robot}; expected franka_cartesian, "):
+        robot_policy(robot=robot)

@@ -30,7 +30,7 @@ from qvla_offline.quantization.quantizers import (
     QuantizationScheme,
     require_exact_scales,
 )
-from qvla_offline.robot import LIBERO, RobotDescription, read_robot
+from qvla_offline.robot import LIBERO, RobotDescription, read_robot, robot_file
 from qvla_offline.sensitivity.run import (
     Scoring,
     SensitivityOptions,
@@ -113,7 +113,7 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
     out = Path(out_dir) if out_dir is not None else folder / recipe.out_dir
     checkpoint = folder / recipe.checkpoint
     calibration = folder / recipe.calibration
-    robot = None if recipe.robot is None else str(folder / recipe.robot)
+    robot = None if recipe.robot is None else str(robot_file(folder / recipe.robot))
     described, robot_sha256 = (
         (LIBERO, None) if robot is None else (read_robot(robot), sha256_of(Path(robot)))
     )

@@ -108,15 +108,21 @@ def camera_spec(checkpoint: Checkpoint, robot: RobotDescription, camera: RobotCa
     )
 
 
+def robot_file(path: str | Path) -> Path:
+    """The robot description that a path names: the file itself, or trained_on.yaml of a folder."""
+    return Path(path) / "trained_on.yaml" if Path(path).is_dir() else Path(path)
+
+
 def read_robot(path: str | Path) -> RobotDescription:
-    """A robot description in YAML, as config/robots/libero.yaml.
+    """A robot description in YAML, as config/robots/libero/trained_on.yaml, or the robot's folder.
 
     QvlaError names what is missing, of a wrong type, or refused by the bundle's specifications:
     here, and not after the hours that may lie between reading the file and writing the bundle.
     """
-    fix = "write it after the example config/robots/libero.yaml"
+    path = robot_file(path)
+    fix = "write it after the example config/robots/libero/trained_on.yaml"
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise QvlaError("robot_path", f"{path}: {error}", "a YAML file", fix) from None
     robot: RobotDescription = parse(RobotDescription, content, str(path), fix)

@@ -40,12 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--namespace", default="", help="of the policy node, e.g. /arm")
     parser.add_argument(
-        "--remaps_file", type=Path, help="YAML of relative name: topic, as config/remaps/ROBOT.yaml"
+        "--remaps_file",
+        type=Path,
+        help="YAML of relative name: topic, as config/robots/ROBOT/remaps.yaml",
     )
     parser.add_argument(
         "--params_file",
         type=Path,
-        help="YAML of the policy node's parameters, as config/ROBOT.yaml",
+        help="YAML of the policy node's parameters, as config/robots/ROBOT/node.yaml",
     )
     parser.add_argument(
         "--listen_s", type=float, default=2.0, help="how long to listen to the graph"
@@ -133,7 +135,7 @@ def _ros_findings(args: argparse.Namespace, bundle: Bundle | None) -> Iterator[F
 
 
 def read_remaps(path: Path) -> dict[str, str]:
-    """Relative name -> topic, of a file like those in config/remaps; else QvlaError."""
+    """Relative name -> topic, of a file like config/robots/*/remaps.yaml; else QvlaError."""
     import yaml
 
     try:
@@ -147,13 +149,13 @@ def read_remaps(path: Path) -> dict[str, str]:
             "--remaps_file",
             f"{path}: {remaps}",
             "a name: topic a line",
-            "write it as config/remaps/*.yaml",
+            "write it as config/robots/*/remaps.yaml",
         )
     return remaps
 
 
 def read_parameters(path: Path) -> dict[str, object]:
-    """Name -> value, of a file like those in config/, all its nodes taken together; else QvlaError."""
+    """Name -> value, of a file like config/robots/*/node.yaml, all its nodes taken together; else QvlaError."""
     import yaml
 
     try:
@@ -172,7 +174,7 @@ def read_parameters(path: Path) -> dict[str, object]:
         TypeError,
     ) as error:
         expected = "/**: ros__parameters: name: value"
-        fix = "write it as config/*.yaml"
+        fix = "write it as config/robots/*/node.yaml"
         raise QvlaError(
             "--params_file", f"{path}: {type(error).__name__}: {error}", expected, fix
         ) from None

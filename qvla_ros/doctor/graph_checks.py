@@ -86,8 +86,8 @@ def needed_inputs(
 ) -> list[Input]:
     """What a policy node with this bundle subscribes to in `namespace` ("" or "/arm").
 
-    remaps: as in config/remaps. parameters: the node's, as in config/ROBOT.yaml: what is commanded
-    must be measured.
+    remaps: as in a robot's remaps.yaml. parameters: the node's, as in a robot's node.yaml; what is
+    commanded must be measured.
     """
     given = {**DEFAULTS, **parameters}
     measured = measured_by(given, bundle)

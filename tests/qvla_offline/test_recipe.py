@@ -138,7 +138,7 @@ def test_a_changed_budget_runs_gates_and_bundle_again_but_not_the_sensitivity(wo
 
 def test_an_edited_robot_file_runs_every_step_again(work, capsys):
     robot = work / "robot.yaml"
-    robot.write_text((ROOT / "config" / "robots" / "libero.yaml").read_text())
+    robot.write_text((ROOT / "config" / "robots" / "libero" / "trained_on.yaml").read_text())
     path = write_recipe(work, "robot_recipe.yaml", fakequant=False, robot="robot.yaml")
     out = run_recipe(path, work / "robot")
     first = read_sensitivity(out / "sensitivity.safetensors")

@@ -15,7 +15,7 @@ import yaml
 from qvla_offline.robot import LIBERO, read_robot
 from qvla_ros.errors import QvlaError
 
-EXAMPLE = Path(__file__).parents[2] / "config" / "robots" / "libero.yaml"
+EXAMPLE = Path(__file__).parents[2] / "config" / "robots" / "libero" / "trained_on.yaml"
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -64,3 +64,15 @@ def test_a_robot_without_proprioception_is_read(tmp_path: Path) -> None:
         edited(tmp_path / "robot.yaml", lambda robot: robot.update(proprioception=[]))
     )
     assert (robot.proprioception, robot.cameras) == ((), LIBERO.cameras)
+
+
+def test_a_robots_folder_stands_for_the_description_in_it() -> None:
+    assert read_robot(EXAMPLE.parent) == read_robot(EXAMPLE) == LIBERO
+
+
+def test_a_folder_without_a_description_is_refused_by_the_file_that_it_lacks(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(QvlaError, match="trained_on.yaml") as caught:
+        read_robot(tmp_path)
+    assert "config/robots/libero/trained_on.yaml" in caught.value.fix

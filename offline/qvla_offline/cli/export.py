@@ -43,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--task_suite_name", help="instead of --unnorm_key: the statistics of this LIBERO suite"
     )
     parser.add_argument(
-        "--robot_path", help="YAML like config/robots/libero.yaml (default: LIBERO's arm)"
+        "--robot_path",
+        help="YAML like config/robots/libero/trained_on.yaml, or its folder (default: LIBERO's arm)",
     )
     parser.add_argument(
         "--unnorm_key", help="dataset whose statistics to take (default: the only one)"

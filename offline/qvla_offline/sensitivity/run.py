@@ -20,7 +20,7 @@ from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.checkpoints.targets import QuantizableLayer, quantization_targets
 from qvla_offline.fingerprint import checkpoint_sha256, value_sha256
 from qvla_offline.quantization.quantizers import QuantizationScheme
-from qvla_offline.robot import LIBERO, read_robot
+from qvla_offline.robot import LIBERO, read_robot, robot_file
 from qvla_offline.sensitivity.action import PartialSums, Probing, action_scores
 from qvla_offline.sensitivity.exact import (
     Agreement,
@@ -161,7 +161,7 @@ def compute_sensitivity(
         ),
     }
     if options.robot_path is not None:
-        sources["robot_sha256"] = sha256_of(Path(options.robot_path))
+        sources["robot_sha256"] = sha256_of(robot_file(options.robot_path))
     empty = Sensitivity(
         options.method,
         options.bits,

@@ -272,7 +272,7 @@ def test_gates_of_a_wrong_length_are_refused(
 
 
 def test_the_example_robot_file_is_liberos_arm(tmp_path: Path) -> None:
-    example = ROOT / "config" / "robots" / "libero.yaml"
+    example = ROOT / "config" / "robots" / "libero" / "trained_on.yaml"
     assert read_robot(example) == LIBERO
     broken = tmp_path / "robot.yaml"
     broken.write_text(

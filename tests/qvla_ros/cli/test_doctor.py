@@ -13,7 +13,7 @@ from qvla_ros.resources import share_path
 
 
 def test_the_remaps_of_every_robot_are_read() -> None:
-    files = sorted((share_path("config") / "remaps").glob("*.yaml"))
+    files = sorted(share_path("config/robots").glob("*/remaps.yaml"))
     assert files
     for file in files:
         assert all(topic.startswith("/") for topic in read_remaps(file).values())
@@ -24,7 +24,7 @@ def test_a_file_that_is_no_map_of_names_is_refused(text: str, tmp_path: Path) ->
     (tmp_path / "remaps.yaml").write_text(text)
     with pytest.raises(QvlaError, match="remaps_file") as caught:
         read_remaps(tmp_path / "remaps.yaml")
-    assert "config/remaps" in caught.value.fix
+    assert "config/robots/*/remaps.yaml" in caught.value.fix
 
 
 @pytest.mark.parametrize("text", ["[1]", "{a", "threads=2"])
@@ -38,7 +38,7 @@ def test_engine_options_that_are_no_object_are_refused_by_name(
 
 
 def test_parameter_files_of_robots_are_read_and_others_refused(tmp_path: Path) -> None:
-    assert read_parameters(share_path("config") / "ur_servo.yaml")["output"] == "twist"
+    assert read_parameters(share_path("config/robots/ur_servo/node.yaml"))["output"] == "twist"
     (tmp_path / "parameters.yaml").write_text("output: twist")
     with pytest.raises(QvlaError, match="--params_file"):
         read_parameters(tmp_path / "parameters.yaml")
