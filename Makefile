@@ -2,11 +2,12 @@
 # make demo    quantize the bundled policy, let it drive a simulated arm through ROS 2, write out/demo/report.html
 # make test    lint and tests
 # make reference_policy   the bundled policy from nothing (hours; goes on where it was): config/train/reference.yaml
+# make mutants random slips in the code, each judged by its module's tests (40 minutes; MODULES="control gates" for a part)
 # make clean   remove what was built, keep .venv;  make pin  freeze the versions of .venv after a deliberate upgrade
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reference_policy test lint clean pin
+.PHONY: help setup demo reference_policy test lint mutants clean pin
 
 PYTHON ?= python3
 VENV := .venv
@@ -60,9 +61,18 @@ lint: setup
 test: lint
 	@$(BIN)/python -m pytest
 
+mutants: setup $(STAMPS)/mutants
+	@$(BIN)/python benchmarks/mutants.py $(MODULES)
+
+$(STAMPS)/mutants: environment/constraints.txt pyproject.toml environment/requirements.py
+	@$(BIN)/python environment/requirements.py mutants > $(STAMPS)/mutants.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint environment/constraints.txt \
+	  --requirement $(STAMPS)/mutants.txt
+	@touch $@
+
 clean:
 	rm -rf build install log out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f $(STAMPS)/messages
 
-pin: setup
+pin: setup $(STAMPS)/mutants
 	@$(BIN)/python environment/pin.py

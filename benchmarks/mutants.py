@@ -1,0 +1,235 @@
+"""Do the tests notice a slip in the code? Random mutants, each judged by its own module's tests.
+
+    python benchmarks/mutants.py [control gates ...] [--seed 1] [--mutants 240]
+
+A mutant is the code with one comparison, operator, constant, `and` or `or` replaced. Its tests kill
+it when one of them fails or they run far too long; else it survives. benchmarks/mutants.yaml names
+the modules, their tests and the replacements, and lists the mutants that no test can kill
+("equivalent"). Works in a copy under build/mutants; results are kept there, and a mutant runs again
+only when its file or its tests have changed, so an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cosmic_ray.ast import ast_nodes, get_ast_from_path
+from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.plugins import get_operator
+from cosmic_ray.testing import run_tests
+from cosmic_ray.work_item import MutationSpec, TestOutcome
+
+from qvla_ros.errors import QvlaError
+from qvla_ros.progress import track
+
+ROOT = Path(__file__).parent.parent
+WORK = ROOT / "build" / "mutants"
+LEAST_TIMEOUT_S = 60.0
+CLASSES = {
+    "comparison": "ReplaceComparisonOperator_",
+    "binary": "ReplaceBinaryOperator_",
+    "unary": "ReplaceUnaryOperator_",
+    "other": "",
+}
+
+
+@dataclass(frozen=True)
+class Module:
+    """Source files that are judged by the same tests; paths are relative to the copy."""
+
+    name: str
+    files: list[Path]
+    tests: list[str]
+
+    @property
+    def command(self) -> str:
+        return f"{sys.executable} -m pytest -x -q -p no:cacheprovider {' '.join(self.tests)}"
+
+    def fingerprint(self, file: Path) -> str:
+        """Changes when `file` or one of the module's tests does."""
+        tests = [found for path in self.tests for found in [Path(path), *Path(path).rglob("*.py")]]
+        contents = [path.read_bytes() for path in [file, *sorted(tests)] if path.is_file()]
+        return hashlib.sha256(b"\0".join(contents)).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one mutant; `outcome` is killed, survived or equivalent."""
+
+    module: str
+    outcome: str
+    diff: str
+
+
+def copy_checkout() -> None:
+    """Copies the files that git knows or would add, as they are now, to where mutants are made."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shutil.rmtree(WORK / "tree", ignore_errors=True)
+    for name in filter(None, names.split("\0")):
+        source = ROOT / name
+        if source.is_file():
+            target = WORK / "tree" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+
+
+def is_behaviour(node: Any) -> bool:
+    """Whether `node` is neither in a type annotation nor in a decorator nor a zip's `strict`."""
+    while (parent := node.parent) is not None:
+        if parent.type in ("tfpdef", "decorator"):
+            return False
+        if parent.type == "annassign" and node is parent.children[1]:
+            return False
+        if parent.type == "funcdef" and node is parent.annotation:
+            return False
+        if parent.type == "argument" and parent.get_first_leaf().value == "strict":
+            return False
+        node = parent
+    return True
+
+
+def mutations(files: list[Path], operators: list[str]) -> list[list[MutationSpec]]:
+    """All replacements, grouped by the place in the code that they replace."""
+    places: dict[tuple[Path, tuple[int, int]], list[MutationSpec]] = {}
+    for file in files:
+        nodes = list(ast_nodes(get_ast_from_path(file)))
+        for name in operators:
+            operator = get_operator(name)()
+            found = [(node, *span) for node in nodes for span in operator.mutation_positions(node)]
+            for occurrence, (node, start, end) in enumerate(found):
+                if is_behaviour(node):
+                    spec = MutationSpec(file, name, occurrence, start, end)
+                    places.setdefault((file, start), []).append(spec)
+    return [places[place] for place in sorted(places)]
+
+
+def sample(places: list[list[MutationSpec]], count: int, seed: str) -> list[MutationSpec]:
+    """`count` random places, at each one random replacement; the same for the same seed."""
+    generator = random.Random(seed)
+    return [generator.choice(place) for place in generator.sample(places, count)]
+
+
+def check_imports() -> None:
+    """Refuses to go on where tests would import the code from elsewhere than the copy."""
+    show = "import qvla_offline, qvla_ros; print(qvla_offline.__file__, qvla_ros.__file__)"
+    command = [sys.executable, "-c", show]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    if not all(Path(path).is_relative_to(Path.cwd()) for path in found):
+        fix = "run `make mutants` in an environment that honours PYTHONPATH"
+        raise QvlaError("imports", found, f"files under {Path.cwd()}", fix)
+
+
+def timeout_s(module: Module, times_as_long: float) -> float:
+    """Runs the tests on the unchanged code, which must pass, and derives the limit from that."""
+    started_s = time.monotonic()
+    outcome, output = run_tests(module.command, 1000.0)
+    if outcome is not TestOutcome.SURVIVED:
+        raise QvlaError(
+            "tests", " ".join(module.tests), "tests that pass on the code as it is", output[-3000:]
+        )
+    return max(LEAST_TIMEOUT_S, times_as_long * (time.monotonic() - started_s))
+
+
+def changed_lines(diff: str) -> tuple[str, str, str]:
+    """The file, the line before and the line after, without indentation."""
+    lines = diff.splitlines()
+    file = next(line[6:] for line in lines if line.startswith("--- a/"))
+    before = next(line[1:] for line in lines if line.startswith("-") and line[:3] != "---")
+    after = next(line[1:] for line in lines if line.startswith("+") and line[:3] != "+++")
+    return file, before.strip(), after.strip()
+
+
+def judge(
+    module: Module, specs: list[MutationSpec], limit: float, equivalents: set[tuple[str, str, str]]
+) -> Iterator[Result]:
+    """Runs each mutant that has no result yet."""
+    for spec in track(specs, f"mutants of {module.name}"):
+        place = f"{spec.module_path.stem}-{spec.operator_name.partition('/')[2]}-{spec.occurrence}"
+        kept = WORK / "results" / module.fingerprint(spec.module_path) / f"{place}.json"
+        if not kept.exists():
+            found = mutate_and_test([spec], module.command, limit)
+            if found.test_outcome is None or found.diff is None:
+                raise QvlaError(
+                    "mutant", place, "code that can be replaced", found.output or "see above"
+                )
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps({"killed": found.is_killed, "diff": found.diff}))
+        result = json.loads(kept.read_text())
+        equivalent = changed_lines(result["diff"]) in equivalents
+        survived = "equivalent" if equivalent else "survived"
+        yield Result(module.name, "killed" if result["killed"] else survived, result["diff"])
+
+
+def table(results: list[Result], modules: list[str]) -> str:
+    """Markdown: a row a module, and the survivors' changes below."""
+    outcomes = ["killed", "equivalent", "survived"]
+    lines = [f"| module | mutants | {' | '.join(outcomes)} | killed of all |", "|---" * 6 + "|"]
+    for name in [*modules, "all"]:
+        of_module = [result.outcome for result in results if name in (result.module, "all")]
+        counts = [of_module.count(outcome) for outcome in outcomes]
+        share = f"{counts[0] / max(1, len(of_module)):.0%}"
+        lines.append(f"| {name} | {len(of_module)} | {' | '.join(map(str, counts))} | {share} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    config = yaml.safe_load((ROOT / "benchmarks" / "mutants.yaml").read_text())
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("modules", nargs="*", help=f"of {' '.join(config['modules'])}; default all")
+    parser.add_argument("--seed", type=int, default=config["seed"])
+    parser.add_argument("--mutants", type=int, default=config["mutants"], help="of all modules")
+    options = parser.parse_args()
+
+    copy_checkout()
+    os.chdir(WORK / "tree")
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(Path.cwd()), str(Path.cwd() / "offline"), os.environ.get("PYTHONPATH", "")]
+    )
+    os.environ["CI"] = "1"  # hypothesis draws the same examples in each run
+
+    check_imports()
+    operators = [
+        f"core/{CLASSES[kind]}{name}"
+        for kind, names in config["operators"].items()
+        for name in names
+    ]
+    equivalents = {(one["file"], one["line"], one["mutant"]) for one in config["equivalent"]}
+    places = {}
+    modules = {}
+    for name, entry in config["modules"].items():
+        files = sorted(file for pattern in entry["source"] for file in Path().glob(pattern))
+        modules[name] = Module(name, files, entry["tests"])
+        places[name] = mutations(files, operators)
+    total = sum(map(len, places.values()))
+    results: list[Result] = []
+    wanted = options.modules or list(modules)
+    if unknown := [name for name in wanted if name not in modules]:
+        raise QvlaError("MODULES", unknown, f"some of {list(modules)}", "correct the name")
+    for name in wanted:
+        count = round(options.mutants * len(places[name]) / total)
+        specs = sample(places[name], count, f"{options.seed} {name}")
+        limit = timeout_s(modules[name], config["slowest"])
+        results += judge(modules[name], specs, limit, equivalents)
+    print("\n\n".join(result.diff for result in results if result.outcome == "survived"))
+    print(f"\n{table(results, wanted)}\n\nseed {options.seed}, {total} places")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except QvlaError as error:
+        sys.exit(str(error))
