@@ -97,9 +97,12 @@ class Policy:
         )
 
     def warm_up(self) -> None:
-        """Run on grey images and the training data's middle, and forget the result: the first runs
-        are slow.
+        """Runs on grey images and the training data's middle, for engines whose first runs are slow.
+
+        The results are forgotten. An engine that needs no warm-up is not run.
         """
+        if not self.engine.needs_warm_up:
+            return
         images = {
             c.name: np.full((c.height, c.width, 3), 128, np.uint8) for c in self.bundle.cameras
         }

@@ -17,6 +17,7 @@ from qvla_ros.cli.real_time_options import (
     refuse_without_real_time,
 )
 from qvla_ros.cli.task_ids import task_ids_of
+from qvla_ros.engines import BACKENDS
 from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.runner import Plan
 from qvla_ros.simulation import named_object
@@ -67,7 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="fixes what the initial states leave open"
     )
-    parser.add_argument("--backend", default="onnxruntime", help="engine of the policy nodes")
+    parser.add_argument(
+        "--backend", default="onnxruntime", choices=BACKENDS, help="engine of the policy nodes"
+    )
     parser.add_argument(
         "--latency_s",
         help="let simulated time go on while the policy thinks: seconds, or measured "

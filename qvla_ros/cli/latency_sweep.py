@@ -17,6 +17,7 @@ from qvla_ros.bundle import Bundle, load_bundle
 from qvla_ros.cli.eval import parse_bundles
 from qvla_ros.cli.real_time_options import add_real_time_options, real_time_of
 from qvla_ros.cli.task_ids import task_ids_of
+from qvla_ros.engines import BACKENDS
 from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.latency import latency_points, print_points, read_episodes, write_points
 from qvla_ros.evaluation.runner import Plan
@@ -59,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="fixes what the initial states leave open"
     )
-    parser.add_argument("--backend", default="onnxruntime", help="engine of the policy nodes")
+    parser.add_argument(
+        "--backend", default="onnxruntime", choices=BACKENDS, help="engine of the policy nodes"
+    )
     parser.add_argument(
         "--out",
         type=Path,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qvla_ros.engines import BACKENDS, engine_options
+from qvla_ros.engines import BACKENDS, backend_help, engine_options
 from qvla_ros.recording.replay import Answer, Unmatched, difference
 
 HELP = "run a policy again on a bag and compare with the chunks in it; exit status 1 if they differ"
@@ -26,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="directory, .mcap or .db3; or a YAML file about one, for other topics",
     )
     parser.add_argument("--bundle", type=Path, required=True, help="directory of the policy bundle")
-    parser.add_argument(
-        "--backend", default="onnxruntime", choices=BACKENDS, help="what runs the graph"
-    )
+    parser.add_argument("--backend", default="onnxruntime", choices=BACKENDS, help=backend_help())
     parser.add_argument(
         "--engine_options", type=engine_options, default={}, help="JSON, e.g. '{\"threads\": 2}'"
     )

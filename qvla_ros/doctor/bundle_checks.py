@@ -20,6 +20,7 @@ from qvla_ros.doctor.parity import (
     read_parity,
     relative_difference,
 )
+from qvla_ros.engines import find_engine
 from qvla_ros.engines.plan import list_plans
 from qvla_ros.engines.tensorrt import choose_plan, mismatch, rebuild_command
 from qvla_ros.errors import QvlaError
@@ -50,16 +51,17 @@ def plan_findings(bundle: Bundle, machine: Machine, backend: str) -> Iterator[Fi
     tensorrt.
     """
     about = "TensorRT plan"
-    wrong = problem if backend == "tensorrt" else warning
+    needs_plan = find_engine(backend).needs_plan
+    wrong = problem if needs_plan else warning
     if machine.compute_capability is None or not machine.tensorrt:
         lacking = "GPU" if machine.compute_capability is None else "TensorRT"
-        if backend == "tensorrt":
+        if needs_plan:
             yield problem(about, f"no {lacking} here", "use --backend onnxruntime, or install it")
         return
     flavour, version = next(iter(machine.tensorrt.items()))  # the one that the engine takes
     try:
         plans = list_plans(bundle.directory)
-        if backend == "tensorrt":
+        if needs_plan:
             yield ok(about, choose_plan(bundle, flavour, version, machine.compute_capability).name)
             return
     except QvlaError as error:

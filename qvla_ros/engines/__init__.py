@@ -1,5 +1,6 @@
-"""What runs the policy graph. Each backend is imported only when it is asked for; none ever stands
-in for another.
+"""What runs the policy graph: the Engine protocol, and the registry from which one is chosen by name.
+
+An engine's module is imported only when it is chosen, and none ever stands in for another.
 """
 
 from __future__ import annotations
@@ -7,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,36 +20,95 @@ from qvla_ros.errors import QvlaError
 if TYPE_CHECKING:
     from qvla_ros.bundle import Bundle
 
-# backend -> module that holds `load(bundle, **options) -> Engine`; the fake ones need the name to
-# know which they are
-_MODULES = {
-    "onnxruntime": "onnxruntime",
-    "tensorrt": "tensorrt",
-    "zero": "fake",
-    "sine": "fake",
-    "replay": "fake",
-}
-BACKENDS = tuple(_MODULES)
-
 
 class Engine(Protocol):
     """Runs the graph of one bundle. Not thread-safe: one caller at a time, on any thread.
 
-    name: what ran, for reports (backend, provider or flavour, version). `run` takes and returns
-    arrays by the names of the policy graph (docs/architecture.md); it blocks until the outputs are
-    on the host.
+    name: the backend, its provider or flavour and its version, for reports. needs_warm_up: whether
+    the first runs are slower than the others; where they are not, none is spent on it. `run` takes
+    and returns arrays by the names of the policy graph (docs/architecture.md); it blocks until the
+    outputs are on the host.
     """
 
     name: str
+    needs_warm_up: bool
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]: ...
 
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class EngineEntry:
+    """One engine of the registry.
+
+    name: the value of `backend` that chooses it. module: the dotted name of a module that holds
+    `load(bundle, **options) -> Engine`; imported when it is chosen. description: what it is, for
+    help and messages. options: those that `load` gets beside the user's. is_fake: its answers do
+    not depend on its inputs. needs_plan: it runs a plan that `qvla build` makes, not the graph.
+    """
+
+    name: str
+    module: str
+    description: str
+    options: Mapping[str, object] = field(default_factory=dict)
+    is_fake: bool = False
+    needs_plan: bool = False
+
+
+_FAKES = {
+    "zero": "the middle of every range",
+    "sine": "each action sways slowly",
+    "replay": "the chunks of a file",
+}
+ENGINES = {
+    entry.name: entry
+    for entry in (
+        EngineEntry("onnxruntime", "qvla_ros.engines.onnxruntime", "ONNX Runtime on a CPU or GPU"),
+        EngineEntry(
+            "tensorrt", "qvla_ros.engines.tensorrt", "TensorRT or TensorRT-RTX", needs_plan=True
+        ),
+        *(
+            EngineEntry(name, "qvla_ros.engines.fake", text, {"kind": name}, is_fake=True)
+            for name, text in _FAKES.items()
+        ),
+    )
+}
+# The names alone; it follows what is registered later.
+BACKENDS = ENGINES.keys()
+
+
+def register_engine(entry: EngineEntry) -> None:
+    """Adds an engine to the registry of this process; QvlaError if its name is taken."""
+    if entry.name in ENGINES:
+        raise QvlaError(
+            "engine name",
+            repr(entry.name),
+            f"none of {', '.join(BACKENDS)}, which are taken",
+            "register it under another name",
+        )
+    ENGINES[entry.name] = entry
+
+
+def backend_help() -> str:
+    """What the option or parameter `backend` is for, in one line that names the fakes."""
+    fakes = [entry.name for entry in ENGINES.values() if entry.is_fake]
+    return f"what runs the graph; {', '.join(fakes[:-1])} and {fakes[-1]} are fakes"
+
+
+def find_engine(backend: str) -> EngineEntry:
+    """The entry of that name; QvlaError if there is none."""
+    if backend not in ENGINES:
+        raise QvlaError(
+            "backend", repr(backend), "one of " + ", ".join(BACKENDS), "choose one of them"
+        )
+    return ENGINES[backend]
+
+
 def engine_options(text: str, key: str = "--engine_options", sign: str = " ") -> dict[str, Any]:
-    """The options of a backend in `text`, a JSON object; else QvlaError. key, sign: how they are
-    given, to tell so.
+    """An engine's options from `text`, a JSON object; else QvlaError.
+
+    key, sign: how the user gives them, for the message.
     """
     fix = f"""{key}{sign}'{{"threads": 2}}'"""
     try:
@@ -60,20 +121,17 @@ def engine_options(text: str, key: str = "--engine_options", sign: str = " ") ->
 
 
 def load_engine(bundle: Bundle, backend: str, **options: object) -> Engine:
-    """The engine `backend` (one of BACKENDS) with the graph of `bundle` loaded; options are the
-    backend's own.
+    """Loads the graph of `bundle` into the engine `backend`, one of BACKENDS.
+
+    options: the engine's own. QvlaError on another name and on an option that it does not have.
     """
-    if backend not in _MODULES:
-        raise QvlaError(
-            "backend", repr(backend), "one of " + ", ".join(BACKENDS), "choose one of them"
-        )
-    module = import_module(f"qvla_ros.engines.{_MODULES[backend]}")
-    if _MODULES[backend] == "fake":
-        options["kind"] = backend
+    entry = find_engine(backend)
+    module = import_module(entry.module)
+    given = {**options, **entry.options}
     try:
-        inspect.signature(module.load).bind(bundle, **options)
+        inspect.signature(module.load).bind(bundle, **given)
     except TypeError as error:
         raise QvlaError(
             f"options of backend {backend}", sorted(options), str(error), "leave out the option"
         ) from None
-    return module.load(bundle, **options)
+    return module.load(bundle, **given)

@@ -1,8 +1,8 @@
-"""The little of CUDA that running a plan needs, from the driver's own library.
+"""The few calls of CUDA that running a plan needs, from the driver's own library.
 
 `libcuda.so.1` comes with every NVIDIA driver, desktop and Jetson, and its C functions keep their
-binary interface. So there is no CUDA toolkit and no Python package to match with it. No GPU has run
-this file yet (docs/measured.md).
+binary interface. So no CUDA toolkit and no Python package has to match it. No GPU has run this file
+yet (docs/measured.md).
 """
 
 from __future__ import annotations

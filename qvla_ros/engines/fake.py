@@ -1,5 +1,5 @@
-"""Stand-ins for a policy, to try out a robot's wiring: zero, sine, replay. They look at nothing;
-their names say so.
+"""Stand-ins for a policy, to try out a robot's wiring: zero, sine, replay. They ignore their inputs,
+and their names say so.
 
 They also fail on demand, so that a robot's reaction to a failing policy can be tried out before it
 matters.
@@ -24,12 +24,14 @@ SINE_PERIOD_STEPS = 40  # two seconds at LIBERO's 20 Hz: slow enough to watch
 
 
 class FakeEngine:
-    """Gives back prepared chunks, float32 [N, K, A], normalised; after the last one it starts again
-    if it `repeats`.
+    """Returns prepared chunks in turn, float32 [N, K, A], normalised.
 
-    fault_file: once this file is there, the next run fails as its text says, and removes it:
-    "raise" an error, "nan" in all actions, or a number of seconds to sleep first.
+    repeats: whether it starts again after the last one; otherwise that is a QvlaError. fault_file:
+    once this file exists, the next run removes it and fails as its text says: "raise" an error,
+    "nan" in all actions, or a number of seconds to sleep first.
     """
+
+    needs_warm_up = False
 
     def __init__(
         self, kind: str, chunks: NDArray[np.float32], repeats: bool, fault_file: Path | None = None
@@ -41,6 +43,7 @@ class FakeEngine:
         self._next = 0
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+        """The next chunk, whatever the inputs are."""
         fault = self._pop_fault()
         if fault == "raise":
             raise RuntimeError(f"as asked for by {self._fault_file}")
@@ -69,11 +72,11 @@ class FakeEngine:
 def load(
     bundle: Bundle, kind: str, path: str | None = None, fault_file: str | None = None
 ) -> FakeEngine:
-    """kind "zero": the middle of every range; "sine": each action sways slowly; "replay": the
-    chunks in `path`.
+    """Makes a fake engine for `bundle`.
 
-    path: an .npy file, float [N, K, A], normalised to [-1, 1] as the graph's output is. fault_file:
-    see FakeEngine.
+    kind: "zero" is the middle of every range, "sine" sways each action slowly, "replay" plays the
+    chunks in `path`. path: an .npy file, float [N, K, A], normalised to [-1, 1] as the graph's
+    output is. fault_file: see FakeEngine.
     """
     length = bundle.actions.chunk_length
     size = len(bundle.actions.names)

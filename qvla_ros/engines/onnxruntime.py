@@ -1,4 +1,4 @@
-"""ONNX Runtime: the engine of machines without a TensorRT plan, and the one that CI runs."""
+"""ONNX Runtime: the engine of machines without a TensorRT plan, and the one that the tests run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qvla_ros.bundle import Bundle
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-# the same policy on the same weights, laid out for unpacking them at load
+# The same policy on the same weights, arranged for unpacking them at load.
 UNPACKED_GRAPH = "policy.unpacked.onnx"
 WEIGHTS = ("unpacked", "packed_exact", "packed_int8")
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
@@ -25,12 +25,14 @@ _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(i
 class OnnxRuntimeEngine:
     """One session on `policy.onnx`.
 
-    weights: what becomes of the low-bit weights in memory. "unpacked": float32 at load, exact, the
-    speed and the memory of a float32 policy. "packed_exact": they stay packed and are unpacked in
-    each call, exact and slow. "packed_int8": they stay packed and each block of activations is
-    rounded to int8 (relative error near 5e-3): small memory. threads: of one operator; None lets
-    ONNX Runtime take the cores.
+    weights: how memory holds the low-bit weights. "unpacked": as float32 from loading on, exact,
+    with the speed and the memory of a float32 policy. "packed_exact": packed, and unpacked in each
+    call, exact and slow. "packed_int8": packed, and each block of activations is rounded to int8
+    (relative error near 5e-3): small memory. threads: of one operator; with None, ONNX Runtime
+    takes all cores.
     """
+
+    needs_warm_up = True
 
     def __init__(
         self,
@@ -73,10 +75,8 @@ class OnnxRuntimeEngine:
             raise QvlaError(
                 str(path), error, "a graph that ONNX Runtime loads", "export the bundle again"
             ) from error
-        if (
-            self._session.get_providers()[0] != wanted
-        ):  # a provider whose libraries are missing only logs a warning
-            running = self._session.get_providers()[0]
+        running = self._session.get_providers()[0]
+        if running != wanted:  # a provider whose libraries are missing only logs a warning
             raise QvlaError(
                 "provider",
                 running,
@@ -109,11 +109,12 @@ def _session_options(threads: int | None, weights: str) -> onnxruntime.SessionOp
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
-    if weights == "unpacked":  # DequantizeLinear then folds into a constant
+    if weights == "unpacked":
+        # DequantizeLinear then folds into a constant.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-    # it fuses with MatMul into a packed kernel, whose accuracy level says what the activations
-    # become
     else:
+        # DequantizeLinear fuses with MatMul into a packed kernel. Its accuracy level is the
+        # precision of the activations: 1 is float32, 4 is int8.
         level = "1" if weights == "packed_exact" else "4"
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", level)
     return options

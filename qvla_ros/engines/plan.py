@@ -1,6 +1,4 @@
-"""Where a TensorRT plan lies in a bundle, and the sidecar that says which machine and which graph
-it is for.
-"""
+"""TensorRT plans in a bundle: their paths, and the sidecar file that names a plan's machine and graph."""
 
 from __future__ import annotations
 
@@ -23,8 +21,7 @@ GRAPH_FILES = ("policy.onnx", "policy.onnx.data")
 
 @dataclass(frozen=True)
 class PlanSidecar:
-    """`<plan>.json`. Plans are not portable: flavour and version must be equal, the GPU must be one
-    it was built for.
+    """`<plan>.json`. A plan runs with the flavour, version and kind of GPU that it was built for.
 
     compute_capabilities: e.g. ("86", "89"); empty for a TensorRT-RTX plan that any GPU from 8.0 on
     may take. graph: SHA-256 by file name of the graph and its weights. prompt_tokens: shortest,

@@ -1,4 +1,4 @@
-"""What an engine expects of its inputs, checked in one place with a message that a user can act on."""
+"""Checks an engine's inputs against the graph's names, types and shapes, with a message that helps."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from qvla_ros.errors import QvlaError
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input of the graph. shape: a dimension is an int, or None where any size of at least 1
-    will do.
-    """
+    """One input of the graph. shape: an int a dimension, or None where any size from 1 on fits."""
 
     name: str
     dtype: np.dtype

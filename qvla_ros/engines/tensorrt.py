@@ -30,9 +30,13 @@ _DTYPES = {"FLOAT": np.float32, "HALF": np.float16, "INT64": np.int64, "INT32": 
 
 
 class TensorRTEngine:
-    """One plan on one GPU; inputs and outputs are copied through device buffers of the largest
-    shape in its profile.
+    """One plan on one GPU.
+
+    Inputs and outputs are copied through device buffers of the largest shape in the plan's profile.
+    flavour: "rtx" or "tensorrt", None for the installed one. device: index of the GPU.
     """
+
+    needs_warm_up = True
 
     def __init__(self, bundle: Bundle, flavour: str | None = None, device: int = 0) -> None:
         flavour, trt = import_flavour(flavour)
@@ -127,12 +131,12 @@ class TensorRTEngine:
 
 
 def load(bundle: Bundle, flavour: str | None = None, device: int = 0) -> TensorRTEngine:
-    """flavour: "rtx" or "tensorrt", None for the installed one. device: index of the GPU."""
+    """See TensorRTEngine for the options."""
     return TensorRTEngine(bundle, flavour=flavour, device=device)
 
 
 def import_flavour(flavour: str | None) -> tuple[str, Any]:
-    """The flavour's name and its module; the first that is installed when None is asked for."""
+    """The flavour's name and its Python module; None takes the first that is installed."""
     if flavour is not None and flavour not in FLAVOURS:
         raise QvlaError(
             "flavour",
@@ -160,8 +164,9 @@ def import_flavour(flavour: str | None) -> tuple[str, Any]:
 
 
 def choose_plan(bundle: Bundle, flavour: str, version: str, compute_capability: str) -> Path:
-    """The bundle's plan for this flavour, version, GPU (as "87") and graph; else QvlaError with the
-    build command.
+    """The bundle's plan for this flavour, version, GPU (as "87") and graph.
+
+    QvlaError if there is none: it says why each plan is unfit, and how to build one.
     """
     reasons = []
     for plan, sidecar in list_plans(bundle.directory).items():
@@ -195,8 +200,6 @@ def mismatch(
 
 
 def rebuild_command(bundle: Bundle, flavour: str, compute_capability: str) -> str:
-    """The `qvla build` that makes a fitting plan; TensorRT proper builds for the GPU it sits
-    beside.
-    """
+    """The `qvla build` command for a fitting plan; plain TensorRT builds for the GPU of its machine."""
     target = f" --compute_capability {compute_capability}" if flavour == "rtx" else ""
     return f"qvla build --bundle {bundle.directory} --flavour {flavour}{target}"

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qvla_ros.bundle import Bundle
-from qvla_ros.engines.fake import FakeEngine
 from qvla_ros.errors import QvlaError
 from qvla_ros.messages.compressed_image import rgb_pixels_of_compressed
 from qvla_ros.messages.image import rgb_pixels
@@ -148,8 +147,7 @@ def answers(bag: Bag, source: BagSource, policy: Policy, plan: Plan) -> Iterator
         read = rgb_pixels if kind == IMAGE else rgb_pixels_of_compressed
         return read(message, where, cameras[camera].height, cameras[camera].width)
 
-    if not isinstance(policy.engine, FakeEngine):
-        policy.warm_up()  # as the node does
+    policy.warm_up()  # as the node does
     moments = [moment for moment, _ in plan.runs]
     observations = read_observations(bag, source, plan.inputs, plan.topics, moments, pixels)
     armed = False

@@ -38,6 +38,7 @@ class RecordingEngine:
     """Answers with `answer(inputs)`; keeps what it was asked."""
 
     name = "recording"
+    needs_warm_up = True
 
     def __init__(self, answer: Callable[[dict], dict]) -> None:
         self.answer = answer

@@ -29,6 +29,7 @@ class FixedEngine:
     """Returns what it was given; keeps what it was asked."""
 
     name = "fixed"
+    needs_warm_up = True
 
     def __init__(self, actions: np.ndarray) -> None:
         self.actions = actions

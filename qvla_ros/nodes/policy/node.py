@@ -20,7 +20,6 @@ from std_srvs.srv import SetBool
 from qvla_ros.control.controller import StopReason
 from qvla_ros.control.timeline import PlannedChunk
 from qvla_ros.engines import engine_options
-from qvla_ros.engines.fake import FakeEngine
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import chunk_message, set_latencies
@@ -91,8 +90,7 @@ class PolicyNode(ReportingLifecycleNode):
         if self.settings["output"] != "none":
             self._commander = Commander(self, self.settings, bundle.actions, self._figures)
             self._display = self._commander.display()
-        if not isinstance(self._policy.engine, FakeEngine):
-            self._policy.warm_up()
+        self._policy.warm_up()
         if self._chunks is None:
             arguments = qos.published(qos.COMMAND)
             self._chunks = self.create_lifecycle_publisher(

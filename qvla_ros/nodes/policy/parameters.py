@@ -20,7 +20,7 @@ MODEL = (
         "backend",
         "onnxruntime",
         "what runs the graph; zero, sine and replay are fakes",
-        choices=BACKENDS,
+        choices=tuple(BACKENDS),
     ),
     ParameterSpec(
         "engine_options", "{}", 'options of the backend, a JSON object such as {"threads": 2}'

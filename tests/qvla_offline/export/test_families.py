@@ -48,6 +48,7 @@ class Listening:
 
     def __init__(self, engine: Engine) -> None:
         self.name = engine.name
+        self.needs_warm_up = engine.needs_warm_up
         self.close = engine.close
         self._engine = engine
         self.runs: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import onnxruntime
 import pytest
 
 from qvla_ros.bundle import load_bundle
-from qvla_ros.engines import BACKENDS, load_engine
+from qvla_ros.engines import (
+    BACKENDS,
+    ENGINES,
+    EngineEntry,
+    backend_help,
+    load_engine,
+    register_engine,
+)
 from qvla_ros.engines.signature import TensorSpec, check_inputs
 from qvla_ros.errors import QvlaError
+from qvla_ros.policy import WARM_UP_RUNS, load_policy
 
 INPUTS = {
     "pixel_values": np.zeros((1, 6, 16, 16), np.float32),
@@ -123,3 +133,64 @@ def test_a_fake_engine_fails_once_in_the_way_that_its_fault_file_says(
     trigger.write_text("0.01")
     assert np.isfinite(engine.run(INPUTS)["actions"]).all()
     assert not trigger.exists()
+
+
+TOY = """
+import numpy as np
+
+class HalfEngine:
+    name = "half"
+    needs_warm_up = False
+
+    def __init__(self, shape, value):
+        self._actions = np.full(shape, value, np.float32)
+
+    def run(self, inputs):
+        return {"actions": self._actions}
+
+    def close(self):
+        pass
+
+def load(bundle, value=0.5):
+    return HalfEngine((1, bundle.actions.chunk_length, len(bundle.actions.names)), value)
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineEntry]:
+    """An engine that is one file and one registration."""
+    (tmp_path / "half_engine.py").write_text(TOY)
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = EngineEntry("half", "half_engine", "one half everywhere", is_fake=True)
+    register_engine(entry)
+    yield entry
+    del ENGINES[entry.name]
+
+
+def test_an_engine_is_added_by_one_file_and_one_registration(
+    toy: EngineEntry, bundle_dir: Path
+) -> None:
+    assert toy.name in BACKENDS
+    assert "half" in backend_help()
+    engine = load_engine(load_bundle(bundle_dir), toy.name)
+    assert (engine.run(INPUTS)["actions"] == 0.5).all()
+    given = load_engine(load_bundle(bundle_dir), toy.name, value=0.25)
+    assert (given.run(INPUTS)["actions"] == 0.25).all()
+    with pytest.raises(QvlaError, match="options of backend half"):
+        load_engine(load_bundle(bundle_dir), toy.name, values=1)
+
+
+def test_a_name_is_registered_once(toy: EngineEntry) -> None:
+    with pytest.raises(QvlaError, match="engine name: got 'half'"):
+        register_engine(toy)
+
+
+@pytest.mark.parametrize(("backend", "runs"), [("onnxruntime", WARM_UP_RUNS), ("zero", 0)])
+def test_only_an_engine_that_needs_it_is_warmed_up(
+    bundle_dir: Path, backend: str, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = load_policy(bundle_dir, backend)
+    run = Mock(wraps=policy.engine.run)
+    monkeypatch.setattr(policy.engine, "run", run)
+    policy.warm_up()
+    assert run.call_count == runs
