@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qvla_ros.bundle import ActionSpec, GripperConvention, Statistics
 from qvla_ros.preprocess import RANGE_EPSILON
+from qvla_ros.specifications import ActionSpec, GripperConvention, Statistics
 
 Actions = NDArray[np.float64]
 

@@ -20,6 +20,7 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.observation import Observation
 from qvla_ros.preprocess import image_tensor, normalize_proprioception, prompt_ids
 from qvla_ros.safety import action_limits, clip_to_limits, require_finite
+from qvla_ros.tokenizer import read_tokenizer
 
 WARM_UP_RUNS = 2  # the first run of an engine allocates and tunes; the second shows that it is over
 
@@ -42,7 +43,9 @@ class Policy:
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
         self.bundle = bundle
         self.engine = engine
-        self._tokenizer = _load_tokenizer(bundle.directory / "tokenizer.json")
+        self._tokenizer = read_tokenizer(
+            bundle.directory / "tokenizer.json", "export the bundle again"
+        )
         self._decoder = make_decoder(bundle, self._tokenizer)
         self._low, self._high = action_limits(bundle)
         self._prompt: tuple[PromptSpec, str, NDArray[np.int64]] | None = None
@@ -140,17 +143,3 @@ def load_policy(bundle_dir: str | Path, backend: str, **options: object) -> Poli
     """
     bundle = load_bundle(bundle_dir)
     return Policy(bundle, load_engine(bundle, backend, **options))
-
-
-def _load_tokenizer(path: Path):
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises Exception itself
-        raise QvlaError(
-            str(path), error, "a tokenizer.json that `tokenizers` reads", "export the bundle again"
-        ) from None
-    tokenizer.no_padding()  # prompts are as long as they are, whatever the file was saved with
-    tokenizer.no_truncation()
-    return tokenizer

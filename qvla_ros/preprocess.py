@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import io
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qvla_ros.errors import QvlaError
-
-if TYPE_CHECKING:
-    from qvla_ros.bundle import CameraSpec, PromptSpec
+from qvla_ros.specifications import CameraSpec, PromptSpec
 
 Image = NDArray[np.uint8]
 
@@ -232,7 +230,7 @@ def resized_image(camera: CameraSpec, image: Image) -> Image:
         image = bicubic_resize(image, camera.bicubic_size)
     if camera.jpeg_quality is not None:
         image = jpeg_round_trip(image, camera.jpeg_quality)
-    image = lanczos3_resize(image, camera.resize_size or camera.input_size)
+    image = lanczos3_resize(image, camera.lanczos_size)
     if camera.center_crop_area is not None:
         image = center_crop(image, camera.center_crop_area)
     return bicubic_resize(image, camera.input_size)

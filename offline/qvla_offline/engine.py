@@ -39,8 +39,7 @@ def build_plan(
     """
     bundle = load_bundle(bundle_dir)
     name, trt = import_flavour(flavour)
-    unrolled = bundle.decoder.kind in ("action_tokens", "univla") and not bundle.decoder.guessed
-    if name == "rtx" and unrolled and bundle.quantization.method != "none":
+    if name == "rtx" and bundle.decoder.unrolled and bundle.quantization.method != "none":
         found = f"{bundle.family}, unrolled and quantized"
         expected = "a graph that uses each weight once"
         raise QvlaError(

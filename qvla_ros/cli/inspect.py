@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from qvla_ros.bundle import Bundle, CameraSpec, DecoderSpec, load_bundle
+from qvla_ros.bundle import Bundle, CameraSpec, load_bundle
 from qvla_ros.doctor.parity import read_parity
 from qvla_ros.safety import action_limits
 
@@ -39,7 +39,7 @@ def describe(bundle: Bundle) -> Iterator[tuple[str, str]]:
         state = bundle.proprioception
         yield "state", f"{', '.join(state.names)} (normalised by {state.normalization})"
     yield "prompt", repr(bundle.prompt.template)
-    yield "decoder", _decoder(bundle.decoder)
+    yield "decoder", bundle.decoder.describe()
     yield from _actions(bundle)
     yield from _quantization(bundle)
     yield from _labelled(
@@ -58,35 +58,17 @@ def describe(bundle: Bundle) -> Iterator[tuple[str, str]]:
 
 def _camera(camera: CameraSpec) -> str:
     steps = ["rotate 180"] if camera.rotate_180 else []
-    resize_size = camera.resize_size or camera.input_size
     steps += [f"bicubic to {camera.bicubic_size}"] if camera.bicubic_size is not None else []
     steps += [f"JPEG {camera.jpeg_quality}"] if camera.jpeg_quality is not None else []
-    steps += [f"Lanczos to {resize_size}"]
+    steps += [f"Lanczos to {camera.lanczos_size}"]
     steps += (
         [f"centre crop {camera.center_crop_area:g}"] if camera.center_crop_area is not None else []
     )
-    steps += [f"bicubic to {camera.input_size}"] if camera.input_size != resize_size else []
+    steps += [f"bicubic to {camera.input_size}"] if camera.input_size != camera.lanczos_size else []
     return (
         f"{camera.name} {camera.width}x{camera.height}: {', '.join(steps)}, "
         f"{len(camera.normalizations)} backbone(s)"
     )
-
-
-def _decoder(decoder: DecoderSpec) -> str:
-    if decoder.tokens is not None:
-        text = f"action tokens, {decoder.tokens.num_bins} bins"
-    elif decoder.diffusion is not None:
-        text = f"diffusion, {decoder.diffusion.num_steps} steps, seed {decoder.diffusion.seed}"
-    elif decoder.latents is not None:
-        seed = decoder.latents.seed
-        length = decoder.latents.ensemble_length
-        drawn = "the likeliest" if seed is None else f"drawn with seed {seed}"
-        text = f"{decoder.latents.num_tokens} latent tokens, {drawn}" + (
-            f", {length} looks averaged" if length else ""
-        )
-    else:
-        text = "one pass"
-    return text + (", guessed and confirmed" if decoder.guessed else "")
 
 
 def _actions(bundle: Bundle) -> Iterator[tuple[str, str]]:

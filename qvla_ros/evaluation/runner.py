@@ -27,7 +27,7 @@ from qvla_ros.evaluation.processes import (
     stopped_at_the_end,
 )
 from qvla_ros.simulation.real_time import RealTime
-from qvla_ros.simulation.specification import CONTROL_PERIOD_S, UNIVLA_MAX_STEPS
+from qvla_ros.simulation.specification import CONTROL_PERIOD_S, MAX_STEPS_OF_FAMILY
 
 # A bridge that loses a policy says so itself, in words of the episode; it is given this long to do
 # it.
@@ -112,12 +112,12 @@ def camera_size(bundles: Iterable[Bundle]) -> int:
 
 
 def max_steps(bundles: Iterable[Bundle], suite: str) -> int:
-    """Step limit of an episode, 0 for the suite's: UniVLA's is longer, and who is compared with it
-    gets as long.
+    """Step limit of an episode, 0 for the suite's own.
+
+    A family may have longer episodes; policies that are compared with it get as long.
     """
-    return (
-        UNIVLA_MAX_STEPS.get(suite, 0) if "univla" in {bundle.family for bundle in bundles} else 0
-    )
+    limits = (MAX_STEPS_OF_FAMILY.get(bundle.family, {}) for bundle in bundles)
+    return max((of_family.get(suite, 0) for of_family in limits), default=0)
 
 
 def run(

@@ -16,14 +16,16 @@ SUITE_TASK_COUNTS = {
     named_object.SUITE: 10 * named_object.OTHERS_A_SCENE,
 }
 
-# Step limits that UniVLA's own evaluation has, where they are not OpenVLA's
-# (qvla_ros.simulation.libero).
-UNIVLA_MAX_STEPS = {
-    "libero_spatial": 240,
-    "libero_object": 300,
-    "libero_goal": 320,
-    "libero_10": 550,
-    "libero_90": 420,
+# Step limits of a family's own evaluation, where they are not OpenVLA's
+# (qvla_ros.simulation.libero): family -> suite -> steps.
+MAX_STEPS_OF_FAMILY = {
+    "univla": {
+        "libero_spatial": 240,
+        "libero_object": 300,
+        "libero_goal": 320,
+        "libero_10": 550,
+        "libero_90": 420,
+    },
 }
 
 CAMERA_NAMES = ("agentview", "wrist")

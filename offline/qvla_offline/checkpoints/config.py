@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from qvla_offline.checkpoints.backbones import BACKBONES, VisionConfig, timm_vit
-from qvla_ros.bundle import DecoderKind, Normalization
+from qvla_ros.bundle import Normalization
 from qvla_ros.diffusion import NUM_TRAIN_STEPS
 from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import parse
@@ -61,7 +61,7 @@ class DecodingConfig:
     of UniVLA's action decoder.
     """
 
-    kind: DecoderKind = "l1_chunk"
+    kind: str = "l1_chunk"
     chunk_length: int = 8
     action_dim: int = 7
     proprio_dim: int = 8

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -32,10 +32,10 @@ from qvla_offline.checkpoints.tensor_source import (
     config_file,
     open_tensors,
 )
-from qvla_ros.bundle import DecoderKind
 from qvla_ros.errors import QvlaError, QvlaWarning
 from qvla_ros.strict_json import parse, read_json
 
+DecoderKind = Literal["l1_chunk", "action_tokens", "diffusion", "univla"]
 # (actions, proprioceptive numbers) of a robot -> the constants that openvla-oft has for it: LIBERO,
 # ALOHA, BridgeData
 ROBOTS: dict[tuple[int, int], dict[str, Any]] = {

@@ -27,6 +27,7 @@ from qvla_offline.checkpoints.tensor_source import TensorSource, config_file
 from qvla_ros.bundle import PromptSpec
 from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import parse, read_json
+from qvla_ros.tokenizer import read_tokenizer
 
 PROMPT_TEMPLATE = "In: What action should the robot take to {instruction}?\nOut:"
 # UniVLA
@@ -150,12 +151,7 @@ def empty_policy(path: str | Path) -> VisionLanguageModel:
 def _load_tokenizer(file: Path) -> Tokenizer:
     if not file.is_file():
         raise QvlaError(str(file), "no such file", "the tokenizer of the checkpoint", COMPLETE)
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises bare Exception for anything it cannot parse
-        raise QvlaError(str(file), error, "a tokenizers JSON file", COMPLETE) from error
-    tokenizer.no_padding()  # prompts are as long as they are, whatever the file was saved with
-    tokenizer.no_truncation()
+    tokenizer = read_tokenizer(file, COMPLETE)
     first = tokenizer.encode("In").tokens[0]
     if first != "<s>":
         raise QvlaError(

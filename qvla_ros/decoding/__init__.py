@@ -1,0 +1,26 @@
+"""From one observation's graph inputs to normalised actions: how often the graph runs, and what an
+inference leaves to the next.
+
+One file a kind of decoder. A new kind is one more file and one entry of KINDS; if it has settings
+in the manifest, they are a field of qvla_ros.manifest.DecoderSpec.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qvla_ros.decoding.action_tokens import ACTION_TOKENS
+from qvla_ros.decoding.base import Decoded, Decoder, DecoderKind
+from qvla_ros.decoding.diffusion import DIFFUSION
+from qvla_ros.decoding.one_pass import L1_CHUNK
+from qvla_ros.decoding.univla import UNIVLA
+
+# By the name in the manifest.
+KINDS: dict[str, DecoderKind] = {
+    kind.name: kind for kind in (L1_CHUNK, ACTION_TOKENS, DIFFUSION, UNIVLA)
+}
+
+
+def make_decoder(manifest: Decoded, tokenizer: Any) -> Decoder:
+    """The decoder that the manifest asks for. tokenizer: the bundle's, a tokenizers.Tokenizer."""
+    return KINDS[manifest.decoder.kind].make(manifest, tokenizer)
