@@ -177,7 +177,9 @@ def test_every_requirement_is_pinned_in_the_one_place_for_pins() -> None:
 
 def ros_modules(folder: Path) -> set[str]:
     """Top-level ROS packages that the Python files of `folder` import."""
-    modules = {name.partition(".")[0] for source in folder.glob("*.py") for name in imports(source)}
+    modules = {
+        name.partition(".")[0] for source in folder.rglob("*.py") for name in imports(source)
+    }
     modules = {
         "tf2_ros_py" if name == "tf2_ros" else name for name in modules
     }  # the package that has the module
