@@ -70,6 +70,60 @@ def test_stamps_from_the_future_point_at_the_clocks() -> None:
     assert "synchronise the clocks" in synchronizer.collect(0).reason
 
 
+def test_a_sample_is_used_until_it_is_exactly_as_old_as_allowed() -> None:
+    for age_ns, used in ((500 * MS, True), (500 * MS + 1, False)):
+        synchronizer = _synchronizer()
+        for stream in ("camera", "joints"):
+            synchronizer.put(stream, 10**9, stream)
+        assert isinstance(synchronizer.collect(10**9 + age_ns), Samples) is used
+
+
+def test_a_stamp_may_lead_the_clock_by_exactly_as_much_as_a_sample_may_be_old() -> None:
+    """Clocks of two computers differ; the clock that leads is named with its lead in seconds."""
+    now_ns = 10**9
+    for lead_ms, used in ((1, True), (500, True), (501, False)):
+        synchronizer = _synchronizer()
+        synchronizer.put("camera", now_ns + lead_ms * MS, "image")
+        synchronizer.put("joints", now_ns + lead_ms * MS - 15 * MS, "state")
+        found = synchronizer.collect(now_ns)
+        assert isinstance(found, Samples) is used
+    assert found == Waiting(
+        "camera is stamped 0.501 s in the future: synchronise the clocks, check use_sim_time"
+    )
+
+
+def test_samples_may_be_exactly_as_far_apart_as_allowed() -> None:
+    for spread_ns, used in ((20 * MS, True), (20 * MS + 1000, False)):
+        synchronizer = _synchronizer()
+        synchronizer.put("joints", 10**9, "state")
+        synchronizer.put("camera", 10**9 + spread_ns, "image")
+        assert isinstance(synchronizer.collect(10**9 + spread_ns), Samples) is used
+
+
+def test_a_late_camera_meets_a_joint_state_that_is_exactly_as_old_as_allowed() -> None:
+    synchronizer = _synchronizer()
+    synchronizer.put("joints", 0, "state 0")
+    synchronizer.put("joints", 500 * MS, "state 500")
+    synchronizer.put("camera", 0, "image 0")
+    assert synchronizer.collect(500 * MS).values == {"camera": "image 0", "joints": "state 0"}
+
+
+def test_of_two_samples_with_one_stamp_the_later_counts() -> None:
+    synchronizer = _synchronizer()
+    synchronizer.put("camera", 0, "image")
+    synchronizer.put("joints", 0, "first state")
+    synchronizer.put("joints", 0, "second state")
+    assert synchronizer.collect(0).values["joints"] == "second state"
+
+
+def test_asking_twice_at_one_time_is_no_jump_back() -> None:
+    synchronizer = _synchronizer()
+    for stream in ("camera", "joints"):
+        synchronizer.put(stream, 5 * MS, stream)
+    assert isinstance(synchronizer.collect(5 * MS), Samples)
+    assert synchronizer.collect(5 * MS) is None
+
+
 def test_a_clock_that_jumps_back_forgets_what_came_before() -> None:
     synchronizer = _synchronizer()
     for stream in ("camera", "joints"):
@@ -161,3 +215,10 @@ def test_proprioception_is_matched_by_name_and_refuses_to_invent_a_joint() -> No
         QvlaError, match=r"joint_states: got names \['elbow'\]; expected also \['finger'\]"
     ):
         proprioception_vector(names, {"elbow": 9.0}, [1, 2, 3], [1, 0, 0, 0])
+
+
+def test_half_a_pose_is_no_pose_and_joints_do_not_need_one() -> None:
+    position = [1.0, 2.0, 3.0]
+    quaternion = [1.0, 0.0, 0.0, 0.0]
+    for pose in ((None, None), (position, None), (None, quaternion)):
+        assert proprioception_vector(("finger",), {"finger": 0.04}, *pose).tolist() == [0.04]

@@ -92,6 +92,18 @@ def test_lanczos_weights_equal_tensorflow(vectors: dict) -> None:
         assert not weights[count:, column].any()
 
 
+@pytest.mark.parametrize("size", [11, 16, 22, 65, 66, 67, 132, 198])
+def test_lanczos_agrees_with_pillows_at_any_ratio(size: int) -> None:
+    """Also at odd ones, where a source pixel lies exactly in the middle of a target pixel. Pillow
+    rounds and clips between the passes; greys from 90 to 165 never reach an end.
+    """
+    image = np.random.default_rng(0).integers(90, 166, (66, 99, 3), np.uint8)
+    expected = PillowImage.fromarray(image).resize((size, size), PillowImage.Resampling.LANCZOS)
+    found = lanczos3_resize(image, size)
+    assert found.shape == (size, size, 3)
+    assert np.abs(found.astype(int) - np.asarray(expected)).max() <= 1
+
+
 def test_normalised_pixels_equal_the_reference_processor(vectors: dict) -> None:
     camera = CameraSpec("agentview", 224, 224, False, None, 224, None, (DINO_BF16, SIGLIP))
     tensor = image_tensor(camera, _ramp_224())
@@ -193,6 +205,15 @@ def test_a_blank_instruction_is_refused_by_its_source() -> None:
 def test_proprioception_equals_the_reference(vectors: dict) -> None:
     case = vectors["proprio_norm"]
     assert normalize_proprioception(case["x"], case["low"], case["high"]).tolist() == case["y"]
+
+
+def test_proprioception_is_scaled_to_its_range_but_for_masked_numbers() -> None:
+    found = normalize_proprioception(
+        [2.0, 3.0, 4.0, 0.25, 7.0], [2.0, 2.0, 2.0, -9.0, -9.0], 4.0, [1, 1, 1, 0, 0]
+    )
+    np.testing.assert_allclose(found, [-1.0, 0.0, 1.0, 0.25, 1.0], atol=1e-8)
+    flat = normalize_proprioception([5.0, 5.1], 5.0, 5.0)
+    assert flat.tolist() == [-1.0, 1.0]  # a number that never varied does not divide by zero
 
 
 @given(hnp.arrays(np.float64, 4, elements=st.floats(-1e6, 1e6)))

@@ -325,6 +325,119 @@ def test_each_stage_is_counted_by_its_name() -> None:
     assert acted(turned, max_angular_acceleration_rad_s2=50.0) == {"step", "acceleration"}
 
 
+def stages_of(target: Setpoint, start: Setpoint, dt_s: float = 0.1, **limits: float) -> set[str]:
+    _, acted = limit_motion(
+        target, at_rest(start), motion_limits(start.linear.size, **limits), dt_s
+    )
+    return {name for name, changed in zip(STAGES, acted, strict=True) if changed}
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_no_robot_is_sent_farther_than_a_thousand_kilometres(sign: float) -> None:
+    start = Setpoint(np.zeros(2))
+    assert stages_of(Setpoint(np.array([0.0, sign * 1e6])), start) == set()
+    beyond = np.array([0.0, sign * np.nextafter(1e6, np.inf)])
+    assert stages_of(Setpoint(beyond), start) == {"finite"}
+
+
+@pytest.mark.parametrize(
+    ("length", "usable"), [(0.9985, False), (0.9995, True), (1.0005, True), (1.0015, False)]
+)
+def test_a_quaternion_whose_length_is_a_thousandth_off_one_is_no_rotation(
+    length: float, usable: bool
+) -> None:
+    unit = np.array([0.5, -0.5, 0.5, 0.5])
+    target = Setpoint(np.zeros(3), length * unit)
+    start = at_rest(Setpoint(np.zeros(3), unit))
+    out, acted = limit_motion(target, start, motion_limits(3), 0.1)
+    assert not acted[STAGES.index("finite")] == usable
+    np.testing.assert_allclose(out.setpoint.quaternion_xyzw, unit, atol=1e-12)
+
+
+def test_one_command_turns_at_most_three_radians_without_any_limit() -> None:
+    start = Setpoint(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]))
+
+    def turned_rad(angle_rad: float) -> float:
+        target = replace(start, quaternion_xyzw=about_z(angle_rad))
+        out, _ = limit_motion(target, at_rest(start), motion_limits(3), 0.1)
+        return float(norm(rotation_vector(start, out.setpoint)))
+
+    def about_z(angle_rad: float) -> np.ndarray:
+        return np.array([0.0, 0.0, np.sin(angle_rad / 2), np.cos(angle_rad / 2)])
+
+    assert turned_rad(2.99) == pytest.approx(2.99, abs=1e-12)
+    assert turned_rad(3.1) == pytest.approx(3.0, abs=1e-9)
+    assert stages_of(replace(start, quaternion_xyzw=about_z(2.99)), start) == set()
+    assert stages_of(replace(start, quaternion_xyzw=about_z(3.01)), start) == {"step"}
+
+
+LINEAR_LIMITS = {
+    "step": ("max_linear_step", 0.1),
+    "velocity": ("max_linear_velocity", 1.0),
+    "acceleration": ("max_linear_acceleration", 10.0),
+}
+ANGULAR_LIMITS = {
+    "step": ("max_angular_step_rad", 0.1),
+    "velocity": ("max_angular_velocity_rad_s", 1.0),
+    "acceleration": ("max_angular_acceleration_rad_s2", 10.0),
+}
+
+
+@pytest.mark.parametrize("stage", list(LINEAR_LIMITS))
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize(("excess", "counts"), [(-1e-7, False), (1e-11, False), (1e-7, True)])
+def test_an_excess_counts_as_an_intervention_from_a_billionth_of_the_limit_on(
+    stage: str, sign: float, excess: float, counts: bool
+) -> None:
+    """All these limits allow 0.1 m, or 0.1 rad, in the first command after rest."""
+    start = Setpoint(np.zeros(1), np.array([0.0, 0.0, 0.0, 1.0]))
+    length = sign * 0.1 * (1.0 + excess)
+    name, limit = LINEAR_LIMITS[stage]
+    moved = replace(start, linear=np.array([length]))
+    assert stages_of(moved, start, **{name: limit}) == ({stage} if counts else set())
+    name, limit = ANGULAR_LIMITS[stage]
+    turned = replace(
+        start, quaternion_xyzw=np.array([0.0, np.sin(length / 2), 0.0, np.cos(length / 2)])
+    )
+    assert stages_of(turned, start, **{name: limit}) == ({stage} if counts else set())
+
+
+def test_a_gripper_fully_open_or_closed_is_no_intervention() -> None:
+    start = Setpoint(np.zeros(1), gripper=0.5)
+    for gripper, expected in ((0.0, set()), (1.0, set()), (-1e-9, {"box"}), (1 + 1e-9, {"box"})):
+        assert stages_of(replace(start, gripper=gripper), start) == expected
+
+
+def test_a_refused_target_keeps_the_gripper_of_its_own_row() -> None:
+    """Row by row: the second row's target has no finite number, the others' are taken."""
+    state = at_rest(Setpoint(np.zeros((3, 1)), gripper=np.array([0.1, 0.2, 0.3])))
+    target = Setpoint(np.array([[0.5], [np.nan], [0.7]]), gripper=np.array([0.6, 0.8, 0.9]))
+    out, acted = limit_motion(target, state, motion_limits(1), 0.1)
+    assert out.setpoint.linear[:, 0].tolist() == [0.5, 0.0, 0.7]
+    assert np.asarray(out.setpoint.gripper).tolist() == [0.6, 0.2, 0.9]
+    assert acted[:, STAGES.index("finite")].tolist() == [False, True, False]
+
+
+def test_a_target_that_moves_is_followed_at_its_own_speed_and_one_that_stops_is_reached() -> None:
+    """While it moves within the limits it passes unchanged, also where it could not be stopped in
+    time; a jump beyond them is approached from where the setpoint is.
+    """
+    limits = motion_limits(1, max_linear_velocity=1.0, max_linear_acceleration=1.0)
+    state = at_rest(Setpoint(np.zeros(1)))
+    position = 0.0
+    velocity = 0.0
+    for _ in range(9):
+        velocity += 0.099
+        position += velocity * 0.1
+        state, acted = limit_motion(Setpoint(np.array([position])), state, limits, 0.1)
+        assert not acted.any()
+        assert state.setpoint.linear[0] == position
+    for _ in range(40):
+        state, _ = limit_motion(Setpoint(np.array([position + 0.3])), state, limits, 0.1)
+    assert state.setpoint.linear[0] == position + 0.3
+    assert state.linear_velocity[0] == 0.0
+
+
 def test_a_target_that_is_no_number_brings_the_motion_to_rest_within_the_acceleration() -> None:
     limits = motion_limits(3, max_linear_acceleration=1.0)
     state = MotionState(
@@ -375,9 +488,22 @@ def test_braking_from_the_braking_speed_ends_at_the_wall(
         ({"max_linear_velocity": 0.0}, "max_linear_velocity"),
         ({"max_angular_step_rad": float("nan")}, "max_angular_step_rad"),
         ({"linear_low": 1.0, "linear_high": -1.0}, "linear_low"),
+        ({"linear_low": 1.0, "linear_high": 1.0}, "linear_low"),
         ({"linear_low": float("nan")}, "linear_low"),
+        ({"max_linear_acceleration": [0.1, 0.0, 0.1]}, "max_linear_acceleration"),
     ],
 )
 def test_limits_that_limit_nothing_sensible_are_refused(limits: dict, key: str) -> None:
     with pytest.raises(QvlaError, match=key):
         motion_limits(3, **limits)
+
+
+def test_a_limit_is_one_number_for_all_axes_or_one_each_or_none() -> None:
+    limits = motion_limits(3, linear_low=-0.001, max_linear_step=[0.1, 0.2, 0.3])
+    assert limits.linear_low.tolist() == [-0.001] * 3
+    assert limits.linear_high.tolist() == [np.inf] * 3
+    assert limits.max_linear_step.tolist() == [0.1, 0.2, 0.3]
+    assert limits.max_linear_velocity.tolist() == [np.inf] * 3
+    assert motion_limits(1, max_linear_step=0.5).max_linear_step.tolist() == [0.5]
+    with pytest.raises(QvlaError, match="^parameter linear_low: .*3 numbers"):
+        motion_limits(3, linear_low=[0.0, 0.0])

@@ -96,6 +96,41 @@ def test_nothing_moves_in_no_time() -> None:
 def test_liberos_units_need_both_scales_and_joints_in_radians_none() -> None:
     assert motion_spec(LIBERO, 0.05, 0.5) == DELTA
     assert motion_spec(JOINTS, None, None) == MotionSpec("joint_position", 1.0, 1.0, 2)
+    assert motion_spec(JOINTS, 1.0, None) == motion_spec(JOINTS, None, None)
+
+
+def test_metres_and_radians_need_no_scale_and_each_unit_asks_for_its_own() -> None:
+    metres = ("m", "Metres", "meter", "rad", "radians", "RAD", "1")
+    assert motion_spec(replace(LIBERO, units=metres), None, None) == replace(
+        DELTA, linear_scale=1.0, angular_scale=1.0
+    )
+    mixed = replace(LIBERO, units=("m", "m", "m", *ACTION_UNITS[3:]))
+    assert motion_spec(mixed, None, 0.5) == replace(DELTA, linear_scale=1.0)
+    with pytest.raises(QvlaError, match="angular_scale"):
+        motion_spec(mixed, None, None)
+    with pytest.raises(QvlaError, match="linear_scale"):
+        motion_spec(mixed, 0.05, 0.5)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_an_absolute_action_is_reached_to_the_last_bit(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    start = Setpoint(random.normal(size=3) * 10.0 ** random.uniform(-6, 3, 3))
+    target = random.normal(size=3) * 10.0 ** random.uniform(-6, 3, 3)
+    spec = MotionSpec("joint_position", 1.0, 1.0, None)
+    assert advance(start, target, spec, 1.0).linear.tolist() == target.tolist()
+
+
+def test_scales_apply_to_absolute_actions_too_and_joints_have_no_rotation() -> None:
+    action = np.array([0.2, -0.4, 0.6, 0.1, 0.2, 0.3, 1.0])
+    linear, rotation_vector, gripper = MotionSpec("end_effector_pose", 0.5, 2.0, 6).split(action)
+    assert linear.tolist() == [0.1, -0.2, 0.3]
+    assert rotation_vector.tolist() == [0.2, 0.4, 0.6]
+    assert gripper == 1.0
+    linear, rotation_vector, gripper = MotionSpec("joint_position", 0.5, 2.0, None).split(action)
+    assert linear.tolist() == (0.5 * action).tolist()
+    assert rotation_vector is None
+    assert gripper is None
 
 
 @pytest.mark.parametrize(
@@ -104,7 +139,10 @@ def test_liberos_units_need_both_scales_and_joints_in_radians_none() -> None:
         (LIBERO, None, 0.5, "linear_scale"),
         (LIBERO, 0.05, None, "angular_scale"),
         (LIBERO, -0.05, 0.5, "linear_scale"),
+        (LIBERO, 0.0, 0.5, "linear_scale"),
         (LIBERO, float("nan"), 0.5, "linear_scale"),
+        (LIBERO, float("inf"), 0.5, "linear_scale"),
+        (LIBERO, 0.05, float("inf"), "angular_scale"),
         (JOINTS, 0.5, None, "linear_scale"),  # it would contradict the bundle
         (replace(LIBERO, kind="wave_hand"), 0.05, 0.5, "actions.kind"),
         (replace(LIBERO, gripper_index=None, gripper_convention=None), 0.05, 0.5, "actions.names"),

@@ -82,6 +82,28 @@ def test_absolute_rotations_are_blended_by_slerp(seed: int) -> None:
     assert middle[6] == new[6]
 
 
+@pytest.mark.parametrize("gripper", [None, 0, 3, 6])
+def test_rotations_are_blended_by_slerp_in_their_own_unit_and_beside_the_gripper(
+    gripper: int | None,
+) -> None:
+    """The rotation's columns are the last three that are not the gripper's; here a unit of them is
+    half a radian."""
+    spec = MotionSpec("end_effector_pose", 1.0, 0.5, gripper)
+    old, new = np.random.default_rng(3).uniform(-2.0, 2.0, (2, 6 if gripper is None else 7))
+    turning = [column for column in range(len(old)) if column != gripper][-3:]
+    timeline = ChunkTimeline(1, spec)
+    timeline.add(PlannedChunk(0, DT_S, np.tile(old, (K, 1))), 0)
+    timeline.add(PlannedChunk(DT_NS, DT_S, np.tile(new, (K, 1))), DT_NS)
+    middle = timeline.at(DT_NS)
+    start, half, end = (
+        Rotation.from_rotvec(0.5 * action[turning]) for action in (old, middle, new)
+    )
+    whole = (end * start.inv()).as_rotvec()
+    np.testing.assert_allclose((half * start.inv()).as_rotvec(), whole / 2, atol=1e-9)
+    moving = [column for column in range(len(old)) if column not in (*turning, gripper)]
+    np.testing.assert_allclose(middle[moving], (old[moving] + new[moving]) / 2)
+
+
 def test_blending_small_delta_rotations_linearly_is_slerp_but_for_rounding() -> None:
     timeline = ChunkTimeline(1, DELTA)
     old = np.array([0, 0, 0, 0.2, 0, 0, 0.0])
@@ -112,6 +134,40 @@ def test_a_chunk_that_comes_after_its_last_step_has_begun_changes_nothing() -> N
     assert (
         timeline.add(chunk(5, 60.0), 3 * DT_NS) is not None
     )  # nor does it bar one that is still of use
+
+
+def test_of_a_chunk_of_two_the_first_is_blended_too() -> None:
+    timeline = ChunkTimeline(1, JOINT)
+    timeline.add(chunk(0, 4.0, count=2), 0)
+    timeline.add(chunk(DT_NS, 0.0, count=2), DT_NS)
+    assert timeline.at(DT_NS)[0] == 2.5  # half of 5 and half of 0
+    assert timeline.at(2 * DT_NS)[0] == 1.0
+
+
+def test_a_chunk_of_the_very_moment_enters_with_its_last_step() -> None:
+    """Its last step begins now, not in the past."""
+    timeline = ChunkTimeline(0, JOINT)
+    assert timeline.add(chunk(0, 0.0, count=2), DT_NS) == 1
+    assert timeline.at(DT_NS)[0] == 1.0
+    assert timeline.end_ns() == 2 * DT_NS
+
+
+def test_the_plans_remaining_time_is_in_seconds_from_now() -> None:
+    timeline = ChunkTimeline(0, JOINT)
+    assert timeline.end_ns() is None
+    assert timeline.remaining_s(0) == 0.0
+    timeline.add(chunk(7 * DT_NS, 0.0, count=3), 7 * DT_NS)
+    assert timeline.remaining_s(8 * DT_NS) == pytest.approx(2 * DT_S)
+    assert timeline.remaining_s(10 * DT_NS) == 0.0
+
+
+def test_what_is_upcoming_starts_with_the_action_in_force() -> None:
+    timeline = ChunkTimeline(0, JOINT)
+    timeline.add(chunk(0, 0.0, count=3), 0)
+    assert timeline.upcoming(-1)[:, 0].tolist() == [0.0, 1.0, 2.0]
+    assert timeline.upcoming(DT_NS - 1)[:, 0].tolist() == [0.0, 1.0, 2.0]
+    assert timeline.upcoming(DT_NS)[:, 0].tolist() == [1.0, 2.0]
+    assert timeline.upcoming(3 * DT_NS).shape == (0, 0)
 
 
 def test_after_a_flush_there_is_no_plan_and_looks_from_before_are_refused() -> None:
