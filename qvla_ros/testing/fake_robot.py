@@ -1,5 +1,4 @@
-"""A robot without physics, to see what a policy node does to one: it streams its senses, obeys, and
-fails on demand.
+"""A robot without physics, to test a policy node on: it publishes, obeys, and fails on demand.
 
 It has two threads: one publishes, one takes commands. As a process of its own, which can be killed:
 `python -m qvla_ros.testing.fake_robot --bundle DIR --namespace x --output pose --rate_hz 40`.
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 import rclpy
 from geometry_msgs.msg import PoseStamped, TwistStamped
-from numpy.typing import NDArray
 from qvla.msg import PolicyStatus
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -33,6 +31,7 @@ from qvla_ros.nodes.chunk_message import stamp_message, stamp_ns
 from qvla_ros.nodes.libero_bridge.observation_messages import image_message
 from qvla_ros.nodes.process import destroy
 from qvla_ros.observation import joint_names
+from qvla_ros.testing.stop_command import Command
 
 COMMANDS = {"pose": PoseStamped, "twist": TwistStamped, "joint_trajectory": JointTrajectory}
 INSTRUCTION = "pick up the milk"
@@ -41,8 +40,9 @@ LONGEST_STEP_S = 0.1  # a twist is obeyed for no longer than this
 
 @dataclass
 class Quirks:
-    """What is wrong with the robot at the moment; deadman: what ~/enable is told at every turn,
-    None for nothing.
+    """What is wrong with the robot at the moment.
+
+    deadman: what is published on ~/enable in every period; None: nothing.
     """
 
     cameras_silent: bool = False
@@ -53,21 +53,8 @@ class Quirks:
     deadman: bool | None = None
 
 
-@dataclass(frozen=True)
-class Command:
-    """A command, its stamp (node time; 0: at once, as joint trajectories are), and when it arrived,
-    monotonic seconds.
-
-    numbers: position and quaternion, linear and angular velocity, or joint positions.
-    """
-
-    arrived_s: float
-    stamp_ns: int
-    numbers: NDArray[np.float64]
-
-
 class FakeRobot:
-    """Serves the policy node `/<namespace>/policy` with what `bundle` needs, `rate_hz` times a
+    """Publishes what `bundle` needs to the policy node `/<namespace>/policy`, `rate_hz` times a
     second.
 
     output: one of COMMANDS, as the policy node's; commanded joints are reported beside the
@@ -115,7 +102,7 @@ class FakeRobot:
         self._enable = publisher(Bool, "policy/enable", qos.COMMAND)
         self._clock = publisher(Clock, "/clock", qos.SENSOR) if sim_time else None
         self._instruction = publisher(String, "instruction", qos.LATCHED)
-        self.tell(INSTRUCTION)
+        self.publish_instruction(INSTRUCTION)
         subscribe = self.node.create_subscription
         subscribe(COMMANDS[output], "policy/command", self._on_command, 100)
         subscribe(PolicyStatus, "policy/status", self.statuses.append, qos.LATCHED)
@@ -128,19 +115,18 @@ class FakeRobot:
         for thread in self._threads:
             thread.start()
 
-    def tell(self, instruction: str) -> None:
-        """Publish an instruction."""
+    def publish_instruction(self, instruction: str) -> None:
         self._instruction.publish(String(data=instruction))
 
     def close(self) -> None:
-        """End the threads and the node."""
+        """Ends the threads and the node."""
         self._stopping.set()
         for thread in self._threads:
             thread.join()
         destroy(self.node, self._executor)
 
     def call(self, client: Any, request: Any, timeout_s: float) -> Any:
-        """A service's answer, None if there is none in time. Not from a callback."""
+        """A service's answer; None if it does not come in time. Not from a callback."""
         if not client.wait_for_service(timeout_sec=timeout_s):
             return None
         future = client.call_async(request)

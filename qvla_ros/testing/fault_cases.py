@@ -1,15 +1,14 @@
-"""What can happen to a policy node that commands an arm, one fault after the other, by what it
-commands.
+"""The faults of a drill: everything that can happen to a policy node that commands an arm.
 
-more: parameters of the node beside those that a case needs.
+They are grouped by what the node commands. Each group starts a node of its own and yields an Outcome
+a fault; `more` are parameters of that node beside those that the group needs.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,89 +17,121 @@ from rclpy.context import Context
 from qvla_ros.bundle import Manifest, load_bundle, save_bundle
 from qvla_ros.evaluation.processes import start, stopped_at_the_end
 from qvla_ros.testing.fake_robot import INSTRUCTION
-from qvla_ros.testing.fault_drill import LIMIT_S, NAMESPACE, Drill, Outcome, drill, wait_for
+from qvla_ros.testing.fault_drill import LIMIT_S, NAMESPACE, Drill, Fault, Outcome, drill, wait_for
+
+
+def quirks(**values: Any) -> Callable[[Drill], None]:
+    """Changes what is wrong with the robot, see fake_robot.Quirks."""
+    return lambda d: d.set_quirks(**values)
+
+
+def failing_inference(text: str) -> Callable[[Drill], None]:
+    """Makes the next inference fail, see FakeEngine."""
+    return lambda d: d.fail_next_inference(text)
+
 
 _AGE = f"max_image_age_s = {LIMIT_S:g}"
+_INFERENCE = f"inference_timeout_s = {LIMIT_S:g}"
+_DEADMAN = f"deadman_timeout_s = {LIMIT_S:g}"
+_JUMP = f"max_clock_jump_s = {LIMIT_S:g}"
+_HELD = quirks(deadman=True)
 
+CAMERA_SILENT = Fault(
+    "camera silent",
+    _AGE,
+    "stale_input",
+    quirks(cameras_silent=True),
+    quirks(cameras_silent=False),
+)
+WRONG_SIZE = Fault(
+    "image of the wrong size",
+    "arrival",
+    "bad_input",
+    quirks(wrong_size=True),
+    quirks(wrong_size=False),
+)
+NAN_JOINTS = Fault(
+    "NaN in joint_states",
+    "arrival",
+    "bad_input",
+    quirks(nan_joints=True),
+    quirks(nan_joints=False),
+)
+NAN_ENGINE = Fault(
+    "NaN from the engine",
+    "end of run",
+    "inference_error",
+    failing_inference("nan"),
+    Drill.reactivate,
+)
+ENGINE_RAISES = Fault(
+    "engine raises",
+    "end of run",
+    "inference_error",
+    failing_inference("raise"),
+    Drill.reactivate,
+)
+LATE_INFERENCE = Fault(
+    "late inference",
+    _INFERENCE,
+    "late_inference",
+    failing_inference(f"{1.5 * LIMIT_S}"),
+    Drill.reactivate,
+)
+CANCELLED = Fault(
+    "~/cancel",
+    "request",
+    "cancelled",
+    Drill.cancel,
+    lambda d: d.robot.publish_instruction(INSTRUCTION),
+)
+DISARMED = Fault("~/arm false", "request", "disarmed", Drill.disarm)
+DEACTIVATED = Fault("deactivate", "request", "deactivated", Drill.deactivate, Drill.activate)
+INTERRUPTED = Fault("SIGINT", "signal", "shutdown", lambda d: d.send(signal.SIGINT))
+DEADMAN_RELEASED = Fault(
+    "deadman released", "arrival", "deadman_lost", quirks(deadman=False), _HELD
+)
+DEADMAN_SILENT = Fault("deadman silent", _DEADMAN, "deadman_lost", quirks(deadman=None), _HELD)
+CLOCK_AHEAD = Fault("clock jumps 10 s ahead", _JUMP, "clock_jump", quirks(clock_jump_s=10.0))
+CLOCK_BACK = Fault("clock jumps 10 s back", "at once", "clock_jump", quirks(clock_jump_s=0.0))
 
-def nothing() -> None:
-    """To be mended by."""
+OF_INPUTS = (CAMERA_SILENT, WRONG_SIZE, NAN_JOINTS)
+OF_THE_ENGINE = (NAN_ENGINE, ENGINE_RAISES, LATE_INFERENCE)
+OF_REQUESTS = (CANCELLED, DISARMED, DEACTIVATED)
+OF_THE_DEADMAN_AND_THE_CLOCK = (DEADMAN_RELEASED, DEADMAN_SILENT, CLOCK_AHEAD, CLOCK_BACK)
+ONE_OF_EACH_STOP_PATH = (CAMERA_SILENT, NAN_JOINTS, ENGINE_RAISES, DISARMED)
 
 
 def pose_faults(
     context: Context, bundle_dir: Path, environment: Mapping[str, str], directory: Path, **more: Any
 ) -> Iterator[Outcome]:
     """All that can happen to a node that commands poses; the last fault ends it."""
-    inference = f"inference_timeout_s = {LIMIT_S:g}"
     with drill(context, bundle_dir, environment, directory, output="pose", **more) as d:
-        on = d.quirk
-        off = d.quirk
-        yield d.provoke(
-            "camera silent", _AGE, "stale_input", on(cameras_silent=True), off(cameras_silent=False)
-        )
-        yield d.provoke(
-            "image of the wrong size",
-            "arrival",
-            "bad_input",
-            on(wrong_size=True),
-            off(wrong_size=False),
-        )
-        yield d.provoke(
-            "NaN in joint_states",
-            "arrival",
-            "bad_input",
-            on(nan_joints=True),
-            off(nan_joints=False),
-        )
-        yield d.provoke(
-            "NaN from the engine",
-            "end of run",
-            "inference_error",
-            d.engine_fault("nan"),
-            d.reactivate,
-        )
-        yield d.provoke(
-            "engine raises", "end of run", "inference_error", d.engine_fault("raise"), d.reactivate
-        )
-        late = d.engine_fault(f"{1.5 * LIMIT_S}")
-        yield d.provoke("late inference", inference, "late_inference", late, d.reactivate)
-        yield d.provoke(
-            "~/cancel", "request", "cancelled", d.cancel, partial(d.robot.tell, INSTRUCTION)
-        )
-        yield d.provoke("~/arm false", "request", "disarmed", d.disarm, nothing)
-        yield d.provoke("deactivate", "request", "deactivated", d.deactivate, d.activate)
+        yield from map(d.provoke, (*OF_INPUTS, *OF_THE_ENGINE, *OF_REQUESTS))
         yield _killed_robot(d, bundle_dir, environment, directory)
-        yield d.provoke("SIGINT", "signal", "shutdown", d.signal(signal.SIGINT), nothing)
+        yield d.provoke(INTERRUPTED)
 
 
 def twist_faults(
     context: Context, bundle_dir: Path, environment: Mapping[str, str], directory: Path, **more: Any
 ) -> Iterator[Outcome]:
-    """The deadman and the clock, on a node that commands twists in simulated time; the last fault
-    kills it.
+    """The deadman and the clock, on a node that commands twists in simulated time.
+
+    The last fault kills it.
     """
-    deadman = f"deadman_timeout_s = {LIMIT_S:g}"
-    jump = f"max_clock_jump_s = {LIMIT_S:g}"
     parameters: dict[str, Any] = {"output": "twist", "use_sim_time": True, "deadman": True, **more}
     with drill(context, bundle_dir, environment, directory, **parameters) as d:
-        held = d.quirk(deadman=True)
-        held()
-        yield d.provoke("deadman released", "arrival", "deadman_lost", d.quirk(deadman=False), held)
-        yield d.provoke("deadman silent", deadman, "deadman_lost", d.quirk(deadman=None), held)
-        yield d.provoke(
-            "clock jumps 10 s ahead", jump, "clock_jump", d.quirk(clock_jump_s=10.0), nothing
-        )
-        yield d.provoke(
-            "clock jumps 10 s back", "at once", "clock_jump", d.quirk(clock_jump_s=0.0), nothing
-        )
+        _HELD(d)
+        yield from map(d.provoke, OF_THE_DEADMAN_AND_THE_CLOCK)
         yield d.kill()
 
 
 def joint_faults(
     context: Context, bundle_dir: Path, environment: Mapping[str, str], directory: Path, **more: Any
 ) -> Iterator[Outcome]:
-    """One fault of each kind of stop path, on a node that sends joint trajectories; the last one
-    ends it.
+    """One fault of each kind of stop path, on a node that sends joint trajectories.
+
+    The last fault ends it.
     """
     in_joints = bundle_in_joint_space(bundle_dir, directory / "joint_bundle")
     parameters: dict[str, Any] = {
@@ -111,27 +142,11 @@ def joint_faults(
         **more,
     }
     with drill(context, in_joints, environment, directory, **parameters) as d:
-        on = d.quirk
-        off = d.quirk
-        yield d.provoke(
-            "camera silent", _AGE, "stale_input", on(cameras_silent=True), off(cameras_silent=False)
-        )
-        yield d.provoke(
-            "NaN in joint_states",
-            "arrival",
-            "bad_input",
-            on(nan_joints=True),
-            off(nan_joints=False),
-        )
-        yield d.provoke(
-            "engine raises", "end of run", "inference_error", d.engine_fault("raise"), d.reactivate
-        )
-        yield d.provoke("~/arm false", "request", "disarmed", d.disarm, nothing)
-        yield d.provoke("SIGINT", "signal", "shutdown", d.signal(signal.SIGINT), nothing)
+        yield from map(d.provoke, (*ONE_OF_EACH_STOP_PATH, INTERRUPTED))
 
 
 def bundle_in_joint_space(bundle_dir: Path, directory: Path) -> Path:
-    """The bundle as if its actions were joint positions and, last, the gripper; made once."""
+    """A copy of the bundle whose actions are joint positions and, last, the gripper; made once."""
     if not directory.exists():
         bundle = load_bundle(bundle_dir)
         moving = len(bundle.actions.names) - 1
@@ -153,20 +168,13 @@ def _killed_robot(
     d: Drill, bundle_dir: Path, environment: Mapping[str, str], directory: Path
 ) -> Outcome:
     """SIGKILL to the process that streams; the drill's own robot only listens meanwhile."""
-    arguments = [
-        "-m",
-        "qvla_ros.testing.fake_robot",
-        "--bundle",
-        str(bundle_dir),
-        "--namespace",
-        NAMESPACE,
-    ]
-    streamer = start("fake_robot", arguments, environment, directory)
-    silent = d.quirk(all_silent=True)
+    arguments = ["-m", "qvla_ros.testing.fake_robot", "--bundle", str(bundle_dir)]
+    streamer = start("fake_robot", [*arguments, "--namespace", NAMESPACE], environment, directory)
+    silent = quirks(all_silent=True)
 
-    def die() -> None:
+    def die(d: Drill) -> None:
         streamer.process.kill()
-        silent()
+        silent(d)
 
     with stopped_at_the_end([streamer]):
         wait_for(
@@ -174,7 +182,6 @@ def _killed_robot(
             "a second robot",
             d.describe,
         )
-        silent()
-        return d.provoke(
-            "robot killed (SIGKILL)", _AGE, "stale_input", die, d.quirk(all_silent=False)
-        )
+        silent(d)
+        killed = Fault("robot killed (SIGKILL)", _AGE, "stale_input", die, quirks(all_silent=False))
+        return d.provoke(killed)

@@ -1,23 +1,21 @@
-"""What a policy node does about a fault: a real node process, a fake robot, and what can be done to
-them.
+"""Puts a fault on a real policy node and a fake robot, and records how the node stops.
 
-The node's own clock judges it: `~/status` says after how many ticks of the control thread, and how
-many milliseconds, the stop command went out. What the robot sees is recorded too: which command was
-the last, and that none came after it.
+The node's own clock measures it: `~/status` has the ticks of the control thread and the
+milliseconds until the stop command went out. What the robot receives is recorded too: which command
+was the last, and that none came after it.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from qvla.msg import PolicyStatus
@@ -27,19 +25,18 @@ from std_srvs.srv import SetBool, Trigger
 from qvla_ros.bundle import load_bundle
 from qvla_ros.evaluation.processes import Child, start, stopped_at_the_end
 from qvla_ros.nodes.chunk_message import stamp_ns
-from qvla_ros.testing.fake_robot import Command, FakeRobot
+from qvla_ros.testing.fake_robot import FakeRobot
+from qvla_ros.testing.stop_command import find_stop, meaning
 
 NAMESPACE = "x"
 PATIENCE_S = 60.0  # for what takes a second on an idle machine
 ANSWER_S = 2.0
-ATTEMPTS = (
-    5  # on a loaded machine another watchdog may bite first: then the fault is provoked again
-)
+# On a loaded machine another watchdog may act first: then the fault is provoked again.
+ATTEMPTS = 5
 SETTLE_S = 0.25  # how long the robot is watched for commands after the stop
 MOVING_COMMANDS = 5
-MOVE = "another setpoint"
 LIMIT_S = 1.0  # every limit in time, wide enough for a loaded machine
-# The end effector is carried about by `sine`; the limits leave it room, the drill is about stops.
+# The engine `sine` moves the end effector; the limits leave it room, since the drill is about stops.
 PARAMETERS: Mapping[str, Any] = {
     "backend": "sine",
     "linear_low": [-100.0],
@@ -54,7 +51,7 @@ PARAMETERS: Mapping[str, Any] = {
     "max_command_age_s": LIMIT_S,
     "max_clock_jump_s": LIMIT_S,
     "deadman_timeout_s": LIMIT_S,
-    # The robot wants to see every command, to tell which was the last.
+    # The robot must receive every command, to know which was the last.
     f"qos_overrides./{NAMESPACE}/policy/command.publisher.depth": 1000,
 }
 
@@ -64,10 +61,10 @@ class Outcome:
     """One line of the fault table.
 
     output: what the node commanded. limit: what must pass before it counts as a fault. stop_reason:
-    as in PolicyStatus. command: what the robot was told last: "hold", "zero twist", or "" for
-    nothing. commands_after: how many came later, 0 as it must be. delay_ticks, delay_s: from the
-    limit to the stop command, by the node's clocks. last_command_s: from the injection to the last
-    command's arrival, robot's clock.
+    as in PolicyStatus. command: the stop that the robot received, "hold" or "zero twist"; "": none.
+    commands_after: how many came later; it must be 0. delay_ticks, delay_s: from the limit to the
+    stop command, by the node's clocks. last_command_s: from the injection to the last command's
+    arrival, by the robot's clock.
     """
 
     output: str
@@ -81,12 +78,27 @@ class Outcome:
     last_command_s: float
 
 
+@dataclass(frozen=True)
+class Fault:
+    """One fault, and how the node must stop after it.
+
+    limit: what must pass before it counts, in words. stop_reason: as in PolicyStatus. inject, fix:
+    what causes the fault and what ends it; some need no end.
+    """
+
+    name: str
+    limit: str
+    stop_reason: str
+    inject: Callable[[Drill], None]
+    fix: Callable[[Drill], None] = lambda _: None
+
+
 class Spoiled(Exception):
     """Something else than the fault happened first."""
 
 
 class Drill:
-    """A node that commands a fake robot, and the faults that can be put on the two."""
+    """A policy node and the fake robot that it commands, and what can be done to the two."""
 
     def __init__(self, robot: FakeRobot, node: Child, fault_file: Path) -> None:
         self.robot = robot
@@ -97,48 +109,34 @@ class Drill:
         self._cancel: Any = create(Trigger, "policy/cancel")
         self._change_state: Any = create(ChangeState, "policy/change_state")
 
-    def provoke(
-        self,
-        fault: str,
-        limit: str,
-        stop_reason: str,
-        inject: Callable[[], None],
-        mend: Callable[[], None],
-    ) -> Outcome:
-        """Arm, wait until the robot is commanded, inject, wait for the stop, mend."""
+    def provoke(self, fault: Fault) -> Outcome:
+        """Arms, waits until the robot is commanded, injects the fault, waits for the stop, fixes."""
         for _ in range(ATTEMPTS):
             self.move()
             before = len(self.robot.statuses)
             injected_s = time.monotonic()
-            inject()
+            fault.inject(self)
             status = wait_for(
-                partial(self._stopped_since, before), f"a stop after {fault}", self.describe
+                partial(self._stopped_since, before), f"a stop after {fault.name}", self.describe
             )
             time.sleep(SETTLE_S)
-            mend()
-            if status.stop_reason == stop_reason:
-                return self._outcome(fault, limit, status, injected_s)
+            fault.fix(self)
+            if status.stop_reason == fault.stop_reason:
+                return self._outcome(fault, status, injected_s)
         raise Spoiled(
-            f"{fault}: {ATTEMPTS} times something else stopped the robot first; {self.describe()}"
+            f"{fault.name}: {ATTEMPTS} times something else stopped the robot first; "
+            f"{self.describe()}"
         )
 
-    def engine_fault(self, text: str) -> Callable[[], None]:
-        """Have the next inference fail so, see FakeEngine."""
+    def fail_next_inference(self, text: str) -> None:
+        """Makes the next inference fail as `text` asks, see FakeEngine."""
+        temporary = self._fault_file.with_suffix(".new")
+        temporary.write_text(text)
+        temporary.rename(self._fault_file)
 
-        def write() -> None:
-            temporary = self._fault_file.with_suffix(".new")
-            temporary.write_text(text)
-            temporary.rename(self._fault_file)
-
-        return write
-
-    def quirk(self, **values: Any) -> Callable[[], None]:
-        """Change what is wrong with the robot."""
-
-        def change() -> None:
-            self.robot.quirks = replace(self.robot.quirks, **values)
-
-        return change
+    def set_quirks(self, **values: Any) -> None:
+        """Changes what is wrong with the robot."""
+        self.robot.quirks = replace(self.robot.quirks, **values)
 
     def cancel(self) -> None:
         self._ask(self._cancel, Trigger.Request())
@@ -153,15 +151,16 @@ class Drill:
         self._transit(Transition.TRANSITION_ACTIVATE)
 
     def reactivate(self) -> None:
-        """What a fault of the engine asks for."""
+        """Deactivates and activates the node, as it must be after a fault of the engine."""
         self._transit(Transition.TRANSITION_DEACTIVATE)
         self._transit(Transition.TRANSITION_ACTIVATE)
 
-    def signal(self, number: int) -> Callable[[], None]:
-        return lambda: self.node.process.send_signal(number)
+    def send(self, signal: int) -> None:
+        """Sends a signal to the node's process."""
+        self.node.process.send_signal(signal)
 
     def kill(self) -> Outcome:
-        """SIGKILL: nobody is left to send a stop, so the robot's own command timeout must do it."""
+        """Kills the node (SIGKILL): it sends no stop, so the robot's own command timeout must act."""
         self.move()
         killed_s = time.monotonic()
         self.node.process.kill()
@@ -177,12 +176,12 @@ class Drill:
         )
 
     def describe(self) -> str:
-        """For error messages: the last status, and what the node said last."""
+        """The node's last status and last log lines, for error messages."""
         last = self.robot.statuses[-1] if self.robot.statuses else None
         return f"status {last}; node: {' / '.join(self.node.last_words())}"
 
     def move(self) -> None:
-        """Arm, and return once the robot is commanded."""
+        """Arms, and returns once the robot is commanded."""
 
         def moving() -> bool:
             assert self.node.process.poll() is None, self.describe()
@@ -204,21 +203,16 @@ class Drill:
         found = (s for s in self.robot.statuses[before:] if s.stop_reason and not s.armed)
         return next(found, None)
 
-    def _outcome(self, fault: str, limit: str, status: PolicyStatus, injected_s: float) -> Outcome:
+    def _outcome(self, fault: Fault, status: PolicyStatus, injected_s: float) -> Outcome:
         commands = self.robot.commands
-        told = _stop_command(commands, stamp_ns(status.stop_stamp))
-        name = ""
-        after = 0
-        if told is not None:
-            name = _meaning(commands, told)
-            after = len(commands) - 1 - told
+        stop = find_stop(commands, stamp_ns(status.stop_stamp))
         return Outcome(
             output=self.robot.output,
-            fault=fault,
-            limit=limit,
+            fault=fault.name,
+            limit=fault.limit,
             stop_reason=status.stop_reason,
-            command=name,
-            commands_after=after,
+            command="" if stop is None else meaning(commands, stop),
+            commands_after=0 if stop is None else len(commands) - 1 - stop,
             delay_ticks=status.stop_delay_ticks,
             delay_s=status.stop_delay_s,
             last_command_s=commands[-1].arrived_s - injected_s,
@@ -230,7 +224,7 @@ class Drill:
         self._ask(self._change_state, request)
 
     def _ask(self, client: Any, request: Any) -> Any:
-        """The answer; asked again when it gets lost, which happens while DDS connects."""
+        """The service's answer; asks again when it gets lost, which happens while DDS connects."""
         return wait_for(
             lambda: self.robot.call(client, request, ANSWER_S), client.srv_name, self.describe
         )
@@ -245,10 +239,10 @@ def drill(
     rate_hz: float = 40.0,
     **parameters: Any,
 ) -> Iterator[Drill]:
-    """A running policy node with `parameters` over PARAMETERS, and a robot that streams to it; both
-    end with the block.
+    """Runs a policy node and a robot that streams to it until the block ends.
 
-    environment: a private ROS graph's, which this process is in as well.
+    parameters: the node's, over PARAMETERS. environment: that of a private ROS graph, which this
+    process is in as well.
     """
     fault_file = directory / "fault"
     given = {
@@ -272,33 +266,8 @@ def drill(
             robot.close()
 
 
-def _stop_command(commands: Sequence[Command], stop_ns: int) -> int | None:
-    """Index of the first stop among the commands stamped `stop_ns`: in simulated time it shares its
-    stamp with those just before. Trajectories have no stamps: the first that repeats the one before
-    and is followed by no other.
-    """
-    if commands[-1].stamp_ns:
-        told = [index for index, command in enumerate(commands) if command.stamp_ns == stop_ns]
-        return next(
-            (index for index in told if _meaning(commands, index) != MOVE),
-            told[-1] if told else None,
-        )
-    index = len(commands) - 1
-    while index > 0 and _meaning(commands, index) != MOVE:
-        index -= 1
-    return index + 1 if index + 1 < len(commands) else None
-
-
-def _meaning(commands: Sequence[Command], index: int) -> str:
-    """What the robot is told: to stay, by no velocity or by the setpoint of before, or to MOVE."""
-    numbers = commands[index].numbers
-    if not numbers.any():
-        return "zero twist"
-    return "hold" if index > 0 and np.array_equal(numbers, commands[index - 1].numbers) else MOVE
-
-
 def wait_for(condition: Callable[[], Any], what: str, describe: Callable[[], str]) -> Any:
-    """What `condition` gives once it is true."""
+    """Waits until `condition` is true and returns its result; Spoiled after PATIENCE_S."""
     deadline_s = time.monotonic() + PATIENCE_S
     while not (result := condition()):
         if time.monotonic() > deadline_s:
