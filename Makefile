@@ -13,13 +13,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
+MESSAGE_SOURCES := $(wildcard action/*.action msg/*.msg) CMakeLists.txt cmake/pypi_ros_wheels.cmake package.xml
 GROUPS_WANTED := build offline libero test colcon
 export MUJOCO_GL ?= egl
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
 
-setup: $(STAMPS)/system $(STAMPS)/messages $(STAMPS)/checkout
+setup: $(STAMPS)/system $(STAMPS)/checkout
 
 $(STAMPS)/system: environment/system_packages.sh
 	@environment/system_packages.sh $(PYTHON)
@@ -35,16 +36,11 @@ $(STAMPS)/packages: environment/constraints.txt pyproject.toml environment/requi
 	  --requirement $(STAMPS)/requirements.txt
 	@touch $@
 
-$(STAMPS)/messages: $(wildcard action/*.action msg/*.msg) CMakeLists.txt cmake/pypi_ros_wheels.cmake package.xml $(STAMPS)/packages
-	@echo "Building the ROS messages into $(VENV)"
-	@export PATH="$(CURDIR)/$(BIN):$$PATH" AMENT_PREFIX_PATH="$(CURDIR)/$(VENV)"; mkdir -p build; \
-	{ cmake -G Ninja -S . -B build/messages -DCMAKE_INSTALL_PREFIX="$(CURDIR)/$(VENV)" -DBUILD_TESTING=OFF \
-	    -DQVLA_PYTHON_INSTALL=none -DCMAKE_PROJECT_INCLUDE="$(CURDIR)/cmake/pypi_ros_wheels.cmake" && \
-	  cmake --build build/messages --target install; } > build/messages.log 2>&1 || { cat build/messages.log; exit 1; }
-	@touch $@
-
-$(STAMPS)/checkout: environment/develop.py $(STAMPS)/packages
-	@$(BIN)/python environment/develop.py
+$(STAMPS)/checkout: setup.py pyproject.toml $(MESSAGE_SOURCES) $(STAMPS)/packages
+	@echo "Building the ROS messages and installing the checkout into $(VENV) (a minute)"
+	@find $(VENV)/lib -maxdepth 3 -type l -name 'qvla_*' -delete # links of older checkouts hide the packages
+	@mkdir -p build; $(BIN)/python -m pip install -v --disable-pip-version-check --no-build-isolation --no-deps \
+	  --editable . > build/checkout.log 2>&1 || { cat build/checkout.log; exit 1; }
 	@touch $@
 
 demo: setup
@@ -72,7 +68,6 @@ $(STAMPS)/mutants: environment/constraints.txt pyproject.toml environment/requir
 
 clean:
 	rm -rf build install log out .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f $(STAMPS)/messages
 
 pin: setup $(STAMPS)/mutants
 	@$(BIN)/python environment/pin.py

@@ -1,5 +1,5 @@
 # Lets CMake use the ROS 2 wheels of a Python environment as if they were a ROS install. Injected, never included:
-#   cmake -DCMAKE_PROJECT_INCLUDE=<this file> ...        (pip builds: CMAKE_PROJECT_TOP_LEVEL_INCLUDES)
+#   cmake -DCMAKE_PROJECT_INCLUDE=<this file> ...        (setup.py does)
 # On a machine with a real ROS install it is not needed.
 
 find_package(Python3 REQUIRED COMPONENTS Interpreter)

@@ -26,12 +26,12 @@ OPTIONAL = {"control_msgs", "cv_bridge", "tf2_ros_py"}
 NOT_ROS = {"PIL", "numpy", "simplejpeg", "yaml"}
 CHECK_INSTALL = """
 import pathlib, sys
-import qvla_offline, qvla_ros
+import qvla_offline, qvla_reference, qvla_ros
 from qvla.action import ExecuteInstruction
 from qvla.msg import ActionChunk, PolicyStatus
 from qvla_ros.resources import share_path
 shared = [share_path("config/fastdds.xml"), share_path("launch/policy.launch.py")]
-for path in (qvla_ros.__file__, qvla_offline.__file__, *shared):
+for path in (*(m.__file__ for m in (qvla_ros, qvla_offline, qvla_reference)), *shared):
     assert pathlib.Path(path).resolve().is_relative_to(sys.argv[1]), path
 import rclpy
 rclpy.init()
@@ -101,15 +101,25 @@ def test_colcon_build_gives_messages_nodes_and_the_command(tmp_path: Path) -> No
     assert (prefix / "lib" / "qvla" / "libero_bridge").is_file()
 
 
-@pytest.mark.packaging
-def test_pip_install_in_a_fresh_environment_works_without_environment_variables(
-    tmp_path: Path,
-) -> None:
-    source = tmp_path / "source"
-    environment = tmp_path / "environment"
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A copy of the sources without what was built, and an environment in which nothing is
+    installed.
+    """
+    folder = tmp_path_factory.mktemp("pip")
+    source = folder / "source"
+    environment = folder / "environment"
     ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line]
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", *ignored))
-    run([sys.executable, "-m", "venv", environment], tmp_path)
+    run([sys.executable, "-m", "venv", environment], folder)
+    return source, environment
+
+
+@pytest.mark.packaging
+def test_pip_install_in_a_fresh_environment_works_without_environment_variables(
+    fresh: tuple[Path, Path], tmp_path: Path
+) -> None:
+    source, environment = fresh
     run(
         [environment / "bin" / "pip", "install", "-qq", "--constraint", CONSTRAINTS, source],
         tmp_path,
@@ -125,6 +135,22 @@ def test_pip_install_in_a_fresh_environment_works_without_environment_variables(
     ]
     installed = run([environment / "bin" / "pip", "list", "--format", "freeze"], tmp_path)
     assert not re.search(r"^(torch|transformers|mujoco)==", installed, re.MULTILINE)
+
+
+@pytest.mark.packaging
+def test_an_editable_install_imports_the_checkout_and_finds_messages_and_command(
+    fresh: tuple[Path, Path], tmp_path: Path
+) -> None:
+    source, environment = fresh  # what the test above installed gives way to the editable install
+    command = [environment / "bin" / "pip", "install", "-qq", "--constraint", CONSTRAINTS]
+    run([*command, "--editable", source], tmp_path)
+    (tmp_path / "check.py").write_text(CHECK_INSTALL)
+    python = environment / "bin" / "python"
+    assert "installed" in run([python, "check.py", source], tmp_path, ROS_LOG_DIR=str(tmp_path))
+    assert not (environment / "share" / "qvla" / "config").exists()
+    version = source / "qvla_ros" / "__init__.py"
+    version.write_text(version.read_text().replace(qvla_ros.__version__, "9.9.9"))
+    assert run([environment / "bin" / "qvla", "--version"], tmp_path).split() == ["qvla", "9.9.9"]
 
 
 def test_package_xml_declares_every_ros_module_that_is_imported_and_no_other_messages() -> None:
