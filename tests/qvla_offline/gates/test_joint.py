@@ -5,15 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
-from qvla_offline.blockwise.passes import Blockwise
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.gates.assign import Budget, assign_gates
 from qvla_offline.gates.joint import assign_jointly
-from qvla_offline.quantization.quantizers import QuantizationScheme, reconstruct_rows
-from qvla_offline.sensitivity.joint import joint_errors
+from qvla_offline.quantization.quantizers import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity, write_sensitivity
 from qvla_ros.cli.main import main
 from qvla_ros.errors import QvlaError
@@ -79,50 +75,6 @@ def test_a_negative_number_of_rounds_is_refused_before_anything_is_read_or_measu
         main(["gates", "--proxy_pt", "absent", "--out_json", "absent", "--joint_rounds", "-1"]) == 2
     )
     assert "joint_rounds" in capsys.readouterr().err
-
-
-class InBlocks(nn.Module):
-    """The layers of a Sequential, each a block of its own."""
-
-    def __init__(self, *layers: nn.Module) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for layer in self.layers:
-            x = layer(x)
-        return x
-
-    def __getitem__(self, index: int) -> nn.Module:
-        return self.layers[index]
-
-
-@pytest.mark.parametrize("kind", [nn.Sequential, InBlocks])
-def test_joint_errors_are_those_of_all_rows_of_a_width_and_leave_the_weights_alone(kind):
-    torch.manual_seed(0)
-    policy = kind(nn.Linear(20, 6), nn.Tanh(), nn.Linear(6, 3)).requires_grad_(False)
-    targets = {"0": policy[0], "2": policy[2]}
-    layers = {"0": np.array([0, 0, 2, 4, 16, 8]), "2": np.array([4, 0, 16])}
-    samples = [torch.randn(1, 20) for _ in range(3)]
-    before = {name: module.weight.clone() for name, module in targets.items()}
-    by_bits, whole = joint_errors(Blockwise.resident(policy), targets, samples, layers, SCHEME)
-    assert all(torch.equal(module.weight, before[name]) for name, module in targets.items())
-    assert list(by_bits) == [0, 2, 4, 8]
-
-    def expected(widths) -> float:
-        weights = {}
-        for name, module in targets.items():
-            weight = module.weight.clone()
-            for row, b in enumerate(layers[name]):
-                if b in widths:
-                    weight[row] = reconstruct_rows(module.weight[row : row + 1], int(b), SCHEME)[0]
-            weights[("" if kind is nn.Sequential else "layers.") + f"{name}.weight"] = weight
-        moved = [torch.func.functional_call(policy, weights, (s,)) - policy(s) for s in samples]
-        return float(torch.stack(moved).square().sum() / len(samples))
-
-    for b, error in by_bits.items():
-        assert error == pytest.approx(expected({b}), rel=1e-4)
-    assert whole == pytest.approx(expected({0, 2, 4, 8}), rel=1e-4)
 
 
 def test_errors_are_not_measured_on_another_checkpoint_than_was_scored(

@@ -9,7 +9,13 @@ from torch import nn
 
 from qvla_offline.blockwise.passes import Blockwise
 from qvla_offline.quantization.quantizers import QuantizationScheme, reconstruct_rows
-from qvla_offline.sensitivity.action import PartialSums, Probing, action_scores
+from qvla_offline.sensitivity.action import (
+    PartialSums,
+    Probing,
+    _signs,
+    action_scores,
+    weight_errors,
+)
 from qvla_offline.sensitivity.exact import (
     agreement,
     look_up,
@@ -226,6 +232,72 @@ def test_measured_scores_are_those_of_the_whole_model_with_one_row_changed():
             for s in samples
         ]
         assert score == pytest.approx(float(torch.cat(changed).square().sum()) / 3, rel=1e-3)
+
+
+class Convolutions(nn.Module):
+    """Convolutions of every geometry that they may have, each followed by the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.padded = nn.Conv2d(3, 4, 3, stride=(1, 2), padding=(1, 0), dilation=1)
+        self.dilated = nn.Conv2d(4, 4, 2, dilation=2, bias=False)
+        self.head = nn.Linear(4, 1, bias=False)
+        self.requires_grad_(False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        pixels = self.dilated(torch.tanh(self.padded(image))).flatten(2).mean(dim=2)
+        return self.head(pixels)[:, None, :]
+
+
+def test_convolutions_of_any_geometry_and_layers_without_bias_are_scored_exactly():
+    model = Convolutions()
+    samples = [
+        torch.randn(1, 3, 6, 9, generator=torch.Generator().manual_seed(seed)) for seed in range(2)
+    ]
+    found, unreached = scores_of(model, samples, Probing(BITS, probes=1))
+    assert unreached == ()
+    for name in ("padded", "dilated", "head"):
+        expected = jacobian_scores(model, name, samples)
+        assert torch.allclose(found[name], expected, rtol=1e-4, atol=1e-12)
+
+
+def test_without_zero_bits_the_other_scores_are_the_same():
+    model = TinyPolicy()
+    samples = images(2)
+    all_bits, _ = scores_of(model, samples, Probing(BITS))
+    some, _ = scores_of(model, samples, Probing((4, 8)))
+    for name in ("patch", "first", "second"):
+        assert torch.allclose(some[name], all_bits[name][2:], rtol=1e-5)
+
+
+def test_the_error_of_a_weight_is_the_stored_one_less_the_true_one():
+    layer = nn.Linear(20, 3)
+    errors = weight_errors(layer, (0, 2, 8), SCHEME)
+    assert errors.shape == (3, 2, 20)  # what is dropped is not an error of rounding
+    for index, width in enumerate((2, 8)):
+        stored = reconstruct_rows(layer.weight.detach(), width, SCHEME)
+        assert torch.equal(errors[:, index], stored - layer.weight.detach())
+
+
+def test_probes_are_signs_that_differ_by_sample_and_seed():
+    actions = torch.zeros(1, 8, 7)
+    drawn = [
+        _signs(actions, sample, Probing(probes=3, seed=seed))
+        for sample in range(3)
+        for seed in range(3)
+    ]
+    flat = [signs.flatten().tolist() for probes in drawn for signs in probes]
+    assert {value for signs in flat for value in signs} == {-1.0, 1.0}
+    assert len({tuple(signs) for signs in flat}) == 27
+
+
+def test_nothing_is_taken_over_unless_a_run_is_resumed(tmp_path):
+    sums = {"a": torch.arange(6.0).reshape(2, 3)}
+    PartialSums(tmp_path / "p", "run", resume=False).save(sums)
+    assert PartialSums(tmp_path / "p", "run", resume=False).load() == {}
+    assert torch.equal(PartialSums(tmp_path / "p", "run", resume=True).load()["a"], sums["a"])
+    assert PartialSums(tmp_path / "absent", "run", resume=True).load() == {}
 
 
 def test_top_channels_are_the_most_sensitive_ones_at_every_bit_width():

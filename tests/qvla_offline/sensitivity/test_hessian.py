@@ -92,6 +92,74 @@ def test_a_singular_hessian_is_damped_harder_with_a_warning():
     assert torch.isfinite(diagonal).all()
 
 
+def test_inputs_without_a_batch_count_as_one_call_and_a_batch_as_its_samples() -> None:
+    """H = 2 / N sum over all tokens of x x^T, N the calls."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(2, 4, 3, generator=generator)
+
+    def hessian(*inputs: torch.Tensor) -> torch.Tensor:
+        total = HessianSum(linear_layer())
+        for x in inputs:
+            total.add(x)
+        return total.total
+
+    flat = tokens.reshape(-1, 3)
+    expected = flat.T @ flat
+    assert torch.allclose(hessian(tokens), 2 / 2 * expected, rtol=1e-5)
+    assert torch.allclose(hessian(tokens[:1], tokens[1:]), 2 / 2 * expected, rtol=1e-5)
+    assert torch.allclose(hessian(flat), 2 / 1 * expected, rtol=1e-5)
+    assert torch.allclose(hessian(*flat), 2 / 8 * expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation"), [(1, 0, 1), (2, 1, 1), (1, 2, 2), ((2, 1), (0, 1), (1, 2))]
+)
+def test_a_convolution_reads_the_patches_that_its_weights_multiply(
+    stride: int, padding: int, dilation: int
+) -> None:
+    """Its outputs are the flattened weights times the patches, whatever its geometry."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(2, 3, (2, 3), stride, padding, dilation, bias=False)
+    image = torch.randn(1, 2, 7, 8)
+    total = HessianSum(layer)
+    total.add(image)
+    weight = layer.weight.detach().flatten(1)
+    outputs = layer(image).detach().flatten(2)[0]
+    assert torch.allclose(weight @ total.total @ weight.T, 2 * outputs @ outputs.T, rtol=1e-3)
+
+
+def test_a_layer_that_never_runs_is_scored_as_if_all_its_inputs_mattered_alike() -> None:
+    """H = 0 becomes the identity, damped: 1 / d^2 = 1 + percdamp."""
+    model = TwoReaders()
+    found = {}
+    samples = [torch.randn(1, 3, 8, 8)]
+    for group in hessian_scores(Blockwise.resident(model), layers_of(model), samples, (4,), 0.25):
+        found |= group
+    weight = model.unused.weight.detach()
+    expected = 1.25 * (weight - released_rtn(weight, 4)).square().sum(dim=1)
+    assert torch.allclose(found["unused"][0][0], expected, rtol=1e-5)
+
+
+def test_damping_grows_tenfold_from_the_asked_one_until_a_factor_exists() -> None:
+    """-1 and 1 on the diagonal of 2: positive definite above a damping of 1."""
+    hessian = torch.tensor([[2.0, 3.0], [3.0, 2.0]])
+    with pytest.warns(UserWarning, match=r"^layer: H is not positive definite") as warned:
+        diagonal = inverse_factor_diagonal(hessian.clone(), 0.01)
+    raised = [float(str(w.message).rsplit(" ", 1)[1]) for w in warned]
+    assert raised == pytest.approx([0.2, 2.0], rel=1e-2)
+    damped = hessian + (0.02 + 0.2 + 2.0) * torch.eye(2)
+    upper = torch.linalg.cholesky(torch.linalg.inv(damped), upper=True)
+    assert torch.allclose(diagonal, upper.diagonal(), rtol=1e-4)
+
+
+def test_a_hessian_that_no_damping_makes_positive_is_refused() -> None:
+    with (
+        pytest.warns(UserWarning, match="damping raised"),
+        pytest.raises(QvlaError, match="^hessian of a: got no Cholesky factor"),
+    ):
+        inverse_factor_diagonal(torch.tensor([[1.0, 1e9], [1e9, 1.0]]), 0.01, "a")
+
+
 class TwoReaders(nn.Module):
     """q and k read one tensor, v another; `unused` is never called."""
 
