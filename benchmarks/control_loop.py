@@ -45,7 +45,8 @@ from qvla_ros.nodes.chunk_message import stamp_ns
 from qvla_ros.nodes.policy.control_loop import WINDOW_TICKS
 from qvla_ros.nodes.policy.main import SWITCH_INTERVAL_S
 from qvla_ros.nodes.policy.node import PolicyNode
-from qvla_ros.nodes.process import EXECUTORS, make_executor
+from qvla_ros.nodes.process import make_executor
+from qvla_ros.parameters.policy import EXECUTORS
 from qvla_ros.resources import share_path
 from qvla_ros.testing.fault_drill import NAMESPACE, PARAMETERS
 

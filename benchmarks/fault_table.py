@@ -26,7 +26,7 @@ from rclpy.context import Context
 
 from qvla_offline.export.bundle import export_bundle
 from qvla_ros.evaluation.processes import private_ros_environment
-from qvla_ros.nodes.process import EXECUTORS
+from qvla_ros.parameters.policy import EXECUTORS
 from qvla_ros.resources import share_path
 from qvla_ros.testing.fault_cases import joint_faults, pose_faults, twist_faults
 from qvla_ros.testing.fault_drill import Outcome

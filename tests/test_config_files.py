@@ -5,6 +5,7 @@ it.
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,18 @@ from qvla_offline.robot import LIBERO, RobotDescription, read_robot
 from qvla_ros.bundle import ActionSpec
 from qvla_ros.control.limits import motion_limits
 from qvla_ros.control.setpoint import motion_spec
-from qvla_ros.nodes.libero_bridge.parameters import PARAMETERS as BRIDGE
-from qvla_ros.nodes.parameters import ParameterSpec
 from qvla_ros.nodes.policy.outputs import command_form
-from qvla_ros.nodes.policy.parameters import LIMITS, PARAMETERS
+from qvla_ros.parameters.bridge import BridgeParameters
+from qvla_ros.parameters.policy import PolicyParameters
+from qvla_ros.parameters.table import ParameterSpec, from_values, specs
 
+PARAMETERS = specs(PolicyParameters)
 CONFIG = Path(__file__).parent.parent / "config"
 ROBOTS = ("franka_jtc", "franka_cartesian", "ur_servo", "so101")
 PHASES = ("dry_run", "observe", "slow")
 FILES = {
     "policy.yaml": PARAMETERS,
-    "robots/libero/node.yaml": (*PARAMETERS, *BRIDGE),
+    "robots/libero/node.yaml": (*PARAMETERS, *specs(BridgeParameters)),
     **{f"robots/{robot}/node.yaml": PARAMETERS for robot in ROBOTS},
     **{f"phases/{phase}.yaml": PARAMETERS for phase in PHASES},
 }
@@ -94,10 +96,12 @@ def test_a_robots_parameters_go_with_the_bundles_that_are_exported_for_it(
     if phase == "dry_run":
         assert (values["output"], values["gripper_output"]) == ("none", "none")
         return
-    form = command_form(values, actions, 1 / values["control_hz"])
-    spec = motion_spec(actions, values["linear_scale"] or None, values["angular_scale"] or None)
+    given = from_values(PolicyParameters, values)
+    commands = given.commands
+    form = command_form(commands, given.watchdogs.stop_action, actions, 1 / commands.control_hz)
+    spec = motion_spec(actions, commands.linear_scale or None, commands.angular_scale or None)
     axes = 3 if spec.is_pose else len(form.joints)
-    limits = motion_limits(axes, **{limit.name: values[limit.name] for limit in LIMITS})
+    limits = motion_limits(axes, **asdict(given.limits))
     assert all(
         map(
             math.isfinite,
@@ -113,8 +117,10 @@ def test_a_robots_parameters_go_with_the_bundles_that_are_exported_for_it(
 def test_a_policy_trained_in_liberos_units_runs_on_a_robot_that_is_told_their_size(
     robot: str,
 ) -> None:
-    values = _with_defaults(f"robots/{robot}/node.yaml")
-    command_form(values, _actions(LIBERO), 1 / values["control_hz"])
+    given = from_values(PolicyParameters, _with_defaults(f"robots/{robot}/node.yaml"))
+    commands = given.commands
+    stop_action = given.watchdogs.stop_action
+    command_form(commands, stop_action, _actions(LIBERO), 1 / commands.control_hz)
     assert (
         motion_spec(_actions(LIBERO), 0.05, 0.5).linear_scale == 0.05
     )  # what config/README.md says

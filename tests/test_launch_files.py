@@ -20,15 +20,16 @@ import yaml
 
 from qvla_ros.engines import BACKENDS
 from qvla_ros.errors import QvlaError
-from qvla_ros.nodes.libero_bridge import parameters as bridge_parameters
-from qvla_ros.nodes.policy import parameters as policy_parameters
+from qvla_ros.parameters.bridge import BridgeParameters
+from qvla_ros.parameters.policy import PolicyParameters
+from qvla_ros.parameters.table import specs
 
 ROOT = Path(__file__).parent.parent
 SHARED_FOLDERS = ("launch", "config", "reference_policy")
 # rclpy itself declares use_sim_time in every node.
 PARAMETERS = {
-    "policy": {"use_sim_time", *(spec.name for spec in policy_parameters.PARAMETERS)},
-    "libero_bridge": {"use_sim_time", *(spec.name for spec in bridge_parameters.PARAMETERS)},
+    "policy": {"use_sim_time", *(spec.name for spec in specs(PolicyParameters))},
+    "libero_bridge": {"use_sim_time", *(spec.name for spec in specs(BridgeParameters))},
 }
 API = {
     "launch": ("LaunchContext", "LaunchDescription", "LaunchDescriptionEntity"),

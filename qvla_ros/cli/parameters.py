@@ -1,15 +1,13 @@
-"""`qvla parameters`: what the nodes can be told, as Markdown, from the tables that declare and
-check it.
-"""
+"""`qvla parameters`: the parameters of the nodes as Markdown, from the tables that declare them."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qvla_ros.nodes.parameters import ParameterSpec
+    from qvla_ros.parameters.table import ParameterSpec
 
 HELP = "the parameters of the nodes as Markdown: types, defaults, ranges, meanings"
 _HEADER = """\
@@ -36,24 +34,20 @@ def run(args: argparse.Namespace) -> int:
 
 def page() -> str:
     """All of docs/parameters.md."""
-    from qvla_ros.nodes.libero_bridge import parameters as bridge_parameters
-    from qvla_ros.nodes.policy import parameters as policy_parameters
+    from qvla_ros.parameters.bridge import BridgeParameters
+    from qvla_ros.parameters.policy import PolicyParameters
 
-    policy = (
-        ("Model", policy_parameters.MODEL),
-        ("Inputs", policy_parameters.INPUTS),
-        ("Commands", policy_parameters.COMMANDS),
-        ("Limits", policy_parameters.LIMITS),
-        ("Watchdogs", policy_parameters.WATCHDOGS),
-    )
-    bridge = (("Episodes", bridge_parameters.EPISODES), ("Real time", bridge_parameters.REAL_TIME))
-    return "\n".join([_HEADER, *_node("policy", policy), *_node("libero_bridge", bridge)])
+    policy = _node("policy", PolicyParameters)
+    bridge = _node("libero_bridge", BridgeParameters)
+    return "\n".join([_HEADER, *policy, *bridge])
 
 
-def _node(name: str, groups: Sequence[tuple[str, Sequence[ParameterSpec]]]) -> Iterator[str]:
+def _node(name: str, table: type) -> Iterator[str]:
+    from qvla_ros.parameters.table import groups
+
     yield f"## `{name}`\n"
-    for title, specs in groups:
-        yield f"### {title}\n"
+    for group, specs in groups(table):
+        yield f"### {group.replace('_', ' ').capitalize()}\n"
         yield "| parameter | type | default | values | meaning |"
         yield "|---|---|---|---|---|"
         yield from map(_row, specs)
@@ -61,9 +55,7 @@ def _node(name: str, groups: Sequence[tuple[str, Sequence[ParameterSpec]]]) -> I
 
 
 def _row(spec: ParameterSpec) -> str:
-    from qvla_ros.nodes.parameters import kind_of
-
-    kind = kind_of(spec).name.lower().replace("_array", "[]")
+    kind = spec.kind.replace("_array", "[]")
     meaning = spec.description.replace("|", "\\|")
     return f"| `{spec.name}` | {kind} | `{_literal(spec.default)}` | {_values(spec)} | {meaning} |"
 

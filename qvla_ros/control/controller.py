@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal
 
@@ -72,43 +72,47 @@ class StopReason(Enum):
 
 @dataclass(frozen=True)
 class ControllerSettings:
-    """Limits in time, and what a stop commands.
+    """Limits in time, and what a stop commands. Names are those of the node's parameters, but for
+    period_s (from control_hz) and follow_measured (from output).
 
-    period_s: between two commands. max_input_age_s: of the newest observation's stamp, and of the
-    measured state. max_inference_s: of one inference. max_command_age_s: how long past its last
+    period_s: between two commands. max_image_age_s: of the newest observation's stamp, and of the
+    measured state. inference_timeout_s: of one inference. max_command_age_s: how long past its last
     step a plan may keep the robot waiting. deadman_timeout_s: 0 for no deadman. max_clock_jump_s:
     between two ticks. max_linear_lead (m or rad, each axis) and max_angular_lead_rad: how far the
-    command may run ahead of the measured state. sim_time: ROS time follows /clock. follow_measured:
-    deltas go from the measured state instead of the last command. For robots that take velocities:
-    the sum of those is no place that the robot was told to be at, and would part from where it is,
-    and with it the box.
+    command may run ahead of the measured state. use_sim_time: ROS time follows /clock.
+    follow_measured: deltas go from the measured state instead of the last command. For robots that
+    take velocities: their sum is no position that was commanded, and would part from where the
+    robot is, and with it the box.
     """
 
     period_s: float
-    max_input_age_s: float
-    max_inference_s: float
+    max_image_age_s: float
+    inference_timeout_s: float
     max_command_age_s: float
     deadman_timeout_s: float = 0.0
     max_clock_jump_s: float = 0.5
-    stop: Literal["hold", "zero", "none"] = "hold"
+    stop_action: Literal["hold", "zero", "none"] = "hold"
     max_linear_lead: float = math.inf
     max_angular_lead_rad: float = math.inf
-    sim_time: bool = False
+    use_sim_time: bool = False
     follow_measured: bool = False
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if (
-                field.name not in ("stop", "sim_time", "follow_measured", "deadman_timeout_s")
-                and not value > 0.0
-            ):
-                raise QvlaError(
-                    f"parameter {field.name}",
-                    value,
-                    "a number above 0",
-                    f"give {field.name} in SI units",
-                )
+        if not self.period_s > 0.0:
+            found = f"a period_s of {self.period_s}"
+            raise QvlaError("parameter control_hz", found, "one above 0", "-p control_hz:=100.0")
+        for name in (
+            "max_image_age_s",
+            "inference_timeout_s",
+            "max_command_age_s",
+            "max_clock_jump_s",
+            "max_linear_lead",
+            "max_angular_lead_rad",
+        ):
+            value = getattr(self, name)
+            if not value > 0.0:
+                fix = f"-p {name}:=0.5 (SI units)"
+                raise QvlaError(f"parameter {name}", value, "a number above 0", fix)
         if not 0.0 <= self.deadman_timeout_s < math.inf:
             fix = "-p deadman_timeout_s:=0.5, or 0 for no deadman"
             raise QvlaError(
@@ -121,7 +125,7 @@ class Decision:
     """What one tick leads to: a setpoint to send, if any, and, in the one tick that tells it, the
     stop.
 
-    With a stop, `command` is the setpoint to hold if settings.stop is `hold`, else None; for `zero`
+    With a stop, `command` is the setpoint to hold if settings.stop_action is `hold`, else None; for `zero`
     the caller sends a zero twist, for `none` nothing.
     """
 
@@ -288,7 +292,7 @@ class Controller:
         clocks = self._clocks
         self._clocks = (now_ns, steady_s)
         if self.armed:
-            robot_s = now_ns * 1e-9 if self.settings.sim_time else steady_s
+            robot_s = now_ns * 1e-9 if self.settings.use_sim_time else steady_s
             reason = self._reason_to_stop(clocks, now_ns, robot_s, measured, inference_busy_s)
             if reason is not None:
                 self.disarm(reason)
@@ -317,7 +321,7 @@ class Controller:
     def _tell_stop(self) -> Decision:
         reason = self._stop
         self._stop = None
-        if self.settings.stop != "hold" or self._hold is None:
+        if self.settings.stop_action != "hold" or self._hold is None:
             return Decision(None, reason)
         self.motion = at_rest(self._hold)
         return Decision(self._hold, reason)
@@ -345,9 +349,9 @@ class Controller:
             now_ns
         ):  # before the next: a robot that is gone takes its state with it, in the same tick
             return StopReason.stale_input
-        if robot_s - self._measured_s > settings.max_input_age_s:
+        if robot_s - self._measured_s > settings.max_image_age_s:
             return StopReason.bad_measurement
-        if inference_busy_s > settings.max_inference_s:
+        if inference_busy_s > settings.inference_timeout_s:
             return StopReason.late_inference
         if (
             self.plan_end_ns is not None
@@ -365,7 +369,7 @@ class Controller:
         assert self._clocks is not None
         ros_s = (self._clocks[0] - before[0]) * 1e-9
         passed_s = self._clocks[1] - before[1]
-        if self.settings.sim_time:  # it may run at any speed or stand still
+        if self.settings.use_sim_time:  # it may run at any speed or stand still
             return not 0.0 <= ros_s <= self.settings.max_clock_jump_s
         return abs(ros_s - passed_s) > self.settings.max_clock_jump_s
 
@@ -373,7 +377,7 @@ class Controller:
         """A stamp from the future is as bad: it would look fresh for too long."""
         return (
             self._input_ns is None
-            or abs(now_ns - self._input_ns) * 1e-9 > self.settings.max_input_age_s
+            or abs(now_ns - self._input_ns) * 1e-9 > self.settings.max_image_age_s
         )
 
     def _leads(self, measured: Setpoint) -> bool:
@@ -399,13 +403,13 @@ class Controller:
         if steady_s < earliest_s:
             self.interventions[RATE] += 1
             return Decision()
-        if self.settings.sim_time and now_ns < self._plan_ns + round(
+        if self.settings.use_sim_time and now_ns < self._plan_ns + round(
             (1.0 - EARLY) * period_s * 1e9
         ):
             return Decision()  # the simulation is slow
         target, covered_s = self._target(now_ns)
         assert self.motion is not None
-        dt_s = max(period_s, covered_s) if self.settings.sim_time else period_s
+        dt_s = max(period_s, covered_s) if self.settings.use_sim_time else period_s
         self.motion, stages = limit_motion(target, self.motion, self._limits, dt_s)
         self.interventions.update(
             name for name, changed in zip(STAGES, stages, strict=True) if changed
@@ -428,9 +432,9 @@ class Controller:
         assert self._goal is not None
         period_ns = round(self.settings.period_s * 1e9)
         next_ns = self._plan_ns + period_ns
-        late = EARLY if self.settings.sim_time else LATE
+        late = EARLY if self.settings.use_sim_time else LATE
         end_ns = next_ns if -EARLY * period_ns <= now_ns - next_ns <= late * period_ns else now_ns
-        missed_ns = self._plan_ns if self.settings.sim_time else end_ns - period_ns
+        missed_ns = self._plan_ns if self.settings.use_sim_time else end_ns - period_ns
         begin_ns = min(max(self._plan_ns, missed_ns), end_ns)
         self._plan_ns = end_ns
         if self._spec.is_delta:

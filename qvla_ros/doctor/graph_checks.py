@@ -21,13 +21,13 @@ from qvla_ros.messages.robot_state import (
     needs_pose,
     pose_in,
 )
-from qvla_ros.nodes.policy.parameters import PARAMETERS
+from qvla_ros.parameters.policy import InputParameters, PolicyParameters
+from qvla_ros.parameters.table import from_values
 from qvla_ros.recording.source import COMPRESSED_IMAGE, IMAGE, JOINTS, POSE, TEXT
 from qvla_ros.ros_graph import Endpoint, Topic, incompatibility, policy_nodes
 
 CLOCK = "/clock"
-DEFAULTS = {spec.name: spec.default for spec in PARAMETERS}
-MAX_AGE_S = DEFAULTS["max_image_age_s"]
+MAX_AGE_S = InputParameters().max_image_age_s
 MAX_LEAD_S = 0.05  # a stamp in the future is a clock that is wrong
 _IGNORED = ("/rosout", "/parameter_events")
 _COMMAND_KINDS = {
@@ -89,9 +89,9 @@ def needed_inputs(
     remaps: as in a robot's remaps.yaml. parameters: the node's, as in a robot's node.yaml; what is
     commanded must be measured.
     """
-    given = {**DEFAULTS, **parameters}
-    measured = measured_by(given, bundle)
-    max_age_s = given["max_image_age_s"]
+    given = from_values(PolicyParameters, parameters)
+    measured = measured_by(given.commands, bundle)
+    max_age_s = given.inputs.max_image_age_s
     root = f"/{namespace.strip('/')}".rstrip("/")
 
     def topic_of(name: str) -> str:
@@ -126,7 +126,7 @@ def needed_inputs(
                 max_age_s,
             )
         )
-    if needs_pose(bundle, measured) and given["pose_source"] == "topic":
+    if needs_pose(bundle, measured) and given.inputs.pose_source == "topic":
         topic = topic_of("ee_pose")
         found.append(
             Input(topic, {topic: POSE}, lambda m, _, t: pose_in(m, t, frame), sensor, max_age_s)

@@ -15,6 +15,7 @@ from qvla_ros.bundle import Bundle
 from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.errors import QvlaError
 from qvla_ros.observation import POSE_NAMES, joint_names
+from qvla_ros.parameters.policy import CommandParameters
 
 # single precision and rounded text stay well within; a quaternion that was never set does not
 _UNIT_TOLERANCE = 1e-2
@@ -64,28 +65,24 @@ class Measured:
         return Setpoint(linear, quaternion, gripper)
 
 
-def measured_by(parameters: Mapping[str, Any], bundle: Bundle) -> Measured | None:
-    """What the node's parameters (see policy_parameters) ask for: nothing as long as nothing is
-    commanded.
-    """
-    if parameters["output"] == "none":
+def measured_by(parameters: CommandParameters, bundle: Bundle) -> Measured | None:
+    """What the node's parameters ask to be measured: nothing as long as nothing is commanded."""
+    if parameters.output == "none":
         return None
     moves_joints = bundle.actions.kind.endswith("joint_position")
-    joint = parameters["gripper_joint"]
+    joint = parameters.gripper_joint
     closed, opened = (
-        gripper_ends(parameters)
-        if joint
-        else (parameters["gripper_min"], parameters["gripper_max"])
+        gripper_ends(parameters) if joint else (parameters.gripper_min, parameters.gripper_max)
     )
-    return Measured(tuple(parameters["joints"]) if moves_joints else (), joint, closed, opened)
+    return Measured(parameters.joints if moves_joints else (), joint, closed, opened)
 
 
-def gripper_ends(parameters: Mapping[str, Any]) -> tuple[float, float]:
+def gripper_ends(parameters: CommandParameters) -> tuple[float, float]:
     """The gripper's position, or command, when closed and when open. QvlaError where they are the
     same.
     """
-    closed = parameters["gripper_min"]
-    opened = parameters["gripper_max"]
+    closed = parameters.gripper_min
+    opened = parameters.gripper_max
     if closed == opened:
         fix = "set them to the gripper's positions when closed and when open"
         raise QvlaError(

@@ -18,7 +18,6 @@ from rclpy.signals import SignalHandlerOptions
 from qvla_ros.errors import QvlaError
 
 EXIT_BAD_INPUT = 2
-EXECUTORS = ("single_threaded", "events")
 STOP_SIGNALS = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -83,7 +82,8 @@ def run_node(main: Callable[[], int], args: list[str] | None = None) -> int:
 
 
 def make_executor(kind: str = "single_threaded") -> Executor:
-    """One of EXECUTORS, each with one thread. QvlaError where rclpy lacks it.
+    """An executor with one thread, of a kind in qvla_ros.parameters.policy.EXECUTORS. QvlaError
+    where rclpy lacks it.
 
     The usual one goes through everything that a node has before each message; `events`, which rclpy
     calls experimental, is woken by what there is (docs/measured.md, Control loop).

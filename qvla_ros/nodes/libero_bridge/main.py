@@ -33,11 +33,11 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.libero_bridge.episode import LiberoEpisode, LostInEpisode, RealTimeEpisode
 from qvla_ros.nodes.libero_bridge.episode_log import EpisodeLog
 from qvla_ros.nodes.libero_bridge.events import emit, without_nan
-from qvla_ros.nodes.libero_bridge.parameters import PARAMETERS, check_settings, conditions_of
 from qvla_ros.nodes.libero_bridge.policy_link import PolicyLink, PolicyLost
 from qvla_ros.nodes.libero_bridge.simulated_clock import SimulatedClock
 from qvla_ros.nodes.parameters import declare_parameters
 from qvla_ros.nodes.process import Interrupted, destroy, make_executor, run_node, spin_once
+from qvla_ros.parameters.bridge import BridgeParameters
 from qvla_ros.simulation.faults import parse_faults
 from qvla_ros.simulation.libero import LiberoTask
 from qvla_ros.simulation.motion import rms_jerk_m_s3
@@ -53,35 +53,36 @@ class LiberoBridge:
     """Runs all episodes of the parameters; see the module."""
 
     def __init__(self, node: Node, executor: Executor) -> None:
-        self.settings: dict[str, Any] = declare_parameters(node, PARAMETERS)
-        check_settings(self.settings)
-        self._conditions = conditions_of(self.settings)
-        self._faults = parse_faults(self.settings["faults"])
-        self._clock = SimulatedClock(node) if self.settings["timing"] == "real_time" else None
+        parameters = declare_parameters(node, BridgeParameters)
+        self._episodes = parameters.episodes
+        self._real_time = parameters.real_time
+        self._conditions = parameters.conditions()
+        self._faults = parse_faults(self._real_time.faults)
+        self._clock = SimulatedClock(node) if self._episodes.timing == "real_time" else None
         self._executor = executor
         self._executor.add_node(node)
         stamps_ns = None if self._clock is None else self._clock.time_ns
         self._links = [
-            PolicyLink(node, name, self._wait, stamps_ns) for name in self.settings["policies"]
+            PolicyLink(node, name, self._wait, stamps_ns) for name in self._episodes.policies
         ]
         self._log = EpisodeLog(
-            Path(self.settings["output_dir"]) if self.settings["output_dir"] else None
+            Path(self._episodes.output_dir) if self._episodes.output_dir else None
         )
         self._filmed: set[str] = set()
 
     def run(self) -> int:
         """0 when every episode has run, 3 when a policy was lost."""
-        settings = self.settings
+        settings = self._episodes
         starts = range(
-            settings["init_state_offset"],
-            settings["init_state_offset"] + settings["num_trials_per_task"],
+            settings.init_state_offset,
+            settings.init_state_offset + settings.num_trials_per_task,
         )
-        total = len(settings["task_ids"]) * len(starts) * len(self._conditions) * len(self._links)
-        emit("start", policies=list(settings["policies"]), episodes=total)
+        total = len(settings.task_ids) * len(starts) * len(self._conditions) * len(self._links)
+        emit("start", policies=list(settings.policies), episodes=total)
         try:
             for link in self._links:
-                link.wait_until_ready(settings["startup_timeout_s"])
-            for task_id in settings["task_ids"]:
+                link.wait_until_ready(settings.startup_timeout_s)
+            for task_id in settings.task_ids:
                 self._run_task(task_id, starts)
         except PolicyLost as reason:
             hold = asdict(reason.hold) if isinstance(reason, LostInEpisode) else None
@@ -103,14 +104,12 @@ class LiberoBridge:
 
     def _make_task(self, task_id: int) -> Task:
         kind: Any = LiberoTask
-        if self.settings["simulator"] == "fake":
+        if self._episodes.simulator == "fake":
             from qvla_ros.simulation.fake import FakeTask
 
             kind = FakeTask
-        max_steps = self.settings["max_steps"] or None
-        return kind(
-            self.settings["task_suite_name"], task_id, self.settings["camera_size"], max_steps
-        )
+        max_steps = self._episodes.max_steps or None
+        return kind(self._episodes.task_suite_name, task_id, self._episodes.camera_size, max_steps)
 
     def _episode(
         self,
@@ -121,16 +120,16 @@ class LiberoBridge:
         conditions: Conditions | None,
     ) -> None:
         """Announce it, run it unless the log has it, print and log how it went."""
-        settings = self.settings
+        settings = self._episodes
         key = {
-            "task_suite_name": settings["task_suite_name"],
+            "task_suite_name": settings.task_suite_name,
             "task_id": task_id,
             "init_state": init_state,
-            "seed": settings["seed"],
+            "seed": settings.seed,
             "max_steps": task.max_steps,
             "policy": link.namespace,
             "bundle_id": link.status.bundle_id if link.status else "",
-            **_described(conditions, settings["faults"]),
+            **_described(conditions, self._real_time.faults),
         }
         shown = ("policy", "task_id", "init_state", "max_steps", "label")
         announced = {name: key[name] for name in shown if name in key}
@@ -143,7 +142,7 @@ class LiberoBridge:
         episode = self._new_episode(task, link, conditions)
         episode.run(
             init_state,
-            settings["seed"],
+            settings.seed,
             lambda step: emit("step", policy=link.namespace, step=step),
         )
         outcome = {
@@ -160,8 +159,8 @@ class LiberoBridge:
     def _new_episode(
         self, task: Task, link: PolicyLink, conditions: Conditions | None
     ) -> LiberoEpisode:
-        filmed = bool(self.settings["video_dir"]) and link.namespace not in self._filmed
-        timeout_s = self.settings["response_timeout_s"]
+        filmed = bool(self._episodes.video_dir) and link.namespace not in self._filmed
+        timeout_s = self._episodes.response_timeout_s
         if conditions is None or self._clock is None:
             return LiberoEpisode(task, link, timeout_s, filmed)
         return RealTimeEpisode(task, link, timeout_s, filmed, conditions, self._faults, self._clock)
@@ -176,7 +175,7 @@ class LiberoBridge:
         steps = episode.rollout.steps
         if not frames:
             return None
-        path = Path(self.settings["video_dir"]) / f"{policy}_task{task_id}_init{init_state}.mp4"
+        path = Path(self._episodes.video_dir) / f"{policy}_task{task_id}_init{init_state}.mp4"
         write_video(
             path, frames, len(frames) / (steps * CONTROL_PERIOD_S)
         )  # plays in simulated time

@@ -14,7 +14,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,8 @@ from qvla_ros.nodes.policy.control_loop import ControlLoop
 from qvla_ros.nodes.policy.display import PlanDisplay
 from qvla_ros.nodes.policy.gripper import GripperOutput, make_gripper
 from qvla_ros.nodes.policy.outputs import CommandOutput, command_form
-from qvla_ros.nodes.policy.parameters import LIMITS
 from qvla_ros.nodes.policy.snapshot import LoopHealth
+from qvla_ros.parameters.policy import PolicyParameters
 
 TICKS_KEPT = 1000  # to count those that a stop took
 GOODBYE_S = 0.2  # for the stop command to arrive before its publisher goes
@@ -92,32 +92,35 @@ class Commander:
     def __init__(
         self,
         node: Node,
-        parameters: Mapping[str, Any],
+        parameters: PolicyParameters,
         actions: ActionSpec,
         earlier: CommandFigures = CommandFigures(),
     ) -> None:
         self._node = node
         self._parameters = parameters
         self._actions = actions
-        hz = parameters["control_hz"]
+        commands = parameters.commands
+        hz = commands.control_hz
         self._period_s = 1.0 / hz if hz > 0 else actions.control_period_s
         _require_a_prompt_control_thread(self._period_s, parameters)
-        self._form = command_form(parameters, actions, self._period_s)
+        self._form = command_form(
+            commands, parameters.watchdogs.stop_action, actions, self._period_s
+        )
         self._spec = motion_spec(
-            actions, parameters["linear_scale"] or None, parameters["angular_scale"] or None
+            actions, commands.linear_scale or None, commands.angular_scale or None
         )
         self._limits = motion_limits(
             3 if self._spec.is_pose else len(self._form.joints),
-            **{spec.name: parameters[spec.name] for spec in LIMITS},
+            **asdict(parameters.limits),
         )
         _require_a_workspace(self._limits.linear_low, self._limits.linear_high)
         self._lock = threading.Lock()
         self._controller = self._new_controller()
         self._controller.interventions.update(earlier.interventions)
         self._gripper: GripperOutput | None = make_gripper(
-            node, parameters, actions
+            node, commands, actions
         )  # may fail: before publishers
-        self._output = CommandOutput(node, self._form, parameters["output_topic"])
+        self._output = CommandOutput(node, self._form, commands.output_topic)
         self._loop: ControlLoop | None = None
         self._sources: Sources | None = None
         self._deadman: Any = None
@@ -141,7 +144,7 @@ class Commander:
         self._controller.interventions.update(done)
         self._sources = sources
         self.error = ""
-        if self._parameters["deadman"]:
+        if self._parameters.watchdogs.deadman:
             # Best effort hears reliable publishers too; what is lost on the way is silence, and
             # silence stops the arm.
             arguments = qos.subscribed(qos.SENSOR)
@@ -320,9 +323,9 @@ class Commander:
         settings = self._controller.settings
         end_ns = self._controller.plan_end_ns
         if reason is StopReason.stale_input:
-            return steady_s - ((now_ns - self._input_ns) * 1e-9 - settings.max_input_age_s)
-        if reason is StopReason.late_inference and busy_s > settings.max_inference_s:
-            return steady_s - (busy_s - settings.max_inference_s)
+            return steady_s - ((now_ns - self._input_ns) * 1e-9 - settings.max_image_age_s)
+        if reason is StopReason.late_inference and busy_s > settings.inference_timeout_s:
+            return steady_s - (busy_s - settings.inference_timeout_s)
         if reason is StopReason.plan_exhausted and end_ns is not None:
             return steady_s - ((now_ns - end_ns) * 1e-9 - settings.max_command_age_s)
         if reason is StopReason.deadman_lost:
@@ -334,21 +337,21 @@ class Commander:
         return self._event_s
 
     def _new_controller(self) -> Controller:
-        given = self._parameters
+        given = self._parameters.watchdogs
         settings = ControllerSettings(
             period_s=self._period_s,
-            max_input_age_s=given["max_image_age_s"],
-            max_inference_s=given["inference_timeout_s"],
-            max_command_age_s=given["max_command_age_s"],
-            deadman_timeout_s=given["deadman_timeout_s"] if given["deadman"] else 0.0,
-            max_clock_jump_s=given["max_clock_jump_s"],
-            stop=self._form.stop_action,
-            max_linear_lead=given["max_linear_lead"],
-            max_angular_lead_rad=given["max_angular_lead_rad"],
-            sim_time=given["use_sim_time"],
+            max_image_age_s=self._parameters.inputs.max_image_age_s,
+            inference_timeout_s=given.inference_timeout_s,
+            max_command_age_s=given.max_command_age_s,
+            deadman_timeout_s=given.deadman_timeout_s if given.deadman else 0.0,
+            max_clock_jump_s=given.max_clock_jump_s,
+            stop_action=self._form.stop_action,
+            max_linear_lead=given.max_linear_lead,
+            max_angular_lead_rad=given.max_angular_lead_rad,
+            use_sim_time=self._parameters.use_sim_time,
             follow_measured=self._form.output == "twist",
         )
-        return Controller(settings, self._spec, self._limits, given["blend_steps"])
+        return Controller(settings, self._spec, self._limits, self._parameters.commands.blend_steps)
 
     def _on_enable(self, message: Bool) -> None:
         with self._lock:
@@ -362,16 +365,23 @@ class Commander:
         return self._node.get_clock().now().nanoseconds
 
 
-def _require_a_prompt_control_thread(period_s: float, parameters: Mapping[str, Any]) -> None:
+def _require_a_prompt_control_thread(period_s: float, parameters: PolicyParameters) -> None:
     """Stops are sent by ticks: a limit in time that is shorter than a period would be none."""
-    names = ["max_image_age_s", "inference_timeout_s", "max_command_age_s", "max_clock_jump_s"]
-    names += ["deadman_timeout_s"] if parameters["deadman"] else []
-    shortest = min(names, key=lambda name: parameters[name])
-    if period_s > parameters[shortest]:
-        found = f"{parameters['control_hz']:g}, which is a command every {period_s:g} s"
+    watchdogs = parameters.watchdogs
+    limits_s = {
+        "max_image_age_s": parameters.inputs.max_image_age_s,
+        "inference_timeout_s": watchdogs.inference_timeout_s,
+        "max_command_age_s": watchdogs.max_command_age_s,
+        "max_clock_jump_s": watchdogs.max_clock_jump_s,
+    }
+    if watchdogs.deadman:
+        limits_s["deadman_timeout_s"] = watchdogs.deadman_timeout_s
+    shortest = min(limits_s, key=lambda name: limits_s[name])
+    if period_s > limits_s[shortest]:
+        hz = parameters.commands.control_hz
+        found = f"{hz:g}, which is a command every {period_s:g} s"
         expected = (
-            f"a period within {shortest} = {parameters[shortest]:g} s: a stop waits "
-            "for the next one"
+            f"a period within {shortest} = {limits_s[shortest]:g} s: a stop waits for the next one"
         )
         raise QvlaError("parameter control_hz", found, expected, "-p control_hz:=100.0")
 

@@ -34,7 +34,7 @@ _STATES = {
 
 
 def statuses(
-    now: Snapshot, before: Snapshot | None, max_input_age_s: float, sensors: Mapping[str, str]
+    now: Snapshot, before: Snapshot | None, max_image_age_s: float, sensors: Mapping[str, str]
 ) -> list[DiagnosticStatus]:
     """A snapshot in diagnostic terms; names are without the node's.
 
@@ -43,7 +43,7 @@ def statuses(
     """
     report = [
         _policy(now),
-        *(_input(stream, max_input_age_s) for stream in now.streams),
+        *(_input(stream, max_image_age_s) for stream in now.streams),
         _inference(now, before),
     ]
     report.append(_guards(now, before))
@@ -161,11 +161,11 @@ class DiagnosticsPublisher:
     """
 
     def __init__(
-        self, node: Node, snapshot: Callable[[], Snapshot], max_input_age_s: float
+        self, node: Node, snapshot: Callable[[], Snapshot], max_image_age_s: float
     ) -> None:
         self._node = node
         self._snapshot = snapshot
-        self._max_input_age_s = max_input_age_s
+        self._max_image_age_s = max_image_age_s
         self._before: Snapshot | None = None
         # Absolute, as everywhere in ROS: one topic collects the diagnostics of a whole robot.
         self._publisher = node.create_publisher(
@@ -176,7 +176,7 @@ class DiagnosticsPublisher:
     def _on_tick(self) -> None:
         now = self._snapshot()
         message = DiagnosticArray(
-            status=statuses(now, self._before, self._max_input_age_s, jetson_sensors())
+            status=statuses(now, self._before, self._max_image_age_s, jetson_sensors())
         )
         name = self._node.get_fully_qualified_name().lstrip("/")
         for status in message.status:

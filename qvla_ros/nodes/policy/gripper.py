@@ -5,7 +5,6 @@ is installed.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -17,6 +16,7 @@ from qvla_ros.bundle import ActionSpec
 from qvla_ros.errors import QvlaError
 from qvla_ros.messages.robot_state import gripper_ends
 from qvla_ros.nodes import qos
+from qvla_ros.parameters.policy import CommandParameters
 
 GOAL_CHANGE = (
     0.05  # opening fraction; an action's goal takes effect once, and each new one cancels the last
@@ -118,12 +118,12 @@ class ActionGripper:
 
 
 def make_gripper(
-    node: Node, parameters: Mapping[str, Any], actions: ActionSpec
+    node: Node, parameters: CommandParameters, actions: ActionSpec
 ) -> GripperOutput | None:
     """What the parameter gripper_output names. QvlaError when the bundle has no gripper or the
     action is not there.
     """
-    kind = parameters["gripper_output"]
+    kind = parameters.gripper_output
     if kind == "none":
         return None
     if actions.gripper_index is None:
@@ -131,11 +131,11 @@ def make_gripper(
         raise QvlaError(
             "parameter gripper_output", kind, "none: the bundle's actions have no gripper", fix
         )
-    topic = parameters["gripper_topic"]
+    topic = parameters.gripper_topic
     (closed, opened) = gripper_ends(parameters)
     if kind == "position":
         return PositionGripper(node, topic, closed, opened)
-    return ActionGripper(node, topic, parameters["gripper_joint"], closed, opened)
+    return ActionGripper(node, topic, parameters.gripper_joint, closed, opened)
 
 
 def _parallel_gripper_command() -> Any:

@@ -5,8 +5,7 @@ there is none.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,7 +23,6 @@ from qvla_ros.messages.robot_state import (
     Measured,
     ToolPose,
     joint_positions,
-    measured_by,
     needed_joints,
     needs_pose,
     pose_in,
@@ -43,32 +41,10 @@ from qvla_ros.observation import (
     Waiting,
     proprioception_vector,
 )
+from qvla_ros.parameters.policy import InputParameters
 
 _STOP_S = 1.0  # a decode or a transform takes milliseconds
 _ANY_TIME_NS = 2**63 - 1  # stamp of what is not needed
-
-
-@dataclass(frozen=True)
-class InputSettings:
-    """How inputs are read; names and meanings are those of the node's parameters. measured: what
-    the output needs.
-    """
-
-    max_stamp_spread_s: float
-    max_image_age_s: float
-    image_transport: str = "raw"
-    pose_source: str = "topic"
-    tool_frame: str = ""
-    tf_timeout_s: float = 0.05
-    measured: Measured | None = None
-
-
-def input_settings(parameters: Mapping[str, Any], bundle: Bundle) -> InputSettings:
-    """From the values of the node's parameters (qvla_ros.nodes.policy.parameters)."""
-    names = [field.name for field in fields(InputSettings) if field.name != "measured"]
-    return InputSettings(
-        **{name: parameters[name] for name in names}, measured=measured_by(parameters, bundle)
-    )
 
 
 class ObservationInputs:
@@ -88,16 +64,17 @@ class ObservationInputs:
         self,
         node: Node,
         bundle: Bundle,
-        settings: InputSettings,
+        parameters: InputParameters,
         deliver: Callable[[Observation], None],
         hear: Callable[[str], None] | None = None,
+        measured: Measured | None = None,
     ) -> None:
         self._node = node
         self._bundle = bundle
-        self._settings = settings
+        self._parameters = parameters
+        self._measured = measured
         self._deliver = deliver
         self._names = () if bundle.proprioception is None else bundle.proprioception.names
-        measured = settings.measured
         self._joints = needed_joints(bundle, measured)
         self._hear = self.follow if hear is None else hear
         self._instruction: str | None = None
@@ -109,11 +86,11 @@ class ObservationInputs:
         reads_pose = needs_pose(bundle, measured)
         self._transforms: ToolTransforms | None = None
         if (
-            reads_pose and settings.pose_source == "tf"
+            reads_pose and parameters.pose_source == "tf"
         ):  # may fail: before anything is subscribed to
             frame = bundle.actions.frame
             self._transforms = ToolTransforms(
-                node, frame, settings.tool_frame, settings.tf_timeout_s
+                node, frame, parameters.tool_frame, parameters.tf_timeout_s
             )
         self._handover = Handover(node)
         # The last usable joint positions and pose with their stamps; each is replaced whole, so any
@@ -133,7 +110,7 @@ class ObservationInputs:
             *filter(None, (self._joint_topic, self._pose_topic)),
         ]
         self._synchronizer = Synchronizer(
-            streams, settings.max_stamp_spread_s, settings.max_image_age_s
+            streams, parameters.max_stamp_spread_s, parameters.max_image_age_s
         )
         self._statistics = StreamStatistics(streams, time.monotonic())
         self._instruction_topic = self._subscribe(
@@ -171,10 +148,10 @@ class ObservationInputs:
         """Where the arm is by its last messages, and the stamp of the oldest of them, ns. From any
         thread.
 
-        None without `settings.measured`, before the first message, and while the last one could not
-        be used.
+        None if nothing is to be measured, before the first message, and while the last one could
+        not be used.
         """
-        spec = self._settings.measured
+        spec = self._measured
         if spec is None:
             return None
         positions = self._positions if spec.joint_names else ({}, _ANY_TIME_NS)
@@ -213,7 +190,7 @@ class ObservationInputs:
 
     def _subscribe_camera(self, camera: CameraSpec) -> str:
         topic = f"camera/{camera.name}/image_raw"
-        if self._settings.image_transport == "raw":
+        if self._parameters.image_transport == "raw":
             return self._subscribe(Image, topic, partial(self._on_image, camera))
         decoder = self._worker(partial(self._decode, camera), f"decode {camera.name}")
         return self._subscribe(CompressedImage, f"{topic}/compressed", decoder.submit)

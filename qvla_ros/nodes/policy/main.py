@@ -36,8 +36,8 @@ def serve() -> int:
     node = PolicyNode()
     executor = None
     try:
-        executor = make_executor(node.settings["executor"])
-        if node.settings["autostart"]:
+        executor = make_executor(node.parameters.model.executor)
+        if node.parameters.model.autostart:
             for trigger in (node.trigger_configure, node.trigger_activate):
                 if trigger() != TransitionCallbackReturn.SUCCESS:
                     if isinstance(node.startup_error, QvlaError):

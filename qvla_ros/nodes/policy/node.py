@@ -21,6 +21,7 @@ from qvla_ros.control.controller import StopReason
 from qvla_ros.control.timeline import PlannedChunk
 from qvla_ros.engines import engine_options
 from qvla_ros.errors import QvlaError
+from qvla_ros.messages.robot_state import measured_by
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import chunk_message, set_latencies
 from qvla_ros.nodes.lifecycle import ReportingLifecycleNode
@@ -29,12 +30,12 @@ from qvla_ros.nodes.policy.commander import Commander, CommandFigures, Sources
 from qvla_ros.nodes.policy.diagnostics import DiagnosticsPublisher
 from qvla_ros.nodes.policy.display import PlanDisplay
 from qvla_ros.nodes.policy.inference import Inference
-from qvla_ros.nodes.policy.inputs import ObservationInputs, input_settings
-from qvla_ros.nodes.policy.parameters import PARAMETERS
+from qvla_ros.nodes.policy.inputs import ObservationInputs
 from qvla_ros.nodes.policy.snapshot import Snapshot
 from qvla_ros.nodes.policy.status import StatusPublisher
 from qvla_ros.nodes.policy.tasks import Tasks
 from qvla_ros.observation import Observation
+from qvla_ros.parameters.policy import PolicyParameters
 from qvla_ros.policy import Policy, Prediction, load_policy
 
 TICK_S = 0.1  # how often inputs and the inference deadline are looked at
@@ -46,8 +47,7 @@ class PolicyNode(ReportingLifecycleNode):
 
     def __init__(self, cli_args: list[str] | None = None) -> None:
         super().__init__("policy", cli_args=cli_args)
-        self.settings = declare_parameters(self, PARAMETERS)
-        self.settings["use_sim_time"] = self.get_parameter("use_sim_time").value
+        self.parameters = declare_parameters(self, PolicyParameters)
         self._policy: Policy | None = None
         self._inputs: ObservationInputs | None = None
         self._inference: Inference | None = None
@@ -68,7 +68,7 @@ class PolicyNode(ReportingLifecycleNode):
         self._display: PlanDisplay | None = None
         self._status = StatusPublisher(self)
         self._diagnostics = DiagnosticsPublisher(
-            self, self.snapshot, self.settings["max_image_age_s"]
+            self, self.snapshot, self.parameters.inputs.max_image_age_s
         )
         self._tasks = Tasks(self, self)
         self.create_service(SetBool, "~/arm", self._on_arm)
@@ -79,16 +79,17 @@ class PolicyNode(ReportingLifecycleNode):
     # Lifecycle.
 
     def configure(self) -> None:
-        if not self.settings["bundle"]:
+        model = self.parameters.model
+        if not model.bundle:
             raise QvlaError(
                 "parameter bundle", "nothing", "the directory of a bundle", "-p bundle:=DIR"
             )
         started_s = time.monotonic()
-        options = engine_options(self.settings["engine_options"], "-p engine_options", ":=")
-        self._policy = load_policy(self.settings["bundle"], self.settings["backend"], **options)
+        options = engine_options(model.engine_options, "-p engine_options", ":=")
+        self._policy = load_policy(model.bundle, model.backend, **options)
         bundle = self._policy.bundle
-        if self.settings["output"] != "none":
-            self._commander = Commander(self, self.settings, bundle.actions, self._figures)
+        if self.parameters.commands.output != "none":
+            self._commander = Commander(self, self.parameters, bundle.actions, self._figures)
             self._display = self._commander.display()
         self._policy.warm_up()
         if self._chunks is None:
@@ -105,15 +106,20 @@ class PolicyNode(ReportingLifecycleNode):
     def activate(self) -> None:
         assert self._policy is not None
         bundle = self._policy.bundle
-        given = self.settings
+        given = self.parameters
         self._fault = ""
         self._instruction = None
-        limit_s = given["inference_timeout_s"]
+        limit_s = given.watchdogs.inference_timeout_s
         self._inference = Inference(
             self._policy, self._on_prediction, self._on_failure, limit_s, self._now_ns
         )
         self._inputs = ObservationInputs(
-            self, bundle, input_settings(given, bundle), self._on_observation, self._hear
+            self,
+            bundle,
+            given.inputs,
+            self._on_observation,
+            self._hear,
+            measured_by(given.commands, bundle),
         )
         if self._commander is not None:
             sources = Sources(self._inputs.measured, self._inputs.refusal, self._inference.busy_s)
@@ -133,7 +139,7 @@ class PolicyNode(ReportingLifecycleNode):
             self._inputs = None
         if self._inference is not None:
             if not self._inference.stop(
-                self.settings["inference_timeout_s"]
+                self.parameters.watchdogs.inference_timeout_s
             ):  # it stays: the engine is in use
                 fix = "restart the node; raise inference_timeout_s if the engine is slow"
                 raise QvlaError(
@@ -275,8 +281,9 @@ class PolicyNode(ReportingLifecycleNode):
         if self._inputs is not None:
             reason = self._inputs.poll()
             since_s = time.monotonic() - self._last_observation_s
-            if not reason and since_s > self.settings["max_image_age_s"]:
-                reason = f"no new observation for {self.settings['max_image_age_s']:g} s"
+            limit_s = self.parameters.inputs.max_image_age_s
+            if not reason and since_s > limit_s:
+                reason = f"no new observation for {limit_s:g} s"
             self._reason = reason
         self._show_plan()
         self._status.publish(self.snapshot(), only_news=True)
@@ -357,7 +364,7 @@ class PolicyNode(ReportingLifecycleNode):
             stop_delay_ticks=0 if stop is None else stop.delay_ticks,
             bundle_id="" if policy is None else policy.bundle.bundle_id,
             engine="" if policy is None else policy.engine.name,
-            backend=self.settings["backend"],
+            backend=self.parameters.model.backend,
             streams=() if inputs is None else inputs.streams(),
             inference_ms=() if inference is None else inference.inference_ms(),
             stage_ms={} if inference is None else inference.stage_ms,

@@ -20,6 +20,7 @@ from qvla_ros.control.limits import MotionState
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import stamp_message
+from qvla_ros.parameters.policy import CommandParameters
 
 JOINT_KINDS = ("joint_position", "delta_joint_position")
 _NEEDS_JOINTS = {"joint_trajectory": True, "position_array": True, "twist": False, "pose": False}
@@ -42,14 +43,13 @@ class CommandForm:
 
 
 def command_form(
-    parameters: Mapping[str, Any], actions: ActionSpec, period_s: float
+    parameters: CommandParameters, stop_action: str, actions: ActionSpec, period_s: float
 ) -> CommandForm:
     """From the node's parameters, `output` not "none". QvlaError where output, stop action and
     bundle do not fit.
     """
-    output = parameters["output"]
-    joints = tuple(parameters["joints"])
-    stop_action = parameters["stop_action"]
+    output = parameters.output
+    joints = parameters.joints
     moves_joints = actions.kind in JOINT_KINDS
     if _NEEDS_JOINTS[output] != moves_joints:
         fitting = ", ".join(name for name, needs in _NEEDS_JOINTS.items() if needs == moves_joints)
@@ -84,9 +84,8 @@ def command_form(
         raise QvlaError(
             "parameter stop_action", stop_action, f"an action that output {output} can express", fix
         )
-    return CommandForm(
-        output, stop_action, parameters["command_frame"] or actions.frame, joints, period_s
-    )
+    action: StopAction = stop_action  # type: ignore[assignment]
+    return CommandForm(output, action, parameters.command_frame or actions.frame, joints, period_s)
 
 
 def joint_trajectory(form: CommandForm, state: MotionState, now_ns: int) -> JointTrajectory:

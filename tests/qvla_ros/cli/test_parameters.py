@@ -8,8 +8,9 @@ import pytest
 
 from qvla_ros.cli.main import main
 from qvla_ros.cli.parameters import page
-from qvla_ros.nodes.libero_bridge import parameters as bridge_parameters
-from qvla_ros.nodes.policy import parameters as policy_parameters
+from qvla_ros.parameters.bridge import BridgeParameters
+from qvla_ros.parameters.policy import PolicyParameters
+from qvla_ros.parameters.table import specs
 
 PAGE = Path(__file__).parents[3] / "docs" / "parameters.md"
 
@@ -37,7 +38,5 @@ def test_a_row_tells_type_default_range_and_meaning() -> None:
 
 def test_every_parameter_of_both_nodes_is_there_once_a_node() -> None:
     named = [row.split("`")[1] for row in page().splitlines() if row.startswith("| `")]
-    declared = [
-        spec.name for spec in (*policy_parameters.PARAMETERS, *bridge_parameters.PARAMETERS)
-    ]
+    declared = [spec.name for spec in (*specs(PolicyParameters), *specs(BridgeParameters))]
     assert sorted(named) == sorted(declared)

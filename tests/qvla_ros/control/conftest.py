@@ -30,7 +30,7 @@ class Rig:
     steps = 8
     start = Setpoint(np.array([0.1, 0.2, 0.3]), np.array([0.0, 0.0, 0.0, 1.0]), 1.0)
     settings = ControllerSettings(
-        period_s, max_input_age_s=0.5, max_inference_s=0.4, max_command_age_s=0.1
+        period_s, max_image_age_s=0.5, inference_timeout_s=0.4, max_command_age_s=0.1
     )
 
     def __init__(

@@ -186,7 +186,7 @@ def test_a_flushed_plan_is_not_driven_on_to_where_it_would_have_been(make_rig: A
 def test_a_twist_carries_as_far_as_the_plan_whatever_the_speed_of_the_simulation(
     make_rig: Any, real_time_factor: float, clock_step_s: float
 ) -> None:
-    rig = make_rig(sim_time=True)
+    rig = make_rig(use_sim_time=True)
     rig.arm()
     rig.plan()
     went_m = 0.0
@@ -214,7 +214,7 @@ def test_a_twist_carries_as_far_as_the_plan_whatever_the_speed_of_the_simulation
 
 
 def test_a_simulation_that_stands_still_makes_no_measurement_old(make_rig: Any) -> None:
-    rig = make_rig(sim_time=True).moving()
+    rig = make_rig(use_sim_time=True).moving()
     rig.measured = None
     rig.follows = False
     for _ in range(200):
@@ -229,7 +229,7 @@ def test_a_simulation_that_stands_still_makes_no_measurement_old(make_rig: Any) 
 def test_a_simulated_clock_of_any_step_carries_out_the_whole_plan(
     make_rig: Any, clock_step_s: float
 ) -> None:
-    rig = make_rig(sim_time=True)
+    rig = make_rig(use_sim_time=True)
     rig.arm()
     rig.plan()
     sent_s = 0.0

@@ -79,8 +79,8 @@ def test_armed_again_it_starts_from_where_the_robot_is(make_rig: Any) -> None:
 def test_settings_without_a_limit_are_refused(make_rig: Any) -> None:
     for name in (
         "period_s",
-        "max_input_age_s",
-        "max_inference_s",
+        "max_image_age_s",
+        "inference_timeout_s",
         "max_command_age_s",
         "max_clock_jump_s",
     ):

@@ -22,8 +22,8 @@ DT_S = 0.1
 LIMITS = motion_limits(2, -1.0, 1.0, 0.2, 1.5, 5.0)
 SETTINGS = ControllerSettings(
     PERIOD_S,
-    max_input_age_s=0.55,
-    max_inference_s=0.4,
+    max_image_age_s=0.55,
+    inference_timeout_s=0.4,
     max_command_age_s=0.25,
     deadman_timeout_s=0.75,
     max_clock_jump_s=0.3,

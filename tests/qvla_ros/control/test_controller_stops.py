@@ -25,7 +25,7 @@ def image_from_the_future(rig: Any) -> None:
 
 
 def late_inference(rig: Any) -> None:
-    rig.busy_s = rig.settings.max_inference_s + 1e-6
+    rig.busy_s = rig.settings.inference_timeout_s + 1e-6
 
 
 def nan_chunk(rig: Any) -> None:
@@ -159,7 +159,7 @@ def test_a_robot_that_was_told_nothing_is_not_told_to_stop(make_rig: Any) -> Non
 
 @pytest.mark.parametrize("stop", ["zero", "none"])
 def test_zero_and_none_hold_no_setpoint(make_rig: Any, stop: str) -> None:
-    rig = make_rig(stop=stop).moving()
+    rig = make_rig(stop_action=stop).moving()
     rig.controller.disarm()
     assert rig.tick() == Decision(None, StopReason.disarmed)
 
@@ -190,6 +190,6 @@ def test_after_a_tracking_error_it_holds_where_it_is_and_keeps_its_grip(make_rig
 def test_a_clock_jump_is_one_only_against_the_right_clock(
     make_rig: Any, sim_time: bool, ros_seconds: float, stops: bool
 ) -> None:
-    rig = make_rig(sim_time=sim_time, max_clock_jump_s=0.5).moving()
+    rig = make_rig(use_sim_time=sim_time, max_clock_jump_s=0.5).moving()
     rig.tick(rig.period_s, ros_seconds)
     assert rig.stops == ([StopReason.clock_jump] if stops else [])

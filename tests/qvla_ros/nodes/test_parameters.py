@@ -5,29 +5,43 @@ the reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import rclpy
-from rclpy.parameter import Parameter
 
 from qvla_ros.errors import QvlaError
-from qvla_ros.nodes.parameters import ParameterSpec, declare_parameters, seconds
+from qvla_ros.nodes.parameters import declare_parameters
+from qvla_ros.parameters.table import parameter, seconds
 
-LIMITS = ParameterSpec("limits", [], "one number an axis", kind=Parameter.Type.DOUBLE_ARRAY)
+
+@dataclass(frozen=True)
+class Limits:
+    limits: tuple[float, ...] = parameter((), "one number an axis")
+
+
+@dataclass(frozen=True)
+class Timeout:
+    timeout_s: float = seconds(1.0, "patience", minimum=1e-3)
+
+
+@dataclass(frozen=True)
+class Output:
+    output_topic: str = parameter("~/command", "where commands go")
 
 
 @pytest.fixture
 def declare(ros_environment: dict[str, str]) -> Iterator[Callable[..., Any]]:
-    """declare(spec, "name:=value") -> the parameter's value in a node that was started so."""
+    """declare(table, "name:=value") -> the table in a node that was started so."""
     context = rclpy.Context()
 
-    def run(spec: ParameterSpec, *given: str) -> Any:
+    def run(table: type, *given: str) -> Any:
         arguments = ["--ros-args", *(word for each in given for word in ("-p", each))]
         rclpy.init(args=arguments, context=context, domain_id=int(ros_environment["ROS_DOMAIN_ID"]))
         node = rclpy.create_node("node", context=context)
         try:
-            return declare_parameters(node, [spec])[spec.name]
+            return declare_parameters(node, table)
         finally:
             node.destroy_node()
 
@@ -41,7 +55,7 @@ def declare(ros_environment: dict[str, str]) -> Iterator[Callable[..., Any]]:
 def test_a_list_with_a_type_may_be_left_out_be_empty_or_be_given(
     declare: Callable, given: list, value: list
 ) -> None:
-    assert list(declare(LIMITS, *given)) == value
+    assert list(declare(Limits, *given).limits) == value
 
 
 @pytest.mark.parametrize("given", ["limits:=[a, b]", "limits:=0.5"])
@@ -49,30 +63,26 @@ def test_a_list_of_another_type_is_refused_with_its_meaning(declare: Callable, g
     with pytest.raises(
         QvlaError, match=r"parameter limits: .*expected double array \(one number an axis\)"
     ):
-        declare(LIMITS, given)
+        declare(Limits, given)
 
 
 def test_a_number_out_of_range_is_refused_with_the_range(declare: Callable) -> None:
     with pytest.raises(
         QvlaError, match=r"parameter timeout_s: got 0.0; expected double from 0.001 to 3600"
     ):
-        declare(seconds("timeout_s", 1.0, "patience", minimum=1e-3), "timeout_s:=0.0")
+        declare(Timeout, "timeout_s:=0.0")
 
 
 @pytest.mark.parametrize("given", ["timeot_s", "timeout_sec", "limit_timeout_s"])
 def test_a_name_that_is_almost_a_parameter_is_refused(declare: Callable, given: str) -> None:
-    spec = seconds("timeout_s", 1.0, "patience")
     if given == "limit_timeout_s":  # another node's, as files for several nodes hold them
-        assert declare(spec, f"{given}:=0.5") == 1.0
+        assert declare(Timeout, f"{given}:=0.5").timeout_s == 1.0
         return
     with pytest.raises(QvlaError, match=f"parameter: got {given}; expected timeout_s"):
-        declare(spec, f"{given}:=0.5")
+        declare(Timeout, f"{given}:=0.5")
 
 
 @pytest.mark.parametrize("given", ["not a name", "/ends/with/", "1st"])
 def test_a_topic_that_is_no_name_is_refused(declare: Callable, given: str) -> None:
     with pytest.raises(QvlaError, match="parameter output_topic"):
-        declare(
-            ParameterSpec("output_topic", "~/command", "where commands go"),
-            f"output_topic:='{given}'",
-        )
+        declare(Output, f"output_topic:='{given}'")

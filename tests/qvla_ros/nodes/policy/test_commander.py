@@ -23,14 +23,14 @@ from qvla_ros.control.timeline import PlannedChunk
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.policy.commander import Commander, Sources
 from qvla_ros.nodes.policy.gripper import PositionGripper
-from qvla_ros.nodes.policy.parameters import PARAMETERS
+from qvla_ros.parameters.policy import PolicyParameters
+from qvla_ros.parameters.table import from_values
 
 PATIENCE_S = 60.0
 ACTIONS = ActionSpec(
     ("a", "b"), "joint_position", "base", ("rad", "rad"), None, None, 4, 0.05, "q99"
 )
 PARAMETERS_GIVEN = {
-    **{spec.name: spec.default for spec in PARAMETERS},
     "output": "joint_trajectory",
     "output_topic": "command",
     "joints": ["shoulder", "elbow"],
@@ -42,6 +42,10 @@ PARAMETERS_GIVEN = {
 }
 
 
+def given(**parameters: Any) -> PolicyParameters:
+    return from_values(PolicyParameters, {**PARAMETERS_GIVEN, **parameters})
+
+
 class Arm:
     """A commander and what it sends; `measure` may be replaced."""
 
@@ -49,7 +53,7 @@ class Arm:
         self.node = node
         self.heard: list[JointTrajectory] = []
         node.create_subscription(JointTrajectory, "command", self.heard.append, 1000)
-        self.commander = Commander(node, {**PARAMETERS_GIVEN, **parameters}, ACTIONS)
+        self.commander = Commander(node, given(**parameters), ACTIONS)
         self.measure: Callable[[], tuple[Setpoint, int] | None] = lambda: (
             Setpoint(np.zeros(2)),
             time.monotonic_ns(),
@@ -162,7 +166,7 @@ def test_a_commander_without_a_workspace_or_with_the_wrong_numbers_is_refused(
     node: Node, values: dict
 ) -> None:
     with pytest.raises(QvlaError, match=next(iter(values))):
-        Commander(node, {**PARAMETERS_GIVEN, **values}, ACTIONS)
+        Commander(node, given(**values), ACTIONS)
 
 
 def test_a_stop_before_the_first_command_says_why_and_counts_go_on_in_the_next(node: Node) -> None:
@@ -179,7 +183,7 @@ def test_a_stop_before_the_first_command_says_why_and_counts_go_on_in_the_next(n
     earlier = arm.commander.figures()
     assert earlier.reason is StopReason.deactivated
     arm.commander.destroy()
-    later = Commander(node, PARAMETERS_GIVEN, ACTIONS, earlier).figures()
+    later = Commander(node, given(), ACTIONS, earlier).figures()
     assert (later.commands_sent, later.interventions) == (
         earlier.commands_sent,
         earlier.interventions,
@@ -216,11 +220,11 @@ def test_a_control_thread_that_is_too_slow_for_a_limit_is_refused(
     node: Node, values: dict, limit: str
 ) -> None:
     with pytest.raises(QvlaError, match=rf"parameter control_hz: got .*within {limit} s"):
-        Commander(node, {**PARAMETERS_GIVEN, **values}, ACTIONS)
+        Commander(node, given(**values), ACTIONS)
 
 
 def test_a_release_of_the_deadman_that_repeats_itself_is_no_later_one(node: Node) -> None:
-    commander = Commander(node, {**PARAMETERS_GIVEN, "deadman": True}, ACTIONS)
+    commander = Commander(node, given(deadman=True), ACTIONS)
     passed_s = []
     for held in (True, False, False, False):
         commander._on_enable(Bool(data=held))

@@ -21,7 +21,8 @@ from std_msgs.msg import String
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes import qos
-from qvla_ros.nodes.process import EXECUTORS, destroy, make_executor
+from qvla_ros.nodes.process import destroy, make_executor
+from qvla_ros.parameters.policy import EXECUTORS
 
 if TYPE_CHECKING:
     from conftest import Robot

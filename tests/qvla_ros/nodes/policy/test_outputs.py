@@ -21,15 +21,16 @@ from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.policy.gripper import make_gripper
 from qvla_ros.nodes.policy.outputs import (
+    CommandForm,
     command_form,
     joint_trajectory,
     pose,
     position_array,
     twist,
 )
-from qvla_ros.nodes.policy.parameters import PARAMETERS
+from qvla_ros.parameters.policy import CommandParameters
+from qvla_ros.parameters.table import from_values
 
-DEFAULTS = {spec.name: spec.default for spec in PARAMETERS}
 JOINTS = ["shoulder", "elbow"]
 NOW_NS = 12_000_000_034
 HALF_TURN_Z = np.array([0.0, 0.0, 1.0, 0.0])
@@ -53,14 +54,18 @@ def actions(kind: str, gripper: bool = True) -> ActionSpec:
     )
 
 
-def parameters(**values: Any) -> dict[str, Any]:
-    return {**DEFAULTS, **values}
+def parameters(**values: Any) -> CommandParameters:
+    return from_values(CommandParameters, values)
+
+
+def form_of(
+    kind: ActionSpec, period_s: float = 0.01, stop_action: str = "auto", **values: Any
+) -> CommandForm:
+    return command_form(parameters(**values), stop_action, kind, period_s)
 
 
 def test_a_trajectory_has_positions_alone_to_be_reached_when_the_next_comes() -> None:
-    form = command_form(
-        parameters(output="joint_trajectory", joints=JOINTS), actions("joint_position"), 0.0125
-    )
+    form = form_of(actions("joint_position"), 0.0125, output="joint_trajectory", joints=JOINTS)
     message = joint_trajectory(form, _joint_motion([0.5, -1.0]), NOW_NS)
     assert (list(message.joint_names), len(message.points)) == (JOINTS, 1)
     (point,) = message.points
@@ -71,17 +76,13 @@ def test_a_trajectory_has_positions_alone_to_be_reached_when_the_next_comes() ->
 
 
 def test_a_period_of_more_than_a_second_is_carried_over() -> None:
-    form = command_form(
-        parameters(output="joint_trajectory", joints=JOINTS), actions("joint_position"), 2.25
-    )
+    form = form_of(actions("joint_position"), 2.25, output="joint_trajectory", joints=JOINTS)
     (point,) = joint_trajectory(form, _joint_motion([0.0, 0.0]), NOW_NS).points
     assert (point.time_from_start.sec, point.time_from_start.nanosec) == (2, 250_000_000)
 
 
 def test_a_position_array_is_the_setpoint() -> None:
-    form = command_form(
-        parameters(output="position_array", joints=JOINTS), actions("delta_joint_position"), 0.01
-    )
+    form = form_of(actions("delta_joint_position"), output="position_array", joints=JOINTS)
     assert list(position_array(form, _joint_motion([0.5, -1.0]), NOW_NS).data) == [0.5, -1.0]
 
 
@@ -92,7 +93,7 @@ def test_poses_and_twists_are_stamped_and_in_the_bundles_frame() -> None:
         np.array([0.4, 0.5, 0.6]),
     )
     kind = actions("delta_end_effector_pose")
-    message = pose(command_form(parameters(output="pose"), kind, 0.01), motion, NOW_NS)
+    message = pose(form_of(kind, output="pose"), motion, NOW_NS)
     assert (message.header.frame_id, message.header.stamp.sec, message.header.stamp.nanosec) == (
         "base_link",
         12,
@@ -102,7 +103,7 @@ def test_poses_and_twists_are_stamped_and_in_the_bundles_frame() -> None:
     turn = message.pose.orientation
     assert (place.x, place.y, place.z) == (1.0, 2.0, 3.0)
     assert (turn.x, turn.y, turn.z, turn.w) == tuple(HALF_TURN_Z)
-    form = command_form(parameters(output="twist", command_frame="tool0"), kind, 0.01)
+    form = form_of(kind, output="twist", command_frame="tool0")
     moving = twist(form, motion, NOW_NS)
     still = twist(form, None, NOW_NS)
     assert (moving.header.frame_id, moving.header.stamp.sec) == ("tool0", 12)
@@ -122,12 +123,7 @@ def test_poses_and_twists_are_stamped_and_in_the_bundles_frame() -> None:
 
 @pytest.mark.parametrize(("output", "stop"), [("twist", "zero"), ("pose", "hold")])
 def test_the_stop_action_is_chosen_by_what_the_output_can_express(output: str, stop: str) -> None:
-    assert (
-        command_form(
-            parameters(output=output), actions("delta_end_effector_pose"), 0.01
-        ).stop_action
-        == stop
-    )
+    assert form_of(actions("delta_end_effector_pose"), output=output).stop_action == stop
 
 
 @pytest.mark.parametrize(
@@ -157,7 +153,7 @@ def test_the_stop_action_is_chosen_by_what_the_output_can_express(output: str, s
 )
 def test_what_does_not_fit_together_is_refused(kind: str, values: dict[str, Any], key: str) -> None:
     with pytest.raises(QvlaError, match=key):
-        command_form(parameters(**values), actions(kind), 0.01)
+        form_of(actions(kind), **values)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.policy import main as policy
 from qvla_ros.nodes.process import Interrupted
+from qvla_ros.parameters.policy import ModelParameters, PolicyParameters
 
 
 def _raise(error: BaseException) -> Callable[..., None]:
@@ -22,7 +23,7 @@ class Watched:
     """A node that notes what becomes of it."""
 
     def __init__(self) -> None:
-        self.settings = {"autostart": False, "executor": "single_threaded"}
+        self.parameters = PolicyParameters(model=ModelParameters(autostart=False))
         self.ends: list[str] = []
         made.append(self)
 

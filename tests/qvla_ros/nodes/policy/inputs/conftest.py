@@ -18,23 +18,30 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from qvla_ros.bundle import Bundle, load_bundle
+from qvla_ros.messages.robot_state import Measured
 from qvla_ros.nodes import qos
-from qvla_ros.nodes.policy.inputs import InputSettings, ObservationInputs
-from qvla_ros.nodes.process import EXECUTORS, destroy, make_executor
+from qvla_ros.nodes.policy.inputs import ObservationInputs
+from qvla_ros.nodes.process import destroy, make_executor
 from qvla_ros.observation import Observation
+from qvla_ros.parameters.policy import EXECUTORS, InputParameters
 from qvla_ros.simulation.specification import FINGER_NAMES, POSE_FRAME
 
 PATIENCE_S = 30.0
 RESEND_S = 1.0
 SIZE = 32
-SETTINGS = InputSettings(max_stamp_spread_s=0.05, max_image_age_s=1.0)
+SETTINGS = InputParameters(max_stamp_spread_s=0.05, max_image_age_s=1.0)
 
 
 class Bench:
     """A node with inputs, a robot beside it that publishes, and the observations that came of it."""
 
     def __init__(
-        self, bundle: Bundle, settings: InputSettings, parameters: list[Parameter], executor: str
+        self,
+        bundle: Bundle,
+        settings: InputParameters,
+        measured: Measured | None,
+        parameters: list[Parameter],
+        executor: str,
     ) -> None:
         self.bundle = bundle
         self.node = rclpy.create_node("policy", namespace="/x", parameter_overrides=parameters)
@@ -44,7 +51,7 @@ class Bench:
         self._executor = make_executor(executor)
         for node in (self.node, self.robot):
             self._executor.add_node(node)
-        self.inputs = ObservationInputs(self.node, bundle, settings, self._keep)
+        self.inputs = ObservationInputs(self.node, bundle, settings, self._keep, measured=measured)
         self.stamp_ns = time.time_ns()
         self._publishers: dict[str, Any] = {}
 
@@ -146,11 +153,11 @@ def bench(ros_environment: dict[str, str], bundle: Bundle) -> Iterator[Callable[
         parameters: list[Parameter] | None = None,
         of: Any = None,
         executor: str = EXECUTORS[0],
+        measured: Measured | None = None,
         **changes: Any,
     ) -> Bench:
-        benches.append(
-            Bench(of or bundle, replace(SETTINGS, **changes), parameters or [], executor)
-        )
+        settings = replace(SETTINGS, **changes)
+        benches.append(Bench(of or bundle, settings, measured, parameters or [], executor))
         return benches[-1]
 
     yield make

@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 from sensor_msgs.msg import CompressedImage
 
 from qvla_ros.bundle import Bundle
-from qvla_ros.nodes.process import EXECUTORS
+from qvla_ros.parameters.policy import EXECUTORS
 
 SIZE = 32
 

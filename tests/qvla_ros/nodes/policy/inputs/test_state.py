@@ -11,13 +11,12 @@ from sensor_msgs.msg import JointState
 
 from qvla_ros.bundle import Bundle
 from qvla_ros.errors import QvlaError
-from qvla_ros.messages.robot_state import Measured, joint_positions
-from qvla_ros.nodes.policy.inputs import input_settings
-from qvla_ros.nodes.policy.parameters import PARAMETERS
+from qvla_ros.messages.robot_state import Measured, joint_positions, measured_by
+from qvla_ros.parameters.policy import CommandParameters
+from qvla_ros.parameters.table import from_values
 from qvla_ros.simulation.specification import FINGER_NAMES, JOINT_NAMES
 
 FINGERS = {FINGER_NAMES[0]: 0.02, FINGER_NAMES[1]: -0.02}
-DEFAULTS = {spec.name: spec.default for spec in PARAMETERS}
 
 
 def test_the_measured_pose_and_gripper_are_the_newest_ones_and_as_old_as_the_oldest(
@@ -90,31 +89,26 @@ def test_without_an_output_nothing_is_measured_and_nothing_else_subscribed_to(
     }
 
 
-def test_settings_come_from_the_parameters_and_the_kind_of_actions(bundle: Bundle) -> None:
-    settings = input_settings(
-        {**DEFAULTS, "tool_frame": "tool", "image_transport": "compressed"}, bundle
-    )
-    assert (settings.image_transport, settings.tool_frame, settings.measured) == (
-        "compressed",
-        "tool",
-        None,
-    )
-    twist = {
-        **DEFAULTS,
+def test_what_is_measured_comes_from_the_parameters_and_the_kind_of_actions(
+    bundle: Bundle,
+) -> None:
+    assert measured_by(CommandParameters(), bundle) is None
+    values = {
         "output": "twist",
         "joints": ["a", "b"],
         "gripper_joint": "f",
         "gripper_max": 0.04,
     }
-    assert input_settings(twist, bundle).measured == Measured((), "f", 0.0, 0.04)
+    twist = from_values(CommandParameters, values)
+    assert measured_by(twist, bundle) == Measured((), "f", 0.0, 0.04)
     joint_bundle = replace(bundle, actions=replace(bundle.actions, kind="joint_position"))
-    assert input_settings(twist, joint_bundle).measured == Measured(("a", "b"), "f", 0.0, 0.04)
+    assert measured_by(twist, joint_bundle) == Measured(("a", "b"), "f", 0.0, 0.04)
 
 
 def test_a_gripper_that_is_as_open_as_it_is_closed_is_refused(bundle: Bundle) -> None:
-    parameters = {**DEFAULTS, "output": "twist", "gripper_joint": "f", "gripper_min": 1.0}
+    parameters = CommandParameters(output="twist", gripper_joint="f", gripper_min=1.0)
     with pytest.raises(QvlaError, match="gripper_min and gripper_max: got both 1"):
-        input_settings(parameters, bundle)
+        measured_by(parameters, bundle)
 
 
 def test_a_joint_that_is_there_twice_is_refused_if_it_is_needed() -> None:

@@ -15,7 +15,8 @@ from rclpy.time import Time
 from qvla_ros.bundle import Bundle
 from qvla_ros.errors import QvlaError
 from qvla_ros.messages.robot_state import Measured
-from qvla_ros.nodes.policy.inputs import InputSettings, ObservationInputs
+from qvla_ros.nodes.policy.inputs import ObservationInputs
+from qvla_ros.parameters.policy import InputParameters
 from qvla_ros.simulation.specification import POSE_FRAME
 
 
@@ -74,7 +75,7 @@ def test_inputs_that_cannot_be_made_leave_no_subscription(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tf2_ros", None)
     rig = bench()
-    settings = InputSettings(0.05, 1.0, pose_source="tf", tool_frame="tool")
+    settings = InputParameters(pose_source="tf", tool_frame="tool")
     before = len(list(rig.node.subscriptions))
     with pytest.raises(QvlaError, match="parameter pose_source"):
         ObservationInputs(rig.node, rig.bundle, settings, lambda _: None)

@@ -1,0 +1,152 @@
+"""Every parameter of the policy node, written once: it declares, checks and documents them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qvla_ros.engines import BACKENDS, backend_help
+from qvla_ros.parameters.table import parameter, seconds
+
+EXECUTORS = ("single_threaded", "events")
+OUTPUTS = ("none", "joint_trajectory", "twist", "pose", "position_array")
+GRIPPER_OUTPUTS = ("none", "position", "parallel_gripper_command")
+STOP_ACTIONS = ("auto", "hold", "zero", "none")
+_AXES = "one number an axis, or one for all"
+
+
+@dataclass(frozen=True)
+class ModelParameters:
+    """Which policy runs, and on what."""
+
+    bundle: str = parameter("", "directory of the policy bundle")
+    backend: str = parameter("onnxruntime", backend_help(), choices=BACKENDS)
+    engine_options: str = parameter(
+        "{}", 'options of the backend, a JSON object such as {"threads": 2}'
+    )
+    autostart: bool = parameter(
+        True, "configure and activate at the start, without a lifecycle manager"
+    )
+    executor: str = parameter(
+        "single_threaded",
+        "what waits for messages; events: sooner, experimental",
+        choices=EXECUTORS,
+    )
+
+
+@dataclass(frozen=True)
+class InputParameters:
+    """What is read of cameras and robot, and how old it may be."""
+
+    max_image_age_s: float = seconds(
+        1.0, "oldest observation that is acted on, by its stamp and node time", minimum=1e-3
+    )
+    max_stamp_spread_s: float = seconds(
+        0.05, "largest difference between the stamps of one observation"
+    )
+    image_transport: str = parameter(
+        "raw", "which image topics are subscribed to", choices=("raw", "compressed")
+    )
+    pose_source: str = parameter(
+        "topic", "the end effector's pose: ee_pose, or TF", choices=("topic", "tf")
+    )
+    tool_frame: str = parameter(
+        "", "with pose_source tf: the frame whose pose the policy was trained on"
+    )
+    tf_timeout_s: float = seconds(0.05, "how long a transform of an image's time is waited for")
+
+
+@dataclass(frozen=True)
+class CommandParameters:
+    """What is sent to the robot, where and how often."""
+
+    output: str = parameter(
+        "none", "what is sent to the robot; none: chunks alone", choices=OUTPUTS
+    )
+    output_topic: str = parameter("~/command", "where commands go")
+    command_frame: str = parameter(
+        "", "the robot's name for the frame of the actions; nothing is transformed"
+    )
+    joints: tuple[str, ...] = parameter((), "joints in the order of the actions' columns")
+    control_hz: float = parameter(100.0, "commands a second; 0: one per action", 0.0, 1000.0)
+    blend_steps: int = parameter(
+        2, "actions over which a new chunk takes over from the last", 0, 1000
+    )
+    linear_scale: float = parameter(
+        0.0, "m (or rad of a joint) per unit of an action; 0: its units are SI", 0.0, 1e3
+    )
+    angular_scale: float = parameter(
+        0.0, "rad per unit of a rotational action; 0: its units are SI", 0.0, 1e3
+    )
+    gripper_output: str = parameter("none", "how the gripper is commanded", choices=GRIPPER_OUTPUTS)
+    gripper_topic: str = parameter(
+        "~/gripper_command", "topic or action that the gripper listens to"
+    )
+    gripper_joint: str = parameter(
+        "", "joint that tells how open the gripper is; empty: it is not measured"
+    )
+    gripper_min: float = parameter(
+        0.0, "gripper command when closed, in the gripper's units", -1e6, 1e6
+    )
+    gripper_max: float = parameter(
+        1.0, "gripper command when open, in the gripper's units", -1e6, 1e6
+    )
+
+
+@dataclass(frozen=True)
+class MotionLimitParameters:
+    """What no command may exceed; the names are those of qvla_ros.control.limits.motion_limits."""
+
+    linear_low: tuple[float, ...] = parameter(
+        (), "lower corner of the workspace, m, or lower joint limits, rad"
+    )
+    linear_high: tuple[float, ...] = parameter(
+        (), "upper corner of the workspace, m, or upper joint limits, rad"
+    )
+    max_linear_step: tuple[float, ...] = parameter(
+        (0.02,), f"m or rad a command may move the setpoint; {_AXES}"
+    )
+    max_linear_velocity: tuple[float, ...] = parameter((0.25,), f"m/s or rad/s; {_AXES}")
+    max_linear_acceleration: tuple[float, ...] = parameter((1.0,), f"m/s^2 or rad/s^2; {_AXES}")
+    max_angular_step_rad: float = parameter(
+        0.05, "how far a command may turn the setpoint", 1e-6, 3.2
+    )
+    max_angular_velocity_rad_s: float = parameter(0.5, "rotation of the end effector", 1e-6, 100.0)
+    max_angular_acceleration_rad_s2: float = parameter(
+        2.0, "rotation of the end effector", 1e-6, 1e4
+    )
+
+
+@dataclass(frozen=True)
+class WatchdogParameters:
+    """When the arm is stopped, and how."""
+
+    inference_timeout_s: float = seconds(
+        5.0, "an inference that takes longer is a fault", minimum=1e-3
+    )
+    max_command_age_s: float = seconds(
+        0.5, "how long past its last action a plan is held before the arm is stopped", minimum=1e-3
+    )
+    max_linear_lead: float = parameter(
+        0.1, "m or rad a command may lead the measured arm, per axis", 1e-6, 1e3
+    )
+    max_angular_lead_rad: float = parameter(
+        0.3, "how far a command may be turned from the measured arm", 1e-6, 7.0
+    )
+    max_clock_jump_s: float = seconds(
+        0.5, "node time may part from the steady clock by this much", minimum=1e-3
+    )
+    deadman: bool = parameter(False, "send commands only while ~/enable (std_msgs/Bool) says true")
+    deadman_timeout_s: float = seconds(0.3, "oldest ~/enable that counts", minimum=1e-3)
+    stop_action: str = parameter("auto", "auto: zero for twist, else hold", choices=STOP_ACTIONS)
+
+
+@dataclass(frozen=True)
+class PolicyParameters:
+    """All of the policy node's. use_sim_time is ROS's own, which rclpy declares."""
+
+    model: ModelParameters = ModelParameters()
+    inputs: InputParameters = InputParameters()
+    commands: CommandParameters = CommandParameters()
+    limits: MotionLimitParameters = MotionLimitParameters()
+    watchdogs: WatchdogParameters = WatchdogParameters()
+    use_sim_time: bool = False
