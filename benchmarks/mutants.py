@@ -3,7 +3,7 @@
     python benchmarks/mutants.py [control gates ...] [--seed 1] [--mutants 240]
 
 A mutant is the code with one comparison, operator, constant, `and` or `or` replaced. Its tests kill
-it when one of them fails or they run far too long; else it survives. benchmarks/mutants.yaml names
+it when one of them fails or they compute far too long; else it survives. benchmarks/mutants.yaml names
 the modules, their tests and the replacements, and lists the mutants that no test can kill
 ("equivalent"). Works in a copy under build/mutants; results are kept there, and a mutant runs again
 only when its file or its tests have changed, so an interrupted run goes on where it was.
@@ -16,10 +16,11 @@ import hashlib
 import json
 import os
 import random
+import resource
+import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,8 @@ from qvla_ros.progress import track
 
 ROOT = Path(__file__).parent.parent
 WORK = ROOT / "build" / "mutants"
-LEAST_TIMEOUT_S = 60.0
+LEAST_CPU_S = 20
+LONGEST_WAIT_S = 600.0  # of tests that wait instead of computing; other programs may be running
 CLASSES = {
     "comparison": "ReplaceComparisonOperator_",
     "binary": "ReplaceBinaryOperator_",
@@ -54,14 +56,22 @@ class Module:
     files: list[Path]
     tests: list[str]
 
-    @property
-    def command(self) -> str:
-        return f"{sys.executable} -m pytest -x -q -p no:cacheprovider {' '.join(self.tests)}"
+    def test_files(self, file: Path | None = None) -> list[Path]:
+        """All test files, those named after `file` first: they fail soonest."""
+        found = [path for name in self.tests for path in [Path(name), *Path(name).rglob("*.py")]]
+        names = [path for path in found if path.name.startswith("test_") and path.is_file()]
+        return sorted(names, key=lambda path: (not file or file.stem not in path.stem, path))
+
+    def command(self, file: Path | None = None, cpu_s: int | None = None) -> str:
+        """Runs the tests until one fails; `cpu_s` limits the time that they compute, not wait."""
+        pytest = shlex.join([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"])
+        tests = shlex.join(map(str, self.test_files(file)))
+        limit = "" if cpu_s is None else f"ulimit -t {cpu_s}; "
+        return shlex.join(["sh", "-c", f"{limit}exec {pytest} {tests}"])
 
     def fingerprint(self, file: Path) -> str:
         """Changes when `file` or one of the module's tests does."""
-        tests = [found for path in self.tests for found in [Path(path), *Path(path).rglob("*.py")]]
-        contents = [path.read_bytes() for path in [file, *sorted(tests)] if path.is_file()]
+        contents = [path.read_bytes() for path in [file, *self.test_files()]]
         return hashlib.sha256(b"\0".join(contents)).hexdigest()[:16]
 
 
@@ -133,15 +143,17 @@ def check_imports() -> None:
         raise QvlaError("imports", found, f"files under {Path.cwd()}", fix)
 
 
-def timeout_s(module: Module, times_as_long: float) -> float:
+def cpu_limit_s(module: Module, times_as_long: float) -> int:
     """Runs the tests on the unchanged code, which must pass, and derives the limit from that."""
-    started_s = time.monotonic()
-    outcome, output = run_tests(module.command, 1000.0)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    outcome, output = run_tests(module.command(), LONGEST_WAIT_S)
     if outcome is not TestOutcome.SURVIVED:
         raise QvlaError(
             "tests", " ".join(module.tests), "tests that pass on the code as it is", output[-3000:]
         )
-    return max(LEAST_TIMEOUT_S, times_as_long * (time.monotonic() - started_s))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used_s = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return max(LEAST_CPU_S, round(times_as_long * used_s))
 
 
 def changed_lines(diff: str) -> tuple[str, str, str]:
@@ -154,14 +166,14 @@ def changed_lines(diff: str) -> tuple[str, str, str]:
 
 
 def judge(
-    module: Module, specs: list[MutationSpec], limit: float, equivalents: set[tuple[str, str, str]]
+    module: Module, specs: list[MutationSpec], cpu_s: int, equivalents: set[tuple[str, str, str]]
 ) -> Iterator[Result]:
     """Runs each mutant that has no result yet."""
     for spec in track(specs, f"mutants of {module.name}"):
         place = f"{spec.module_path.stem}-{spec.operator_name.partition('/')[2]}-{spec.occurrence}"
         kept = WORK / "results" / module.fingerprint(spec.module_path) / f"{place}.json"
         if not kept.exists():
-            found = mutate_and_test([spec], module.command, limit)
+            found = mutate_and_test([spec], module.command(spec.module_path, cpu_s), LONGEST_WAIT_S)
             if found.test_outcome is None or found.diff is None:
                 raise QvlaError(
                     "mutant", place, "code that can be replaced", found.output or "see above"
@@ -222,8 +234,8 @@ def main() -> None:
     for name in wanted:
         count = round(options.mutants * len(places[name]) / total)
         specs = sample(places[name], count, f"{options.seed} {name}")
-        limit = timeout_s(modules[name], config["slowest"])
-        results += judge(modules[name], specs, limit, equivalents)
+        cpu_s = cpu_limit_s(modules[name], config["slowest"])
+        results += judge(modules[name], specs, cpu_s, equivalents)
     print("\n\n".join(result.diff for result in results if result.outcome == "survived"))
     print(f"\n{table(results, wanted)}\n\nseed {options.seed}, {total} places")
 
