@@ -46,6 +46,9 @@ WORKSTATION = {
     "gates": Verb(
         "qvla_offline.cli.gates", "a bit budget becomes one bit-width per output channel"
     ),
+    "error": Verb(
+        "qvla_offline.cli.error", "action error against the float policy, on held-out observations"
+    ),
     "fakequant": Verb(
         "qvla_offline.cli.fakequant", "a checkpoint with the quantization error in its weights"
     ),

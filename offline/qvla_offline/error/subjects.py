@@ -1,0 +1,179 @@
+"""The quantized policies that a comparison is about, opened and checked before anything runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from qvla_offline.checkpoints.io import Checkpoint, load_checkpoint
+from qvla_offline.checkpoints.model import PolicyInputs
+from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
+from qvla_offline.error.policies import bundle_actions, checkpoint_actions, require_no_noise
+from qvla_offline.error.restored import RestoredTensors
+from qvla_offline.fingerprint import checkpoint_sha256
+from qvla_offline.gates import Gates, match_layers, read_gates, uniform
+from qvla_offline.gates.costs import COSTS, Pricing
+from qvla_offline.quantization.quantizers import QuantizationScheme
+from qvla_offline.sensitivity.hessian import columns
+from qvla_ros.bundle import Bundle, load_bundle
+from qvla_ros.errors import QvlaError
+
+Actions = Callable[[Sequence[PolicyInputs]], np.ndarray]  # -> normalised, float64 [N, K, A]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One policy to measure.
+
+    kind: "gates", "uniform", "bundle" or "fakequant". bits_per_weight: {"nominal": ..., "stored":
+    ...} with scales, over the layers that are quantized and executed; empty if no file says it.
+    gates: None if no file says them.
+    """
+
+    name: str
+    kind: str
+    actions: Actions
+    bits_per_weight: Mapping[str, float]
+    gates: Gates | None
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """Makes subjects of the files made from one checkpoint.
+
+    scheme: fields to set otherwise than a gates file has them. compute_dtype: for stored bits, as
+    in `qvla gates`.
+    """
+
+    checkpoint: Path
+    unnorm_key: str | None = None
+    scheme: Mapping[str, Any] | None = None
+    compute_dtype: str = "float32"
+    backend: str = "onnxruntime"
+    memory_bytes: float = 2e9
+    device: str = "cpu"
+
+    def open(self, path: Path | None = None) -> Checkpoint:
+        """The checkpoint at `path` (None: the float one), its weights still in its files."""
+        return load_checkpoint(
+            path or self.checkpoint, self.unnorm_key, device=self.device, lazily=True
+        )
+
+    def float_actions(self, samples: Sequence[PolicyInputs]) -> np.ndarray:
+        """The actions of the float policy."""
+        checkpoint = self.open()
+        return self._run(checkpoint, checkpoint.tensors, samples)
+
+    def of_gates(self, name: str, path: Path) -> Subject:
+        """The checkpoint, fake-quantized in memory by the gates of a file."""
+        gates = read_gates(path)
+        self._require_same_checkpoint(f"gates {path}", gates)
+        return self._gated(name, "gates", gates)
+
+    def of_uniform(self, bits: int) -> Subject:
+        """The checkpoint, fake-quantized in memory with the same bit-width everywhere."""
+        rows = {n: m.weight.shape[0] for n, m in quantization_targets(self.open().model).items()}
+        return self._gated(f"uniform {bits} bits", "uniform", uniform(rows, bits))
+
+    def of_bundle(self, name: str, path: Path) -> Subject:
+        """A bundle, run by its engine."""
+        bundle = load_bundle(path)
+        require_no_noise(bundle)
+        self._require_same_statistics(path, bundle)
+        gates = self._gates_beside(f"bundle {path}", bundle.directory)
+        stored = bundle.quantization
+        bits = {"nominal": stored.nominal_bits_per_weight, "stored": stored.stored_bits_per_weight}
+
+        def actions(samples: Sequence[PolicyInputs]) -> np.ndarray:
+            return bundle_actions(bundle, samples, self.backend)
+
+        return Subject(name, "bundle", actions, bits, gates)
+
+    def of_fakequant(self, name: str, path: Path) -> Subject:
+        """A checkpoint with the quantization error in its weights."""
+        checkpoint = self.open(path)
+        if checkpoint.config != self.open().config:
+            raise QvlaError(
+                f"fakequant {path}",
+                "a config.json of another policy",
+                f"that of {self.checkpoint}",
+                "fake-quantize this checkpoint with `qvla fakequant`",
+            )
+        gates = self._gates_beside(f"fakequant {path}", path)
+        bits = {} if gates is None else self._bits(checkpoint, gates, _scheme(gates))
+
+        def actions(samples: Sequence[PolicyInputs]) -> np.ndarray:
+            return self._run(checkpoint, checkpoint.tensors, samples)
+
+        return Subject(name, "fakequant", actions, bits, gates)
+
+    def _gated(self, name: str, kind: str, gates: Gates) -> Subject:
+        checkpoint = self.open()
+        targets = quantization_targets(checkpoint.model)
+        gates = match_layers(gates, {n: m.weight.shape[0] for n, m in targets.items()})
+        scheme = _scheme(gates, self.scheme or {})
+        restored = RestoredTensors(checkpoint.tensors, gates.layers, scheme)
+
+        def actions(samples: Sequence[PolicyInputs]) -> np.ndarray:
+            return self._run(checkpoint, restored, samples)
+
+        return Subject(name, kind, actions, self._bits(checkpoint, gates, scheme), gates)
+
+    def _gates_beside(self, key: str, directory: Path) -> Gates | None:
+        """The gates.json in a directory that was made from the checkpoint, None if there is none."""
+        file = directory / "gates.json"
+        if not file.is_file():
+            return None
+        gates = read_gates(file)
+        self._require_same_checkpoint(key, gates)
+        return gates
+
+    def _run(
+        self,
+        checkpoint: Checkpoint,
+        tensors: Mapping[str, Tensor],
+        samples: Sequence[PolicyInputs],
+    ) -> np.ndarray:
+        return checkpoint_actions(checkpoint, tensors, samples, self.memory_bytes, self.device)
+
+    def _bits(
+        self, checkpoint: Checkpoint, gates: Gates, scheme: QuantizationScheme
+    ) -> dict[str, float]:
+        targets = quantization_targets(checkpoint.model)
+        idle = unexecuted_targets(checkpoint.model) | set(gates.not_executed)
+        executed = {name: columns(module) for name, module in targets.items() if name not in idle}
+        return {
+            cost: Pricing(scheme, cost, self.compute_dtype).bits_per_weight(gates.layers, executed)
+            for cost in COSTS
+        }
+
+    def _require_same_checkpoint(self, key: str, gates: Gates) -> None:
+        made_from = gates.sources.get("checkpoint_sha256")
+        here = checkpoint_sha256(self.checkpoint)
+        if made_from is not None and made_from != here:
+            raise QvlaError(
+                key,
+                f"made from a checkpoint with SHA-256 {made_from[:16]}...",
+                f"made from {self.checkpoint}, {here[:16]}...",
+                "name the checkpoint that it was made from with --pretrained_checkpoint",
+            )
+
+    def _require_same_statistics(self, path: Path, bundle: Bundle) -> None:
+        there = json.loads((bundle.directory / "statistics.json").read_text(encoding="utf-8"))
+        if there != self.open().statistics:
+            raise QvlaError(
+                f"bundle {path}",
+                "other statistics than the checkpoint's, so other normalised actions",
+                f"a bundle of {self.checkpoint}",
+                "name the checkpoint that it was exported from with --pretrained_checkpoint",
+            )
+
+
+def _scheme(gates: Gates, changed: Mapping[str, Any] | None = None) -> QuantizationScheme:
+    return QuantizationScheme(**(gates.scheme | dict(changed or {})))
