@@ -78,6 +78,9 @@ WORKSTATION = {
     "every_instruction": Verb(
         "qvla_reference.cli.every_instruction", "the same pictures labelled for each object"
     ),
+    "observations": Verb(
+        "qvla_reference.cli.observations", "what the policy sees at work, held out for `qvla error`"
+    ),
     "dagger": Verb(
         "qvla_reference.cli.dagger", "the policy drives, the expert labels: data where it errs"
     ),
