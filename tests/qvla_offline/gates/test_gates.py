@@ -359,3 +359,15 @@ def test_uniform_gates_cover_every_layer():
     assert uniform(ROWS, 8).histogram() == {8: 5}
     with pytest.raises(QvlaError, match="bit-widths"):
         uniform(ROWS, 5)
+
+
+def test_gates_of_the_first_schema_stay_readable(tmp_path):
+    """Their number is written in files that people keep."""
+    write_gates(tmp_path / "gates.json", GATES)
+    assert json.loads((tmp_path / "gates.json").read_text())["schema_version"] == 1
+
+
+def test_a_histogram_counts_the_bit_widths_that_occur():
+    layers = {"a": np.array([0, 4, 4], np.uint8), "b": np.array([16, 4], np.uint8)}
+    assert Gates(layers, "test").histogram() == {0: 1, 4: 3, 16: 1}
+    assert Gates({}, "test").histogram() == {}

@@ -138,3 +138,25 @@ def test_absent_corrupt_and_foreign_files_are_refused(tmp_path):
     torch.save(uneven, tmp_path / "part.pt")
     with pytest.raises(QvlaError, match="no score"):
         read_sensitivity(tmp_path / "part.pt")
+
+
+def test_the_score_at_sixteen_bits_which_is_zero_is_left_out(tmp_path):
+    entry = {"proxy_16": torch.zeros(2), "proxy_8": torch.ones(2), "proxy_4": torch.full((2,), 3.0)}
+    torch.save({"a": entry}, tmp_path / "s.pt")
+    found = read_sensitivity(tmp_path / "s.pt")
+    assert found.bits == (4, 8)
+    assert found.scores["a"].tolist() == [[3.0, 3.0], [1.0, 1.0]]
+
+
+def test_files_of_the_first_schema_stay_readable(tmp_path):
+    """Their number is written in files that people keep."""
+    write_sensitivity(tmp_path / "s.pt", SENSITIVITY)
+    assert json.loads((tmp_path / "s.pt.json").read_text())["schema_version"] == 1
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (3, 3), (2, 3, 1)])
+def test_scores_of_another_shape_than_bits_and_channels_are_refused(tmp_path, shape):
+    scores = {"z": np.ones(shape, np.float32), "a": np.ones((2, 5), np.float32)}
+    write_sensitivity(tmp_path / "s.safetensors", replace(SENSITIVITY, scores=scores))
+    with pytest.raises(QvlaError, match=r": z: got shape .*expected \[2, channels\]"):
+        read_sensitivity(tmp_path / "s.safetensors")
