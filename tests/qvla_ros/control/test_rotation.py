@@ -71,6 +71,45 @@ def test_one_rotation_is_to_the_last_bit_what_it_is_among_many(seed: int, expone
             )
 
 
+@given(SEEDS)
+def test_rotations_may_have_any_leading_axes(seed: int) -> None:
+    """Two rows of five rotations are what the ten are one below the other."""
+    start = random_quaternions(seed, 10)
+    end = random_quaternions(seed + 1, 10)
+    vectors = np.random.default_rng(seed).uniform(-2.0, 2.0, (10, 3))
+    for function, arguments in (
+        (rotation.length, (vectors,)),
+        (rotation.normalize, (start,)),
+        (rotation.inverse, (start,)),
+        (rotation.multiply, (start, end)),
+        (rotation.from_rotation_vector, (vectors,)),
+        (rotation.to_rotation_vector, (start,)),
+        (rotation.between, (start, end)),
+        (rotation.turn, (start, vectors)),
+    ):
+        in_rows = function(*(array.reshape(2, 5, -1) for array in arguments))
+        np.testing.assert_array_equal(in_rows.reshape(10, -1), function(*arguments))
+
+
+@given(SEEDS)
+def test_products_and_inverses_agree_with_scipy(seed: int) -> None:
+    left = random_quaternions(seed)
+    right = random_quaternions(seed + 1)
+    expected = (Rotation.from_quat(left) * Rotation.from_quat(right)).as_quat()
+    found = rotation.multiply(left, right)
+    np.testing.assert_allclose(found * np.sign((found * expected).sum(1))[:, None], expected)
+    back = rotation.multiply(left, rotation.inverse(left))
+    np.testing.assert_allclose(back, np.tile(rotation.IDENTITY, (20, 1)), atol=1e-15)
+
+
+def test_a_rotation_of_half_a_turn_is_as_long_as_pi_whichever_way_round() -> None:
+    for axis in np.eye(3):
+        half = rotation.to_rotation_vector(np.array([*axis, 0.0]))
+        np.testing.assert_allclose(np.abs(half), np.pi * axis)
+        beyond = rotation.to_rotation_vector(rotation.from_rotation_vector(1.5 * np.pi * axis))
+        np.testing.assert_allclose(beyond, -0.5 * np.pi * axis, atol=1e-12)
+
+
 def test_no_turn_is_no_turn() -> None:
     assert rotation.between(rotation.IDENTITY, -rotation.IDENTITY).tolist() == [0.0, 0.0, 0.0]
     assert rotation.from_rotation_vector(np.zeros(3)).tolist() == rotation.IDENTITY.tolist()
