@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from qvla_ros.cli.main import VERBS
+from qvla_reference.cli.main import STAGES
+from qvla_ros.cli.verbs import VERBS
 from qvla_ros.control.controller import StopReason
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +41,9 @@ def test_every_command_names_a_verb(document: str) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_option_is_one_of_its_verb(document: str) -> None:
     for line in commands((ROOT / document).read_text(encoding="utf-8")):
-        module, _, attribute = VERBS[line.split()[1]].module.partition(".")
+        words = line.split()
+        verb = VERBS[words[1]] if words[1] != "reference" else (VERBS | STAGES)[words[2]]
+        module, _, attribute = verb.module.partition(".")
         folder = f"offline/{module}" if module in ("qvla_offline", "qvla_reference") else module
         source = (ROOT / folder / f"{attribute.replace('.', '/')}.py").read_text(encoding="utf-8")
         for option in re.findall(r"--[a-z_]+", line):

@@ -65,7 +65,7 @@ class RobotDescription:
 
 
 # The released data are JPEG files of this quality, and OpenVLA-OFT's evaluation gives its images
-# the same round trip; `qvla demonstrations` stores its images so, and training crops them so, by
+# the same round trip; `qvla reference demonstrations` stores its images so, and training crops them so, by
 # what is written here.
 LIBERO = RobotDescription(
     cameras=tuple(

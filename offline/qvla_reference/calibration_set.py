@@ -36,7 +36,7 @@ def write_calibration_set(
     for task in sorted({path.parent for path in demonstrations.rglob("episode_*.npz")}):
         suites.setdefault(task.parent, []).append(task)
     if not suites:
-        fix = "record some with `qvla demonstrations`"
+        fix = "record some with `qvla reference demonstrations`"
         raise QvlaError("demonstrations", f"no episode below {demonstrations}", "at least one", fix)
     (out / "calibration").mkdir(parents=True, exist_ok=True)
     lines = []

@@ -24,7 +24,7 @@ configs: [{{config_name: default, data_files: data/*/*.parquet}}]
 
 # {suite}: a scripted expert in LIBERO
 
-LeRobot dataset v3.0, written by `qvla export_demonstrations`. {driver}
+LeRobot dataset v3.0, written by `qvla reference export_demonstrations`. {driver}
 The scenes are placements sampled by the simulator, never LIBERO's official initial states: those are the test set.
 
 ## Times: read this before you build action chunks

@@ -323,5 +323,8 @@ def read_episode(path: Path) -> Episode:
         )
     except (OSError, ValueError, KeyError) as error:
         raise QvlaError(
-            str(path), error, "an episode of `qvla demonstrations`", "delete it and record again"
+            str(path),
+            error,
+            "an episode of `qvla reference demonstrations`",
+            "delete it and record again",
         ) from error

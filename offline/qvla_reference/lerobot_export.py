@@ -49,13 +49,13 @@ def export_demonstrations(
 ) -> Exported:
     """Write the recordings of `suite` that `driver` drove to `out`, whole or not at all.
 
-    driver: "expert" for `qvla demonstrations`, "learner" for `qvla dagger`; they have images at
+    driver: "expert" for `qvla reference demonstrations`, "learner" for `qvla reference dagger`; they have images at
     different rates, and a LeRobot dataset has one. Raises QvlaError if there are none, or if one
     cannot be read.
     """
     paths = sorted((demonstrations / suite).rglob("episode_*.npz"))
     if not paths:
-        fix = "record some with `qvla demonstrations`"
+        fix = "record some with `qvla reference demonstrations`"
         raise QvlaError(
             "demonstrations", f"no episode below {demonstrations / suite}", "at least one", fix
         )
@@ -115,7 +115,10 @@ def image_steps(path: Path, driver: Driver) -> np.ndarray:
             return archive["image_steps"] if found == driver else np.zeros(0, np.int32)
     except (OSError, ValueError, KeyError) as error:
         raise QvlaError(
-            str(path), error, "a recording of `qvla demonstrations`", "delete it, record again"
+            str(path),
+            error,
+            "a recording of `qvla reference demonstrations`",
+            "delete it, record again",
         ) from None
 
 

@@ -167,7 +167,7 @@ class SampleSet:
         it has, so that a suite whose recording has just begun is not learnt by heart; one that is
         not named is left out.
         """
-        fix = "record some with `qvla demonstrations`"
+        fix = "record some with `qvla reference demonstrations`"
         if not len(self):
             raise QvlaError(
                 "demonstrations", f"no episode below {self.demonstrations}", "at least one", fix

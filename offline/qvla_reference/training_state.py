@@ -150,7 +150,7 @@ class TrainingState:
                 name for name in {*shapes, *wanted} if shapes.get(name) != wanted.get(name)
             )
             found = f"{names[0]} of shape {shapes.get(names[0], 'none')}, {len(names)} such tensors"
-            fix = "pass a checkpoint that `qvla train_reference` exported, such as reference_policy"
+            fix = "pass a checkpoint that `qvla reference train` exported, such as reference_policy"
             raise QvlaError(
                 f"pretrained_checkpoint {checkpoint.path}",
                 found,

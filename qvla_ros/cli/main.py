@@ -1,9 +1,9 @@
-"""`qvla VERB`: finds the verb's module, gives it its arguments, and turns its errors into what a
-person can act on.
+"""`qvla VERB`: imports the verb's module, parses its arguments, runs it and reports its errors.
 
-A verb is a module with `HELP: str`, `add_arguments(parser)` and `run(args) -> int`. Only the verb
-that was asked for is imported, so that `qvla --help` answers at once and a robot without torch
-still has its own verbs.
+A verb is a module with `HELP: str`, `add_arguments(parser)` and `run(args) -> int`. Only the module
+of the verb that is asked for is imported, so that `qvla --help` answers at once and a robot without
+torch still has its own verbs. A module may have `STAGES: dict[str, Verb]` too: `qvla VERB STAGE`
+runs a stage, which is such a module itself, and `qvla VERB` or `qvla VERB all` runs the verb.
 """
 
 from __future__ import annotations
@@ -13,100 +13,15 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
+from qvla_ros.cli.verbs import MOVED, VERBS, Verb, overview, summaries
 from qvla_ros.errors import QvlaError, QvlaWarning
+from qvla_ros.exit_codes import BAD_INPUT, BROKEN_PIPE, INTERRUPTED
 
 _python_s_way = warnings.formatwarning
-
-EXIT_BAD_INPUT = 2
-EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
-
-
-class Verb(NamedTuple):
-    """Where a verb lives and what it does in one line (here and not in its module, which may need
-    torch to import).
-    """
-
-    module: str
-    summary: str
-
-
-WORKSTATION = {
-    "quantize": Verb(
-        "qvla_offline.cli.quantize",
-        "one recipe YAML: checkpoint to sensitivities, gates and bundle",
-    ),
-    "sensitivity": Verb(
-        "qvla_offline.cli.sensitivity", "how much each output channel at each bit-width hurts"
-    ),
-    "gates": Verb(
-        "qvla_offline.cli.gates", "a bit budget becomes one bit-width per output channel"
-    ),
-    "error": Verb(
-        "qvla_offline.cli.error", "action error against the float policy, on held-out observations"
-    ),
-    "fakequant": Verb(
-        "qvla_offline.cli.fakequant", "a checkpoint with the quantization error in its weights"
-    ),
-    "export": Verb(
-        "qvla_offline.cli.export", "checkpoint and gates become the bundle a robot runs"
-    ),
-    "build": Verb(
-        "qvla_offline.cli.build",
-        "the bundle's graph becomes a TensorRT plan (on a Jetson: there, no torch)",
-    ),
-    "audit": Verb(
-        "qvla_offline.cli.audit", "bytes and precision of every layer of a graph or plan"
-    ),
-    "reference": Verb(
-        "qvla_reference.cli.main", "the bundled policy from nothing: record, train, evaluate"
-    ),
-    "demonstrations": Verb(
-        "qvla_reference.cli.demonstrations", "record a scripted expert in LIBERO"
-    ),
-    "train_reference": Verb("qvla_reference.cli.train", "train the small policy that is bundled"),
-    "evaluate_reference": Verb(
-        "qvla_reference.cli.evaluate", "success of a float checkpoint, without ROS"
-    ),
-    "export_demonstrations": Verb(
-        "qvla_reference.cli.export_demonstrations", "recordings as a LeRobot dataset"
-    ),
-    "every_instruction": Verb(
-        "qvla_reference.cli.every_instruction", "the same pictures labelled for each object"
-    ),
-    "observations": Verb(
-        "qvla_reference.cli.observations", "what the policy sees at work, held out for `qvla error`"
-    ),
-    "dagger": Verb(
-        "qvla_reference.cli.dagger", "the policy drives, the expert labels: data where it errs"
-    ),
-    "random_checkpoint": Verb(
-        "qvla_offline.cli.random_checkpoint", "a small untrained checkpoint in the real layout"
-    ),
-}
-ROBOT = {
-    "inspect": Verb("qvla_ros.cli.inspect", "what a bundle holds and whether it is intact"),
-    "parameters": Verb("qvla_ros.cli.parameters", "what the nodes can be told: docs/parameters.md"),
-    "doctor": Verb(
-        "qvla_ros.cli.doctor", "what stands between this machine, this graph and a running policy"
-    ),
-    "record": Verb("qvla_ros.cli.record", "what running policies see and do, in a bag"),
-    "replay": Verb(
-        "qvla_ros.cli.replay", "a policy again on a bag, compared with the chunks in it"
-    ),
-    "eval": Verb(
-        "qvla_ros.cli.eval", "paired LIBERO episodes through ROS 2: success, latency, size"
-    ),
-    "latency_sweep": Verb(
-        "qvla_ros.cli.latency_sweep", "success against latency, in LIBERO's simulated time"
-    ),
-    "demo": Verb("qvla_ros.cli.demo", "quantize the bundled policy, run it, write a report"),
-}
-VERBS = WORKSTATION | ROBOT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,36 +39,55 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     warnings.formatwarning = plain_warning
     try:
-        return run_verb(arguments[0].replace("-", "_"), arguments[1:])
+        return run_verb(VERBS, "qvla", arguments)
     except QvlaError as error:
         print_error(error)
-        return int(getattr(error, "exit_status", EXIT_BAD_INPUT))
+        return int(getattr(error, "exit_status", BAD_INPUT))
     except BrokenPipeError:  # `qvla inspect DIR | head`: the reader has what it wants
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what is still buffered has nowhere to go
-        return EXIT_BROKEN_PIPE
+        return BROKEN_PIPE
     except OSError as error:
         fix = "check that the path, its permissions and the free space are as meant"
         key = str(error.filename2 or error.filename or "file")
         print_error(
             QvlaError(key, error.strerror or error, "a path that can be read or written so", fix)
         )
-        return EXIT_BAD_INPUT
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return INTERRUPTED
 
 
-def run_verb(name: str, arguments: Sequence[str]) -> int:
-    """Import the verb's module, parse `arguments` with it, run it, return its exit status."""
-    if name not in VERBS:
-        raise QvlaError("verb", name, f"one of {', '.join(VERBS)}", "run `qvla --help`")
-    with _told_what_to_install(name):  # verbs import what is heavy only when it is needed
-        module = importlib.import_module(VERBS[name].module)
-        parser = argparse.ArgumentParser(
-            prog=f"qvla {name}", description=module.HELP, formatter_class=_HelpFormatter
-        )
-        module.add_arguments(parser)
-        return int(module.run(parser.parse_args(underscored(arguments))) or 0)
+def run_verb(verbs: Mapping[str, Verb], command: str, arguments: Sequence[str]) -> int:
+    """Run `command arguments`, whose first argument is one of `verbs`; return its exit status."""
+    name = arguments[0].replace("-", "_")
+    rest = list(arguments[1:])
+    if name not in verbs:
+        raise _unknown(name, verbs, command)
+    command = f"{command} {name}"
+    with _missing_packages_explained(command, verbs[name]):  # heavy imports wait for `run`
+        module = importlib.import_module(verbs[name].module)
+        stages: dict[str, Verb] = getattr(module, "STAGES", {})
+        if stages and rest and rest[0] == "all":
+            rest = rest[1:]
+        elif stages and rest and not rest[0].startswith("-"):
+            return run_verb(stages, command, rest)
+        parser = verb_parser(command, module)
+        return int(module.run(parser.parse_args(underscored(rest))) or 0)
+
+
+def verb_parser(command: str, module: Any) -> argparse.ArgumentParser:
+    """The parser of `command`, with the options of the verb's module and a list of its stages."""
+    stages: dict[str, Verb] = getattr(module, "STAGES", {})
+    parser = argparse.ArgumentParser(
+        prog=command, description=module.HELP, formatter_class=_HelpFormatter
+    )
+    module.add_arguments(parser)
+    if stages:
+        parser.usage = f"{command} [STAGE] [options]"
+        title = f"stages (`{command} STAGE --help` lists the options of a stage):"
+        parser.epilog = "\n".join([title, *summaries(stages)])
+    return parser
 
 
 def underscored(arguments: Sequence[str]) -> list[str]:
@@ -171,19 +105,6 @@ def underscored(arguments: Sequence[str]) -> list[str]:
     return result
 
 
-def overview() -> str:
-    """The text of `qvla --help`: verbs by the machine they run on."""
-    lines = ["usage: qvla VERB [options]        (qvla VERB --help tells a verb's options)", ""]
-    for title, verbs in (
-        ("workstation (torch)", WORKSTATION),
-        ("robot (numpy, one engine, ROS 2)", ROBOT),
-    ):
-        lines.append(f"{title}:")
-        lines += [f"  {name:<23}{verb.summary}" for name, verb in verbs.items()]
-        lines.append("")
-    return "\n".join([*lines, "options:", f"  {'--version':<23}print the version"])
-
-
 def package_version() -> str:
     """Version of this package, e.g. "0.1.0"."""
     from qvla_ros import __version__
@@ -192,18 +113,14 @@ def package_version() -> str:
 
 
 def plain_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
-    """How a warning is shown: ours as a sentence, others as Python does, with their place in the
-    code.
-    """
+    """The text of a warning: ours as a sentence, others as Python's, with their place in the code."""
     if issubclass(category, QvlaWarning):
         return f"warning: {message}\n"
     return _python_s_way(message, category, *place, **more)
 
 
 def print_error(error: QvlaError) -> None:
-    """Show a QvlaError on standard error: what was wrong, what was found, what was expected, what
-    mends it.
-    """
+    """Print a QvlaError to standard error: the key, what was found, what was expected, the fix."""
     from rich.console import Console
     from rich.text import Text
 
@@ -215,9 +132,7 @@ def print_error(error: QvlaError) -> None:
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Adds an option's default to its help, unless the help tells it or there is none worth
-    telling.
-    """
+    """Adds an option's default to its help, unless the help names it or it is None or False."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         silent = (
@@ -227,22 +142,35 @@ class _HelpFormatter(argparse.HelpFormatter):
             return action.help
         return f"{action.help} (default: %(default)s)"
 
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """A text of several lines is a table and keeps them; others are wrapped."""
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+
+def _unknown(name: str, verbs: Mapping[str, Verb], command: str) -> QvlaError:
+    kind = "verb" if verbs is VERBS else "stage"
+    moved = MOVED.get(name)
+    fix = f"run `qvla {moved}`" if moved and kind == "verb" else f"run `{command} --help`"
+    return QvlaError(kind, name, f"one of {', '.join(verbs)}", fix)
+
 
 @contextmanager
-def _told_what_to_install(verb: str) -> Iterator[None]:
-    """A missing package is an error that a user can mend; a missing module of our own is not."""
+def _missing_packages_explained(command: str, verb: Verb) -> Iterator[None]:
+    """Turns a missing package into an error that names the fix; a missing module of our own is a
+    bug and stays as it is.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith(("qvla_ros.", "qvla_offline.")):
+        if (error.name or "").startswith(("qvla_ros.", "qvla_offline.", "qvla_reference.")):
             raise
-        extra = "offline" if verb in WORKSTATION else "libero"
+        extra = f"[{verb.extra}]" if verb.extra else ""
         raise QvlaError(
-            f"qvla {verb}",
+            command,
             f"no Python module {error.name!r}",
-            f"the packages that {verb} needs",
+            f"the packages that `{command}` needs",
             "in a checkout: make setup, or pip install --constraint "
-            f"environment/constraints.txt '.[{extra}]'",
+            f"environment/constraints.txt '.{extra}'",
         ) from error
 
 

@@ -26,6 +26,7 @@ from qvla_ros.evaluation.processes import (
     stop,
     stopped_at_the_end,
 )
+from qvla_ros.exit_codes import BAD_INPUT, LOST
 from qvla_ros.simulation.real_time import RealTime
 from qvla_ros.simulation.specification import CONTROL_PERIOD_S, MAX_STEPS_OF_FAMILY
 
@@ -34,9 +35,6 @@ from qvla_ros.simulation.specification import CONTROL_PERIOD_S, MAX_STEPS_OF_FAM
 BRIDGE_LAST_WORD_S = 20.0
 BRIDGE_END_S = 3.0
 POLL_S = 0.2
-# as the nodes use them
-EXIT_BAD_INPUT = 2
-EXIT_LOST = 3
 
 Event = Mapping[str, Any]
 
@@ -50,7 +48,7 @@ class ProcessEnded(QvlaError):
         super().__init__(
             f"process {child.name}", reason, "it runs until the last episode", f"see {child.log}"
         )
-        self.exit_status = EXIT_BAD_INPUT if child.process.poll() == EXIT_BAD_INPUT else EXIT_LOST
+        self.exit_status = BAD_INPUT if child.process.poll() == BAD_INPUT else LOST
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from qvla_ros.errors import QvlaError
+from qvla_ros.exit_codes import BAD_INPUT
 
-EXIT_BAD_INPUT = 2
 STOP_SIGNALS = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -62,7 +62,7 @@ def run_node(main: Callable[[], int], args: list[str] | None = None) -> int:
             file=sys.stderr,
             flush=True,
         )
-        return EXIT_BAD_INPUT
+        return BAD_INPUT
     _received.clear()
     heeded = [
         number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN
@@ -72,7 +72,7 @@ def run_node(main: Callable[[], int], args: list[str] | None = None) -> int:
         return main()
     except QvlaError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        return EXIT_BAD_INPUT
+        return BAD_INPUT
     except Interrupted as interruption:
         return 128 + interruption.signal_number
     finally:

@@ -124,7 +124,7 @@ def test_the_copy_is_known_by_the_hash_of_its_weights(tmp_path: Path) -> None:
 
 def test_print_only_prints_what_was_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = tmp_path / "evaluation.jsonl"
-    with pytest.raises(QvlaError, match="evaluate_reference"):
+    with pytest.raises(QvlaError, match="qvla reference evaluate"):
         run(options("--print_only", "--out", str(results)))
     results.write_text(
         "".join(json.dumps(line) + "\n" for line in (entry(False, checkpoint="zz"), entry()))

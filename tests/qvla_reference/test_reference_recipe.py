@@ -23,20 +23,23 @@ def written(tmp_path: Path, stages: object) -> Path:
     return path
 
 
-def test_the_recipe_of_the_repository_holds_for_every_verb() -> None:
+def test_the_recipe_of_the_repository_holds_for_every_stage() -> None:
     commands = reference.read_stages(RECIPE)
-    assert {command[0] for command in commands} == set(reference.STAGES)
-    assert commands[-1][0] == "evaluate_reference"
+    assert {command[0] for command in commands} == {*reference.STAGES} - {
+        "observations",
+        "export_demonstrations",
+    }
+    assert commands[-1][0] == "evaluate"
 
 
 def test_switches_are_given_without_a_value(tmp_path: Path) -> None:
     path = written(
         tmp_path,
-        [{"evaluate_reference": {"print_only": True}}, {"train_reference": {"renormalize": False}}],
+        [{"evaluate": {"print_only": True}}, {"train": {"renormalize": False}}],
     )
     assert reference.read_stages(path) == [
-        ["evaluate_reference", "--print_only"],
-        ["train_reference"],
+        ["evaluate", "--print_only"],
+        ["train"],
     ]
 
 
@@ -64,18 +67,16 @@ def test_an_unknown_option_is_refused_before_any_stage_runs(tmp_path: Path) -> N
 def test_stages_run_in_order_until_one_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = written(
-        tmp_path, [{"demonstrations": {"episodes": 1}}, {"train_reference": {}}, {"dagger": {}}]
-    )
+    path = written(tmp_path, [{"demonstrations": {"episodes": 1}}, {"train": {}}, {"dagger": {}}])
     ran: list[str] = []
 
     def stage(command: Sequence[str]) -> int:
         ran.append(command[0])
-        return 3 if command[0] == "train_reference" else 0
+        return 3 if command[0] == "train" else 0
 
     monkeypatch.setattr(reference, "run_stage", stage)
     assert reference.run(argparse.Namespace(recipe=path, dry_run=False)) == 3
-    assert ran == ["demonstrations", "train_reference"]
+    assert ran == ["demonstrations", "train"]
 
 
 def test_a_stage_reports_its_exit_status() -> None:

@@ -128,7 +128,7 @@ def test_a_run_does_not_begin_with_a_checkpoint_of_another_architecture(
     options = replace(
         tiny_options(demonstrations, tmp_path, "next", 1), pretrained_checkpoint=former.out
     )
-    with pytest.raises(QvlaError, match=r"pretrained_checkpoint .*such tensors.*train_reference"):
+    with pytest.raises(QvlaError, match=r"pretrained_checkpoint .*such tensors.*reference train"):
         start(options, larger, "cpu", whole_set(options), lambda _: None)
 
 
@@ -270,7 +270,7 @@ def test_training_learns(demonstrations: Path, tmp_path: Path) -> None:
 
 
 def test_no_demonstrations_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(QvlaError, match="qvla demonstrations"):
+    with pytest.raises(QvlaError, match="qvla reference demonstrations"):
         train(tiny_options(tmp_path / "nothing", tmp_path, "run", 1), lambda _: None, tiny_config())
 
 

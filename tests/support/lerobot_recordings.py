@@ -1,4 +1,4 @@
-"""Two small recordings, as `qvla demonstrations` leaves them, and the LeRobot dataset made of them."""
+"""Two small recordings, as `qvla reference demonstrations` leaves them, and the LeRobot dataset made of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`qvla dagger`: the policy in training drives, the expert says what it should have done; more data
+"""`qvla reference dagger`: the policy in training drives, the expert says what it should have done; more data
 where it errs.
 """
 
@@ -15,7 +15,7 @@ HELP = (
     "record episodes that the policy drives and the expert labels (DAgger); stops at "
     "--episodes or Ctrl-C"
 )
-SEED_BRANCH = 1_000_003  # keeps placements apart from those of `qvla demonstrations`
+SEED_BRANCH = 1_000_003  # keeps placements apart from those of `qvla reference demonstrations`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

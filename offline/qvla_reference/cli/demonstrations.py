@@ -1,4 +1,4 @@
-"""`qvla demonstrations`: record the scripted expert in LIBERO; the data that the reference policy
+"""`qvla reference demonstrations`: record the scripted expert in LIBERO; the data that the reference policy
 learns from.
 """
 
@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from qvla_reference.demonstrations import Episode, episode_path, record_episode, write_episode
-from qvla_reference.expert import PickPlaceExpert
-from qvla_reference.held_task import held_task
 from qvla_ros.cli.task_ids import task_ids_of
 from qvla_ros.errors import QvlaError
-from qvla_ros.simulation.libero import LiberoTask
+
+if TYPE_CHECKING:
+    from qvla_reference.demonstrations import Episode
+    from qvla_ros.simulation.libero import LiberoTask
 
 HELP = "record demonstrations of the scripted expert in LIBERO (resumes where it stopped)"
 EPISODES_A_TURN = 5  # of one task, then the next: building a scene takes seconds
@@ -52,6 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Record what is missing; 0 when every episode is there."""
+    from qvla_reference.demonstrations import episode_path
+
     task_ids = task_ids_of(args.task_ids, args.task_suite_name)
     return record_in_turns(
         args, task_ids, partial(episode_path, args.out, args.task_suite_name), record
@@ -114,6 +117,9 @@ def record(args: argparse.Namespace, task_id: int, numbers: list[int]) -> int:
     """Record some episodes of a task, each into its file, with a line about each; returns how many.
     In a worker.
     """
+    from qvla_reference.demonstrations import episode_path, write_episode
+    from qvla_reference.held_task import held_task
+
     suite = args.task_suite_name
     seed = args.seed
     for number in numbers:
@@ -131,6 +137,9 @@ def record(args: argparse.Namespace, task_id: int, numbers: list[int]) -> int:
 
 
 def _record_success(task: LiberoTask, seed: tuple[int, ...]) -> tuple[Episode, int]:
+    from qvla_reference.demonstrations import record_episode
+    from qvla_reference.expert import PickPlaceExpert
+
     for attempt in range(_ATTEMPTS):
         recorded = record_episode(task, PickPlaceExpert(), (*seed, attempt))
         if recorded is not None:

@@ -1,4 +1,4 @@
-"""`qvla evaluate_reference`: closed-loop success of a checkpoint in LIBERO, without ROS, to follow
+"""`qvla reference evaluate`: closed-loop success of a checkpoint in LIBERO, without ROS, to follow
 a training run.
 """
 
@@ -19,7 +19,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from qvla_offline.fingerprint import checkpoint_sha256
 from qvla_reference.evaluation import Jobs, newest, read_results, success_table, trials_of
 from qvla_ros.cli.task_ids import task_ids_of
 from qvla_ros.errors import QvlaError
@@ -76,6 +75,8 @@ def take_copy(source: Path, copy: Path) -> str:
     """Copy a checkpoint, so that training may go on exporting to `source`; returns the hash of what
     was copied.
     """
+    from qvla_offline.fingerprint import checkpoint_sha256
+
     for _ in range(5):
         with contextlib.suppress(OSError, shutil.Error):  # replaced while it was copied
             shutil.rmtree(copy, ignore_errors=True)
@@ -144,7 +145,7 @@ def print_newest(path: Path, checkpoint: str | None = None) -> None:
     )
     if not chosen:
         raise QvlaError(
-            "out", path, "results of `qvla evaluate_reference`", "run it without --print_only first"
+            "out", path, "results of `qvla reference evaluate`", "run it without --print_only first"
         )
     first = chosen[0]
     print(

@@ -1,4 +1,4 @@
-"""`qvla every_instruction`: the same pictures labelled for each object that could be named; teaches
+"""`qvla reference every_instruction`: the same pictures labelled for each object that could be named; teaches
 to listen.
 """
 
@@ -9,12 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from qvla_reference.cli.demonstrations import record_in_turns
-from qvla_reference.demonstrations import episode_path, write_episode
-from qvla_reference.every_instruction import record_every_instruction
-from qvla_reference.expert import PickPlaceExpert
-from qvla_reference.held_task import held_task
 from qvla_ros.cli.task_ids import task_ids_of
-from qvla_ros.simulation.named_object import SCENE_SUITE
 
 HELP = (
     "label the same pictures of libero_object for every object that could be named "
@@ -50,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Record what is missing; 0 when every episode is there."""
+    from qvla_reference.demonstrations import episode_path
+    from qvla_ros.simulation.named_object import SCENE_SUITE
+
     scenes = task_ids_of(args.task_ids, SCENE_SUITE)
     # The usual object's file is written last: where it is, the other five are.
     return record_in_turns(args, scenes, partial(episode_path, args.out, SCENE_SUITE), record)
@@ -57,6 +55,12 @@ def run(args: argparse.Namespace) -> int:
 
 def record(args: argparse.Namespace, scene: int, numbers: list[int]) -> int:
     """Record some wandering episodes of a scene; returns how many. In a worker."""
+    from qvla_reference.demonstrations import episode_path, write_episode
+    from qvla_reference.every_instruction import record_every_instruction
+    from qvla_reference.expert import PickPlaceExpert
+    from qvla_reference.held_task import held_task
+    from qvla_ros.simulation.named_object import SCENE_SUITE
+
     for number in numbers:
         episodes = record_every_instruction(
             held_task(SCENE_SUITE, scene), PickPlaceExpert(), (args.seed, scene, number)

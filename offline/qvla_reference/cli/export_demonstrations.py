@@ -1,4 +1,4 @@
-"""`qvla export_demonstrations`: recorded demonstrations as a LeRobot dataset, for other people's
+"""`qvla reference export_demonstrations`: recorded demonstrations as a LeRobot dataset, for other people's
 training code.
 """
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--driver",
         choices=("expert", "learner"),
         default="expert",
-        help="recordings of `qvla demonstrations`, or of `qvla dagger`; they differ in "
+        help="recordings of `qvla reference demonstrations`, or of `qvla reference dagger`; they differ in "
         "frame rate (default: expert)",
     )
     parser.add_argument(

@@ -1,5 +1,5 @@
-"""`qvla reference`: the bundled policy from nothing, stage by stage: record, train, let it drive,
-train, evaluate.
+"""`qvla reference`: makes the bundled policy from nothing, stage by stage: record, train, let it
+drive, train, evaluate. `qvla reference STAGE` runs one stage.
 """
 
 from __future__ import annotations
@@ -15,15 +15,41 @@ from pathlib import Path
 
 import yaml
 
-from qvla_ros.cli.main import VERBS
+from qvla_ros.cli.verbs import Verb
 from qvla_ros.errors import QvlaError
 
 HELP = (
-    "run the stages of a training recipe; what is done already is skipped, so the same "
-    "command goes on where it was"
+    "run one stage of making the bundled policy, or (without STAGE, or with `all`) those of "
+    "a training recipe; what is done already is skipped, so the same command goes on where "
+    "it was"
 )
 DEFAULT_RECIPE = Path("config/train/reference.yaml")
-STAGES = ("demonstrations", "every_instruction", "train_reference", "dagger", "evaluate_reference")
+_EXTRA = "offline,libero"
+STAGES = {
+    "demonstrations": Verb(
+        "qvla_reference.cli.demonstrations", "record a scripted expert in LIBERO", _EXTRA
+    ),
+    "every_instruction": Verb(
+        "qvla_reference.cli.every_instruction",
+        "record the same pictures, labelled for each object",
+        _EXTRA,
+    ),
+    "train": Verb("qvla_reference.cli.train", "train the policy on the recordings", _EXTRA),
+    "dagger": Verb(
+        "qvla_reference.cli.dagger", "let the policy drive and the expert label it", _EXTRA
+    ),
+    "evaluate": Verb(
+        "qvla_reference.cli.evaluate", "measure a checkpoint's success, without ROS", _EXTRA
+    ),
+    "observations": Verb(
+        "qvla_reference.cli.observations",
+        "record observations at work, held out for `qvla error`",
+        _EXTRA,
+    ),
+    "export_demonstrations": Verb(
+        "qvla_reference.cli.export_demonstrations", "write recordings as a LeRobot dataset", _EXTRA
+    ),
+}
 _FIX = f"compare with {DEFAULT_RECIPE}"
 
 
@@ -39,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     commands = read_stages(args.recipe)
     for number, command in enumerate(commands, start=1):
-        print(f"[{number}/{len(commands)}] qvla {shlex.join(command)}", flush=True)
+        print(f"[{number}/{len(commands)}] qvla reference {shlex.join(command)}", flush=True)
         if args.dry_run:
             continue
         started = time.monotonic()
@@ -54,10 +80,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_stage(command: Sequence[str]) -> int:
-    """Run a verb in a process of its own, which frees simulators and memory at its end; returns its
-    exit status.
+    """Run a stage in a process of its own, which frees simulators and memory at its end; returns
+    its exit status.
     """
-    process = subprocess.Popen([sys.executable, "-m", "qvla_ros.cli.main", *command])
+    program = [sys.executable, "-m", "qvla_ros.cli.main", "reference", *command]
+    process = subprocess.Popen(program)
     try:
         return process.wait()
     except KeyboardInterrupt:  # the stage was interrupted as well, and saves what it has
@@ -66,8 +93,8 @@ def run_stage(command: Sequence[str]) -> int:
 
 
 def read_stages(path: Path) -> list[list[str]]:
-    """The command lines of a recipe, without `qvla`; QvlaError (or argparse's exit) for what a verb
-    would refuse.
+    """The stages of a recipe as command lines without `qvla reference`; QvlaError (or argparse's
+    exit) for what a stage would refuse.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -79,7 +106,7 @@ def read_stages(path: Path) -> list[list[str]]:
         or not isinstance(content["stages"], list)
     ):
         raise QvlaError(
-            "recipe", path, "one key, stages, with a list of {verb: {option: value}}", _FIX
+            "recipe", path, "one key, stages, with a list of {stage: {option: value}}", _FIX
         )
     return [
         _command(stage, f"{path}: stages[{index}]") for index, stage in enumerate(content["stages"])
@@ -89,19 +116,26 @@ def read_stages(path: Path) -> list[list[str]]:
 def _command(stage: object, key: str) -> list[str]:
     if not isinstance(stage, dict) or len(stage) != 1 or next(iter(stage)) not in STAGES:
         raise QvlaError(key, stage, f"one of {', '.join(STAGES)}, with its options", _FIX)
-    ((verb, options),) = stage.items()
+    ((name, options),) = stage.items()
     if not isinstance(options, dict) or not all(
         isinstance(value, str | int | float) for value in options.values()
     ):
         raise QvlaError(
-            key, options, f"options of `qvla {verb}` with a value each; true for a switch", _FIX
+            key,
+            options,
+            f"options of `qvla reference {name}` with a value each; true for a switch",
+            _FIX,
         )
-    command = [verb]
-    for name, value in options.items():
+    command = [name]
+    for option, value in options.items():
         command += (
-            [f"--{name}"] if value is True else [] if value is False else [f"--{name}", str(value)]
+            [f"--{option}"]
+            if value is True
+            else []
+            if value is False
+            else [f"--{option}", str(value)]
         )
-    parser = argparse.ArgumentParser(prog=f"{key}: qvla {verb}", add_help=False, allow_abbrev=False)
-    importlib.import_module(VERBS[verb].module).add_arguments(parser)
+    parser = argparse.ArgumentParser(prog=f"{key}: {name}", add_help=False, allow_abbrev=False)
+    importlib.import_module(STAGES[name].module).add_arguments(parser)
     parser.parse_args(command[1:])
     return command

@@ -1,4 +1,4 @@
-"""`qvla observations`: what the policy sees at work in LIBERO, held out or for calibration."""
+"""`qvla reference observations`: what the policy sees at work in LIBERO, held out or for calibration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`qvla train_reference`: train the policy that is bundled, from recorded demonstrations."""
+"""`qvla reference train`: train the policy that is bundled, from recorded demonstrations."""
 
 from __future__ import annotations
 

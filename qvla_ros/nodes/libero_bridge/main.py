@@ -30,6 +30,7 @@ from rclpy.executors import Executor
 from rclpy.node import Node
 
 from qvla_ros.errors import QvlaError
+from qvla_ros.exit_codes import LOST
 from qvla_ros.nodes.libero_bridge.episode import LiberoEpisode, LostInEpisode, RealTimeEpisode
 from qvla_ros.nodes.libero_bridge.episode_log import EpisodeLog
 from qvla_ros.nodes.libero_bridge.events import emit, without_nan
@@ -45,8 +46,6 @@ from qvla_ros.simulation.real_time import Conditions
 from qvla_ros.simulation.rollout import Task
 from qvla_ros.simulation.specification import CONTROL_PERIOD_S
 from qvla_ros.simulation.video import write_video
-
-EXIT_POLICY_LOST = 3
 
 
 class LiberoBridge:
@@ -87,7 +86,7 @@ class LiberoBridge:
         except PolicyLost as reason:
             hold = asdict(reason.hold) if isinstance(reason, LostInEpisode) else None
             emit("error", reason=str(reason), hold=hold)
-            return EXIT_POLICY_LOST
+            return LOST
         emit("end")
         return 0
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from qvla_reference.cli.main import STAGES
 from qvla_ros.cli import main as cli
+from qvla_ros.cli import verbs
 from qvla_ros.errors import QvlaError, QvlaWarning
 
 ROOT = Path(__file__).parents[3]
+HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "rclpy", "mujoco", "libero", "robosuite"}
 
 
 @pytest.fixture
@@ -25,7 +30,7 @@ def verb(monkeypatch: pytest.MonkeyPatch):
         module.add_arguments = lambda parser: parser.add_argument("--calib_jsonl", default="none")
         module.run = run
         monkeypatch.setitem(sys.modules, "qvla_try_it", module)
-        monkeypatch.setitem(cli.VERBS, "try_it", cli.Verb("qvla_try_it", "try it"))
+        monkeypatch.setitem(cli.VERBS, "try_it", verbs.Verb("qvla_try_it", "try it"))
 
     return install
 
@@ -44,13 +49,18 @@ def test_every_verb_module_is_in_the_table_and_every_entry_has_its_module() -> N
         "qvla_offline.cli": ROOT / "offline" / "qvla_offline" / "cli",
         "qvla_reference.cli": ROOT / "offline" / "qvla_reference" / "cli",
     }
-    verbs = {
+    modules = {
         f"{package}.{path.stem}"
         for package, folder in folders.items()
         for path in folder.glob("*.py")
         if "\nHELP = " in path.read_text(encoding="utf-8")
     }
-    assert verbs == {entry.module for entry in cli.VERBS.values()}
+    assert modules == {entry.module for entry in (cli.VERBS | STAGES).values()}
+
+
+def test_the_overview_fits_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
 def test_dashes_and_underscores_name_the_same_verb_and_option(verb) -> None:
@@ -114,10 +124,55 @@ def test_an_unknown_verb_names_those_that_exist(capsys: pytest.CaptureFixture[st
     assert "quantize" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("old", verbs.MOVED)
+def test_a_verb_of_earlier_versions_names_the_command_that_took_its_place(
+    old: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([old, "--help"]) == 2
+    command, stage = verbs.MOVED[old].split()
+    assert f"qvla {command} {stage}" in capsys.readouterr().err
+    assert command in cli.VERBS
+    assert stage in STAGES
+
+
+def test_an_unknown_stage_names_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["reference", "training"]) == 2
+    error = capsys.readouterr().err
+    assert "evaluate" in error
+    assert "`qvla reference --help`" in error
+
+
+@pytest.mark.parametrize("arguments", [["reference"], ["reference", "all"]])
+def test_the_workshop_without_a_stage_follows_the_recipe(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = str(ROOT / "config" / "train" / "reference.yaml")
+    assert cli.main([*arguments, "--recipe", recipe, "--dry-run"]) == 0
+    assert "qvla reference demonstrations --task_suite_name" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command", [[verb] for verb in cli.VERBS] + [["reference", stage] for stage in STAGES], ids=str
+)
+def test_help_imports_no_heavy_package(command: list[str]) -> None:
+    program = f"""
+import json, sys
+from qvla_ros.cli.main import main
+try:
+    main({[*command, "--help"]})
+except SystemExit:
+    print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
+"""
+    output = subprocess.check_output([sys.executable, "-c", program], text=True)
+    text, loaded = output.rstrip().rsplit("\n", 1)
+    assert f"usage: qvla {' '.join(command)}" in text
+    assert not HEAVY & set(json.loads(loaded))
+
+
 def test_a_verb_whose_packages_are_missing_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(cli.VERBS, "gates", cli.Verb("no_such_package.cli.gates", "-"))
+    monkeypatch.setitem(cli.VERBS, "gates", verbs.Verb("no_such_package.cli.gates", "-"))
     assert cli.main(["gates"]) == 2
     error = capsys.readouterr().err
     assert "no_such_package" in error
