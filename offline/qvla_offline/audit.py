@@ -19,8 +19,8 @@ from onnx import TensorProto, numpy_helper
 
 from qvla_offline.export.graph import packed_bytes
 from qvla_offline.gates import read_gates
-from qvla_offline.quantization.quantizers import QuantizationScheme
-from qvla_offline.quantization.row_groups import container_of, group_bytes
+from qvla_offline.quantization.containers import container_of, group_bytes
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.bundle import Bundle, load_bundle
 from qvla_ros.engines.plan import graph_hashes, list_plans
 

@@ -5,7 +5,8 @@ the original runs.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,10 @@ from qvla_offline.checkpoints.stored import (
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.checkpoints.tensor_source import TensorSource, config_file, origin_of
 from qvla_offline.gates import Gates, match_layers, write_gates
-from qvla_offline.quantization.quantizers import QuantizationScheme, quantize_layer, released_rtn
+from qvla_offline.quantization.layer import QuantizedLayer
+from qvla_offline.quantization.quantizer import quantize_layer
+from qvla_offline.quantization.registry import quantizer_of
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.visible_files import visible_files
 from qvla_ros.errors import QvlaError
 from qvla_ros.progress import track
@@ -72,22 +76,11 @@ def fake_quantize(
     shapes = target_shapes(source)
     gates = match_layers(gates, {name: rows for name, (rows, _) in shapes.items()})
     chosen = scheme or QuantizationScheme(**gates.scheme)
+    if mode == "released":
+        chosen = replace(chosen, quantizer="released", two_bit_storage="int4")
     tensors = layout.open_tensors()
     tensors.check_against(empty_policy(source), source)
-
-    def restored(name: str) -> Tensor:
-        tensor = tensors[name]
-        bits = gates.layers.get(name.removesuffix(".weight"))
-        if bits is None or not name.endswith(".weight"):
-            return tensor
-        rows = tensor.flatten(1)
-        released = mode == "released"
-        changed = (
-            released_rows(rows, bits)
-            if released
-            else quantize_layer(rows, bits, chosen, name).dequantize()
-        )
-        return changed.reshape(tensor.shape).to(dtype or tensor.dtype)
+    restored = _Restored(tensors, gates.layers, chosen, dtype)
 
     shards = sorted({stored.file for stored in main_tensors(origin.base).values()})
     adapter = (
@@ -105,22 +98,54 @@ def fake_quantize(
         if origin.base != source and (origin.base / INDEX).is_file():
             _copy(origin.base / INDEX, directory / INDEX)
         for shard in shards:
-            _write_shard(shard, directory / shard.name, tensors, restored, dtype, gates.layers)
+            _write_shard(shard, directory / shard.name, restored)
         if layout.film_file is not None:
-            _write_film(
-                layout.film_file, directory / layout.film_file.name, restored, dtype, gates.layers
-            )
+            _write_film(layout.film_file, directory / layout.film_file.name, restored)
         write_gates(directory / "gates.json", gates)
     return target
 
 
-def released_rows(weight: Tensor, row_bits: np.ndarray) -> Tensor:
-    """The released injection: each row of `weight` [R, C] rounded in its own dtype with floor 1e-8."""
-    restored = weight.clone()
-    for bits in np.unique(row_bits):
-        index = torch.from_numpy(np.flatnonzero(row_bits == bits))
-        restored[index] = released_rtn(weight[index], int(bits), floor=1e-8)
-    return restored
+@dataclass(frozen=True)
+class _Restored:
+    """The checkpoint's tensors as they are written: quantized and restored where gates name them.
+
+    layers: {target module: bits [R]}. dtype: of what is changed, None keeps the tensor's own.
+    """
+
+    tensors: TensorSource
+    layers: Mapping[str, np.ndarray]
+    scheme: QuantizationScheme
+    dtype: torch.dtype | None
+
+    def changes(self, name: str) -> bool:
+        """Whether tensor `name` may differ from the checkpoint's."""
+        module, _, kind = name.rpartition(".")
+        corrected = kind == "bias" and quantizer_of(self.scheme).corrects_bias
+        return module in self.layers and (kind == "weight" or corrected)
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self.tensors[name]
+        if not self.changes(name):
+            return tensor
+        module, _, kind = name.rpartition(".")
+        layer = self._layer(module)
+        if kind == "weight":
+            return layer.dequantize().reshape(tensor.shape).to(self.dtype or tensor.dtype)
+        added = 0 if layer.bias_correction is None else layer.bias_correction
+        return (tensor.float() + added).to(self.dtype or tensor.dtype)
+
+    def _layer(self, module: str) -> QuantizedLayer:
+        name = f"{module}.weight"
+        weight = self.tensors[name].flatten(1)
+        layer = quantize_layer(weight, self.layers[module], self.scheme, name)
+        if layer.bias_correction is not None and f"{module}.bias" not in self.tensors:
+            raise QvlaError(
+                f"bias correction of {module}",
+                "a layer without a bias",
+                "a bias in the checkpoint's layout, which the original code reads",
+                f"choose a quantizer other than {self.scheme.quantizer}, or export a bundle",
+            )
+        return layer
 
 
 def _require_outside(target: Path, sources: set[Path]) -> None:
@@ -142,25 +167,21 @@ def _copy(file: Path, copy: Path) -> None:
 def _write_shard(
     source: Path,
     copy: Path,
-    tensors: TensorSource,
-    restored: Callable[[str], Tensor],
-    dtype: torch.dtype | None,
-    layers: Mapping[str, np.ndarray],
+    restored: _Restored,
 ) -> None:
     """One safetensors file with its target weights restored, a tensor at a time.
 
     What a FiLM file overrides stays as it is: the policy does not read it here.
     """
     here = safetensors_tensors(source)
-    read = {name for name, stored in tensors.stored.items() if stored.file == source}
-    changed = {
-        name for name in read if name.endswith(".weight") and name.removesuffix(".weight") in layers
-    }
+    dtype = restored.dtype
+    read = {name for name, stored in restored.tensors.stored.items() if stored.file == source}
+    changed = {name for name in read if restored.changes(name)}
     kinds = {
         name: (s.shape, dtype if dtype and name in changed else s.dtype) for name, s in here.items()
     }
     kinds = dict(sorted(kinds.items(), key=lambda item: -item[1][1].itemsize))
-    values = ((name, restored(name) if name in read else here[name].read()) for name in kinds)
+    values = ((name, restored[name] if name in read else here[name].read()) for name in kinds)
     with safe_open(source, "pt") as file:
         metadata = file.metadata()
     write_safetensors(
@@ -171,9 +192,7 @@ def _write_shard(
 def _write_film(
     source: Path,
     copy: Path,
-    restored: Callable[[str], Tensor],
-    dtype: torch.dtype | None,
-    layers: Mapping[str, np.ndarray],
+    restored: _Restored,
 ) -> None:
     """The FiLM file with the weights of its targets restored: adapters merged into them, and their
     factors zeroed.
@@ -181,9 +200,9 @@ def _write_film(
     state = dict(state_dict(source))
     for key, tensor in state.items():
         name = film_name(key.removeprefix("module."))
-        module = name.removesuffix(".weight").removesuffix(".base_layer")
-        if name.endswith(".weight") and module in layers:
-            state[key] = restored(f"{module}.weight").to(dtype or tensor.dtype)
-        elif ".lora_B." in name and name.partition(".lora_B.")[0] in layers:
+        plain = name.replace(".base_layer.", ".")
+        if restored.changes(plain):
+            state[key] = restored[plain].to(restored.dtype or tensor.dtype)
+        elif ".lora_B." in name and name.partition(".lora_B.")[0] in restored.layers:
             state[key] = torch.zeros_like(tensor)
     torch.save(state, copy)

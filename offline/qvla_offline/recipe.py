@@ -25,11 +25,7 @@ from qvla_offline.gates.assign import Budget, assign_gates, describe
 from qvla_offline.gates.foresight import require_affordable
 from qvla_offline.gates.joint import assign_jointly
 from qvla_offline.memory import peak_memory
-from qvla_offline.quantization.quantizers import (
-    BIT_WIDTHS,
-    QuantizationScheme,
-    require_exact_scales,
-)
+from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme, require_exact_scales
 from qvla_offline.robot import LIBERO, RobotDescription, read_robot, robot_file
 from qvla_offline.sensitivity.run import (
     Scoring,
@@ -136,7 +132,7 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
     steps = Steps(out)
     weights = checkpoint_sha256(checkpoint)
     read = calibration_sha256(calibration, options.max_samples, options.skip_bad_lines)
-    inputs = [weights, read, asdict(options), robot_sha256]
+    inputs = [weights, read, options.described(), robot_sha256]
     scores = steps.run(
         "sensitivity",
         out / "sensitivity.safetensors",
@@ -148,14 +144,14 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
     gates_path = steps.run(
         "gates",
         out / "gates.json",
-        [sha256_of(scores), asdict(budget), asdict(scheme), rounds],
+        [sha256_of(scores), asdict(budget), scheme.described(), rounds],
         lambda target, _: _write_gates(
             scores, target, budget, scheme, rounds, (checkpoint, calibration, options)
         ),
     )
     common = [weights, recipe.unnorm_key, asdict(export), robot_sha256]
     if recipe.bundle:
-        exported = [*common, sha256_of(gates_path), asdict(scheme)]
+        exported = [*common, sha256_of(gates_path), scheme.described()]
         steps.run(
             "bundle",
             out / "bundle",
@@ -178,7 +174,7 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
         steps.run(
             "fakequant",
             out / "fakequant",
-            [weights, sha256_of(final), asdict(scheme)],
+            [weights, sha256_of(final), scheme.described()],
             lambda target, _: _fake_quantize(checkpoint, final, target, scheme),
         )
     bundle = out / "bundle" if recipe.bundle else None

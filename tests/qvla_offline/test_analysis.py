@@ -10,7 +10,7 @@ import pytest
 from qvla_offline.analysis import analyse
 from qvla_offline.gates import Gates, Pricing, optimal
 from qvla_offline.gates.assign import score_table
-from qvla_offline.quantization.quantizers import QuantizationScheme
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity
 
 BITS = (0, 2, 4, 8)

@@ -17,7 +17,7 @@ from qvla_offline.cli import build as verb
 from qvla_offline.engine import build_plan
 from qvla_offline.export.bundle import export_bundle
 from qvla_offline.gates import Gates
-from qvla_offline.quantization.quantizers import QuantizationScheme
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.bundle import load_bundle, sha256_of
 from qvla_ros.engines import load_engine
 from qvla_ros.engines.plan import list_plans, sidecar_path, write_sidecar

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +16,11 @@ from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import FAMILIES, write_random_checkpoint
 from qvla_offline.fakequant import fake_quantize, target_shapes
 from qvla_offline.gates import Gates, uniform
-from qvla_offline.quantization.quantizers import QuantizationScheme, quantize_layer, released_rtn
+from qvla_offline.quantization.clip_search import ClipSearch
+from qvla_offline.quantization.quantizer import Quantizer, quantize_layer
+from qvla_offline.quantization.registry import QUANTIZERS
+from qvla_offline.quantization.released import released_rtn
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.visible_files import visible_files
 from qvla_ros.errors import QvlaError
 
@@ -86,6 +93,51 @@ def test_released_mode_rounds_each_row_in_the_dtype_of_the_checkpoint(tmp_path, 
             for row, b in zip(weight, row_bits, strict=True)
         ]
         assert torch.equal(after[f"{name}.weight"].flatten(1), torch.stack(rows))
+
+
+class MovesBias(Quantizer):
+    """A toy: the default's codes, and 0.5 for every bias."""
+
+    corrects_bias = True
+
+    def __init__(self, scheme: QuantizationScheme) -> None:
+        self.scheme = scheme
+
+    def quantize(self, name, weight, bits, statistics):
+        layer = ClipSearch(self.scheme).quantize(name, weight, bits, statistics)
+        return replace(layer, bias_correction=torch.full((len(weight),), 0.5))
+
+
+@pytest.fixture
+def toy(monkeypatch) -> QuantizationScheme:
+    module = types.ModuleType("toy_quantizer")
+    module.MovesBias = MovesBias
+    monkeypatch.setitem(sys.modules, "toy_quantizer", module)
+    monkeypatch.setitem(QUANTIZERS, "moves_bias", "toy_quantizer:MovesBias")
+    return QuantizationScheme(16, quantizer="moves_bias")
+
+
+def test_a_correction_of_the_bias_is_added_where_the_layout_has_a_bias(
+    tmp_path, checkpoint, gates, toy, monkeypatch
+):
+    vision = {n: bits for n, bits in gates.layers.items() if n.startswith("vision_backbone")}
+    names = {n: target_shapes(checkpoint)[n] for n in vision}
+    monkeypatch.setattr("qvla_offline.fakequant.target_shapes", lambda _: names)
+    out = fake_quantize(checkpoint, Gates(vision, "vision"), tmp_path / "out", toy)
+    before = load_file(checkpoint / "model.safetensors")
+    after = load_file(out / "model.safetensors")
+    for name, tensor in before.items():
+        module, _, kind = name.rpartition(".")
+        if kind == "bias" and module in vision:
+            assert torch.equal(after[name], (tensor.float() + 0.5).to(tensor.dtype))
+        elif module not in vision:
+            assert torch.equal(after[name], tensor)
+
+
+def test_a_correction_of_a_bias_that_the_layout_lacks_is_refused(tmp_path, checkpoint, gates, toy):
+    with pytest.raises(QvlaError, match="^bias correction of language_model.*without a bias"):
+        fake_quantize(checkpoint, gates, tmp_path / "out", toy)
+    assert not list(tmp_path.iterdir())
 
 
 def test_sixteen_bits_everywhere_changes_no_float16_weight(tmp_path, checkpoint):

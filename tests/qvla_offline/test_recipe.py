@@ -24,7 +24,7 @@ from qvla_offline.fakequant import target_shapes
 from qvla_offline.gates import Pricing, read_gates, uniform
 from qvla_offline.gates.assign import Budget, assign_gates
 from qvla_offline.gates.foresight import require_affordable
-from qvla_offline.quantization.quantizers import QuantizationScheme
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.recipe import ExportSection, GatesSection, Recipe, read_recipe, run_recipe
 from qvla_offline.robot import LIBERO
 from qvla_offline.sensitivity import run

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from qvla_offline.export.bundle import export_bundle
     from qvla_offline.gates import read_gates
     from qvla_offline.memory import peak_memory
-    from qvla_offline.quantization.quantizers import QuantizationScheme
+    from qvla_offline.quantization.scheme import QuantizationScheme
     from qvla_offline.robot import LIBERO, read_robot
     from qvla_ros.bundle import load_bundle
     from qvla_ros.doctor.parity import PARITY_FILE

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from qvla_offline.fakequant import fake_quantize
     from qvla_offline.gates import read_gates
     from qvla_offline.memory import peak_memory
-    from qvla_offline.quantization.quantizers import QuantizationScheme
+    from qvla_offline.quantization.scheme import QuantizationScheme
 
     gates = read_gates(args.gates_path)
     scheme = QuantizationScheme(**(gates.scheme | scheme_overrides(args)))

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from qvla_offline.gates.assign import Budget, assign_gates, describe
     from qvla_offline.gates.joint import assign_jointly, require_joint, require_rounds
     from qvla_offline.memory import peak_memory
-    from qvla_offline.quantization.quantizers import BIT_WIDTHS, QuantizationScheme
+    from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
     from qvla_offline.sensitivity.imported import completed
     from qvla_offline.sensitivity.store import read_sensitivity
     from qvla_ros.bundle import sha256_of

@@ -12,6 +12,9 @@ CALIBRATION_HELP = (
 )
 
 
+_SCHEME = ("group_size", "scale_dtype", "two_bit_storage", "quantizer")
+
+
 def add_scheme_arguments(parser: argparse.ArgumentParser) -> None:
     """How rows are stored; the defaults are those of QuantizationScheme."""
     group = parser.add_argument_group("storage scheme")
@@ -22,12 +25,13 @@ def add_scheme_arguments(parser: argparse.ArgumentParser) -> None:
         "--no_clip_search", action="store_true", help="scale to the largest weight, clip none"
     )
     group.add_argument("--scale_dtype", help="float16 (default) or float32")
+    group.add_argument("--quantizer", help="clip_search (default), rtn or released")
     group.add_argument("--two_bit_storage", help="int4 (default: every engine reads it) or int2")
 
 
 def scheme_overrides(args: argparse.Namespace) -> dict[str, Any]:
     """The scheme's fields that the command line names."""
-    named = {key: getattr(args, key) for key in ("group_size", "scale_dtype", "two_bit_storage")}
+    named = {key: getattr(args, key) for key in _SCHEME}
     found = {key: value for key, value in named.items() if value is not None}
     return found | ({"clip_search": False} if args.no_clip_search else {})
 

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import fields
 
     from qvla_offline.memory import peak_memory
-    from qvla_offline.quantization.quantizers import QuantizationScheme
+    from qvla_offline.quantization.scheme import QuantizationScheme
     from qvla_offline.sensitivity.run import SensitivityOptions, compute_sensitivity
 
     named = {

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from torch import Tensor
 
-from qvla_offline.quantization.quantizers import QuantizationScheme, quantize_layer
+from qvla_offline.quantization.quantizer import quantize_layer
+from qvla_offline.quantization.scheme import QuantizationScheme
 
 
 class RestoredTensors(Mapping[str, Tensor]):

@@ -19,7 +19,7 @@ from qvla_offline.error.restored import RestoredTensors
 from qvla_offline.fingerprint import checkpoint_sha256
 from qvla_offline.gates import Gates, match_layers, read_gates, uniform
 from qvla_offline.gates.costs import COSTS, Pricing
-from qvla_offline.quantization.quantizers import QuantizationScheme
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.hessian import columns
 from qvla_ros.bundle import Bundle, load_bundle
 from qvla_ros.errors import QvlaError

@@ -22,7 +22,7 @@ from qvla_offline.export.policy import emit_policy
 from qvla_offline.export.unpacked import merge_row_groups
 from qvla_offline.export.weights import Weights
 from qvla_offline.gates import Gates, match_layers, read_gates, uniform, write_gates
-from qvla_offline.quantization.quantizers import QuantizationScheme, require_exact_scales
+from qvla_offline.quantization.scheme import QuantizationScheme, require_exact_scales
 from qvla_offline.robot import LIBERO, RobotDescription, camera_specs
 from qvla_ros.atomic import require_replaceable
 from qvla_ros.bundle import (
@@ -119,7 +119,7 @@ def export_bundle(
             files["gates.json"] = parts / "gates.json"
             write_gates(
                 files["gates.json"],
-                replace(gates, layers={**gates.layers, **weights.bits}, scheme=asdict(scheme)),
+                replace(gates, layers={**gates.layers, **weights.bits}, scheme=scheme.described()),
             )
         summary = _summary(gates, weights, graph.stored_bytes, files.get("gates.json"))
         manifest = _manifest(

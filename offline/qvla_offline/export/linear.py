@@ -18,9 +18,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from qvla_offline.export.graph import OPSET, OPSET_INT2, GraphBuilder, RowProduct
-from qvla_offline.quantization.quantizers import QuantizedLayer
+from qvla_offline.quantization.layer import QuantizedLayer
 from qvla_offline.quantization.row_groups import RowGroup, row_groups
 
 
@@ -82,6 +83,7 @@ def store_linear(
 ) -> StoredLinear:
     """Put the weights of `layer` [R, C] and `bias` [R] into the graph; see emit_linear."""
     groups = row_groups(layer)
+    bias = _corrected(bias, layer.bias_correction)
     with graph.scope(name):
         stored = tuple(
             StoredGroup(
@@ -132,6 +134,16 @@ def _multiply_groups(graph: GraphBuilder, x: str, layer: StoredLinear) -> str:
         shapes = tuple(g.shape for g in layer.groups)
         graph.products.append(RowProduct(x, y, weights, shapes, layer.inputs, layer.source))
     return y
+
+
+def _corrected(bias: np.ndarray | None, correction: Tensor | None) -> np.ndarray | None:
+    """`bias` [R] with the layer's correction [R] added, float32; a bias of its own where there is
+    none.
+    """
+    if correction is None:
+        return bias
+    added = correction.float().numpy()
+    return added if bias is None else bias.astype(np.float32) + added
 
 
 def _source_columns(groups: list[RowGroup], channels: int, width: int) -> np.ndarray:

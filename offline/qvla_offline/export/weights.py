@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 
 from qvla_offline.finite import require_finite, require_representable
-from qvla_offline.quantization.quantizers import QuantizationScheme, QuantizedLayer, quantize_layer
+from qvla_offline.quantization.layer import QuantizedLayer
+from qvla_offline.quantization.quantizer import quantize_layer
 from qvla_offline.quantization.row_groups import quantize_to_tile
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.errors import QvlaError
 
 NARROW = "export with compute_dtype float32, which holds it"
+SIXTEEN_BITS = "give the layer 8 bits: its 16-bit rows are float16"
 
 
 @dataclass
@@ -46,6 +49,13 @@ class Weights:
         """Tensor `name` in `dtype`; QvlaError unless it is finite, before and after. fix: if
         `dtype` is too narrow.
         """
+        tensor = self._tensor(name).float()
+        if np.dtype(dtype) == np.float16:
+            require_representable(name, tensor, torch.float16, fix)
+        return tensor.numpy().astype(dtype, copy=False)
+
+    def _tensor(self, name: str) -> Tensor:
+        """Tensor `name` in the checkpoint's own type; QvlaError unless it is there and finite."""
         if name not in self.tensors:
             raise QvlaError(
                 "checkpoint",
@@ -53,12 +63,10 @@ class Weights:
                 "every tensor of the model",
                 "use a whole checkpoint",
             )
-        tensor = self.tensors[name].float()
+        tensor = self.tensors[name]
         self.parameters += tensor.numel()
         require_finite(name, tensor)
-        if np.dtype(dtype) == np.float16:
-            require_representable(name, tensor, torch.float16, fix)
-        return tensor.numpy().astype(dtype, copy=False)
+        return tensor
 
     def bias(
         self, module: str, dtype: np.dtype | type[np.generic] = np.float32
@@ -73,12 +81,12 @@ class Weights:
         if self.progress is not None:
             self.progress(module)
         name = f"{module}.weight"
-        weight = torch.from_numpy(self.array(name)).flatten(1)
+        weight = self._tensor(name).flatten(1)
         if module not in self.gates:
-            return quantize_layer(weight, np.full(len(weight), 16), self.scheme, name)
-        layer, self.bits[module] = quantize_to_tile(
-            weight, self.gates[module], self.scheme, self.tile, name
-        )
+            return quantize_layer(weight, np.full(len(weight), 16), QuantizationScheme(), name)
+        layer = quantize_to_tile(weight, self.gates[module], self.scheme, self.tile, name)
+        require_representable(name, layer.float_rows, torch.float16, SIXTEEN_BITS)
+        self.bits[module] = layer.row_bits()
         self.target_weights += weight.numel()
         self.nominal_bits += layer.nominal_bits()
         return layer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from qvla_offline.gates.costs import COSTS, Pricing
 from qvla_offline.gates.files import Gates
 from qvla_offline.gates.optimal import Allocation, optimal
 from qvla_offline.gates.released import released_greedy
-from qvla_offline.quantization.quantizers import BIT_WIDTHS, QuantizationScheme
+from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity
 from qvla_ros.errors import QvlaError
 
@@ -80,7 +80,9 @@ def assign_gates(
         }
         layers = released_greedy(proxies, budget.bits, budget.target_avg_bits)
         spent = _released_budget(layers, columns, budget, scheme)
-        return Gates(layers, f"{sensitivity.method}/released", spent, described, (), asdict(scheme))
+        return Gates(
+            layers, f"{sensitivity.method}/released", spent, described, (), scheme.described()
+        )
     bits = tuple(sorted(set(budget.bits)))
     scores = score_table(sensitivity, bits)
     columns = {name: columns[name] for name in scores}
@@ -108,7 +110,7 @@ def assign_gates(
         spent,
         described,
         tuple(sensitivity.not_executed),
-        asdict(scheme),
+        scheme.described(),
     )
 
 
@@ -188,7 +190,7 @@ def fill_tiles(
     """uint8 [R]: the groups of export filled up to `tile` rows by promoting the rows that gain
     most.
     """
-    from qvla_offline.quantization.row_groups import promote_to_tile
+    from qvla_offline.quantization.containers import promote_to_tile
 
     promoted = promote_to_tile(row_bits, _chosen(scores, row_bits, position), tile, scheme)
     usable = np.isin(

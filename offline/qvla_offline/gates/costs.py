@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qvla_offline.quantization.quantizers import QuantizationScheme
-from qvla_offline.quantization.row_groups import container_of, group_bytes
+from qvla_offline.quantization.containers import container_of, group_bytes
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.errors import QvlaError
 
 COSTS = ("nominal", "stored")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from qvla_offline.quantization.quantizers import BIT_WIDTHS, QuantizationScheme
+from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
 from qvla_offline.torch_file import load_pt
 from qvla_ros.atomic import atomic_file
 from qvla_ros.errors import QvlaError

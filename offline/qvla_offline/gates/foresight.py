@@ -9,7 +9,7 @@ from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_ta
 from qvla_offline.gates.assign import Budget, require_scored
 from qvla_offline.gates.joint import require_joint
 from qvla_offline.gates.optimal import spendable_bits
-from qvla_offline.quantization.quantizers import QuantizationScheme
+from qvla_offline.quantization.scheme import QuantizationScheme
 
 
 def require_affordable(

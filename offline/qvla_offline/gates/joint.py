@@ -11,7 +11,7 @@ import numpy as np
 
 from qvla_offline.gates.assign import Budget, assign_gates
 from qvla_offline.gates.files import Gates
-from qvla_offline.quantization.quantizers import QuantizationScheme
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity
 from qvla_ros.errors import QvlaError
 

@@ -29,7 +29,8 @@ from qvla_offline.blockwise.taps import Tap, tapped
 from qvla_offline.blockwise.weights import members_of
 from qvla_offline.checkpoints.targets import QuantizableLayer
 from qvla_offline.finite import require_finite
-from qvla_offline.quantization.quantizers import QuantizationScheme, reconstruct_rows
+from qvla_offline.quantization.quantizer import reconstruct_rows
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.hessian import flat_weight
 from qvla_offline.sensitivity.store import OVERFLOW
 from qvla_ros.atomic import atomic_file

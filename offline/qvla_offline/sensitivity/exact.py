@@ -20,7 +20,8 @@ from torch import nn
 from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute, Work, plainly
 from qvla_offline.blockwise.weights import members_of
 from qvla_offline.checkpoints.targets import QuantizableLayer
-from qvla_offline.quantization.quantizers import QuantizationScheme, reconstruct_rows
+from qvla_offline.quantization.quantizer import reconstruct_rows
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.hessian import flat_weight
 from qvla_ros.progress import track
 

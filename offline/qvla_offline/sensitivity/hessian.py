@@ -25,7 +25,7 @@ from qvla_offline.blockwise.taps import Tap, tapped
 from qvla_offline.blockwise.weights import members_of
 from qvla_offline.checkpoints.targets import QuantizableLayer
 from qvla_offline.finite import require_finite
-from qvla_offline.quantization.quantizers import released_rtn
+from qvla_offline.quantization.released import released_rtn
 from qvla_offline.sensitivity.store import OVERFLOW
 from qvla_ros.errors import QvlaError
 

@@ -21,7 +21,8 @@ from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute
 from qvla_offline.blockwise.schedule import Arguments
 from qvla_offline.blockwise.weights import members_of
 from qvla_offline.checkpoints.targets import QuantizableLayer
-from qvla_offline.quantization.quantizers import QuantizationScheme, reconstruct_rows
+from qvla_offline.quantization.quantizer import reconstruct_rows
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.hessian import flat_weight
 
 

@@ -19,7 +19,7 @@ from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.checkpoints.targets import QuantizableLayer, quantization_targets
 from qvla_offline.fingerprint import checkpoint_sha256, value_sha256
-from qvla_offline.quantization.quantizers import QuantizationScheme
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.robot import LIBERO, read_robot, robot_file
 from qvla_offline.sensitivity.action import PartialSums, Probing, action_scores
 from qvla_offline.sensitivity.exact import (
@@ -107,11 +107,15 @@ class SensitivityOptions(Scoring):
     robot_path: str | None = None
     scheme: QuantizationScheme = field(default_factory=QuantizationScheme)
 
+    def described(self) -> dict[str, object]:
+        """All options as files hold them."""
+        return asdict(self) | {"scheme": self.scheme.described()}
+
     def identity(self) -> dict[str, object]:
         """The options that change the numbers of the estimate."""
         kept = {
             k: v
-            for k, v in asdict(self).items()
+            for k, v in self.described().items()
             if k not in ("memory_gb", "check", "device", "skip_bad_lines")
         }
         for unused in (

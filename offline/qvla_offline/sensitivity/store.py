@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from qvla_offline.finite import require_finite
-from qvla_offline.quantization.quantizers import QuantizationScheme
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.torch_file import load_pt
 from qvla_ros.atomic import atomic_file
 from qvla_ros.bundle import sha256_of

@@ -24,7 +24,8 @@ from qvla_offline.checkpoints.random_checkpoint import (
     write_random_checkpoint,
 )
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
-from qvla_offline.quantization.quantizers import QuantizationScheme, reconstruct_rows
+from qvla_offline.quantization.quantizer import reconstruct_rows
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.action import Probing, action_scores
 from qvla_offline.sensitivity.exact import measured_scores
 from qvla_offline.sensitivity.hessian import hessian_scores

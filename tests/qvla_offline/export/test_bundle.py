@@ -21,7 +21,7 @@ from qvla_offline.cli import export as verb
 from qvla_offline.export.bundle import export_bundle
 from qvla_offline.fakequant import fake_quantize
 from qvla_offline.gates import Gates, read_gates, write_gates
-from qvla_offline.quantization.quantizers import QuantizationScheme
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.robot import LIBERO, camera_specs, read_robot
 from qvla_ros.bundle import load_bundle, sha256_of
 from qvla_ros.doctor.parity import parity_actions, read_parity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 from qvla_offline.export.graph import GraphBuilder, packed_bytes
 from qvla_offline.export.linear import emit_linear, opset_for
-from qvla_offline.quantization.quantizers import QuantizationScheme, QuantizedLayer, quantize_layer
+from qvla_offline.quantization.layer import QuantizedLayer
+from qvla_offline.quantization.quantizer import quantize_layer
+from qvla_offline.quantization.scheme import QuantizationScheme
 
 
 def write_linear(
@@ -62,6 +65,23 @@ def test_any_mix_of_bits_equals_the_dequantized_weight(
     np.testing.assert_allclose(
         y, expected.numpy(), atol=1e-5 * max(1.0, float(expected.abs().max()))
     )
+
+
+@pytest.mark.parametrize("bits", [[4, 8, 0], [0, 0, 0]])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_a_correction_is_added_to_the_bias_or_becomes_one(
+    tmp_path: Path, run_graph, bits: list[int], with_bias: bool
+) -> None:
+    torch.manual_seed(0)
+    correction = torch.tensor([1.0, -2.0, 3.0])
+    layer = quantize_layer(torch.randn(3, 40), bits, QuantizationScheme())
+    layer = replace(layer, bias_correction=correction)
+    bias = torch.randn(3)
+    write_linear(tmp_path / "layer.onnx", layer, bias.numpy() if with_bias else None)
+    x = torch.randn(1, 5, 40)
+    expected = x @ layer.dequantize().T + correction + (bias if with_bias else 0)
+    y = run_graph(tmp_path / "layer.onnx", {"x": x.numpy()})["y"]
+    np.testing.assert_allclose(y, expected.numpy(), atol=1e-5 * float(expected.abs().max()))
 
 
 def test_float16_compute_agrees_to_float16_accuracy(tmp_path: Path, run_graph) -> None:

@@ -19,7 +19,8 @@ from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.linear import opset_for
 from qvla_offline.export.policy import emit_policy
 from qvla_offline.export.weights import Weights
-from qvla_offline.quantization.quantizers import QuantizationScheme, quantize_layer
+from qvla_offline.quantization.quantizer import quantize_layer
+from qvla_offline.quantization.scheme import QuantizationScheme
 
 TOLERANCE = 1e-4  # float32 sums in another order; actions are of order 1
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.linear import emit_linear, opset_for
 from qvla_offline.export.unpacked import merge_row_groups
-from qvla_offline.quantization.quantizers import QuantizationScheme, quantize_layer
+from qvla_offline.quantization.quantizer import quantize_layer
+from qvla_offline.quantization.scheme import QuantizationScheme
 
 
 def write_both(

@@ -12,7 +12,7 @@ from qvla_offline.checkpoints.random_checkpoint import random_model
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.policy import emit_policy
 from qvla_offline.export.weights import Weights
-from qvla_offline.quantization.quantizers import QuantizationScheme
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.errors import QvlaError
 
 NORM = "language_model.model.norm.weight"

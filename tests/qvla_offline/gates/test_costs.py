@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qvla_offline.gates.costs import COSTS, Pricing
-from qvla_offline.quantization.quantizers import QuantizationScheme
-from qvla_offline.quantization.row_groups import container_of, group_bytes
+from qvla_offline.quantization.containers import container_of, group_bytes
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.errors import QvlaError
 
 BITS = (0, 2, 4, 8, 16)

@@ -14,7 +14,7 @@ from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_ta
 from qvla_offline.gates.assign import Budget
 from qvla_offline.gates.costs import COSTS
 from qvla_offline.gates.foresight import require_affordable
-from qvla_offline.quantization.quantizers import QuantizationScheme
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.errors import QvlaError
 
 SCHEME = QuantizationScheme(16)

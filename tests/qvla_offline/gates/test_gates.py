@@ -23,8 +23,8 @@ from qvla_offline.gates import (
 from qvla_offline.gates.assign import Budget, assign_gates, describe
 from qvla_offline.gates.costs import COSTS
 from qvla_offline.gates.optimal import allocate
-from qvla_offline.quantization.quantizers import QuantizationScheme
-from qvla_offline.quantization.row_groups import promote_to_tile
+from qvla_offline.quantization.containers import promote_to_tile
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity
 from qvla_ros.errors import QvlaError
 

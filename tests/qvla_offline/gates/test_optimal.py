@@ -7,7 +7,7 @@ import pytest
 
 from qvla_offline.gates.costs import Pricing
 from qvla_offline.gates.optimal import Allocation, allocate, optimal, spendable_bits
-from qvla_offline.quantization.quantizers import QuantizationScheme
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.errors import QvlaError
 
 NOMINAL = Pricing(QuantizationScheme(16))

@@ -9,14 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qvla_offline.export.graph import packed_bytes
-from qvla_offline.quantization.quantizers import QuantizationScheme, quantize_layer
-from qvla_offline.quantization.row_groups import (
-    container_of,
-    group_bytes,
-    promote_to_tile,
-    quantize_to_tile,
-    row_groups,
-)
+from qvla_offline.quantization.containers import container_of, group_bytes, promote_to_tile
+from qvla_offline.quantization.quantizer import quantize_layer
+from qvla_offline.quantization.row_groups import quantize_to_tile, row_groups
+from qvla_offline.quantization.scheme import QuantizationScheme
 
 BITS = st.lists(st.sampled_from([0, 2, 4, 8, 16]), min_size=1, max_size=60)
 SCHEMES = st.sampled_from(
@@ -81,6 +77,6 @@ def test_blocked_weights_have_whole_blocks_two_at_least_and_even_columns(inputs:
 
 def test_quantize_to_tile_reports_the_bits_it_used() -> None:
     weight = torch.randn(16, 64)
-    layer, bits = quantize_to_tile(weight, np.array([8] + [4] * 15), QuantizationScheme(), tile=8)
+    layer = quantize_to_tile(weight, np.array([8] + [4] * 15), QuantizationScheme(), tile=8)
     assert {b: len(rows) for b, rows in layer.rows.items()} == {8: 8, 4: 8}
-    assert np.bincount(bits).tolist() == [0, 0, 0, 0, 8, 0, 0, 0, 8]
+    assert np.bincount(layer.row_bits()).tolist() == [0, 0, 0, 0, 8, 0, 0, 0, 8]

@@ -10,7 +10,7 @@ from torch import nn
 
 from qvla_offline.blockwise.passes import Blockwise
 from qvla_offline.blockwise.taps import tapped
-from qvla_offline.quantization.quantizers import released_rtn
+from qvla_offline.quantization.released import released_rtn
 from qvla_offline.sensitivity.hessian import (
     HessianSum,
     hessian_scores,

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from qvla_offline.blockwise.passes import Blockwise
-from qvla_offline.quantization.quantizers import QuantizationScheme, reconstruct_rows
+from qvla_offline.quantization.quantizer import reconstruct_rows
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.joint import joint_errors
 
 SCHEME = QuantizationScheme(16)

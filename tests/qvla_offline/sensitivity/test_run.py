@@ -23,7 +23,7 @@ from qvla_offline.blockwise.passes import Blockwise
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
-from qvla_offline.quantization.quantizers import QuantizationScheme
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity import run
 from qvla_offline.sensitivity.exact import measured_scores, top_channels
 from qvla_offline.sensitivity.hessian import hessian_scores

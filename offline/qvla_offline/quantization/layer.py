@@ -1,0 +1,157 @@
+"""A layer as codes and scales, one bit-width per output channel: what fake-quant and export read.
+
+What a layer gives back is computed from the codes and scales as stored, so that the numbers
+evaluated are the numbers written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qvla_offline.finite import require_finite, require_representable
+from qvla_offline.quantization.scheme import QuantizationScheme
+
+# the least and the largest code that a container of so many bits holds here
+CODE_LIMITS = {2: (-3, 3), 4: (-8, 7), 8: (-127, 127)}
+
+
+@dataclass(frozen=True)
+class RowCodes:
+    """Quantized rows: weight[r, c] = codes[r, c] * scales[r, c // inputs_per_scale]. The last group
+    may be ragged.
+
+    codes: int8 [R, C]; scales: float [R, G], always positive; bits: 2, 4 or 8.
+    """
+
+    codes: Tensor
+    scales: Tensor
+    bits: int
+    inputs_per_scale: int
+
+    def dequantize(self) -> Tensor:
+        """float32 [R, C]: products of integers and stored scales, so exact but for float32
+        rounding.
+        """
+        scales = self.scales.float().repeat_interleave(self.inputs_per_scale, dim=1)[
+            :, : self.codes.shape[1]
+        ]
+        return self.codes.float() * scales
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """One layer split by bit-width.
+
+    shape: (R, C). rows: {bits: int64 [n] output channels, ascending} for every bit-width present, 0
+    and 16 included. codes: {bits: RowCodes of those rows} for 2, 4 and 8. float_rows: the rows of
+    16 bits as they are kept, [n16, C] float16 (or the checkpoint's own type). bias_correction:
+    float32 [R] to be added to the layer's bias, None for none.
+    """
+
+    shape: tuple[int, int]
+    scheme: QuantizationScheme
+    rows: dict[int, Tensor]
+    codes: dict[int, RowCodes]
+    float_rows: Tensor
+    bias_correction: Tensor | None = None
+
+    def dequantize(self) -> Tensor:
+        """float32 [R, C]; rows of 0 bits are zero."""
+        weight = torch.zeros(self.shape, dtype=torch.float32, device=self.float_rows.device)
+        for bits, codes in self.codes.items():
+            weight[self.rows[bits]] = codes.dequantize()
+        if 16 in self.rows:
+            weight[self.rows[16]] = self.float_rows.float()
+        return weight
+
+    def row_bits(self) -> np.ndarray:
+        """int64 [R]: the bit-width of every output channel."""
+        bits = np.zeros(self.shape[0], dtype=np.int64)
+        for width, rows in self.rows.items():
+            bits[rows.numpy()] = width
+        return bits
+
+    def with_rows(self, index: Tensor, other: QuantizedLayer) -> QuantizedLayer:
+        """This layer with the rows `index` (int64, ascending) replaced by all those of `other`, in
+        order.
+        """
+        stays = torch.ones(self.shape[0], dtype=torch.bool)
+        stays[index] = False
+        rows = {}
+        codes = {}
+        kept = self.float_rows
+        for b in sorted(set(self.rows) | set(other.rows)):
+            own = self.rows.get(b, index[:0])
+            new = other.rows.get(b, index[:0])
+            staying = stays[own]
+            joined = torch.cat([own[staying], index[new]])
+            order = joined.argsort()
+            if len(joined):
+                rows[b] = joined[order]
+            if b == 16:
+                kept = torch.cat([self.float_rows[staying], other.float_rows])[order]
+            elif b and len(joined):
+                parts = [(self.codes.get(b), staying), (other.codes.get(b), slice(None))]
+                there = [(part, which) for part, which in parts if part is not None]
+                joint = [
+                    torch.cat([getattr(p, name)[w] for p, w in there])[order]
+                    for name in ("codes", "scales")
+                ]
+                codes[b] = replace(there[0][0], codes=joint[0], scales=joint[1])
+        correction = self._correction_with(index, other)
+        return QuantizedLayer(self.shape, self.scheme, rows, codes, kept, correction)
+
+    def _correction_with(self, index: Tensor, other: QuantizedLayer) -> Tensor | None:
+        if self.bias_correction is None and other.bias_correction is None:
+            return None
+        zero = torch.zeros(self.shape[0])
+        correction = (zero if self.bias_correction is None else self.bias_correction).clone()
+        correction[index] = zero[index] if other.bias_correction is None else other.bias_correction
+        return correction
+
+    def nominal_bits(self) -> int:
+        """Bits of codes and scales together, 2-bit codes counted as 2."""
+        return sum(
+            rows.numel() * self.scheme.row_bits(self.shape[1], bits)
+            for bits, rows in self.rows.items()
+        )
+
+
+def split_rows(
+    name: str,
+    weight: Tensor,
+    bits: np.ndarray,
+    scheme: QuantizationScheme,
+    quantize_rows: Callable[[Tensor, int], RowCodes],
+) -> QuantizedLayer:
+    """The layer whose rows of 2, 4 and 8 bits `quantize_rows(rows [n, C], bits)` quantizes, and
+    whose rows of 16 bits are float16.
+
+    For quantizers that treat every row alone. Raises QvlaError naming the tensor unless the rows of
+    16 bits fit float16.
+    """
+    rows = rows_by_bits(bits, weight.device)
+    codes = {
+        b: quantize_rows(rows_of(weight, index), b) for b, index in rows.items() if b in CODE_LIMITS
+    }
+    kept = weight[rows.get(16, torch.empty(0, dtype=torch.int64))].float()
+    require_finite(name, kept)
+    require_representable(
+        name, kept, torch.float16, "give the layer 8 bits: its 16-bit rows are float16"
+    )
+    return QuantizedLayer((weight.shape[0], weight.shape[1]), scheme, rows, codes, kept.half())
+
+
+def rows_by_bits(bits: np.ndarray, device: torch.device) -> dict[int, Tensor]:
+    """{bit-width: int64 [n] rows that have it, ascending}, for the widths that occur in `bits` [R]."""
+    return {int(b): torch.from_numpy(np.flatnonzero(bits == b)).to(device) for b in np.unique(bits)}
+
+
+def rows_of(weight: Tensor, index: Tensor) -> Tensor:
+    """The rows `index` of `weight`; all of them without a copy."""
+    return weight if len(index) == len(weight) else weight[index]

@@ -1,0 +1,106 @@
+"""What every quantizer does, and the two functions by which all others ask one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qvla_offline.quantization.layer import QuantizedLayer
+from qvla_offline.quantization.registry import quantizer_of
+from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
+from qvla_ros.errors import QvlaError
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """What a quantizer may ask about a layer's inputs x [C] and about its gradients.
+
+    samples: number of inputs x that were summed. input_hessian: float [C, C], sum of x x^T.
+    input_mean: float [C]. gradient_weighted_hessian: float [C, C], sum of g^2 x x^T with g the
+    gradient of the actions at the layer's output. None where it was not gathered.
+    """
+
+    samples: int
+    input_hessian: Tensor | None = None
+    input_mean: Tensor | None = None
+    gradient_weighted_hessian: Tensor | None = None
+
+
+@runtime_checkable
+class Quantizer(Protocol):
+    """A way to choose codes and scales, made with a scheme. To be derived from.
+
+    needs: names of the LayerStatistics that `quantize` reads. corrects_bias: whether a layer that
+    it makes may have a bias_correction.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    corrects_bias: ClassVar[bool] = False
+
+    def quantize(
+        self, name: str, weight: Tensor, bits: np.ndarray, statistics: LayerStatistics | None
+    ) -> QuantizedLayer:
+        """Each output channel of `weight` [R, C] at its own bit-width, on the device of `weight`.
+
+        name: of the tensor, for errors. weight: in the dtype of the checkpoint. bits: int64 [R],
+        out of BIT_WIDTHS. statistics: holds what `needs` names; None if that is empty. Rows depend
+        on no other row: a part of the rows gives a part of the result. Raises QvlaError where a
+        weight is not finite or not representable.
+        """
+        ...
+
+
+def quantize_layer(
+    weight: Tensor,
+    row_bits: Tensor | np.ndarray | Sequence[int],
+    scheme: QuantizationScheme,
+    name: str = "weight",
+    statistics: LayerStatistics | None = None,
+) -> QuantizedLayer:
+    """Quantize each output channel of `weight` [R, C] (a convolution flattened from dim 1) at its
+    own bit-width, by the scheme's quantizer.
+
+    name: of the tensor, for errors. statistics: for the quantizers that need them.
+    """
+    bits = np.asarray(row_bits, dtype=np.int64)
+    unknown = sorted(set(bits.tolist()) - set(BIT_WIDTHS))
+    if unknown or bits.shape != (weight.shape[0],):
+        raise QvlaError(
+            "row_bits",
+            f"{bits.shape} with {unknown or 'known'} bit-widths",
+            f"{weight.shape[0]} values out of {list(BIT_WIDTHS)}",
+            "assign the gates again for this checkpoint",
+        )
+    quantizer = quantizer_of(scheme)
+    missing = [need for need in sorted(quantizer.needs) if getattr(statistics, need, None) is None]
+    if missing:
+        raise QvlaError(
+            f"statistics of {name}",
+            f"no {', '.join(missing)}",
+            f"what quantizer {scheme.quantizer} reads of the calibration samples",
+            "choose a quantizer that needs none, e.g. clip_search",
+        )
+    return quantizer.quantize(name, weight, bits, statistics)
+
+
+def reconstruct_rows(
+    weight: Tensor,
+    bits: int,
+    scheme: QuantizationScheme,
+    name: str = "weight",
+    statistics: LayerStatistics | None = None,
+) -> Tensor:
+    """float32 [R, C]: every row of `weight` as it comes back from storage at `bits` (0 gives zeros,
+    16 float16).
+
+    name: of the tensor, for errors.
+    """
+    if bits == 0:
+        return torch.zeros_like(weight, dtype=torch.float32)
+    row_bits = np.full(weight.shape[0], bits)
+    return quantize_layer(weight, row_bits, scheme, name, statistics).dequantize()

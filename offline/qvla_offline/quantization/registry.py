@@ -1,0 +1,25 @@
+"""The quantizers by name. A new one is its own file and one line here."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qvla_offline.quantization.quantizer import Quantizer
+    from qvla_offline.quantization.scheme import QuantizationScheme
+
+# {name: "module:class"}: named, not imported, so that schemes and options need no torch.
+# A class is called with the scheme and gives a Quantizer.
+QUANTIZERS: dict[str, str] = {
+    "clip_search": "qvla_offline.quantization.clip_search:ClipSearch",
+    "rtn": "qvla_offline.quantization.rtn:RoundToNearest",
+    "released": "qvla_offline.quantization.released:Released",
+}
+
+
+def quantizer_of(scheme: QuantizationScheme) -> Quantizer:
+    """The quantizer that `scheme` names."""
+    module, _, kind = QUANTIZERS[scheme.quantizer].partition(":")
+    quantizer: Quantizer = getattr(import_module(module), kind)(scheme)
+    return quantizer

@@ -1,0 +1,101 @@
+"""How rows are stored and which quantizer fills them. Imports no torch, so that options show fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from qvla_offline.quantization.registry import QUANTIZERS
+from qvla_ros.errors import QvlaError
+
+BIT_WIDTHS = (0, 2, 4, 8, 16)
+SCALE_BITS = {"float16": 16, "float32": 32}
+TWO_BIT_STORAGES = ("int4", "int2")
+DEFAULT_QUANTIZER = "clip_search"
+# how files spelled the quantizer when there were two of them: by the value of `clip_search`
+_BY_CLIP_SEARCH = {True: DEFAULT_QUANTIZER, False: "rtn"}
+
+
+@dataclass(frozen=True)
+class QuantizationScheme:
+    """How a row of a given bit-width is stored, and by which quantizer.
+
+    group_size: inputs that share a scale at 2 and 4 bits (a power of two, 16 to 256, as the engines
+    want it); 8-bit rows have one scale, because TensorRT has no blocked INT8. clip_search: false
+    means quantizer 'rtn', as earlier files spell it; None once the scheme is made. scale_dtype:
+    stored type of the scales. two_bit_storage: 'int4' keeps 2-bit codes in an INT4 container (every
+    engine reads it), 'int2' packs them. quantizer: one of QUANTIZERS.
+    """
+
+    group_size: int = 64
+    clip_search: bool | None = None
+    scale_dtype: str = "float16"
+    two_bit_storage: str = "int4"
+    quantizer: str = DEFAULT_QUANTIZER
+
+    def __post_init__(self) -> None:
+        size = self.group_size
+        if not isinstance(size, int) or not 16 <= size <= 256 or size & (size - 1):
+            raise QvlaError(
+                "scheme.group_size", size, "a power of two from 16 to 256", "set group_size: 64"
+            )
+        if self.scale_dtype not in SCALE_BITS:
+            raise QvlaError(
+                "scheme.scale_dtype", self.scale_dtype, f"one of {list(SCALE_BITS)}", "use float16"
+            )
+        if self.two_bit_storage not in TWO_BIT_STORAGES:
+            raise QvlaError(
+                "scheme.two_bit_storage", self.two_bit_storage, "'int4' or 'int2'", "use int4"
+            )
+        if self.quantizer not in QUANTIZERS:
+            raise QvlaError(
+                "scheme.quantizer",
+                self.quantizer,
+                f"one of {list(QUANTIZERS)}",
+                f"use {DEFAULT_QUANTIZER}",
+            )
+        if self.clip_search is False and self.quantizer == DEFAULT_QUANTIZER:
+            object.__setattr__(self, "quantizer", _BY_CLIP_SEARCH[False])
+        object.__setattr__(self, "clip_search", None)
+
+    def described(self) -> dict[str, Any]:
+        """The scheme as files hold it; `QuantizationScheme(**described)` gives it back.
+
+        The two quantizers of earlier versions are spelled as these spelled them, by `clip_search`.
+        """
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        spellings = {quantizer: search for search, quantizer in _BY_CLIP_SEARCH.items()}
+        if self.quantizer in spellings:
+            values["clip_search"] = spellings[values.pop("quantizer")]
+        else:
+            del values["clip_search"]
+        return values
+
+    def scales_per_row(self, columns: int, bits: int) -> int:
+        """Stored scales of a row: none at 0 and 16 bits, one at 8, one per group of inputs below."""
+        if bits in (0, 16):
+            return 0
+        return 1 if bits == 8 else -(-columns // self.group_size)
+
+    def row_bits(self, columns: int, bits: int) -> int:
+        """Bits of one row's codes and scales. What its container takes is for
+        qvla_offline.gates.costs to say.
+        """
+        return columns * bits + SCALE_BITS[self.scale_dtype] * self.scales_per_row(columns, bits)
+
+
+def require_exact_scales(scheme: QuantizationScheme, compute_dtype: str) -> None:
+    """QvlaError if a graph that computes in `compute_dtype` would round the scales, which it holds
+    in that type.
+
+    Then its numbers would no longer be those of the fake-quantized checkpoint.
+    """
+    if (scheme.scale_dtype, compute_dtype) == ("float32", "float16"):
+        found = "float32 with compute_dtype float16"
+        expected = "scales that the compute dtype holds exactly"
+        raise QvlaError(
+            "scheme.scale_dtype",
+            found,
+            expected,
+            "set scale_dtype: float16, or compute_dtype: float32",
+        )
