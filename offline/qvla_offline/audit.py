@@ -19,7 +19,7 @@ from onnx import TensorProto, numpy_helper
 
 from qvla_offline.export.graph import packed_bytes
 from qvla_offline.gates import read_gates
-from qvla_offline.quantization.containers import container_of, group_bytes
+from qvla_offline.quantization.containers import layer_bytes
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.bundle import Bundle, load_bundle
 from qvla_ros.engines.plan import graph_hashes, list_plans
@@ -216,11 +216,7 @@ def _promised_bytes(
     inputs = min(ours) if ours else int(np.prod(weights[0].dims)) // len(bits)
     scales = [initializers[f"{w.name}.scale"] for w in weights if f"{w.name}.scale" in initializers]
     scale_bytes = max((numpy_helper.to_array(scale).itemsize for scale in scales), default=4)
-    rows = Counter(container_of(int(b), scheme) for b in bits)
-    rows.pop(None, None)
-    return sum(
-        group_bytes(str(c), n, inputs, scheme.group_size, scale_bytes) for c, n in rows.items()
-    )
+    return layer_bytes(bits, inputs, scheme, scale_bytes)
 
 
 def _matrices(model: onnx.ModelProto) -> set[str]:

@@ -280,9 +280,8 @@ def _export(
 ) -> None:
     from qvla_offline.export.bundle import export_bundle
 
-    export_bundle(
-        checkpoint, gates, target, scheme, robot=robot, unnorm_key=unnorm_key, **asdict(export)
-    )
+    options = {**asdict(export), "tile": None}  # the gates have filled the groups, if any has
+    export_bundle(checkpoint, gates, target, scheme, robot=robot, unnorm_key=unnorm_key, **options)
 
 
 def _fake_quantize(checkpoint: Path, gates: Path, target: Path, scheme: QuantizationScheme) -> None:

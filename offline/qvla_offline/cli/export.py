@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compute_dtype", default="float32", help="of activations; float16 for TensorRT"
     )
     parser.add_argument(
-        "--tile", type=int, default=8, help="row groups are promoted to multiples of this"
+        "--tile",
+        type=int,
+        help="promote rows until row groups are multiples of this (default: the gates' own bits)",
     )
     parser.add_argument(
         "--task_suite_name", help="instead of --unnorm_key: the statistics of this LIBERO suite"

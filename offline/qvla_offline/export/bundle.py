@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,13 +15,14 @@ from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.io import HISTORY_TEMPLATE, Checkpoint, load_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.checkpoints.univla import LATENT_TOKENS, SAMPLING
-from qvla_offline.export.graph import GraphBuilder
-from qvla_offline.export.linear import opset_for
+from qvla_offline.export.graph import GraphBuilder, StoredGraph
+from qvla_offline.export.linear import StoredLinear, opset_for
 from qvla_offline.export.options import require_exportable
 from qvla_offline.export.policy import emit_policy
 from qvla_offline.export.unpacked import merge_row_groups
-from qvla_offline.export.weights import Weights
+from qvla_offline.export.weights import Weights, parameters_in
 from qvla_offline.gates import Gates, match_layers, read_gates, uniform, write_gates
+from qvla_offline.gates.promotion import print_promotion
 from qvla_offline.quantization.scheme import QuantizationScheme, require_exact_scales
 from qvla_offline.robot import LIBERO, RobotDescription, camera_specs
 from qvla_ros.atomic import require_replaceable
@@ -53,7 +54,7 @@ def export_bundle(
     out_dir: str | Path,
     scheme: QuantizationScheme | None = None,
     compute_dtype: str = "float32",
-    tile: int = 8,
+    tile: int | None = None,
     robot: RobotDescription = LIBERO,
     unnorm_key: str | None = None,
     ensemble: bool = False,
@@ -65,8 +66,9 @@ def export_bundle(
 
     gates: bits per output channel (object or file), None for float16 everywhere. scheme: None takes
     the one that the gates were priced with. compute_dtype: of activations and scales, "float32" or
-    "float16". tile: row groups are filled up to multiples of it by promoting rows; the bundle's
-    gates.json holds the bits after that. ensemble: UniVLA executes one action a look, averaged over
+    "float16". tile: None stores exactly the bits of the gates; a number fills row groups up to
+    multiples of it by promoting rows, which is printed. The bundle's gates.json holds the bits that
+    are stored. ensemble: UniVLA executes one action a look, averaged over
     looks, in place of whole chunks. guessed: OpenVLA and UniVLA in the form for TensorRT-RTX (see
     `tokens`). progress: called with the name of each linear layer as it is written. A policy of up
     to MAX_PARITY_BYTES is run before its bundle gets its name; the answers are added for other
@@ -74,7 +76,8 @@ def export_bundle(
     """
     require_replaceable(out_dir, MANIFEST_NAME)
     checkpoint = load_checkpoint(checkpoint_path, unnorm_key, lazily=True)
-    require_exportable(checkpoint, robot, compute_dtype, tile, ensemble, guessed)
+    rows_per_tile = 1 if tile is None else tile
+    require_exportable(checkpoint, robot, compute_dtype, rows_per_tile, ensemble, guessed)
     policy_needs(checkpoint, robot)
     camera_specs(
         checkpoint, robot
@@ -91,7 +94,7 @@ def export_bundle(
     if gates is not None:
         require_exact_scales(scheme, compute_dtype)
     asked = gates if gates is not None else uniform(rows, 16)
-    weights = Weights(checkpoint.tensors, asked.layers, scheme, tile, progress=progress)
+    weights = Weights(checkpoint.tensors, asked.layers, scheme, rows_per_tile, progress)
 
     out = Path(out_dir)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -105,29 +108,34 @@ def export_bundle(
             files["policy.onnx.data"], compute_dtype, opset_for(scheme.two_bit_storage)
         ) as graph:
             emit_policy(graph, weights, checkpoint.config, guessed)
-            model = graph.model()
-            onnx.save(model, files["policy.onnx"])
+            stored = graph.finish()
+            onnx.save(stored.model, files["policy.onnx"])
             if gates is not None:
                 files["policy.unpacked.onnx"] = parts / "policy.unpacked.onnx"
-                onnx.save(merge_row_groups(model, graph.products), files["policy.unpacked.onnx"])
+                onnx.save(
+                    merge_row_groups(stored.model, stored.products), files["policy.unpacked.onnx"]
+                )
         for name in [name for name in files if name.endswith(".onnx")]:
             onnx.checker.check_model(files[name])
         files["statistics.json"].write_text(
             json.dumps(checkpoint.statistics, indent=1) + "\n", encoding="utf-8"
         )
+        targets = {name: layer for name, layer in stored.layers.items() if name in asked.layers}
+        parameters = parameters_in(stored, checkpoint.tensors)
         if gates is not None:
+            layers = {**gates.layers, **{name: layer.bits for name, layer in targets.items()}}
+            columns = {name: layer.inputs for name, layer in targets.items()}
+            print_promotion(gates.layers, layers, columns, scheme, compute_dtype)
             files["gates.json"] = parts / "gates.json"
             write_gates(
                 files["gates.json"],
-                replace(gates, layers={**gates.layers, **weights.bits}, scheme=scheme.described()),
+                replace(gates, layers=layers, scheme=scheme.described()),
             )
-        summary = _summary(gates, weights, graph.stored_bytes, files.get("gates.json"))
+        summary = _summary(gates, scheme, stored, targets, parameters, files.get("gates.json"))
         manifest = _manifest(
             checkpoint, robot, summary, _decoder(checkpoint.config, ensemble, guessed)
         )
-        save_bundle(
-            out, manifest, files, _run_once if 4 * weights.parameters <= MAX_PARITY_BYTES else None
-        )
+        save_bundle(out, manifest, files, _run_once if 4 * parameters <= MAX_PARITY_BYTES else None)
     return out
 
 
@@ -143,22 +151,31 @@ def _run_once(bundle_dir: Path) -> None:
 
 
 def _summary(
-    gates: Gates | None, weights: Weights, stored_bytes: dict[str, int], gates_file: Path | None
+    gates: Gates | None,
+    scheme: QuantizationScheme,
+    stored: StoredGraph,
+    targets: Mapping[str, StoredLinear],
+    parameters: int,
+    gates_file: Path | None,
 ) -> QuantizationSummary:
     """Sizes as they are in the graph; bits per weight count the quantization targets that the graph
     executes.
     """
-    targets = sum(
-        size for name, size in stored_bytes.items() if name.partition(".weight.")[0] in weights.bits
+    weights = sum(len(layer.bits) * layer.inputs for layer in targets.values())
+    nominal_bits = sum(layer.nominal_bits for layer in targets.values())
+    target_bytes = sum(
+        size
+        for name, size in stored.stored_bytes.items()
+        if name.partition(".weight.")[0] in targets
     )
     return QuantizationSummary(
         method="none" if gates is None else gates.method,
         gates_sha256=None if gates_file is None else sha256_of(gates_file),
-        nominal_bits_per_weight=round(weights.nominal_bits / weights.target_weights, 4),
-        stored_bits_per_weight=round(8 * targets / weights.target_weights, 4),
-        weight_bytes=sum(stored_bytes.values()),
-        float16_weight_bytes=2 * weights.parameters,
-        group_size=None if gates is None else weights.scheme.group_size,
+        nominal_bits_per_weight=round(nominal_bits / weights, 4),
+        stored_bits_per_weight=round(8 * target_bytes / weights, 4),
+        weight_bytes=sum(stored.stored_bytes.values()),
+        float16_weight_bytes=2 * parameters,
+        group_size=None if gates is None else scheme.group_size,
     )
 
 

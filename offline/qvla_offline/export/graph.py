@@ -7,7 +7,7 @@ by layer instead of lying in memory twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,21 @@ class RowProduct:
     shapes: tuple[tuple[int, int], ...]
     inputs: int
     source: np.ndarray
+
+
+@dataclass(frozen=True)
+class StoredGraph:
+    """What a GraphBuilder has written.
+
+    model: the graph, whose large tensors are in the data file. layers: {module: its weights in the
+    graph}. products: where they are multiplied with. stored_bytes: of every tensor and constant, by
+    name.
+    """
+
+    model: onnx.ModelProto
+    layers: Mapping[str, StoredLinear]
+    products: tuple[RowProduct, ...]
+    stored_bytes: Mapping[str, int]
 
 
 class GraphBuilder:
@@ -175,6 +190,12 @@ class GraphBuilder:
         if dtype is None:
             dtype = np.int64 if array.dtype.kind == "i" else self.compute
         return self.tensor(self._unique("/".join([*self._scope, "constant"])), array.astype(dtype))
+
+    def finish(self) -> StoredGraph:
+        """The graph with all that is known of it. The data file is complete once this context ends."""
+        return StoredGraph(
+            self.model(), dict(self.layers), tuple(self.products), dict(self.stored_bytes)
+        )
 
     def model(self, metadata: dict[str, str] | None = None) -> onnx.ModelProto:
         """The checked graph. Its weights are in the data file, which is complete once this context

@@ -43,14 +43,17 @@ class StoredGroup:
 class StoredLinear:
     """A layer whose weights lie in the graph, to be multiplied with as often as needed.
 
-    inputs: C. source: int64 [R], the column of each output channel in the groups side by side, one
-    past the last if it has none; order: the constant that holds it, None where nothing is to be
-    reordered. bias: its value, if any.
+    inputs: C. bits: int64 [R], the bit-width of each output channel. nominal_bits: of codes and
+    scales together, 2-bit codes counted as 2. source: int64 [R], the column of each output channel
+    in the groups side by side, one past the last if it has none. order: the constant that holds
+    it, None where nothing is to be reordered. bias: its value, if any.
     """
 
     name: str
     groups: tuple[StoredGroup, ...]
     inputs: int
+    bits: np.ndarray
+    nominal_bits: int
     source: np.ndarray
     order: str | None
     bias: str | None
@@ -104,7 +107,9 @@ def store_linear(
         bias_name = (
             None if bias is None else graph.tensor(f"{name}.bias", bias.astype(graph.compute))
         )
-    return StoredLinear(name, stored, inputs, source, order, bias_name)
+    return StoredLinear(
+        name, stored, inputs, layer.row_bits(), layer.nominal_bits(), source, order, bias_name
+    )
 
 
 def multiply(graph: GraphBuilder, x: str, layer: StoredLinear) -> str:

@@ -1,16 +1,16 @@
-"""The checkpoint as export reads it: a tensor or a quantized layer at a time, with a record of what
-was taken.
-"""
+"""The checkpoint as export reads it: a tensor or a quantized layer at a time."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from qvla_offline.export.graph import StoredGraph
 from qvla_offline.finite import require_finite, require_representable
 from qvla_offline.quantization.layer import QuantizedLayer
 from qvla_offline.quantization.quantizer import quantize_layer
@@ -22,25 +22,20 @@ NARROW = "export with compute_dtype float32, which holds it"
 SIXTEEN_BITS = "give the layer 8 bits: its 16-bit rows are float16"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Weights:
     """Weights by checkpoint name, quantized by `gates` when they are asked for.
 
     tensors: the state dict; it may load lazily, since each name is read once. gates: {target
-    module: bits [R]}; a linear layer that is not among them keeps 16 bits. tile: see
-    `promote_to_tile`. bits: {target: bits as exported}, filled as the layers are taken; so are
-    target_weights (how many weights they have), nominal_bits (code and scale bits of the targets)
-    and parameters (of all tensors taken). progress: called with each linear layer's name.
+    module: bits [R]}; a linear layer that is not among them keeps 16 bits. tile: row groups are
+    filled up to multiples of it, see `promote_to_tile`; 1 promotes no row. progress: called with
+    each linear layer's name.
     """
 
     tensors: Mapping[str, Tensor]
     gates: Mapping[str, np.ndarray]
     scheme: QuantizationScheme
-    tile: int = 8
-    bits: dict[str, np.ndarray] = field(default_factory=dict)
-    target_weights: int = 0
-    nominal_bits: int = 0
-    parameters: int = 0
+    tile: int = 1
     progress: Callable[[str], None] | None = None
 
     def array(
@@ -64,7 +59,6 @@ class Weights:
                 "use a whole checkpoint",
             )
         tensor = self.tensors[name]
-        self.parameters += tensor.numel()
         require_finite(name, tensor)
         return tensor
 
@@ -86,7 +80,16 @@ class Weights:
             return quantize_layer(weight, np.full(len(weight), 16), QuantizationScheme(), name)
         layer = quantize_to_tile(weight, self.gates[module], self.scheme, self.tile, name)
         require_representable(name, layer.float_rows, torch.float16, SIXTEEN_BITS)
-        self.bits[module] = layer.row_bits()
-        self.target_weights += weight.numel()
-        self.nominal_bits += layer.nominal_bits()
         return layer
+
+
+def parameters_in(graph: StoredGraph, tensors: Mapping[str, Tensor]) -> int:
+    """How many numbers of the checkpoint `tensors` the graph stands for, rows of 0 bits included."""
+    in_layers = sum(len(layer.bits) * layer.inputs for layer in graph.layers.values())
+    others = (
+        math.prod(tensor.dims)
+        for tensor in graph.model.graph.initializer
+        if tensor.name.partition(".weight")[0] not in graph.layers
+        and tensor.name.removesuffix(".float16") in tensors
+    )
+    return in_layers + sum(others)

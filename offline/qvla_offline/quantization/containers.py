@@ -7,6 +7,8 @@ one matrix and one kernel.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from qvla_offline.quantization.scheme import QuantizationScheme
@@ -41,6 +43,18 @@ def group_bytes(container: str, rows: int, inputs: int, group_size: int, scale_b
     block, blocks = block_layout(inputs, group_size)
     columns = rows + rows % 2
     return -(-blocks * block * columns * FULL_BITS[container] // 8) + blocks * columns * scale_bytes
+
+
+def layer_bytes(
+    row_bits: np.ndarray, inputs: int, scheme: QuantizationScheme, scale_bytes: int
+) -> int:
+    """Bytes of the weights of a layer whose rows have `row_bits` [R], scales and padding included."""
+    rows = Counter(container_of(int(b), scheme) for b in row_bits)
+    return sum(
+        group_bytes(container, count, inputs, scheme.group_size, scale_bytes)
+        for container, count in rows.items()
+        if container is not None
+    )
 
 
 def promote_to_tile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -153,24 +154,71 @@ def test_both_graphs_of_a_bundle_read_one_data_file_and_agree(bundle_dir: Path) 
     np.testing.assert_allclose(*outputs, atol=1e-5)
 
 
-def test_the_fake_quant_checkpoint_of_the_bundles_gates_gives_the_bundles_actions(
-    bundle_dir: Path, checkpoint_dir: Path, tmp_path: Path
-) -> None:
-    gates = read_gates(bundle_dir / "gates.json")
-    fake_quantize(checkpoint_dir, gates, tmp_path / "fake", dtype=torch.float32)
+def check_same_actions(bundle_dir: Path, checkpoint_dir: Path) -> None:
+    """The bundle and the checkpoint in torch, on one random observation."""
     rng = np.random.default_rng(0)
     inputs = {
         "pixel_values": rng.standard_normal((1, 12, 28, 28), dtype=np.float32),
         "input_ids": rng.integers(3, 100, (1, 20)),
         "proprio": rng.uniform(-1, 1, (1, 8)).astype(np.float32),
     }
-    model = load_checkpoint(tmp_path / "fake").model
+    model = load_checkpoint(checkpoint_dir).model
     expected = model(
         PolicyInputs(**{name: torch.from_numpy(array) for name, array in inputs.items()})
     ).numpy()
     for weights in ("unpacked", "packed_exact"):
         engine = load_engine(load_bundle(bundle_dir), "onnxruntime", threads=1, weights=weights)
         np.testing.assert_allclose(engine.run(inputs)["actions"], expected, atol=1e-4, rtol=0)
+
+
+def test_the_fake_quant_checkpoint_of_the_bundles_gates_gives_the_bundles_actions(
+    bundle_dir: Path, checkpoint_dir: Path, tmp_path: Path
+) -> None:
+    gates = read_gates(bundle_dir / "gates.json")
+    fake_quantize(checkpoint_dir, gates, tmp_path / "fake", dtype=torch.float32)
+    check_same_actions(bundle_dir, tmp_path / "fake")
+
+
+@pytest.mark.parametrize("quantizer", ["clip_search", "rtn", "released"])
+def test_gates_that_fill_no_tiles_give_the_same_actions_in_the_bundle_and_in_fake_quant(
+    checkpoint_dir: Path, gates: Gates, tmp_path: Path, quantizer: str
+) -> None:
+    scheme = QuantizationScheme(group_size=32, quantizer=quantizer)
+    bundle = export_bundle(checkpoint_dir, gates, tmp_path / "bundle", scheme)
+    exported = read_gates(bundle / "gates.json")
+    assert exported.scheme.get("quantizer", "") in (quantizer, "")
+    assert QuantizationScheme(**exported.scheme) == scheme
+    for name, bits in gates.layers.items():
+        np.testing.assert_array_equal(exported.layers[name], bits)
+    fake_quantize(checkpoint_dir, gates, tmp_path / "fake", scheme, dtype=torch.float32)
+    check_same_actions(bundle, tmp_path / "fake")
+
+
+def test_rows_are_promoted_only_when_a_tile_is_asked_for_and_then_it_is_printed(
+    checkpoint_dir: Path, gates: Gates, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = export_bundle(checkpoint_dir, gates, tmp_path / "plain")
+    assert "promoted" not in capsys.readouterr().out
+    filled = export_bundle(checkpoint_dir, gates, tmp_path / "filled", tile=8)
+    printed = capsys.readouterr().out
+    stored = read_gates(filled / "gates.json")
+    changed = sum(int((stored.layers[n] != bits).sum()) for n, bits in gates.layers.items())
+    assert changed > 0
+    counts = re.findall(r"(\d+) from \d+ to \d+ bits", printed)
+    assert sum(map(int, counts)) == changed
+    [added] = re.findall(r"; ([+-][\d,]+) bytes", printed)
+    sizes = [target_bytes(directory, gates) for directory in (plain, filled)]
+    assert int(added.replace(",", "")) == sizes[1] - sizes[0]
+
+
+def target_bytes(directory: Path, gates: Gates) -> int:
+    """Of the gated layers' weights and scales in the graph."""
+    tensors = onnx.load(directory / "policy.onnx").graph.initializer
+    return sum(
+        len(tensor.raw_data)
+        for tensor in tensors
+        if tensor.name.partition(".weight.")[0] in gates.layers
+    )
 
 
 def test_the_robot_side_runs_the_bundle(bundle_dir: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,14 @@ def random_gates(model: OpenVLAOFT, seed: int) -> dict[str, np.ndarray]:
     }
 
 
+@dataclass(frozen=True)
+class Written:
+    """bits: {gated layer that runs: bits [R] as stored}."""
+
+    bits: dict[str, np.ndarray]
+    scheme: QuantizationScheme
+
+
 def write_policy(
     path: Path,
     model: VisionLanguageModel,
@@ -43,20 +51,22 @@ def write_policy(
     scheme: QuantizationScheme,
     compute: str = "float32",
     guessed: bool = False,
-) -> Weights:
-    """The policy's graph at `path`; returns what was taken from the checkpoint."""
-    weights = Weights(model.state_dict(), gates, scheme)
+) -> Written:
+    """The policy's graph at `path`; returns what it stores."""
+    weights = Weights(model.state_dict(), gates, scheme, tile=8)
     with GraphBuilder(
         path.with_suffix(".onnx.data"), compute, opset_for(scheme.two_bit_storage)
     ) as graph:
         emit_policy(graph, weights, model.config, guessed)
-        onnx.save(graph.model(), path)
+        stored = graph.finish()
+        onnx.save(stored.model, path)
     onnx.checker.check_model(path, full_check=True)
-    return weights
+    bits = {name: layer.bits for name, layer in stored.layers.items() if name in gates}
+    return Written(bits, scheme)
 
 
 @torch.no_grad()
-def rounded_model(model: VisionLanguageModel, weights: Weights) -> VisionLanguageModel:
+def rounded_model(model: VisionLanguageModel, weights: Written) -> VisionLanguageModel:
     """A copy whose gated layers went through the quantizer and whose other matrices through
     float16.
     """

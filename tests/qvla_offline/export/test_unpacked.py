@@ -31,9 +31,9 @@ def write_both(
         x = graph.input("x", np.float32, [1, "T", inputs])
         y = emit_linear(graph, x, "layer", layer, np.arange(len(bits)))
         graph.output(y, "y", np.float32, [1, "T", len(bits)])
-        model = graph.model()
-        onnx.save(model, directory / "split.onnx")
-        onnx.save(merge_row_groups(model, graph.products), directory / "merged.onnx")
+        stored = graph.finish()
+        onnx.save(stored.model, directory / "split.onnx")
+        onnx.save(merge_row_groups(stored.model, stored.products), directory / "merged.onnx")
     onnx.checker.check_model(directory / "merged.onnx", full_check=True)
     return directory / "split.onnx", directory / "merged.onnx"
 
