@@ -5,8 +5,6 @@ from __future__ import annotations
 import resource
 import sys
 
-import torch
-
 
 def peak_memory_bytes() -> int:
     """The largest resident set so far, pages of mapped files included."""
@@ -17,6 +15,7 @@ def peak_memory_bytes() -> int:
 def peak_memory() -> str:
     """The same in words, with what was allocated on a GPU if one was used."""
     told = f"peak memory {peak_memory_bytes() / 1e9:.2f} GB"
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    torch = sys.modules.get("torch")  # not worth importing for a process that has used none
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         told += f", on the GPU {torch.cuda.max_memory_allocated() / 1e9:.2f} GB"
     return told

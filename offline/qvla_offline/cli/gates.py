@@ -73,13 +73,14 @@ def run(args: argparse.Namespace) -> int:
     from qvla_offline.gates.joint import assign_jointly, require_joint, require_rounds
     from qvla_offline.memory import peak_memory
     from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
-    from qvla_offline.sensitivity.imported import completed
     from qvla_offline.sensitivity.store import read_sensitivity
     from qvla_ros.bundle import sha256_of
 
     require_rounds(args.joint_rounds)
     sensitivity = read_sensitivity(args.proxy_pt)
     if args.pretrained_checkpoint and not sensitivity.columns:
+        from qvla_offline.sensitivity.imported import completed
+
         sensitivity = completed(sensitivity, args.pretrained_checkpoint)
     scheme = QuantizationScheme(**(sensitivity.settings.get("scheme", {}) | scheme_overrides(args)))
     bits = args.bits or tuple(b for b in BIT_WIDTHS if b == 16 or b in sensitivity.bits)

@@ -12,6 +12,7 @@ from qvla_offline.gates.costs import COSTS, Pricing
 from qvla_offline.gates.files import Gates
 from qvla_offline.gates.optimal import Allocation, optimal
 from qvla_offline.gates.released import released_greedy
+from qvla_offline.quantization.containers import promote_to_tile
 from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity
 from qvla_ros.errors import QvlaError
@@ -190,8 +191,6 @@ def fill_tiles(
     """uint8 [R]: the groups of export filled up to `tile` rows by promoting the rows that gain
     most.
     """
-    from qvla_offline.quantization.containers import promote_to_tile
-
     promoted = promote_to_tile(row_bits, _chosen(scores, row_bits, position), tile, scheme)
     usable = np.isin(
         promoted, list(position)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
-from qvla_offline.torch_file import load_pt
 from qvla_ros.atomic import atomic_file
 from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import parse, read_json
@@ -138,6 +137,8 @@ def _aliases(name: str) -> Iterable[str]:
 
 def _read_document(path: Path) -> dict[str, Any]:
     if path.suffix == ".pt":
+        from qvla_offline.torch_file import load_pt  # torch takes long to import
+
         document = load_pt(path, "a .pt file of tensors", "make it again")
     else:
         document = read_json(path, "make one with `qvla gates`")

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from qvla_offline.finite import require_finite
 from qvla_offline.quantization.scheme import QuantizationScheme
-from qvla_offline.torch_file import load_pt
 from qvla_ros.atomic import atomic_file
 from qvla_ros.bundle import sha256_of
 from qvla_ros.errors import QvlaError
@@ -66,7 +62,7 @@ def write_sensitivity(path: str | Path, sensitivity: Sensitivity) -> None:
     rest. QvlaError naming the layer if a score is not finite.
     """
     for name, score in sensitivity.scores.items():
-        require_finite(f"sensitivity of {name}", torch.from_numpy(np.array(score)), OVERFLOW)
+        _require_finite(f"sensitivity of {name}", score)
     described = {k: v for k, v in asdict(sensitivity).items() if k != "scores"}
     order = list(
         sensitivity.scores
@@ -81,14 +77,9 @@ def write_sensitivity(path: str | Path, sensitivity: Sensitivity) -> None:
             }
             save_file(arrays, temporary, {"qvla_sensitivity": text})
             return
-        entries = {
-            name: {
-                f"proxy_{b}": torch.from_numpy(row.copy())
-                for b, row in zip(sensitivity.bits, score, strict=True)
-            }
-            for name, score in sensitivity.scores.items()
-        }
-        torch.save(entries, temporary)
+        from qvla_offline.sensitivity.released_layout import write_proxies
+
+        write_proxies(temporary, sensitivity.bits, sensitivity.scores)
     with atomic_file(side_file(path)) as temporary:
         temporary.write_text(
             json.dumps({**header, "file_sha256": sha256_of(Path(path))}, indent=1) + "\n"
@@ -164,7 +155,10 @@ def _described(header: Any, scores: dict[str, np.ndarray], path: Path) -> Sensit
 
 
 def _read_pt(path: Path) -> Sensitivity:
-    released = _read_released(path)
+    from qvla_offline.sensitivity.released_layout import read_proxies
+
+    bits, scores = read_proxies(path, AGAIN)
+    released = Sensitivity("imported", bits, scores)
     side = side_file(path)
     if not side.is_file():
         return released
@@ -188,45 +182,7 @@ def _read_pt(path: Path) -> Sensitivity:
     return sensitivity
 
 
-def _read_released(path: Path) -> Sensitivity:
-    document = load_pt(path, "a .pt file of tensors", AGAIN)
-    if (
-        not isinstance(document, Mapping)
-        or not document
-        or not all(map(_has_proxies, document.values()))
-    ):
-        raise QvlaError(
-            str(path), type(document).__name__, "{module: {'proxy_4': tensor, ...}}", AGAIN
-        )
-    parsed = {
-        name: {
-            int(key.removeprefix("proxy_")): tensor.float().numpy()
-            for key, tensor in entry.items()
-            if _is_proxy(key)
-        }
-        for name, entry in document.items()
-    }
-    widths = sorted({bits for entry in parsed.values() for bits in entry if bits < 16})
-    for name, entry in parsed.items():
-        missing = [bits for bits in widths if bits not in entry]
-        if missing:
-            raise QvlaError(
-                f"{path}: {name}", f"no score for {missing} bits", f"scores for {widths}", AGAIN
-            )
-    scores = {name: np.stack([entry[bits] for bits in widths]) for name, entry in parsed.items()}
-    return Sensitivity("imported", tuple(widths), scores)
-
-
-def _has_proxies(entry: Any) -> bool:
-    """Whether it holds scores, all of one length."""
-    rows = (
-        [row for key, row in entry.items() if _is_proxy(key)] if isinstance(entry, Mapping) else []
-    )
-    return (
-        all(isinstance(row, torch.Tensor) and row.ndim == 1 for row in rows)
-        and len({len(row) for row in rows}) == 1
-    )
-
-
-def _is_proxy(key: str) -> bool:
-    return key.startswith("proxy_") and key.removeprefix("proxy_").isdigit()
+def _require_finite(key: str, score: np.ndarray) -> None:
+    if not np.isfinite(score).all():
+        found = "NaN" if np.isnan(score).any() else "infinity"
+        raise QvlaError(key, found, "finite numbers", OVERFLOW)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ from qvla_offline.gates.costs import COSTS
 from qvla_offline.gates.optimal import allocate
 from qvla_offline.quantization.containers import promote_to_tile
 from qvla_offline.quantization.scheme import QuantizationScheme
-from qvla_offline.sensitivity.store import Sensitivity
+from qvla_offline.sensitivity.store import Sensitivity, write_sensitivity
 from qvla_ros.errors import QvlaError
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "qvla_vectors.json").read_text())[
@@ -371,3 +373,15 @@ def test_a_histogram_counts_the_bit_widths_that_occur():
     layers = {"a": np.array([0, 4, 4], np.uint8), "b": np.array([16, 4], np.uint8)}
     assert Gates(layers, "test").histogram() == {0: 1, 4: 3, 16: 1}
     assert Gates({}, "test").histogram() == {}
+
+
+def test_choosing_gates_imports_no_torch(tmp_path):
+    sensitivity = random_sensitivity()
+    write_sensitivity(tmp_path / "s.safetensors", sensitivity)
+    words = ["gates", "--proxy_pt", "s.safetensors", "--out_json", "gates.json"]
+    code = (
+        "import sys; from qvla_ros.cli.main import main; "
+        f"failed = main({words}); sys.exit(failed or 'torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert read_gates(tmp_path / "gates.json").method == "action/optimal"

@@ -90,7 +90,7 @@ def test_a_damaged_or_foreign_side_file_is_refused_naming_the_key(tmp_path, chan
 @pytest.mark.parametrize("name", ["s.pt", "s.safetensors"])
 def test_scores_that_are_not_finite_are_refused_naming_the_layer(tmp_path, monkeypatch, name):
     with monkeypatch.context() as patched:  # as earlier releases and other programs write them
-        patched.setattr(store, "require_finite", lambda *_: None)
+        patched.setattr(store, "_require_finite", lambda *_: None)
         scores = SENSITIVITY.scores | {
             "z": np.array([[1.0, np.nan, 3.0], [0.1, 0.2, 0.3]], np.float32)
         }
