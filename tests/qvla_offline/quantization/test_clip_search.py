@@ -8,10 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qvla_offline.quantization.clip_search import MOST_GAIN
+from qvla_offline.quantization import clip_search
+from qvla_offline.quantization.clip_search import MOST_GAIN, nearest_codes, quantize_rows
 from qvla_offline.quantization.layer import CODE_LIMITS
 from qvla_offline.quantization.quantizer import reconstruct_rows
 from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_ros.errors import QvlaError
 from tests.qvla_offline.quantization.rows import codes_of, schemes, student_rows, weights
 
 
@@ -86,3 +88,56 @@ def test_two_bits_on_normal_weights_reach_the_error_that_the_half_offset_grid_al
     assert error[2] < 0.135
     assert error[4] < 0.0105
     assert error[8] < 8e-5
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("chunk", [1, 90, 179, 180, 181])
+def test_rows_do_not_depend_on_those_that_are_searched_with_them(monkeypatch, bits, chunk):
+    weight = student_rows(5, 90)
+    whole = quantize_rows(weight, bits, QuantizationScheme(16))
+    monkeypatch.setattr(clip_search, "_CHUNK_WEIGHTS", chunk)
+    found = quantize_rows(weight, bits, QuantizationScheme(16))
+    assert torch.equal(found.codes, whole.codes)
+    assert torch.equal(found.scales, whole.scales)
+
+
+def test_the_scale_is_held_back_where_one_weight_is_far_from_all_others():
+    """At 2 bits 15 small weights next to a large one: gain alone would ask for more."""
+    weight = torch.full((1, 16), 0.1)
+    weight[0, 3] = 8.0
+    rows = quantize_rows(weight, 2, QuantizationScheme(16, scale_dtype="float32"))
+    codes = rows.codes.float()
+    least_squares = (codes * weight).sum() / codes.square().sum()
+    gain = weight.square().sum() / (codes * weight).sum()
+    assert gain > MOST_GAIN * least_squares
+    assert rows.scales.item() == pytest.approx(MOST_GAIN * least_squares.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("bits", "low", "high"), [(2, -3, 3), (4, -8, 7), (8, -127, 127)])
+def test_codes_reach_both_ends_of_their_range_and_halves_round_to_even(bits, low, high):
+    far = torch.tensor([[-1e4, 1e4]])
+    assert nearest_codes(far, torch.ones(1, 1), bits).tolist() == [[low, high]]
+    between = {2: [-0.5, 0.0, 1.9, 2.0], 4: [0.5, 1.5, 2.4, -0.6], 8: [0.5, 1.5, 2.4, -0.6]}
+    expected = {2: [-1, 1, 1, 3], 4: [0, 2, 2, -1], 8: [0, 2, 2, -1]}
+    found = nearest_codes(torch.tensor([between[bits]]), torch.ones(1, 1), bits)
+    assert found.tolist() == [expected[bits]]
+
+
+def test_a_magnitude_beyond_the_scales_type_still_gets_a_finite_scale():
+    rows = quantize_rows(torch.full((1, 16), 1e9), 2, QuantizationScheme(16))
+    assert rows.scales.item() == torch.finfo(torch.float16).max
+    assert rows.codes.tolist() == [[3] * 16]
+
+
+@pytest.mark.parametrize("scale_dtype", ["float16", "float32"])
+def test_a_group_of_zeros_has_the_smallest_positive_scale(scale_dtype):
+    rows = quantize_rows(torch.zeros(1, 16), 4, QuantizationScheme(16, scale_dtype=scale_dtype))
+    smallest = {"float16": 2.0**-24, "float32": 2.0**-126}[scale_dtype]
+    assert rows.scales.item() == smallest
+    assert not rows.codes.any()
+
+
+@pytest.mark.parametrize("bits", [0, 1, 16])
+def test_widths_without_codes_are_refused(bits):
+    with pytest.raises(QvlaError, match=r"^bits: got .*quantize_layer"):
+        quantize_rows(torch.zeros(1, 16), bits, QuantizationScheme(16))

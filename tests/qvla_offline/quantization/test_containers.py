@@ -1,0 +1,101 @@
+"""Blocks, bytes and promotions at their edges."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from qvla_offline.quantization.containers import (
+    block_layout,
+    container_of,
+    group_bytes,
+    layer_bytes,
+    promote_to_tile,
+)
+from qvla_offline.quantization.scheme import QuantizationScheme
+
+INT4 = QuantizationScheme(64)
+INT2 = QuantizationScheme(64, two_bit_storage="int2")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "group_size", "layout"),
+    [
+        (1, 64, (16, 1)),
+        (16, 64, (16, 1)),
+        (17, 64, (16, 2)),
+        (32, 64, (16, 2)),
+        (33, 64, (32, 2)),
+        (64, 64, (32, 2)),
+        (65, 64, (64, 2)),
+        (128, 64, (64, 2)),
+        (129, 64, (64, 3)),
+        (16, 16, (16, 1)),
+        (256, 256, (128, 2)),
+    ],
+)
+def test_a_row_has_two_blocks_or_more_where_sixteen_inputs_allow(inputs, group_size, layout):
+    assert block_layout(inputs, group_size) == layout
+
+
+@pytest.mark.parametrize(
+    ("container", "rows", "inputs", "size_bytes"),
+    [
+        ("float16", 3, 100, 2 * 3 * 100),
+        ("int8", 3, 100, 3 * (100 + 4)),
+        ("int4", 4, 128, 4 * 128 // 2 + 4 * 2 * 4),
+        ("int4", 3, 128, 4 * 128 // 2 + 4 * 2 * 4),  # an odd row is padded to a pair
+        ("int4", 2, 130, 2 * 192 // 2 + 2 * 3 * 4),  # a ragged block is made whole
+        ("int2", 4, 128, 4 * 128 // 4 + 4 * 2 * 4),
+    ],
+)
+def test_bytes_of_a_group_count_scales_and_padding(container, rows, inputs, size_bytes):
+    assert group_bytes(container, rows, inputs, 64, scale_bytes=4) == size_bytes
+
+
+def test_bytes_of_a_layer_are_those_of_its_groups():
+    bits = np.array([0, 2, 4, 4, 8, 16])
+    four = group_bytes("int4", 3, 128, 64, 2)
+    eight = group_bytes("int8", 1, 128, 64, 2)
+    whole = group_bytes("float16", 1, 128, 64, 2)
+    assert layer_bytes(bits, 128, INT4, 2) == four + eight + whole
+    split = group_bytes("int4", 2, 128, 64, 2) + group_bytes("int2", 1, 128, 64, 2)
+    assert layer_bytes(bits, 128, INT2, 2) == split + eight + whole
+
+
+@pytest.mark.parametrize(("scheme", "two"), [(INT4, "int4"), (INT2, "int2")])
+def test_every_bit_width_has_its_container(scheme, two):
+    found = [container_of(bits, scheme) for bits in (0, 2, 4, 8, 16)]
+    assert found == [None, two, "int4", "int8", "float16"]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "bits", "tile", "promoted"),
+    [
+        (INT4, [8, 8, 4, 4], 2, [8, 8, 4, 4]),  # full groups stay
+        (INT4, [8, 4, 4, 4], 2, [8, 8, 4, 4]),  # of equal errors the first
+        (INT4, [4, 2, 8, 0], 2, [8, 2, 8, 4]),  # 4 and 2 bits share a container: it gets one more
+        (INT2, [4, 2, 2, 0], 2, [4, 4, 2, 2]),  # here they do not
+        (INT4, [16, 0, 0, 0], 4, [16, 16, 16, 16]),
+        (INT4, [16, 8], 4, [16, 16]),  # too few rows: all that there are
+        (INT4, [0, 0, 0], 8, [0, 0, 0]),
+        (INT4, [8, 4, 0], 1, [8, 4, 0]),
+    ],
+)
+def test_short_groups_take_the_next_narrower_rows(scheme, bits, tile, promoted):
+    found = promote_to_tile(np.array(bits), np.zeros(len(bits)), tile, scheme)
+    assert found.tolist() == promoted
+
+
+def test_the_next_narrower_group_gives_before_one_with_larger_errors():
+    bits = np.array([16, 4, 8, 8])
+    found = promote_to_tile(bits, np.array([0.0, 99.0, 1.0, 2.0]), 2, INT4)
+    assert found.tolist() == [16, 8, 8, 16]
+
+
+def test_containers_need_no_torch():
+    code = "import qvla_offline.quantization.containers, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
