@@ -10,7 +10,7 @@ from pathlib import Path
 from qvla_ros.bundle import load_bundle
 from qvla_ros.cli.eval import evaluate, run_module, run_qvla
 from qvla_ros.cli.task_ids import task_ids_of
-from qvla_ros.evaluation.runner import Plan
+from qvla_ros.evaluation.runner import EvaluationPlan
 from qvla_ros.resources import share_path
 
 HELP = (
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Quantize into `--out` (steps that are up to date are skipped), evaluate both bundles, write
     the report there.
     """
-    plan = Plan(
+    plan = EvaluationPlan(
         bundles={"float": args.out / "float_bundle", "quantized": args.out / "bundle"},
         task_suite_name=args.task_suite_name,
         task_ids=task_ids_of(args.task_ids, args.task_suite_name),

@@ -19,7 +19,7 @@ from qvla_ros.cli.real_time_options import (
 from qvla_ros.cli.task_ids import task_ids_of
 from qvla_ros.engines import BACKENDS
 from qvla_ros.errors import QvlaError
-from qvla_ros.evaluation.runner import Plan
+from qvla_ros.evaluation.runner import EvaluationPlan
 from qvla_ros.simulation import named_object
 from qvla_ros.simulation.real_time import RealTime
 
@@ -94,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table, write results.json and report.html into `--out`."""
     with bundles_of(args) as bundles:
-        plan = Plan(
+        plan = EvaluationPlan(
             bundles=bundles,
             task_suite_name=args.task_suite_name,
             task_ids=task_ids_of(args.task_ids, args.task_suite_name),
@@ -124,7 +124,7 @@ def real_time_or_none(args: argparse.Namespace) -> RealTime | None:
 
 
 def evaluate(
-    plan: Plan,
+    plan: EvaluationPlan,
     out_dir: Path,
     title: str,
     lead: str,

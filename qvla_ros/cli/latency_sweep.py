@@ -20,7 +20,7 @@ from qvla_ros.cli.task_ids import task_ids_of
 from qvla_ros.engines import BACKENDS
 from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.latency import latency_points, print_points, read_episodes, write_points
-from qvla_ros.evaluation.runner import Plan
+from qvla_ros.evaluation.runner import EvaluationPlan
 from qvla_ros.evaluation.versions import versions
 
 HELP = (
@@ -87,7 +87,7 @@ def run_missing(args: argparse.Namespace) -> None:
     from qvla_ros.evaluation import runner
     from qvla_ros.evaluation.display import EpisodeDisplay
 
-    plan = Plan(
+    plan = EvaluationPlan(
         bundles=parse_bundles(args.bundle),
         task_suite_name=args.task_suite_name,
         task_ids=task_ids_of(args.task_ids, args.task_suite_name),

@@ -1,3 +1,1 @@
-"""Paired closed-loop evaluation: start the nodes, collect episodes, count, compare, and write the
-report.
-"""
+"""Paired closed-loop evaluation: starts the nodes, collects episodes, compares, writes the report."""

@@ -1,6 +1,4 @@
-"""What the workstation knows about a bundle's gates, as `qvla_offline.analysis` writes it for the
-report.
-"""
+"""Reads analysis.json: the sensitivity and the gates of a bundle, which the workstation writes."""
 
 from __future__ import annotations
 
@@ -17,11 +15,11 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Analysis:
-    """sensitivity: bits -> summed sensitivity of each of `layers`. Points are (bits per weight with
-    scales, error).
+    """Sensitivity by layer, and the error of several gates; points are (bits per weight, error).
 
-    best: the least error at each budget; uniform: bits -> every channel at that width; chosen: the
-    gates at hand. unit: of sensitivity and error. cost: "stored" or "nominal", how a 2-bit weight
+    sensitivity: bits -> summed sensitivity of each of `layers`. Bits per weight include the scales.
+    best: the least error at each budget. uniform: bits -> every channel at that width. chosen: the
+    bundle's gates. unit: of sensitivity and error. cost: "stored" or "nominal", how a 2-bit weight
     is counted.
     """
 
@@ -35,7 +33,7 @@ class Analysis:
 
 
 def read_analysis(path: Path) -> Analysis:
-    """Read analysis.json; QvlaError when it is not one."""
+    """Reads the file at `path`; QvlaError if it is no such analysis."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return Analysis(

@@ -1,6 +1,4 @@
-"""The progress of an evaluation on a terminal: a bar over all episodes, the one that runs, the
-score so far.
-"""
+"""Shows the progress of an evaluation: all episodes, the running one, and the score so far."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ from rich.progress import (
 
 
 class EpisodeDisplay:
-    """Feed it the bridge's events. On a terminal it draws two bars; into a file or pipe it writes a
-    line an episode.
-    """
+    """Takes the bridge's events. A terminal gets two bars, a file or pipe a line an episode."""
 
     def __init__(self, episode_count: int) -> None:
         console = Console(stderr=True, highlight=False)
@@ -49,7 +45,7 @@ class EpisodeDisplay:
         self._progress.stop()
 
     def __call__(self, event: Mapping[str, Any]) -> None:
-        """Show one event of the bridge; unknown ones are ignored."""
+        """Shows one event of the bridge; unknown ones are ignored."""
         kind = event["event"]
         if kind == "episode_start":
             description = f"{_runner(event)}: {event['instruction']}"
@@ -80,5 +76,5 @@ class EpisodeDisplay:
 
 
 def _runner(event: Mapping[str, Any]) -> str:
-    """The policy, and in real time the conditions under which it runs."""
+    """The policy's name, and in real time the conditions under which it runs."""
     return " ".join(filter(None, (event["policy"], event.get("label"))))

@@ -1,6 +1,4 @@
-"""What one episode told, and what many of them add up to (docs/architecture.md, "What the bridge
-prints").
-"""
+"""Records of episodes and their statistics (docs/architecture.md, "What the bridge prints")."""
 
 from __future__ import annotations
 
@@ -17,8 +15,8 @@ from qvla_ros.statistics import percentiles, wilson_interval
 
 
 @dataclass(frozen=True)
-class Episode:
-    """One attempt of one policy at one task from one initial state.
+class EpisodeRecord:
+    """The record of one attempt of one policy at one task from one initial state.
 
     inference_ms and stamp_to_command_ms hold one number a chunk that carried it; jerk_m_s3 is the
     root mean square over the episode. conditions, hold_steps (without a plan) and latency_s (mean
@@ -42,14 +40,14 @@ class Episode:
 
     @property
     def start(self) -> tuple[int, int]:
-        """Task and initial state: two policies' episodes are a pair when these agree."""
+        """Task and initial state; episodes of two policies are a pair when these agree."""
         return self.task_id, self.init_state
 
 
-def parse_episode(event: Mapping[str, Any]) -> Episode:
-    """An Episode from the bridge's "episode" line; QvlaError names what the line lacks."""
+def parse_episode(event: Mapping[str, Any]) -> EpisodeRecord:
+    """Reads the bridge's "episode" line; QvlaError names what the line lacks."""
     try:
-        return Episode(
+        return EpisodeRecord(
             policy=str(event["policy"]),
             task_id=int(event["task_id"]),
             instruction=str(event["instruction"]),
@@ -82,14 +80,16 @@ def _in_real_time(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(values: Iterable[Any]) -> tuple[float, ...]:
-    """What was measured: the bridge writes null for a chunk that did not carry the figure."""
+    """The measured values; the bridge writes null for a chunk that did not carry one."""
     return tuple(float(value) for value in values if value is not None)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One policy over all its episodes. interval: Wilson 95 %, fractions. Milliseconds are (p50,
-    p99) over chunks.
+    """Statistics of one policy over all its episodes.
+
+    interval: Wilson 95 %, fractions. inference_ms, stamp_to_command_ms: (p50, p99) over chunks.
+    jerk_m_s3: mean over episodes, NaN if none. by_task: task -> (successes, trials).
     """
 
     policy: str
@@ -102,10 +102,8 @@ class Summary:
     by_task: dict[int, tuple[int, int]]
 
 
-def summarize(episodes: Iterable[Episode], policy: str) -> Summary:
-    """Counts and latencies of `policy`; by_task: task -> (successes, trials); jerk: mean over
-    episodes, NaN if none.
-    """
+def summarize(episodes: Iterable[EpisodeRecord], policy: str) -> Summary:
+    """Counts the successes and summarizes the latencies of `policy`."""
     own = [episode for episode in episodes if episode.policy == policy]
     successes = sum(episode.success for episode in own)
     jerks = [episode.jerk_m_s3 for episode in own if episode.jerk_m_s3 is not None]
@@ -129,9 +127,7 @@ def summarize(episodes: Iterable[Episode], policy: str) -> Summary:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Episodes that both policies ran from the same start. p_value: exact McNemar test of "equally
-    often".
-    """
+    """Outcomes of two policies over the starts that both have run."""
 
     first: str
     second: str
@@ -146,17 +142,15 @@ class Pairing:
 
     @property
     def p_value(self) -> float:
-        """Two-sided probability of a split at least this uneven, were both policies equally good
-        (binomial, 1/2).
-        """
+        """Exact McNemar test: how probable so uneven a split is if both are equally good."""
         discordant = self.only_first + self.only_second
         fewer = min(self.only_first, self.only_second)
         tail = sum(math.comb(discordant, k) for k in range(fewer + 1)) / 2**discordant
         return min(1.0, 2 * tail)
 
 
-def pair(episodes: Sequence[Episode], first: str, second: str) -> Pairing:
-    """Compare two policies over the starts that both have run."""
+def pair(episodes: Sequence[EpisodeRecord], first: str, second: str) -> Pairing:
+    """Compares two policies over the starts that both have run."""
     solved = {
         name: {e.start: e.success for e in episodes if e.policy == name} for name in (first, second)
     }

@@ -1,4 +1,4 @@
-"""How success depends on latency: what the episodes of a sweep add up to."""
+"""Success as a function of latency: the statistics of a latency sweep."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from rich.table import Table
 
 from qvla_ros.atomic import atomic_file
 from qvla_ros.errors import QvlaError
-from qvla_ros.evaluation.episodes import Episode, parse_episode
+from qvla_ros.evaluation.episodes import EpisodeRecord, parse_episode
 from qvla_ros.simulation.real_time import MEASURED
 from qvla_ros.statistics import wilson_interval
 
 
 @dataclass(frozen=True)
 class LatencyPoint:
-    """All episodes of one policy, handover and latency.
+    """Statistics of all episodes of one policy, handover and latency.
 
     latency_s: given, or the mean over the chunks when it was `measured`. interval: Wilson 95 %,
-    fractions. hold_share: of all steps, those without a plan. solved_steps: median over the solved
-    episodes, None without any.
+    fractions. hold_share: fraction of the steps without an action to execute. solved_steps: median
+    over the solved episodes, None without any.
     """
 
     policy: str
@@ -40,11 +40,11 @@ class LatencyPoint:
     solved_steps: float | None
 
 
-def latency_points(episodes: Iterable[Episode]) -> list[LatencyPoint]:
-    """One point a policy, handover and latency, latencies ascending; episodes in lock-step are not
-    part of it.
+def latency_points(episodes: Iterable[EpisodeRecord]) -> list[LatencyPoint]:
+    """One point a policy, handover and latency, latencies ascending; episodes in lock-step are left
+    out.
     """
-    groups: dict[tuple[str, str, float], list[Episode]] = {}
+    groups: dict[tuple[str, str, float], list[EpisodeRecord]] = {}
     for episode in episodes:
         if episode.conditions is not None:
             key = (episode.policy, episode.conditions.handover, episode.conditions.latency_s)
@@ -56,7 +56,9 @@ def latency_points(episodes: Iterable[Episode]) -> list[LatencyPoint]:
     )
 
 
-def _point(policy: str, handover: str, latency_s: float, group: Sequence[Episode]) -> LatencyPoint:
+def _point(
+    policy: str, handover: str, latency_s: float, group: Sequence[EpisodeRecord]
+) -> LatencyPoint:
     successes = sum(episode.success for episode in group)
     solved = [e.steps for e in group if e.success]
     measured = latency_s == MEASURED
@@ -81,11 +83,10 @@ def _point(policy: str, handover: str, latency_s: float, group: Sequence[Episode
 
 def read_episodes(
     path: Path, conditions: Mapping[str, Any], bundle_ids: Mapping[str, str]
-) -> list[Episode]:
-    """The episodes in a bridge's log that have all of `conditions` (a part of them) and are of
-    these bundles.
+) -> list[EpisodeRecord]:
+    """Reads the episodes of a bridge's log that ran under `conditions` with these bundles.
 
-    bundle_ids: policy -> bundle_id.
+    conditions: some of an episode's. bundle_ids: policy -> bundle_id.
     """
     if not path.is_file():
         raise QvlaError(
@@ -101,7 +102,7 @@ def read_episodes(
 
 
 def write_points(path: Path, points: Sequence[LatencyPoint]) -> None:
-    """One line a point, comma-separated, with a header; shares and rates as fractions."""
+    """Writes a CSV file with a header and one line a point; shares and rates are fractions."""
     names = [item.name for item in fields(LatencyPoint) if item.name != "interval"]
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [*names, "success_low", "success_high"])
@@ -113,7 +114,7 @@ def write_points(path: Path, points: Sequence[LatencyPoint]) -> None:
 
 
 def print_points(points: Sequence[LatencyPoint]) -> None:
-    """The points as a table on standard output."""
+    """Prints the points as a table."""
     console = Console(highlight=False)
     table = Table(header_style="bold")
     for header in ("policy", "handover"):

@@ -1,5 +1,6 @@
-"""The report's figures, each an SVG element as text. Colours tell bit-widths or policies apart, the
-same throughout.
+"""Draws the report's figures, each an SVG element as text.
+
+A colour stands for the same bit-width or policy in all figures.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qvla_ros.evaluation.analysis import Analysis
-from qvla_ros.evaluation.episodes import Episode, summarize
+from qvla_ros.evaluation.episodes import EpisodeRecord, summarize
 from qvla_ros.evaluation.latency import LatencyPoint
 from qvla_ros.statistics import wilson_interval
 
@@ -48,9 +49,7 @@ def policy_colours(policies: Sequence[object]) -> list[str]:
 
 
 def bits_per_layer(gates: Mapping[str, Sequence[int]]) -> str:
-    """Share of output channels at each bit-width, one stacked bar a layer, in the order of the
-    model.
-    """
+    """Share of output channels at each bit-width: a stacked bar a layer, in the model's order."""
     with _figure(9.4, 3.0) as (figure, axes):
         names = list(gates)
         used = sorted({bits for row in gates.values() for bits in row})
@@ -75,7 +74,7 @@ def bits_per_layer(gates: Mapping[str, Sequence[int]]) -> str:
 
 
 def sensitivity_per_layer(analysis: Analysis) -> str:
-    """Summed sensitivity of each layer, were it quantized whole to each bit-width; logarithmic."""
+    """Summed sensitivity of each layer if all of it had one bit-width; logarithmic."""
     with _figure(9.4, 3.0) as (figure, axes):
         for bits, totals in analysis.sensitivity.items():
             values = np.where(np.asarray(totals) > 0, totals, np.nan)
@@ -122,7 +121,7 @@ def error_versus_bits(analysis: Analysis) -> str:
         return _svg(figure)
 
 
-def latency_histogram(episodes: Sequence[Episode], policies: Sequence[str]) -> str:
+def latency_histogram(episodes: Sequence[EpisodeRecord], policies: Sequence[str]) -> str:
     """Inference time of every chunk; dashed: the median."""
     with _figure(4.6, 3.0) as (figure, axes):
         times = {
@@ -146,7 +145,7 @@ def latency_histogram(episodes: Sequence[Episode], policies: Sequence[str]) -> s
 
 
 def success_by_task(
-    episodes: Sequence[Episode], policies: Sequence[str], instructions: Mapping[int, str]
+    episodes: Sequence[EpisodeRecord], policies: Sequence[str], instructions: Mapping[int, str]
 ) -> str:
     """Success of each policy a task, with Wilson 95 % intervals."""
     height = 0.9 + 0.32 * len(instructions) * len(policies)

@@ -1,6 +1,4 @@
-"""Child processes that never outlive their parent: the nodes of an evaluation, in a ROS graph of
-their own.
-"""
+"""Runs the nodes of an evaluation in a private ROS graph, as children that end with their parent."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ from qvla_ros.resources import share_path
 
 # Domain 0 is everyone's default; above 101 the ports may collide with the ephemeral range of Linux.
 PRIVATE_DOMAINS = range(1, 102)
-# How long a child may take after each signal. SIGINT lets a node stop the arm and shut its context
+# How long a child may take after each signal. At SIGINT a node stops the arm and shuts its context
 # down.
 SIGNALS_AND_PATIENCE_S = ((signal.SIGINT, 6.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0))
 _PR_SET_PDEATHSIG = 1
@@ -33,16 +31,14 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Child:
-    """A running process. log: the file that holds what it wrote (standard error only, when stdout
-    is a pipe).
-    """
+    """A running process. log: its output (standard error only, when stdout is a pipe)."""
 
     name: str
     process: subprocess.Popen[str]
     log: Path
 
     def last_words(self, lines: int = 8) -> list[str]:
-        """The last lines of the log that say something, for an error message."""
+        """The last lines of the log that are not empty, for an error message."""
         text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
         return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:] or [
             "(it wrote nothing)"
@@ -56,10 +52,10 @@ def start(
     log_dir: Path,
     pipe_stdout: bool = False,
 ) -> Child:
-    """Start `python arguments...` in its own session, so that Ctrl-C reaches the parent alone,
-    which then ends it.
+    """Starts `python arguments...` in its own session.
 
-    The kernel sends it SIGTERM should the parent die without doing so.
+    Ctrl-C then reaches the parent alone, which ends the child. If the parent dies without that, the
+    kernel sends the child SIGTERM.
     """
     log = log_dir / f"{name}.log"
     with log.open("w", encoding="utf-8") as file:
@@ -78,8 +74,7 @@ def start(
 
 @contextmanager
 def stopped_at_the_end(children: list[Child]) -> Iterator[list[Child]]:
-    """Whatever happens in the block, each of `children` (it may grow) has ended when the block is
-    left.
+    """Ends each of `children` (the list may grow) when the block is left, for whatever reason.
 
     SIGTERM to this process counts as Ctrl-C, so that a supervisor's stop cleans up too.
     """
@@ -92,9 +87,7 @@ def stopped_at_the_end(children: list[Child]) -> Iterator[list[Child]]:
 
 
 def stop(children: Sequence[Child]) -> None:
-    """SIGINT to all that run, then SIGTERM, then SIGKILL, each only to those that the one before
-    did not end.
-    """
+    """Ends the children: SIGINT first, then SIGTERM, then SIGKILL for those that still run."""
     for number, patience_s in SIGNALS_AND_PATIENCE_S:
         running = [child.process for child in children if child.process.poll() is None]
         for process in running:
@@ -108,12 +101,11 @@ def stop(children: Sequence[Child]) -> None:
 
 @contextmanager
 def private_ros_environment(log_dir: Path) -> Iterator[dict[str, str]]:
-    """Environment variables for nodes that shall hear each other and nobody else on this machine or
-    network.
+    """Environment variables for nodes that communicate with each other alone.
 
-    Leave the block when the nodes have ended: what killed ones left in shared memory is removed
-    then.
+    Leave the block when the nodes have ended: the shared memory of killed ones is freed then.
     """
+    profile = str(share_path("config/fastdds.xml"))
     with _private_domain() as domain:
         try:
             yield {
@@ -121,10 +113,8 @@ def private_ros_environment(log_dir: Path) -> Iterator[dict[str, str]]:
                 "ROS_DOMAIN_ID": str(domain),
                 "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
                 "ROS_LOG_DIR": str(log_dir),
-                "FASTDDS_DEFAULT_PROFILES_FILE": str(share_path("config/fastdds.xml")),
-                "FASTRTPS_DEFAULT_PROFILES_FILE": str(
-                    share_path("config/fastdds.xml")
-                ),  # up to Jazzy
+                "FASTDDS_DEFAULT_PROFILES_FILE": profile,
+                "FASTRTPS_DEFAULT_PROFILES_FILE": profile,  # up to Jazzy
                 "PYTHONUNBUFFERED": "1",
             }
         finally:
@@ -133,15 +123,13 @@ def private_ros_environment(log_dir: Path) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def _private_domain() -> Iterator[int]:
-    """A ROS domain that no other evaluation of this user uses, held by a lock that ends with the
-    process.
-    """
+    """A ROS domain that no other evaluation of this user uses; a lock holds it."""
     folder = Path(tempfile.gettempdir()) / f"qvla_ros_domains_{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         domain, lock = _lock_a_domain(folder)
     except OSError as error:
-        fix = "set TMPDIR to a folder of your own, or remove this one"
+        fix = "set TMPDIR to a folder that belongs to you, or remove this one"
         raise QvlaError(
             str(folder), error, "a folder in which this user can lock files", fix
         ) from None
@@ -151,9 +139,8 @@ def _private_domain() -> Iterator[int]:
 
 def _lock_a_domain(folder: Path) -> tuple[int, TextIO]:
     """A domain and its locked file; closing the file frees the domain."""
-    start_at = os.getpid() % len(
-        PRIVATE_DOMAINS
-    )  # two that start together try different ones first
+    # Two that start together try different ones first.
+    start_at = os.getpid() % len(PRIVATE_DOMAINS)
     for offset in range(len(PRIVATE_DOMAINS)):
         domain = PRIVATE_DOMAINS[(start_at + offset) % len(PRIVATE_DOMAINS)]
         lock = (folder / f"{domain}.lock").open("a")

@@ -14,14 +14,14 @@ from qvla_ros.atomic import atomic_file
 from qvla_ros.bundle import Bundle
 from qvla_ros.evaluation import plots
 from qvla_ros.evaluation.analysis import Analysis
-from qvla_ros.evaluation.episodes import Episode
+from qvla_ros.evaluation.episodes import EpisodeRecord
 from qvla_ros.evaluation.table import HEADERS, pairing_lines, table_rows
 from qvla_ros.evaluation.versions import versions
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One drawing of the report with its heading and the sentence that says how to read it."""
+    """One drawing of the report with its heading and a sentence that explains it."""
 
     title: str
     text: str
@@ -32,14 +32,15 @@ def write_report(
     path: Path,
     title: str,
     lead: str,
-    episodes: Sequence[Episode],
+    episodes: Sequence[EpisodeRecord],
     bundles: Mapping[str, Bundle],
     analysis: Analysis | None,
     command: str,
 ) -> None:
-    """Write `path`. Figures about gates show the last bundle that has a mix of bit-widths; without
-    one they are left out, as those about sensitivity are without `analysis`. command: what prints
-    the same numbers again.
+    """Writes the report to `path`.
+
+    Figures about gates show the last bundle that has a mix of bit-widths; without one they are left
+    out, as those about sensitivity are without `analysis`. command: prints the same numbers again.
     """
     policies = list(bundles)
     environment = Environment(
@@ -65,12 +66,12 @@ def write_report(
 
 
 def _figures(
-    episodes: Sequence[Episode],
+    episodes: Sequence[EpisodeRecord],
     policies: Sequence[str],
     gates: Mapping[str, Sequence[int]],
     analysis: Analysis | None,
 ) -> list[list[Figure]]:
-    """Rows of the report: one wide figure or two narrow ones each."""
+    """The rows of the report: one wide figure or two narrow ones each."""
     instructions = {episode.task_id: episode.instruction for episode in episodes}
     latency = Figure(
         "Inference time",
@@ -110,8 +111,9 @@ def _figures(
 
 
 def _mixed_gates(bundles: Mapping[str, Bundle]) -> dict[str, list[int]]:
-    """{layer: bits of each output channel} of the last bundle with more than one bit-width; {} if
-    there is none.
+    """Layer -> bits of each output channel, of the last bundle with more than one bit-width.
+
+    Empty if there is none.
     """
     for bundle in reversed(list(bundles.values())):
         file = bundle.directory / "gates.json"
@@ -124,7 +126,7 @@ def _mixed_gates(bundles: Mapping[str, Bundle]) -> dict[str, list[int]]:
 
 
 def _videos(
-    episodes: Sequence[Episode], policies: Sequence[str], base: Path
+    episodes: Sequence[EpisodeRecord], policies: Sequence[str], base: Path
 ) -> list[dict[str, str]]:
     """The first recorded episode of each policy, its path relative to the report."""
     videos = []

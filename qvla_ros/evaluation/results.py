@@ -1,6 +1,4 @@
-"""results.json: every episode of an evaluation and what it was measured with, for the report and
-for later reading.
-"""
+"""Writes results.json: every episode of an evaluation, and the versions that it was measured with."""
 
 from __future__ import annotations
 
@@ -11,8 +9,8 @@ from pathlib import Path
 
 from qvla_ros.atomic import atomic_file
 from qvla_ros.bundle import Bundle
-from qvla_ros.evaluation.episodes import Episode
-from qvla_ros.evaluation.runner import Plan
+from qvla_ros.evaluation.episodes import EpisodeRecord
+from qvla_ros.evaluation.runner import EvaluationPlan
 from qvla_ros.evaluation.table import HEADERS, pairing_lines, table_rows
 from qvla_ros.evaluation.versions import versions
 
@@ -20,9 +18,12 @@ SCHEMA_VERSION = 1
 
 
 def write_results(
-    path: Path, plan: Plan, bundles: Mapping[str, Bundle], episodes: Sequence[Episode]
+    path: Path,
+    plan: EvaluationPlan,
+    bundles: Mapping[str, Bundle],
+    episodes: Sequence[EpisodeRecord],
 ) -> None:
-    """Write the plan, the bundles' identities, the table as printed, all episodes and all versions."""
+    """Writes the plan, the bundles' identities, the printed table, all episodes and all versions."""
     document = {
         "schema_version": SCHEMA_VERSION,
         "plan": {

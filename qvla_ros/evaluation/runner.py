@@ -1,6 +1,4 @@
-"""Run an evaluation: one policy process a bundle, one LIBERO bridge process, and everything the
-bridge says.
-"""
+"""Runs an evaluation: one policy process a bundle, and the LIBERO bridge, whose events it reads."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from typing import Any, TextIO
 
 from qvla_ros.bundle import Bundle
 from qvla_ros.errors import QvlaError
-from qvla_ros.evaluation.episodes import Episode, parse_episode
+from qvla_ros.evaluation.episodes import EpisodeRecord, parse_episode
 from qvla_ros.evaluation.processes import (
     Child,
     private_ros_environment,
@@ -30,8 +28,7 @@ from qvla_ros.exit_codes import BAD_INPUT, LOST
 from qvla_ros.simulation.real_time import RealTime
 from qvla_ros.simulation.specification import CONTROL_PERIOD_S, MAX_STEPS_OF_FAMILY
 
-# A bridge that loses a policy says so itself, in words of the episode; it is given this long to do
-# it.
+# A bridge that loses a policy reports that itself, with the episode; it has this long to do so.
 BRIDGE_LAST_WORD_S = 20.0
 BRIDGE_END_S = 3.0
 POLL_S = 0.2
@@ -40,8 +37,9 @@ Event = Mapping[str, Any]
 
 
 class ProcessEnded(QvlaError):
-    """A node ended before its work was done. exit_status: 2 when it ended over bad input, 3 when it
-    was lost.
+    """A node ended before its work was done.
+
+    exit_status: 2 when the node refused its input, 3 when it was lost.
     """
 
     def __init__(self, child: Child, reason: str) -> None:
@@ -52,13 +50,14 @@ class ProcessEnded(QvlaError):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to evaluate. bundles: name (a ROS name, it becomes the namespace) -> bundle directory.
+class EvaluationPlan:
+    """What to evaluate, and how.
 
-    Episodes run from the official initial states init_state_offset .. init_state_offset +
-    num_trials_per_task - 1 of each task, for every policy in turn. video: record the first episode
-    of each policy. The suite "fake" has no physics: it tries the wiring. real_time: what each start
-    is run under; None: once, in lock-step.
+    bundles: name (a ROS name, it becomes the namespace) -> bundle directory. Episodes run from the
+    official initial states init_state_offset .. init_state_offset + num_trials_per_task - 1 of each
+    task, for every policy in turn. video: whether the first episode of each policy is recorded. The
+    suite "fake" has no physics: it tests the wiring. real_time: the conditions of each start; None:
+    once, in lock-step.
     """
 
     bundles: Mapping[str, Path]
@@ -92,9 +91,7 @@ class Plan:
 
 
 def camera_size(bundles: Iterable[Bundle]) -> int:
-    """Height and width of the images that all cameras of all bundles take; the one arm has one
-    setting for both.
-    """
+    """Height and width of the images of all cameras of all bundles; QvlaError if they differ."""
     sizes = {
         size
         for bundle in bundles
@@ -119,19 +116,20 @@ def max_steps(bundles: Iterable[Bundle], suite: str) -> int:
 
 
 def run(
-    plan: Plan, bundles: Mapping[str, Bundle], out_dir: Path, on_event: Callable[[Event], None]
-) -> list[Episode]:
-    """Start the nodes, pass every event of the bridge to `on_event`, return the episodes once the
-    bridge has ended.
+    plan: EvaluationPlan,
+    bundles: Mapping[str, Bundle],
+    out_dir: Path,
+    on_event: Callable[[Event], None],
+) -> list[EpisodeRecord]:
+    """Starts the nodes, passes every event of the bridge to `on_event`, and returns the episodes.
 
-    bundles: the plan's, loaded: how large their images are and how long their episodes may take is
-    written there. Logs go to out_dir/log, finished episodes to out_dir/episodes.jsonl: running it
-    again goes on after the last one. QvlaError when a policy or the bridge ends early, with the
-    reason it gave. The children have ended when this returns or raises.
+    bundles: the plan's, loaded; they hold the size of the images and the length of an episode. Logs
+    go to out_dir/log, finished episodes to out_dir/episodes.jsonl: a second run goes on after the
+    last one. QvlaError when a policy or the bridge ends early, with the reason that it gave. The
+    children have ended when this returns or raises.
     """
-    bridge_words = bridge_arguments(
-        plan, bundles, out_dir
-    )  # bundles that do not go together: before anything starts
+    # First, since it refuses bundles that do not go together.
+    bridge_words = bridge_arguments(plan, bundles, out_dir)
     log_dir = out_dir / "log"
     log_dir.mkdir(parents=True, exist_ok=True)
     children: list[Child] = []
@@ -156,22 +154,23 @@ def run(
     return episodes
 
 
-def policy_arguments(plan: Plan, name: str, directory: Path) -> list[str]:
-    """Arguments of the Python that runs one policy node, in the namespace /name."""
+def policy_arguments(plan: EvaluationPlan, name: str, directory: Path) -> list[str]:
+    """The Python arguments that run one policy node in the namespace /name."""
     parameters: dict[str, object] = {
         "bundle": str(directory.resolve()),
         "backend": plan.backend,
         "autostart": True,
     }
     if plan.real_time is not None:
-        # What the arm senses at one moment has one stamp; the moment before, a control step away,
-        # is another one.
+        # Everything sensed at one moment has one stamp; the moment before is a control step away.
         parameters |= {"use_sim_time": True, "max_stamp_spread_s": 0.5 * CONTROL_PERIOD_S}
     return ["-m", "qvla_ros.nodes.policy", *ros_arguments(parameters), "--remap", f"__ns:=/{name}"]
 
 
-def bridge_arguments(plan: Plan, bundles: Mapping[str, Bundle], out_dir: Path) -> list[str]:
-    """Arguments of the Python that runs the LIBERO bridge for all policies of the plan."""
+def bridge_arguments(
+    plan: EvaluationPlan, bundles: Mapping[str, Bundle], out_dir: Path
+) -> list[str]:
+    """The Python arguments that run the LIBERO bridge for all policies of the plan."""
     parameters = {
         "policies": list(plan.bundles),
         "task_suite_name": plan.task_suite_name,
@@ -198,9 +197,7 @@ def ros_arguments(parameters: Mapping[str, object]) -> list[str]:
 
 
 def _events(bridge: Child, policies: list[Child]) -> Iterator[Event]:
-    """The bridge's lines until it ends. QvlaError as soon as something has failed and the bridge
-    has said why.
-    """
+    """The bridge's events until it ends; ProcessEnded once it has reported a failure, or died."""
     assert bridge.process.stdout is not None
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read_lines, args=(bridge.process.stdout, lines), daemon=True).start()
@@ -234,9 +231,7 @@ def _read_lines(stream: TextIO, lines: queue.Queue[str | None]) -> None:
 
 
 def _parse(line: str) -> Event | None:
-    """The event in a line; None for a line that is none (a library that prints), which is passed on
-    to stderr.
-    """
+    """The event in a line; None for another line (a library that prints), which goes to stderr."""
     try:
         event = json.loads(line)
     except ValueError:
@@ -248,13 +243,10 @@ def _parse(line: str) -> Event | None:
 
 
 def _failure(bridge: Child, policies: list[Child], reason: str) -> ProcessEnded:
-    """A dead policy is the cause and the bridge's words the effect; without one the bridge itself
-    failed.
-    """
+    """The error to raise after the bridge reported `reason`: a dead policy is named as the cause."""
     with suppress(subprocess.TimeoutExpired):
-        bridge.process.wait(
-            BRIDGE_END_S
-        )  # for its exit status; by then a policy that went down is gone too
+        # For its exit status; by then a policy that went down has ended too.
+        bridge.process.wait(BRIDGE_END_S)
     dead = _first_dead(policies)
     return ProcessEnded(bridge, reason) if dead is None else _died(dead, f"bridge: {reason}")
 
@@ -264,6 +256,6 @@ def _first_dead(children: list[Child]) -> Child | None:
 
 
 def _died(child: Child, consequence: str = "") -> ProcessEnded:
-    """The child ended by itself: its status, what it wrote last, and what came of it."""
+    """The error about a child that ended by itself: its status, last output and the consequence."""
     lines = [f"exited with status {child.process.returncode}", *child.last_words(), consequence]
     return ProcessEnded(child, "\n            ".join(filter(None, lines)))

@@ -1,4 +1,4 @@
-"""What killed nodes leave behind in shared memory, and how to be rid of it.
+"""Finds and frees the shared memory that killed nodes leave behind.
 
 A node that is killed cannot remove its Fast DDS segments, some 17 MB each with the large-image
 profile. Each segment of a living process comes with a file `<name>_el` that it holds locked
@@ -16,9 +16,7 @@ _LOCK_SUFFIX = "_el"
 
 
 def remove_orphans(directory: Path = SHARED_MEMORY) -> int:
-    """Remove Fast DDS segments and ports whose process is dead; those of living processes stay.
-    Returns how many.
-    """
+    """Removes Fast DDS segments and ports whose process is dead, and returns how many."""
     return sum(_if_orphan(lock, remove=True) for lock in _locks(directory))
 
 
@@ -32,7 +30,7 @@ def orphans(directory: Path = SHARED_MEMORY) -> list[str]:
 
 
 def mapped_by(pid: int) -> set[str]:
-    """Names of the segments and ports that a running process has mapped, others' among them."""
+    """Names of the segments and ports that a running process has mapped, others' included."""
     lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
     return {Path(line.split()[5]).name for line in lines if f"{SHARED_MEMORY}/fastdds" in line}
 

@@ -1,4 +1,4 @@
-"""The table that an evaluation ends with: one row a policy, and one line a pair."""
+"""The table at the end of an evaluation: one row a policy, and one line a pair."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qvla_ros.bundle import Bundle
-from qvla_ros.evaluation.episodes import Episode, Pairing, Summary, pair, summarize
+from qvla_ros.evaluation.episodes import EpisodeRecord, Pairing, Summary, pair, summarize
 
 HEADERS = (
     "policy",
@@ -24,12 +24,14 @@ HEADERS = (
 )
 
 
-def table_rows(episodes: Sequence[Episode], bundles: Mapping[str, Bundle]) -> list[tuple[str, ...]]:
-    """One row of text a bundle, in the order of HEADERS. MB are 10^6 bytes; bits count the scales."""
+def table_rows(
+    episodes: Sequence[EpisodeRecord], bundles: Mapping[str, Bundle]
+) -> list[tuple[str, ...]]:
+    """One row of text a bundle, in the order of HEADERS. MB are 10^6 bytes; bits include scales."""
     return [_row(summarize(episodes, name), bundle) for name, bundle in bundles.items()]
 
 
-def pairing_lines(episodes: Sequence[Episode], names: Sequence[str]) -> list[str]:
+def pairing_lines(episodes: Sequence[EpisodeRecord], names: Sequence[str]) -> list[str]:
     """One sentence a pair of policies."""
     return [pairing_line(pair(episodes, first, second)) for first, second in combinations(names, 2)]
 
@@ -43,8 +45,8 @@ def pairing_line(pairing: Pairing) -> str:
     )
 
 
-def print_table(episodes: Sequence[Episode], bundles: Mapping[str, Bundle]) -> None:
-    """Print the table and the pairings to standard output; a pipe gets its full width."""
+def print_table(episodes: Sequence[EpisodeRecord], bundles: Mapping[str, Bundle]) -> None:
+    """Prints the table and the pairings; a pipe gets their full width."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 120

@@ -1,4 +1,4 @@
-"""What a figure was measured with: packages, machine, commit."""
+"""The versions that a figure depends on: packages, machine, commit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Name -> version of everything that figures depend on; what is not installed is left out."""
+    """Name -> version; packages that are not installed are left out."""
     found = {"qvla": qvla_ros.__version__, "commit": _commit(), "Python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -34,9 +34,7 @@ def versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Hash of the checkout this runs from, with "+changes" when files differ from it; "installed"
-    outside of one.
-    """
+    """Hash of this checkout's commit, with "+changes" if files differ; "installed" outside of one."""
     checkout = Path(qvla_ros.__file__).resolve().parent.parent
     if not (checkout / ".git").exists():
         return "installed"

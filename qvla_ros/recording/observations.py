@@ -13,7 +13,7 @@ from qvla_ros.messages.robot_state import joint_positions, pose_in
 from qvla_ros.observation import Observation, joint_names, proprioception_vector
 from qvla_ros.recording.bag import Bag
 from qvla_ros.recording.moments import Moment
-from qvla_ros.recording.source import EXAMPLE, BagSource, InputTopics, PolicyInputs
+from qvla_ros.recording.source import EXAMPLE, BagSource, InputTopics, ObservationNames
 
 # (camera, message, its type, where it is from for an error) -> uint8 [H, W, 3], RGB
 PixelReader = Callable[[str, Any, str, str], NDArray[Any]]
@@ -22,7 +22,7 @@ PixelReader = Callable[[str, Any, str, str], NDArray[Any]]
 def read_observations(
     bag: Bag,
     source: BagSource,
-    inputs: PolicyInputs,
+    inputs: ObservationNames,
     topics: InputTopics,
     moments: Sequence[Moment],
     pixels: PixelReader,
@@ -77,7 +77,9 @@ def _with_messages(
                 del held[pair]
 
 
-def _joints(message: Any, source: BagSource, inputs: PolicyInputs, where: str) -> dict[str, float]:
+def _joints(
+    message: Any, source: BagSource, inputs: ObservationNames, where: str
+) -> dict[str, float]:
     """Positions by the policy's names."""
     names = {
         name: (source.joint_names or {}).get(name, name)
@@ -91,7 +93,7 @@ def _joints(message: Any, source: BagSource, inputs: PolicyInputs, where: str) -
     return {name: positions[recorded] for name, recorded in names.items()}
 
 
-def _pose(message: Any, source: BagSource, inputs: PolicyInputs, where: str) -> Any:
+def _pose(message: Any, source: BagSource, inputs: ObservationNames, where: str) -> Any:
     try:
         return pose_in(message, where, source.pose_frame or inputs.pose_frame)
     except QvlaError as error:

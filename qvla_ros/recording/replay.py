@@ -24,7 +24,7 @@ from qvla_ros.policy import Policy
 from qvla_ros.recording.bag import Bag
 from qvla_ros.recording.moments import Moment, index_stamps, moment_of, synchronized_moments
 from qvla_ros.recording.observations import read_observations
-from qvla_ros.recording.source import IMAGE, BagSource, InputTopics, PolicyInputs, find_topics
+from qvla_ros.recording.source import IMAGE, BagSource, InputTopics, ObservationNames, find_topics
 from qvla_ros.ros_graph import CHUNK_TYPE
 
 
@@ -54,12 +54,12 @@ class Unmatched:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReplayPlan:
     """From which topics and at which moments to run, each with the chunk that was recorded then, if
     any was.
     """
 
-    inputs: PolicyInputs
+    inputs: ObservationNames
     topics: InputTopics
     runs: list[tuple[Moment, RecordedChunk | None]]
     unmatched: list[Unmatched]
@@ -111,14 +111,14 @@ def read_chunks(bag: Bag, topic: str) -> list[RecordedChunk]:
 
 def plan_replay(
     bag: Bag, source: BagSource, bundle: Bundle, chunks: list[RecordedChunk] | None
-) -> Plan:
+) -> ReplayPlan:
     """When to run: for every chunk whose samples the bag has, and without chunks whenever the node
     would have.
     """
-    inputs = policy_inputs(bundle)
+    inputs = observation_names(bundle)
     if chunks is None:
         topics = find_topics(bag.types, bag.path, source, inputs)
-        return Plan(
+        return ReplayPlan(
             inputs,
             topics,
             [(moment, None) for moment in synchronized_moments(bag, source, topics)],
@@ -126,7 +126,7 @@ def plan_replay(
         )
     named = {topic for chunk in chunks for topic in chunk.stamps_ns}
     topics = find_topics(bag.types, bag.path, replace(source, instruction=""), inputs, named)
-    plan = Plan(inputs, topics, [], [])
+    plan = ReplayPlan(inputs, topics, [], [])
     index = index_stamps(bag, topics.stamped())
     for chunk in chunks:
         moment = moment_of(chunk.stamps_ns, chunk.received_ns, chunk.instruction, topics, index)
@@ -137,7 +137,7 @@ def plan_replay(
     return plan
 
 
-def answers(bag: Bag, source: BagSource, policy: Policy, plan: Plan) -> Iterator[Answer]:
+def answers(bag: Bag, source: BagSource, policy: Policy, plan: ReplayPlan) -> Iterator[Answer]:
     """Run the policy at every moment of `plan` in turn. It forgets where the node did: when it was
     armed.
     """
@@ -158,10 +158,10 @@ def answers(bag: Bag, source: BagSource, policy: Policy, plan: Plan) -> Iterator
         yield _answer(policy, observation, chunk)
 
 
-def policy_inputs(bundle: Bundle) -> PolicyInputs:
+def observation_names(bundle: Bundle) -> ObservationNames:
     """What the bundle's policy reads, by the names of its topics."""
     proprioception = () if bundle.proprioception is None else bundle.proprioception.names
-    return PolicyInputs(
+    return ObservationNames(
         tuple(camera.name for camera in bundle.cameras), proprioception, bundle.actions.frame
     )
 

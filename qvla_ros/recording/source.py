@@ -44,7 +44,7 @@ class BagSource:
 
 
 @dataclass(frozen=True)
-class PolicyInputs:
+class ObservationNames:
     """What a policy reads: its cameras, names of its proprioception (none if it reads none), frame
     of its poses.
     """
@@ -71,7 +71,7 @@ def find_topics(
     types: Mapping[str, str],
     path: Path,
     source: BagSource,
-    inputs: PolicyInputs,
+    inputs: ObservationNames,
     among: Collection[str] | None = None,
 ) -> InputTopics:
     """The topics of `inputs` in a bag with these `types` (topic -> type); the bag's `path` is for

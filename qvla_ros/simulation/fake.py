@@ -1,9 +1,8 @@
-"""A stand-in for LIBERO without physics: a point that goes where it is told. For trying out the
-wiring, not policies.
+"""A stand-in for LIBERO without physics: a point that moves as commanded. It tests the wiring, not
+policies.
 
-The same interface as qvla_ros.simulation.libero.LiberoTask, in microseconds a step. It says that it
-is fake wherever it is named: suite, instruction, and the images, which show only where the point
-is.
+The interface is that of qvla_ros.simulation.libero.LiberoTask; a step takes microseconds. Suite and
+instruction are called fake, and the images show only where the point is.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class FakeTask:
         self._step = 0
 
     def reset(self, init_state: int | None, seed: int = 0) -> LiberoObservation:
-        """Back to the start; the initial state moves it sideways by millimetres."""
+        """Moves the point to the start; the initial state shifts it sideways by millimetres."""
         self._position = START_M + np.array([0.0, 1e-3 * (init_state or 0), 0.0])
         self._start = self._position.copy()
         self._opening = 0.0
@@ -52,7 +51,7 @@ class FakeTask:
         return self._observation(render=True)
 
     def step(self, action: np.ndarray, render: bool) -> tuple[LiberoObservation, bool]:
-        """Move by the first three numbers of the action; rotation is ignored."""
+        """Moves by the first three numbers of the action; rotation is ignored."""
         self._position = self._position + METRES_PER_UNIT * np.clip(action[:3], -1, 1)
         self._opening = 0.04 * (action[6] < 0)
         self._step += 1

@@ -1,5 +1,5 @@
-"""Faults on purpose: what the sensors of a simulated robot do wrong, and when. Pure; the bridge
-carries it out.
+"""Injects faults into the sensors of a simulated robot at given times. Pure; the bridge applies
+them.
 
 A fault is written `KIND[:CAMERA]@START[+DURATION][=DELAY]`, in seconds of simulated time since the
 episode began, for example `drop_camera:agentview@2.0+0.5`. Without a camera it concerns all of
@@ -27,8 +27,8 @@ KINDS = {
     "nan_proprioception": "joints, fingers and end-effector position are not numbers",
     "kill": "the bridge dies as by SIGKILL",
 }
-# A policy that knows its business answers none of these; one that repeats a frame cannot be told
-# from a still scene.
+# A sound policy answers none of these. A repeated frame it does answer: that looks like a still
+# scene.
 _UNANSWERABLE = {"drop_camera", "delay_camera", "wrong_size_image", "nan_proprioception"}
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 _SYNTAX = re.compile(rf"([a-z_]+)(?::(\w+))?@{_NUMBER}(?:\+{_NUMBER})?(?:={_NUMBER})?")
@@ -36,8 +36,9 @@ _SYNTAX = re.compile(rf"([a-z_]+)(?::(\w+))?@{_NUMBER}(?:\+{_NUMBER})?(?:={_NUMB
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault. camera: None means all, or that it is not about cameras; end_ns None: it never
-    ends.
+    """One fault, in simulated nanoseconds since the episode began.
+
+    camera: None means all, or that the fault is not about cameras. end_ns: None means never.
     """
 
     kind: str
@@ -56,10 +57,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class Sensed:
-    """What the robot says it senses. image_ages_ns: how long ago a camera's frame was taken, where
-    it is not new.
+    """An observation as the robot publishes it.
 
-    faults: the kinds that touched it; answerable: whether a sound policy would act on it.
+    image_ages_ns: how long ago a camera's frame was taken, where it is not new. faults: the kinds
+    that changed it.
     """
 
     observation: LiberoObservation
@@ -68,13 +69,12 @@ class Sensed:
 
     @property
     def answerable(self) -> bool:
+        """Whether a sound policy would act on it."""
         return not _UNANSWERABLE & set(self.faults)
 
 
 def parse_faults(texts: Iterable[str]) -> tuple[Fault, ...]:
-    """Faults from their written form; empty texts are none. QvlaError on another form, kind or
-    camera.
-    """
+    """Parses faults from their written form; empty texts are skipped. Else QvlaError."""
     return tuple(_parse(text.strip()) for text in texts if text.strip())
 
 
@@ -109,27 +109,25 @@ def _nanoseconds(seconds: str) -> int:
 
 
 class FaultInjector:
-    """Turns what an episode's sensors would say into what they say under `faults`; one object an
-    episode.
+    """Changes the observations of one episode as `faults` ask; one object an episode.
 
-    counts: kind -> on how many looks it acted.
+    counts: kind -> number of observations that it changed.
     """
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self._faults = faults
         self._longest_delay_ns = max((fault.delay_ns for fault in faults), default=0)
-        self._frames: deque[tuple[int, Mapping[str, np.ndarray]]] = (
-            deque()
-        )  # those drawn, oldest first
+        # Those drawn, oldest first.
+        self._frames: deque[tuple[int, Mapping[str, np.ndarray]]] = deque()
         self._frozen: dict[Fault, Mapping[str, np.ndarray]] = {}
         self.counts: Counter[str] = Counter()
 
     def kills_at(self, time_ns: int) -> bool:
-        """Whether the bridge is dead at this time since the episode began."""
+        """Whether the bridge is killed by this time since the episode began."""
         return any(fault.kind == "kill" and fault.holds_at(time_ns) for fault in self._faults)
 
     def sense(self, observation: LiberoObservation, time_ns: int) -> Sensed:
-        """What is published of a look's `observation` at `time_ns` since the episode began."""
+        """What is published for an `observation` made at `time_ns` since the episode began."""
         if not self._faults:
             return Sensed(observation, {})
         self._remember(time_ns, observation.images)
@@ -183,7 +181,7 @@ class FaultInjector:
         ages_ns[camera] = time_ns - taken_ns
 
     def _before(self, fault: Fault) -> Mapping[str, np.ndarray]:
-        """The last frames before the fault; the first ones, if it was there from the beginning."""
+        """The last frames before the fault; the first ones if it began with the episode."""
         if fault not in self._frozen:
             self._frozen[fault] = self._frames[-2 if len(self._frames) > 1 else -1][1]
         return self._frozen[fault]

@@ -1,12 +1,12 @@
-"""One LIBERO task as a robot: reset it, step it, and see what its cameras and joints say.
+"""One LIBERO task as a robot: reset it, step it, and read its cameras and joints.
 
-Two things make it fast while every number stays what the benchmark gives: the scene is reset
-without parsing its XML again, and a camera is drawn only on the steps whose image somebody reads.
-Drawing happens inside the step, because robosuite samples its observables during a step, not after
-it: an image taken afterwards would be another image.
+Two things make it fast while every number stays that of the benchmark: the scene is reset without
+parsing its XML again, and a camera is drawn only on the steps whose image is read. Drawing happens
+inside the step, because robosuite samples its observables during a step, not after it: an image
+taken afterwards would be another image.
 
 Units and frames: metres, radians, the simulator's world frame; quaternions are (x, y, z, w). Images
-come as the simulator gives them (uint8 [H, W, 3], not rotated): whoever feeds a policy turns them
+are those of the simulator (uint8 [H, W, 3], not rotated); the policy's preprocessing turns them
 (see qvla_ros.preprocess).
 """
 
@@ -29,15 +29,7 @@ from qvla_ros.simulation import named_object
 from qvla_ros.simulation.specification import CONTROL_PERIOD_S, SUITE_TASK_COUNTS
 
 ACTION_SIZE = 7
-HOLD_ACTION = (
-    0.0,
-    0.0,
-    0.0,
-    0.0,
-    0.0,
-    0.0,
-    -1.0,
-)  # the benchmark's dummy action: stay, gripper open
+HOLD_ACTION = (*(0.0,) * 6, -1.0)  # the benchmark's dummy action: stay, gripper open
 # `num_steps_wait` of the OpenVLA evaluation: objects fall into place before the policy starts
 SETTLE_STEPS = 10
 SUITE_MAX_STEPS = {  # OpenVLA's run_libero_eval.py, without the settling steps
@@ -53,9 +45,9 @@ _CAMERAS = {"agentview": "agentview_image", "wrist": "robot0_eye_in_hand_image"}
 
 @dataclass(frozen=True)
 class LiberoObservation:
-    """What the robot knows after a step; everything was sampled inside that step.
+    """The robot's sensors after a step; everything was sampled inside that step.
 
-    images: camera name ("agentview", "wrist") -> uint8 [H, W, 3], empty when the step was not
+    images: camera name ("agentview", "wrist") -> uint8 [H, W, 3]; empty when the step was not
     rendered.
     """
 
@@ -71,8 +63,8 @@ class LiberoObservation:
 class LiberoTask:
     """One task of one suite. Use it as a context manager, or call close(): it holds a GL context.
 
-    instruction: what the robot is told (the task's `language`, not the BDDL text, which differs).
-    environment: the robosuite environment below, for those who may look at privileged state.
+    instruction: the task's `language` (not the BDDL text, which differs). environment: the
+    robosuite environment, for code that may read privileged state.
     """
 
     def __init__(
@@ -96,7 +88,7 @@ class LiberoTask:
         other: int | None = None
         if suite == named_object.SUITE:
             suite = named_object.SCENE_SUITE
-            (task_index, other) = named_object.scene_and_other(task_index)
+            task_index, other = named_object.scene_and_other(task_index)
         with contextlib.redirect_stdout(io.StringIO()):  # the benchmark announces its task order
             benchmark = libero.benchmark.get_benchmark_dict()[suite]()
         task = benchmark.get_task(task_index)
@@ -127,17 +119,17 @@ class LiberoTask:
 
     @property
     def init_state_count(self) -> int:
-        """How many official initial states the task has (50); they are the held-out test set."""
+        """Number of official initial states of the task (50); they are the held-out test set."""
         return len(self._init_states)
 
     def reset(
         self, init_state: int | None, seed: int = 0, settle_steps: int = SETTLE_STEPS
     ) -> LiberoObservation:
-        """Put the scene at an official initial state, or, with None, at a placement sampled from
+        """Puts the scene at an official initial state, or, with None, at a placement drawn from
         `seed`.
 
         The order is OpenVLA's: seed, reset, set the state, then `settle_steps` hold actions. The
-        seed is set for each episode (upstream sets it once a task), so an episode looks the same
+        seed is set for each episode (upstream sets it once a task), so an episode is the same
         whatever ran before it; it fixes what the initial states leave open, the poses of fixtures.
         numpy's global generator is left as it was. Returns a rendered observation of step 0.
         """
@@ -164,7 +156,7 @@ class LiberoTask:
         return self._observation(raw)
 
     def step(self, action: np.ndarray, render: bool) -> tuple[LiberoObservation, bool]:
-        """Run one control period (50 ms) of `action`, float [7]: six OSC_POSE deltas and the
+        """Runs one control period (50 ms) of `action`, float [7]: six OSC_POSE deltas and the
         gripper in [-1, 1].
 
         One unit is 0.05 m or 0.5 rad; the gripper opens at -1 and closes at +1. Returns the
@@ -183,13 +175,12 @@ class LiberoTask:
 
     @contextlib.contextmanager
     def branch(self) -> Iterator[None]:
-        """Try something: on leaving the block, the simulation is bit for bit where it was on
-        entering it.
+        """Runs the block as a trial: afterwards the simulation is bit for bit where it was before.
 
         The block works on a copy of MuJoCo's data, so that even the solver's warm start comes back;
-        the Python state around it (controller, gripper, sensors, clocks) is saved and put back. The
-        copy's contacts are found anew: copying leaves them out, and whoever asks what touches what
-        would be told nothing until the next step.
+        the Python state around it (controller, gripper, sensors, clocks) is saved and restored. The
+        copy's contacts are computed again: copying leaves them out, and until the next step nothing
+        would seem to touch anything.
         """
         import mujoco
 
@@ -211,8 +202,8 @@ class LiberoTask:
                 vars(holder).update(state)
 
     def close(self) -> None:
-        """Release the simulator and its GL context."""
-        # or robosuite frees its textures in the context of another task that is still in use
+        """Releases the simulator and its GL context."""
+        # Else robosuite frees its textures in the context of another task that is still in use.
         self._make_current()
         self._wrapper.close()
 
@@ -226,14 +217,12 @@ class LiberoTask:
         from robosuite.utils.errors import RandomizationError
 
         while True:
-            with contextlib.suppress(
-                RandomizationError
-            ):  # the sampler found no free place for an object: again
+            # Raised when the sampler found no free place for an object: again.
+            with contextlib.suppress(RandomizationError):
                 return self.environment.reset()
 
     def _unplace_fixtures(self) -> None:
-        """Put fixtures at the origin, where LIBERO expects them when it places objects on or in
-        them.
+        """Puts fixtures at the origin, where LIBERO expects them when it places objects on them.
 
         It adds the new pose of a fixture to the position that its region has now.
         """
@@ -283,7 +272,7 @@ class LiberoTask:
 
 
 def _plain_state(holder: object) -> dict[str, Any]:
-    """Copies of the attributes of `holder` that a step may change: numbers, arrays, buffers and
+    """Copies the attributes of `holder` that a step may change: numbers, arrays, buffers and
     caches of arrays.
     """
 
@@ -299,9 +288,7 @@ def _plain_state(holder: object) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """LIBERO samples from numpy's global generator: seed it inside the block, leave it untouched
-    outside.
-    """
+    """Seeds numpy's global generator, from which LIBERO samples, and restores it after the block."""
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(seed)  # noqa: NPY002
     try:
@@ -311,9 +298,8 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _import_libero() -> Any:
-    logging.getLogger("robosuite_logs").setLevel(
-        logging.ERROR
-    )  # it warns at import about an optional file
+    # It warns at import about an optional file.
+    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
     try:
         import libero.libero as package
         import libero.libero.benchmark

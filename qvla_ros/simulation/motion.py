@@ -1,4 +1,4 @@
-"""How smoothly an arm was commanded."""
+"""Measures how smoothly an arm was commanded."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from numpy.typing import ArrayLike
 
 
 def rms_jerk_m_s3(positions_m: ArrayLike, period_s: float) -> float | None:
-    """Root mean square of the third difference of positions [T, 3], one every `period_s`; None for
-    fewer than four.
+    """Root mean square of the third difference of positions [T, 3], one every `period_s`.
+
+    None for fewer than four positions.
     """
     positions = np.asarray(positions_m, np.float64)
     if len(positions) < 4:

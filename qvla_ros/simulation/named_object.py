@@ -1,8 +1,7 @@
-"""libero_object_named: the scenes of libero_object, told to fetch another of the objects that stand
-there.
+"""libero_object_named: the scenes of libero_object with the instruction to fetch another object.
 
 Each scene of libero_object has one object that LIBERO always asks for and five that it never does,
-so a policy may ignore what it is told. Here task 5 s + i is scene s (its layout, its official
+so a policy may ignore its instruction. Here task 5 s + i is scene s (its layout, its official
 initial states, its step limit) with the instruction and the goal of its i-th other object, in the
 order in which the scene's BDDL file declares them. The suite is ours, not LIBERO's; the sentence is
 the one that LIBERO uses for that object in the object's own scene.
@@ -18,13 +17,14 @@ OTHERS_A_SCENE = 5
 
 
 def scene_and_other(task_index: int) -> tuple[int, int]:
-    """(task of libero_object whose scene it is, which of its other objects) of a task of the suite."""
+    """The task of libero_object whose scene a task uses, and which of its other objects it names."""
     return divmod(task_index, OTHERS_A_SCENE)
 
 
 def other_objects(environment: Any) -> list[str]:
-    """Names of the objects that a robosuite environment of SCENE_SUITE holds besides its usual one
-    and the basket.
+    """Names of a scene's objects besides its usual one and the basket.
+
+    environment: a robosuite environment of SCENE_SUITE.
     """
     problem = environment.parsed_problem
     ((_, usual, container),) = problem["goal_state"]
@@ -35,24 +35,20 @@ def other_objects(environment: Any) -> list[str]:
 
 
 def goal_of(environment: Any, object_name: str) -> tuple[str, str, str]:
-    """The scene's goal, (predicate, object, container), with `object_name` in the place of the
-    usual object.
-    """
+    """The scene's goal (predicate, object, container) with `object_name` as its object."""
     ((predicate, _, container),) = environment.parsed_problem["goal_state"]
     return predicate, object_name, container
 
 
 def instruction_of(object_name: str) -> str:
-    """What LIBERO says when it asks for an object, for example "cream_cheese_1"."""
+    """LIBERO's instruction for an object, for example "cream_cheese_1"."""
     return (
         f"pick up the {object_name.rpartition('_')[0].replace('_', ' ')} and place it in the basket"
     )
 
 
 def name_other_object(environment: Any, other: int) -> str:
-    """Make the scene's `other`-th other object the goal of a robosuite environment; returns the
-    instruction.
-    """
+    """Makes the scene's `other`-th other object the goal, and returns the instruction."""
     name = other_objects(environment)[other]
     environment.parsed_problem["goal_state"] = [list(goal_of(environment, name))]
     return instruction_of(name)

@@ -1,12 +1,11 @@
-"""Real time on the simulated clock: time goes on while the policy thinks, and what it says comes
-late.
+"""Real time on the simulated clock: time goes on while the policy computes, and chunks come late.
 
 A chunk computed from the image of time t takes effect at t + latency; until then the arm goes on
-with the chunk it has. The latency is given ("what if this ran on an Orin?") or what the chunk says
-its computation took. Simulated time stands still until the chunk is there, so that an episode is
-the same however fast the machine is on which it is simulated.
+with the chunk it has. The latency is given ("what if this ran on an Orin?") or that which the chunk
+reports. Simulated time stands still until the chunk has come, so that an episode does not depend on
+the speed of the machine that simulates it.
 
-A control step is 50 ms long: what takes effect within one acts from the next. Knows nothing of ROS.
+A control step is 50 ms long: what takes effect within one acts from the next. Imports no ROS.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from qvla_ros.control.setpoint import MotionSpec
 from qvla_ros.control.timeline import ChunkTimeline, PlannedChunk
 from qvla_ros.errors import QvlaError
 from qvla_ros.simulation.libero import LiberoObservation
-from qvla_ros.simulation.rollout import Rollout, Task, hold_action
+from qvla_ros.simulation.rollout import Rollout, SimulatedTask, hold_action
 from qvla_ros.simulation.specification import (
     CONTROL_PERIOD_S,
     GRIPPER_INDEX,
@@ -32,25 +31,24 @@ from qvla_ros.simulation.specification import (
 )
 
 PERIOD_NS = round(CONTROL_PERIOD_S * 1e9)
-MEASURED = -1.0  # as latency_s: what each chunk says its computation took
+MEASURED = -1.0  # as latency_s: the computing time that each chunk reports
 MAX_LATENCY_S = 60.0
 MOTION = MotionSpec("delta_end_effector_pose", METRES_PER_UNIT, RADIANS_PER_UNIT, GRIPPER_INDEX)
 HANDOVERS = {
-    "skip": "a chunk enters at the action that is meant for now; what has passed "
-    "meanwhile is skipped",
+    "skip": "a chunk enters at the action that is meant for now; those before are skipped",
     "restart": "a chunk enters at its first action, however late it comes",
-    "wait": "the arm holds still while the policy thinks, then executes the whole chunk",
+    "wait": "the arm holds still while the policy computes, then executes the whole chunk",
 }
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under which an episode runs in real time. handover: one of HANDOVERS.
+    """The conditions under which an episode runs in real time.
 
-    observation_period_s: the policy gets its next image when its chunk has taken effect, but not
-    sooner than this after the image before; 0: the newest as soon as it is free. (With "wait": when
-    the chunk has been executed.) blend_steps: over how many steps a chunk takes over from the one
-    before.
+    latency_s: from image to effect, or MEASURED. handover: one of HANDOVERS. blend_steps: over how
+    many steps a chunk takes over from the one before. observation_period_s: the policy gets its
+    next image when its chunk has taken effect, but not sooner than this after the image before; 0:
+    the newest as soon as the policy is free. (With "wait": when the chunk has been executed.)
     """
 
     latency_s: float
@@ -75,8 +73,10 @@ class Conditions:
 
 @dataclass(frozen=True)
 class LateChunk:
-    """actions: float64 [K, 7] in the units of the specification; stamp_ns: when the image was
-    taken, simulated time.
+    """A chunk that takes effect `latency_s` after its image was taken.
+
+    actions: float64 [K, 7] in the units of the specification. stamp_ns: when the image was taken,
+    simulated time.
     """
 
     actions: Actions
@@ -86,11 +86,11 @@ class LateChunk:
 
 @dataclass
 class Counts:
-    """Of one episode. hold_steps: without a plan; skipped_actions: passed before their chunk took
-    effect.
+    """Counts of one episode. The field names are those of the episode's record.
 
-    unanswered: looks that were given no chunk (see qvla_ros.simulation.faults); latency_s: the sum
-    over chunks.
+    looks: observations sent to the policy. unanswered: those without a chunk, see
+    qvla_ros.simulation.faults. hold_steps: without an action to execute. skipped_actions: those
+    whose time had passed when their chunk took effect. latency_s: the sum over chunks.
     """
 
     looks: int = 0
@@ -101,9 +101,7 @@ class Counts:
     latency_s: float = 0.0
 
     def summary(self) -> dict[str, float]:
-        """As fields of an episode's record; latency_s becomes the mean over chunks, NaN without
-        any.
-        """
+        """Fields of an episode's record; there latency_s is the mean over chunks, NaN without any."""
         return {
             **asdict(self),
             "latency_s": self.latency_s / self.chunks if self.chunks else math.nan,
@@ -119,11 +117,14 @@ class Clock(Protocol):
 
 
 class RealTimeArm:
-    """One episode of an arm on which time goes on. after_step(): called when a step is over."""
+    """Moves a simulated arm through one episode in which time goes on while the policy computes.
+
+    after_step: called after every step.
+    """
 
     def __init__(
         self,
-        task: Task,
+        task: SimulatedTask,
         rollout: Rollout,
         conditions: Conditions,
         clock: Clock,
@@ -139,12 +140,13 @@ class RealTimeArm:
         self.counts = Counts()
 
     def go_on(self, observation: LiberoObservation, chunk: LateChunk | None) -> LiberoObservation:
-        """From the look that gave `observation` (now) to the next one, which is drawn and returned.
+        """Runs from `observation` (now) to the policy's next one, which is drawn and returned.
 
-        chunk: what the policy answered, or None if it did not. Ends early with the episode.
+        chunk: the policy's answer to `observation`, None without one. Ends early with the episode.
         """
         self._count(chunk)
-        steps = min(self._steps_to_next_look(chunk), self._task.max_steps - self._rollout.steps)
+        left = self._task.max_steps - self._rollout.steps
+        steps = min(self._steps_to_next_observation(chunk), left)
         effect_steps = 0 if chunk is None else _steps(chunk.latency_s)
         for step in range(steps):
             if chunk is not None and step == effect_steps:
@@ -156,7 +158,7 @@ class RealTimeArm:
             self._take_over(chunk)
         return observation
 
-    def _steps_to_next_look(self, chunk: LateChunk | None) -> int:
+    def _steps_to_next_observation(self, chunk: LateChunk | None) -> int:
         shortest = max(1, _steps(self._conditions.observation_period_s))
         if chunk is None:
             return shortest
@@ -199,16 +201,17 @@ class RealTimeArm:
 
 
 def _steps(duration_s: float) -> int:
-    """Whole control periods until a duration has passed; a nanosecond's worth of rounding is not
-    another period.
+    """Whole control periods until a duration has passed; a rounding error of less than a
+    nanosecond adds none.
     """
     return -(-(round(duration_s * 1e9)) // PERIOD_NS)
 
 
 @dataclass(frozen=True)
 class RealTime:
-    """What a run in real time goes through: every handover with every latency. faults: as they are
-    written.
+    """The conditions of a whole run: every handover with every latency.
+
+    faults: in their written form, see qvla_ros.simulation.faults.
     """
 
     latencies_s: tuple[float, ...] = (MEASURED,)
@@ -218,7 +221,7 @@ class RealTime:
     faults: tuple[str, ...] = ()
 
     def conditions(self) -> tuple[Conditions, ...]:
-        """In the order in which they are run from each initial state."""
+        """The conditions in the order in which each initial state is run."""
         return tuple(
             Conditions(latency_s, handover, self.blend_steps, self.observation_period_s)
             for latency_s in self.latencies_s
@@ -226,9 +229,7 @@ class RealTime:
         )
 
     def parameters(self) -> dict[str, object]:
-        """As parameters of the bridge. Lists that ROS could not tell the type of are left out:
-        empty ones.
-        """
+        """Parameters of the bridge. Empty lists are left out, since ROS cannot infer their type."""
         lists: dict[str, Sequence[object]] = {
             "latencies_s": [float(value) for value in self.latencies_s],
             "handovers": list(self.handovers),

@@ -1,6 +1,4 @@
-"""One episode on a simulated arm: executing chunks, and holding still when none comes. Knows
-nothing of ROS.
-"""
+"""Executes chunks on a simulated arm, and holds it still when none comes. Imports no ROS."""
 
 from __future__ import annotations
 
@@ -19,8 +17,8 @@ REST_STEPS = 5
 HOLD_MAX_STEPS = 100
 
 
-class Task(Protocol):
-    """What a rollout needs of a simulated task: LiberoTask and FakeTask."""
+class SimulatedTask(Protocol):
+    """A task of a simulator, as a rollout needs it: LiberoTask or FakeTask."""
 
     instruction: str
     max_steps: int
@@ -34,8 +32,9 @@ class Task(Protocol):
 
 @dataclass
 class Rollout:
-    """What happened so far. commanded_m: per step, the end effector's position plus the commanded
-    delta, [3].
+    """The course of an episode so far.
+
+    commanded_m: the end effector's position plus the commanded delta, [3] a step.
     """
 
     success: bool = False
@@ -46,9 +45,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Hold:
-    """How the arm came to rest. moved_m: the farthest it got from where it was told to stay, while
-    braking.
-    """
+    """How the arm came to rest. moved_m: its largest distance to the held position while braking."""
 
     at_rest: bool
     duration_s: float
@@ -63,10 +60,11 @@ class Hold:
 
 
 def execute(
-    task: Task, rollout: Rollout, observation: LiberoObservation, actions: Actions
+    task: SimulatedTask, rollout: Rollout, observation: LiberoObservation, actions: Actions
 ) -> LiberoObservation:
-    """Execute a chunk [K, 7] (opening fractions) until it, the episode or the step limit ends; draw
-    only its end.
+    """Executes a chunk [K, 7] (opening fractions) until it, the episode or the step limit ends.
+
+    Only the last observation is drawn; it is returned.
     """
     actions = actions[: task.max_steps - rollout.steps]
     for index, action in enumerate(actions):
@@ -84,19 +82,18 @@ def execute(
 
 
 def hold_action(stay_m: np.ndarray, position_m: np.ndarray, last_action: np.ndarray) -> np.ndarray:
-    """What keeps an arm that is at `position_m` [3] at `stay_m` [3], its gripper as `last_action`
-    [7] had it; [7].
+    """The action [7] that brings an arm from `position_m` [3] back to `stay_m` [3].
 
-    Zero deltas would not do: LIBERO's controller takes them from wherever the arm has drifted to,
-    so that from full speed it coasts for centimetres. The way back is commanded instead.
+    The gripper stays as `last_action` [7] had it. Zero deltas would not do: LIBERO's controller
+    starts from where the arm has drifted to, so that from full speed it coasts for centimetres.
     """
     back = np.clip((stay_m - position_m) / METRES_PER_UNIT, -1.0, 1.0)
     return np.concatenate([back, np.zeros(3), last_action[6:]])
 
 
-def hold_still(task: Task, rollout: Rollout, observation: LiberoObservation) -> Hold:
-    """Hold the position of `observation` and the gripper as it was, until the arm rests or
-    HOLD_MAX_STEPS are over.
+def hold_still(task: SimulatedTask, rollout: Rollout, observation: LiberoObservation) -> Hold:
+    """Holds the position of `observation` and the gripper until the arm rests or HOLD_MAX_STEPS have
+    passed.
     """
     stay_m = observation.eef_position_m
     positions_m = [stay_m]

@@ -1,6 +1,4 @@
-"""What LIBERO's arm gives and takes, by name: for the bridge, which is the arm, and for who exports
-a policy.
-"""
+"""LIBERO's cameras, joints, actions, units and limits by name, for the bridge and for the export."""
 
 from __future__ import annotations
 
@@ -47,14 +45,8 @@ METRES_PER_UNIT = 0.05
 RADIANS_PER_UNIT = 0.5
 ACTION_KIND = "delta_end_effector_pose"
 ACTION_NAMES = (
-    *(
-        "delta_x",
-        "delta_y",
-        "delta_z",
-        "delta_axis_angle_x",
-        "delta_axis_angle_y",
-        "delta_axis_angle_z",
-    ),
+    *("delta_x", "delta_y", "delta_z"),
+    *("delta_axis_angle_x", "delta_axis_angle_y", "delta_axis_angle_z"),
     "gripper",
 )
 ACTION_UNITS = ("controller_unit",) * 6 + ("opening_fraction",)

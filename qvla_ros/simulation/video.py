@@ -1,4 +1,4 @@
-"""The frames that a policy read, as an MP4: what it saw, not a beauty shot."""
+"""Writes the frames that a policy read as an MP4 file."""
 
 from __future__ import annotations
 
@@ -13,20 +13,17 @@ from qvla_ros.simulation.specification import CAMERA_NAMES
 
 
 def side_by_side(images: Mapping[str, np.ndarray]) -> np.ndarray:
-    """All cameras in one frame, upright (LIBERO's are mounted upside down); uint8 [H, sum of
-    widths, 3].
-    """
+    """All cameras in one upright frame, uint8 [H, sum of widths, 3]; LIBERO's are upside down."""
     return np.concatenate([rotate_180(images[name]) for name in CAMERA_NAMES], axis=1)
 
 
 def write_video(path: Path, frames: list[np.ndarray], frames_per_second: float) -> None:
-    """Encode with H.264; the file appears whole or not at all. Needs imageio-ffmpeg."""
+    """Encodes with H.264; the file appears whole or not at all. Needs imageio-ffmpeg."""
     import imageio_ffmpeg
 
     height, width = frames[0].shape[:2]
     with atomic_file(path) as temporary:
-        # ffmpeg pads to even sizes by itself only when told; macro_block_size 2 resizes nothing
-        # that is already even.
+        # H.264 needs even sizes; macro_block_size 2 resizes only what is odd.
         writer = imageio_ffmpeg.write_frames(
             str(temporary),
             (width, height),

@@ -16,7 +16,7 @@ from qvla_ros.messages.image import rgb_pixels
 from qvla_ros.recording.bag import open_bag
 from qvla_ros.recording.moments import synchronized_moments
 from qvla_ros.recording.observations import read_observations
-from qvla_ros.recording.source import IMAGE, BagSource, PolicyInputs, find_topics
+from qvla_ros.recording.source import IMAGE, BagSource, ObservationNames, find_topics
 
 
 def read_rosbag(
@@ -29,7 +29,7 @@ def read_rosbag(
     topic (it lists those of the bag), a topic of another type, streams that never come within
     `max_spread_s`, a joint or pose that is not what the policy reads.
     """
-    inputs = PolicyInputs(needs.cameras, needs.proprioception, needs.pose_frame)
+    inputs = ObservationNames(needs.cameras, needs.proprioception, needs.pose_frame)
     with open_bag(path) as bag:
         topics = find_topics(bag.types, path, source, inputs)
         moments = synchronized_moments(bag, source, topics)

@@ -23,7 +23,7 @@ from qvla_ros.nodes.process import ignore_signals
 from qvla_ros.simulation.faults import Fault, FaultInjector, Sensed
 from qvla_ros.simulation.libero import SETTLE_STEPS, LiberoObservation
 from qvla_ros.simulation.real_time import MEASURED, PERIOD_NS, Conditions, LateChunk, RealTimeArm
-from qvla_ros.simulation.rollout import Hold, Rollout, Task, execute, hold_still
+from qvla_ros.simulation.rollout import Hold, Rollout, SimulatedTask, execute, hold_still
 from qvla_ros.simulation.video import side_by_side
 
 # How long an answer to an observation that deserves none is waited for, wall time: long enough to
@@ -51,11 +51,11 @@ class LostInEpisode(PolicyLost):
         self.hold = hold
 
 
-class LiberoEpisode:
+class EpisodeRun:
     """Runs with `run()`. rollout, record and reason tell how it went."""
 
     def __init__(
-        self, task: Task, link: PolicyLink, response_timeout_s: float, filmed: bool
+        self, task: SimulatedTask, link: PolicyLink, response_timeout_s: float, filmed: bool
     ) -> None:
         self._task = task
         self._link = link
@@ -122,12 +122,12 @@ class LiberoEpisode:
         self.record.stamp_to_command_ms.append(1e-6 * (self._link.now_ns() - answer.published_ns))
 
 
-class RealTimeEpisode(LiberoEpisode):
+class RealTimeRun(EpisodeRun):
     """Time goes on while the policy thinks, and sensors may fail."""
 
     def __init__(
         self,
-        task: Task,
+        task: SimulatedTask,
         link: PolicyLink,
         response_timeout_s: float,
         filmed: bool,

@@ -31,7 +31,7 @@ from rclpy.node import Node
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.exit_codes import LOST
-from qvla_ros.nodes.libero_bridge.episode import LiberoEpisode, LostInEpisode, RealTimeEpisode
+from qvla_ros.nodes.libero_bridge.episode import EpisodeRun, LostInEpisode, RealTimeRun
 from qvla_ros.nodes.libero_bridge.episode_log import EpisodeLog
 from qvla_ros.nodes.libero_bridge.events import emit, without_nan
 from qvla_ros.nodes.libero_bridge.policy_link import PolicyLink, PolicyLost
@@ -43,7 +43,7 @@ from qvla_ros.simulation.faults import parse_faults
 from qvla_ros.simulation.libero import LiberoTask
 from qvla_ros.simulation.motion import rms_jerk_m_s3
 from qvla_ros.simulation.real_time import Conditions
-from qvla_ros.simulation.rollout import Task
+from qvla_ros.simulation.rollout import SimulatedTask
 from qvla_ros.simulation.specification import CONTROL_PERIOD_S
 from qvla_ros.simulation.video import write_video
 
@@ -101,7 +101,7 @@ class LiberoBridge:
         finally:
             task.close()
 
-    def _make_task(self, task_id: int) -> Task:
+    def _make_task(self, task_id: int) -> SimulatedTask:
         kind: Any = LiberoTask
         if self._episodes.simulator == "fake":
             from qvla_ros.simulation.fake import FakeTask
@@ -112,7 +112,7 @@ class LiberoBridge:
 
     def _episode(
         self,
-        task: Task,
+        task: SimulatedTask,
         task_id: int,
         init_state: int,
         link: PolicyLink,
@@ -156,17 +156,15 @@ class LiberoBridge:
         emit("episode", **outcome)
 
     def _new_episode(
-        self, task: Task, link: PolicyLink, conditions: Conditions | None
-    ) -> LiberoEpisode:
+        self, task: SimulatedTask, link: PolicyLink, conditions: Conditions | None
+    ) -> EpisodeRun:
         filmed = bool(self._episodes.video_dir) and link.namespace not in self._filmed
         timeout_s = self._episodes.response_timeout_s
         if conditions is None or self._clock is None:
-            return LiberoEpisode(task, link, timeout_s, filmed)
-        return RealTimeEpisode(task, link, timeout_s, filmed, conditions, self._faults, self._clock)
+            return EpisodeRun(task, link, timeout_s, filmed)
+        return RealTimeRun(task, link, timeout_s, filmed, conditions, self._faults, self._clock)
 
-    def _film(
-        self, policy: str, task_id: int, init_state: int, episode: LiberoEpisode
-    ) -> str | None:
+    def _film(self, policy: str, task_id: int, init_state: int, episode: EpisodeRun) -> str | None:
         """Write the frames that the policy read; the path, or None when this policy has its film
         already.
         """
@@ -187,7 +185,7 @@ class LiberoBridge:
         spin_once(self._executor, duration_s)
 
 
-def _outcome(episode: LiberoEpisode, duration_s: float) -> dict[str, Any]:
+def _outcome(episode: EpisodeRun, duration_s: float) -> dict[str, Any]:
     """What an episode's record says of how it went."""
     rollout = episode.rollout
     record = episode.record
@@ -213,7 +211,7 @@ def _described(conditions: Conditions | None, faults: Sequence[str]) -> dict[str
     }
 
 
-def _check_starts(task: Task, starts: range) -> None:
+def _check_starts(task: SimulatedTask, starts: range) -> None:
     if starts[-1] >= task.init_state_count:
         expected = f"initial states below {task.init_state_count}"
         fix = "lower num_trials_per_task or init_state_offset"

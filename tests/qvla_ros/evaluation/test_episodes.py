@@ -9,17 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qvla_ros.errors import QvlaError
-from qvla_ros.evaluation.episodes import Episode, Pairing, pair, parse_episode, summarize
+from qvla_ros.evaluation.episodes import EpisodeRecord, Pairing, pair, parse_episode, summarize
 
 
-def episode(policy: str, task: int, state: int, success: bool, **changes) -> Episode:
+def episode(policy: str, task: int, state: int, success: bool, **changes) -> EpisodeRecord:
     values = {
         "duration_s": 6.0,
         "inference_ms": (10.0, 30.0),
         "stamp_to_command_ms": (20.0,),
         "jerk_m_s3": 1.0,
     }
-    return Episode(policy, task, "pick", state, success, 80, video=None, **{**values, **changes})
+    return EpisodeRecord(
+        policy, task, "pick", state, success, 80, video=None, **{**values, **changes}
+    )
 
 
 def test_pairs_are_matched_by_task_and_initial_state_not_by_order() -> None:

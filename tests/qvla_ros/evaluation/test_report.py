@@ -12,7 +12,7 @@ import pytest
 from qvla_ros.bundle import Bundle, QuantizationSummary, load_bundle
 from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.analysis import Analysis, read_analysis
-from qvla_ros.evaluation.episodes import Episode
+from qvla_ros.evaluation.episodes import EpisodeRecord
 from qvla_ros.evaluation.report import write_report
 from qvla_ros.evaluation.table import HEADERS, pairing_lines, table_rows
 
@@ -42,7 +42,7 @@ def bundles(bundle_dir: Path, tmp_path: Path) -> dict[str, Bundle]:
 
 
 @pytest.fixture
-def episodes(tmp_path: Path) -> list[Episode]:
+def episodes(tmp_path: Path) -> list[EpisodeRecord]:
     video = tmp_path / "video" / "quantized <1>.mp4"
     video.parent.mkdir()
     video.write_bytes(b"")
@@ -54,8 +54,10 @@ def episodes(tmp_path: Path) -> list[Episode]:
     }
     times = {"inference_ms": (10.0, 20.0), "stamp_to_command_ms": (30.0,)}
     return [
-        Episode("float", init_state=0, success=False, steps=280, video=None, **common, **times),
-        Episode(
+        EpisodeRecord(
+            "float", init_state=0, success=False, steps=280, video=None, **common, **times
+        ),
+        EpisodeRecord(
             "quantized", init_state=0, success=True, steps=90, video=str(video), **common, **times
         ),
     ]

@@ -48,8 +48,8 @@ def bundle(family: str = "openvla-oft", height: int = 256) -> Any:
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> runner.Plan:
-    return runner.Plan(
+def plan(tmp_path: Path) -> runner.EvaluationPlan:
+    return runner.EvaluationPlan(
         bundles={"float": tmp_path},
         task_suite_name="libero_object",
         task_ids=(0,),
@@ -62,7 +62,7 @@ def plan(tmp_path: Path) -> runner.Plan:
 
 
 @pytest.fixture
-def run_with(monkeypatch: pytest.MonkeyPatch, plan: runner.Plan, tmp_path: Path):
+def run_with(monkeypatch: pytest.MonkeyPatch, plan: runner.EvaluationPlan, tmp_path: Path):
     """Run the plan with two scripts instead of the nodes; returns episodes and the policy's process
     id.
     """
@@ -195,9 +195,11 @@ def test_a_folder_for_locks_that_cannot_be_used_is_named(
 
 
 @pytest.mark.parametrize("name", ["has space", "1st", "_hidden", "a/b", ""])
-def test_a_bundle_name_that_cannot_be_a_namespace_is_refused(plan: runner.Plan, name: str) -> None:
+def test_a_bundle_name_that_cannot_be_a_namespace_is_refused(
+    plan: runner.EvaluationPlan, name: str
+) -> None:
     with pytest.raises(QvlaError, match="bundle name"):
-        runner.Plan(**{**vars(plan), "bundles": {name: Path(".")}})
+        runner.EvaluationPlan(**{**vars(plan), "bundles": {name: Path(".")}})
 
 
 def test_univla_and_who_is_compared_with_it_get_its_own_steps() -> None:
@@ -207,7 +209,7 @@ def test_univla_and_who_is_compared_with_it_get_its_own_steps() -> None:
 
 
 def test_bundles_for_other_cameras_are_refused_before_anything_starts(
-    plan: runner.Plan, tmp_path: Path
+    plan: runner.EvaluationPlan, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(QvlaError, match=r"camera sizes of the bundles: got \[224, 256\]"):
@@ -232,10 +234,12 @@ def test_parameters_are_written_as_yaml() -> None:
 
 
 def test_in_real_time_policies_follow_simulated_time_and_every_condition_counts(
-    plan: runner.Plan, tmp_path: Path
+    plan: runner.EvaluationPlan, tmp_path: Path
 ) -> None:
     real_time = RealTime((0.0, 0.1), ("skip", "wait"), faults=("kill@3",))
-    sweep = runner.Plan(**{**vars(plan), "num_trials_per_task": 3, "real_time": real_time})
+    sweep = runner.EvaluationPlan(
+        **{**vars(plan), "num_trials_per_task": 3, "real_time": real_time}
+    )
     assert (plan.episode_count, sweep.episode_count) == (1, 12)
     assert "use_sim_time:=true" in runner.policy_arguments(sweep, "float", tmp_path)
     assert not any(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from qvla_ros.errors import QvlaError
-from qvla_ros.nodes.libero_bridge.episode import LiberoEpisode
+from qvla_ros.nodes.libero_bridge.episode import EpisodeRun
 from qvla_ros.nodes.libero_bridge.main import main
 from qvla_ros.nodes.libero_bridge.policy_link import Answer
 from qvla_ros.simulation.fake import FakeTask
@@ -210,9 +210,7 @@ def test_an_error_in_mid_chunk_is_what_is_heard_of_after_the_arm_rests_and_the_p
         disarm_if_it_listens=refuse_to_disarm,
     )
     with pytest.raises(QvlaError, match="a hiccup"):
-        LiberoEpisode(FailingOnce("fake", 0, 8), link, 1.0, filmed=False).run(
-            0, 0, lambda step: None
-        )
+        EpisodeRun(FailingOnce("fake", 0, 8), link, 1.0, filmed=False).run(0, 0, lambda step: None)
     assert done == ["move"] * 3 + ["stay"] * (1 + REST_STEPS) + ["disarm"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvla_ros.nodes.libero_bridge.episode import LostInEpisode, RealTimeEpisode
+from qvla_ros.nodes.libero_bridge.episode import LostInEpisode, RealTimeRun
 from qvla_ros.nodes.libero_bridge.policy_link import Answer, PolicyDisarmed, PolicyLost
 from qvla_ros.simulation.fake import FakeTask
 from qvla_ros.simulation.faults import Sensed, parse_faults
@@ -64,10 +64,10 @@ class Link:
 
 def episode(
     link: Any, clock: Clock, latency_s: float = 0.0, faults: tuple[str, ...] = ()
-) -> RealTimeEpisode:
+) -> RealTimeRun:
     conditions = Conditions(latency_s, "skip", 0, CHUNK_S)
     task = FakeTask("fake", 0, 16, STEPS)
-    return RealTimeEpisode(task, link, 1.0, False, conditions, parse_faults(faults), clock)  # type: ignore[arg-type]
+    return RealTimeRun(task, link, 1.0, False, conditions, parse_faults(faults), clock)  # type: ignore[arg-type]
 
 
 def test_an_episode_takes_the_time_of_settling_and_of_its_steps() -> None:
