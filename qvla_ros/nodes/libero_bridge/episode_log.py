@@ -1,6 +1,4 @@
-"""Finished episodes on disk, one JSON line each: a run that was interrupted goes on where it
-stopped.
-"""
+"""Keeps finished episodes on disk, one JSON line each, so that an interrupted run can go on."""
 
 from __future__ import annotations
 
@@ -12,13 +10,13 @@ from typing import Any
 
 from qvla_ros.errors import QvlaError
 
-# What makes two episodes the same one: another bundle under the same name is another policy. And
-# "conditions", which only an episode in real time has.
+# The fields that make two episodes the same one: another bundle under the same name is another
+# policy. An episode in real time has "conditions" too.
 KEY = ("task_suite_name", "task_id", "init_state", "seed", "max_steps", "policy", "bundle_id")
 
 
 class EpisodeLog:
-    """`episodes.jsonl` in a directory, or nothing at all when the directory is None."""
+    """The file `episodes.jsonl` of a directory; None: nothing is kept."""
 
     def __init__(self, directory: Path | None) -> None:
         self._path = None if directory is None else directory / "episodes.jsonl"
@@ -29,13 +27,11 @@ class EpisodeLog:
                 self._finished = {_key(record): record for record in _read(self._path)}
 
     def find(self, **key: Any) -> Mapping[str, Any] | None:
-        """The record of an episode that was finished before, or None; the arguments: those in KEY,
-        and conditions.
-        """
+        """The record of an episode that has finished before, or None; key: KEY and conditions."""
         return self._finished.get(_key(key))
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one record: a single write of a whole line, on the disk when this returns."""
+        """Adds one record: a single write of a whole line, on the disk when this returns."""
         self._finished[_key(record)] = record
         if self._path is None:
             return

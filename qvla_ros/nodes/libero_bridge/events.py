@@ -1,6 +1,4 @@
-"""What a bridge prints: one JSON object a line on standard output (docs/architecture.md, "What the
-bridge prints").
-"""
+"""Prints the bridge's events, one JSON object a line (docs/architecture.md)."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ import numpy as np
 
 
 def emit(event: str, **fields: Any) -> None:
-    """One JSON object on a line of standard output, at once; NaN becomes null."""
+    """Prints one event on a line of standard output, at once; NaN becomes null."""
     print(json.dumps({"event": event, **without_nan(fields)}, allow_nan=False), flush=True)
 
 

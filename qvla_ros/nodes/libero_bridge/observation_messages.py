@@ -1,6 +1,4 @@
-"""What a simulated arm senses as ROS messages: joint states, end-effector pose and images, under
-the stamp given.
-"""
+"""Makes ROS messages of a simulated arm's observation: joint states, pose and images."""
 
 from __future__ import annotations
 
@@ -40,7 +38,7 @@ def pose_message(observation: LiberoObservation, stamp: Time) -> PoseStamped:
 
 
 def image_message(camera: str, pixels: NDArray[np.uint8], stamp: Time) -> Image:
-    """uint8 [H, W, 3] as rgb8, as the simulator gives it; the camera's name is the frame."""
+    """An image uint8 [H, W, 3] as rgb8, not turned; the camera's name is the frame."""
     height, width, channels = pixels.shape
     message = Image(height=height, width=width, encoding="rgb8", step=width * channels)
     message.header.stamp = stamp

@@ -1,6 +1,4 @@
-"""A robot's line to one policy node: what it senses goes out, and one chunk per observation comes
-back, or a reason.
-"""
+"""A robot's link to one policy node: it publishes observations and returns a chunk for each."""
 
 from __future__ import annotations
 
@@ -36,23 +34,21 @@ from qvla_ros.simulation.specification import (
     POSE_FRAME,
 )
 
-WAIT_S = 0.02  # at most this long between two looks at clocks and the graph
+WAIT_S = 0.02  # clocks and the graph are read at least this often
 # Best-effort images can get lost: the observation is then published again, with a new stamp.
 RESEND_PERIOD_S = 2.0
-# An answer is dropped when the server has not matched the client's reader yet, so a service is
-# asked again.
+# An answer is dropped while the server has not matched the client's reader, so a service is called
+# again.
 ARM_TIMEOUT_S = 10.0
 ARM_RETRY_S = 2.0
 LAST_DISARM_S = 1.0
-# What "latency_ms" of a chunk calls the time that went into making it.
+# The stages in "latency_ms" of a chunk that are computing time.
 COMPUTING = ("preprocess", "inference", "postprocess")
 _STATE_NAMES = {0: "WAITING", 1: "RUNNING", 2: "FAULT", 3: "INACTIVE"}
 
 
 class PolicyLost(Exception):
-    """No usable chunk: the policy is absent, gone, late, faulty or speaks for another robot. The
-    text is the reason.
-    """
+    """No usable chunk: the policy is absent, gone, late, faulty or meant for another robot."""
 
 
 class PolicyDisarmed(PolicyLost):
@@ -61,12 +57,11 @@ class PolicyDisarmed(PolicyLost):
 
 @dataclass(frozen=True)
 class Answer:
-    """A chunk that may be executed. actions: float64 [K, 7]; published_ns: when its observation was
-    first published.
+    """A chunk that may be executed. actions: float64 [K, 7].
 
-    stamp_ns: of the image it was computed from. published_ns is on the node's clock, stamp_ns on
-    that of the stamps. computing_s: preprocessing, inference and postprocessing; NaN when the chunk
-    does not say.
+    published_ns: when its observation was first published, node's clock. stamp_ns: of the image
+    that it was computed from, clock of the stamps. computing_s: preprocessing, inference and
+    postprocessing; NaN when the chunk does not report them.
     """
 
     actions: NDArray[np.float64]
@@ -77,9 +72,10 @@ class Answer:
 
 
 @dataclass
-class _Look:
-    """One observation on its way, sent once or again. taken_ns: stamp that an image was sent with
-    -> its capture.
+class _Request:
+    """One observation that waits for its chunk; it may be sent more than once.
+
+    taken_ns: stamp with which an image was sent -> when it was taken.
     """
 
     published_ns: int = -1
@@ -89,10 +85,10 @@ class _Look:
 
 
 class PolicyLink:
-    """Topics of the policy node `/<namespace>/policy`. `wait(seconds)` serves callbacks of the node
-    for that long.
+    """The topics and the service of the policy node `/<namespace>/policy`.
 
-    stamps_ns: the clock that stamps observations; None: the node's, which is system time.
+    wait(seconds): serves the node's callbacks for that long. stamps_ns: the clock that stamps
+    observations; None: the node's, which is system time.
     """
 
     def __init__(
@@ -114,8 +110,8 @@ class PolicyLink:
         self._joints = node.create_publisher(JointState, f"{root}/joint_states", qos.SENSOR)
         self._pose = node.create_publisher(PoseStamped, f"{root}/ee_pose", qos.SENSOR)
         self._instruction = node.create_publisher(String, f"{root}/instruction", qos.LATCHED)
-        # Before the subscriptions: endpoints are discovered in order, so that whoever sends a
-        # status hears a call.
+        # Before the subscriptions: endpoints are discovered in order, so that a policy whose status
+        # has arrived hears a call.
         self._arm: Any = node.create_client(SetBool, f"{root}/policy/arm")
         chunks = node.create_subscription(
             ActionChunk, f"{root}/policy/action_chunk", self._on_chunk, qos.COMMAND
@@ -140,15 +136,14 @@ class PolicyLink:
         return self._node.get_clock().now().nanoseconds
 
     def wait_until_ready(self, timeout_s: float) -> None:
-        """Return once the policy is active and hears every stream that it needs; else PolicyLost."""
+        """Waits until the policy is active and hears every stream that it needs; else PolicyLost."""
         self._until(self._is_ready, timeout_s, "not ready")
 
-    def tell(self, instruction: str) -> None:
-        """Publish the instruction."""
+    def publish_instruction(self, instruction: str) -> None:
         self._instruction.publish(String(data=instruction))
 
     def arm(self, armed: bool) -> None:
-        """Arm or disarm; PolicyLost when the policy does not answer or refuses."""
+        """Arms or disarms the policy; PolicyLost when it does not answer or refuses."""
         self._maybe_armed = True
         calls: list[Any] = []
         asked_s = float("-inf")
@@ -169,9 +164,7 @@ class PolicyLink:
         self._maybe_armed = armed
 
     def disarm_if_it_listens(self) -> None:
-        """Unless it is disarmed already, ask once and wait LAST_DISARM_S at most: for when
-        something has gone wrong.
-        """
+        """Asks the policy once to disarm and waits at most LAST_DISARM_S, whatever has gone wrong."""
         if self._maybe_armed:
             call = self._arm.call_async(SetBool.Request(data=False))
             end_s = time.monotonic() + LAST_DISARM_S
@@ -179,48 +172,47 @@ class PolicyLink:
                 self._wait(WAIT_S)
 
     def request(self, sensed: Sensed, instruction: str, timeout_s: float) -> Answer:
-        """Publish an observation and wait for the armed chunk that answers it and follows the
+        """Publishes an observation and waits for the armed chunk that answers it and follows the
         instruction.
 
         PolicyLost when none comes within `timeout_s`, when the policy vanishes or reports a fault,
         and when the chunk is not armed or not for this robot.
         """
-        look = _Look()
+        request = _Request()
         self._chunk = None
         self._until(
-            lambda: self._answered(look, sensed, instruction),
+            lambda: self._answered(request, sensed, instruction),
             timeout_s,
             "no chunk for this observation",
         )
-        return self._checked(self._chunk, look)
+        return self._checked(self._chunk, request)
 
     def offer(self, sensed: Sensed, instruction: str, patience_s: float) -> Answer | None:
-        """The same for an observation that deserves no answer: None when there is none within
-        `patience_s`.
-        """
-        look = _Look()
+        """Publishes an observation that deserves no answer; None if none comes within `patience_s`."""
+        request = _Request()
         self._chunk = None
         end_s = time.monotonic() + patience_s
         while (
-            not (answered := self._answered(look, sensed, instruction)) and time.monotonic() < end_s
+            not (answered := self._answered(request, sensed, instruction))
+            and time.monotonic() < end_s
         ):
             self._wait(WAIT_S)
-        return self._checked(self._chunk, look) if answered else None
+        return self._checked(self._chunk, request) if answered else None
 
-    def _answered(self, look: _Look, sensed: Sensed, instruction: str) -> bool:
-        """Whether the chunk has come; if not, publish the observation when it is time to (again)."""
+    def _answered(self, request: _Request, sensed: Sensed, instruction: str) -> bool:
+        """Whether the chunk has come; if not, publishes the observation when it is due (again)."""
         chunk = self._chunk
         self._chunk = None
-        if chunk is not None and stamp_ns(chunk.header.stamp) in look.taken_ns:
+        if chunk is not None and stamp_ns(chunk.header.stamp) in request.taken_ns:
             if chunk.instruction == instruction:
                 self._chunk = chunk
                 return True
-            look.sent_s = float("-inf")  # computed before the instruction had arrived: ask again
-        if time.monotonic() - look.sent_s > RESEND_PERIOD_S:
-            self._publish(look, sensed)
+            request.sent_s = float("-inf")  # computed before the instruction had arrived: ask again
+        if time.monotonic() - request.sent_s > RESEND_PERIOD_S:
+            self._publish(request, sensed)
         return False
 
-    def _checked(self, chunk: Any, look: _Look) -> Answer:
+    def _checked(self, chunk: Any, request: _Request) -> Answer:
         try:
             actions = chunk_actions(
                 chunk,
@@ -242,27 +234,26 @@ class PolicyLink:
         latency_ms = dict(zip(chunk.latency_names, chunk.latency_ms, strict=False))
         stages_ms = [float(latency_ms.get(stage, float("nan"))) for stage in COMPUTING]
         inference_ms = float(latency_ms.get("inference", float("nan")))
-        taken_ns = look.taken_ns[stamp_ns(chunk.header.stamp)]
-        return Answer(actions, look.published_ns, inference_ms, taken_ns, 1e-3 * sum(stages_ms))
+        taken_ns = request.taken_ns[stamp_ns(chunk.header.stamp)]
+        return Answer(actions, request.published_ns, inference_ms, taken_ns, 1e-3 * sum(stages_ms))
 
-    def _publish(self, look: _Look, sensed: Sensed) -> None:
-        """Publish all streams under the stamp of now: the arm stands still, so what was sensed is
-        still true.
+    def _publish(self, request: _Request, sensed: Sensed) -> None:
+        """Publishes all streams under the stamp of now: the arm stands still, so they are still true.
 
-        A stamp that was used is never used again, even where the clock of the stamps stands still:
-        a policy answers each moment once.
+        No stamp is used twice, even where the clock of the stamps stands still: a policy answers
+        each moment once.
         """
-        if look.published_ns < 0:
-            look.published_ns = self.now_ns()
+        if request.published_ns < 0:
+            request.published_ns = self.now_ns()
         now_ns = self._stamps_ns()
-        sent_ns = max(now_ns, look.last_stamp_ns + 1)
-        look.sent_s = time.monotonic()
-        look.last_stamp_ns = sent_ns
+        sent_ns = max(now_ns, request.last_stamp_ns + 1)
+        request.sent_s = time.monotonic()
+        request.last_stamp_ns = sent_ns
         self._joints.publish(joint_state_message(sensed.observation, stamp_message(sent_ns)))
         self._pose.publish(pose_message(sensed.observation, stamp_message(sent_ns)))
         for name, pixels in sensed.observation.images.items():
             age_ns = sensed.image_ages_ns.get(name, 0)
-            look.taken_ns[sent_ns - age_ns] = now_ns - age_ns
+            request.taken_ns[sent_ns - age_ns] = now_ns - age_ns
             self._images[name].publish(image_message(name, pixels, stamp_message(sent_ns - age_ns)))
 
     def _is_ready(self) -> bool:
@@ -300,13 +291,13 @@ class PolicyLink:
 
     def _lost(self, what: str) -> PolicyLost:
         status = self.status
-        said = "it never sent a status"
+        last = "it never sent a status"
         if status is not None:
             ago_s = time.monotonic() - self._status_s
             state = f"{_STATE_NAMES.get(status.state, status.state)} {status.reason}".rstrip()
-            said = f"its last status, {ago_s:.1f} s ago: {state}"
+            last = f"its last status, {ago_s:.1f} s ago: {state}"
         return PolicyLost(
-            f"policy {self.namespace!r} ({self.topic}): {what}; {said}. Fix: {self._fix}"
+            f"policy {self.namespace!r} ({self.topic}): {what}; {last}. Fix: {self._fix}"
         )
 
     def _on_chunk(self, message: ActionChunk) -> None:

@@ -1,4 +1,4 @@
-"""/clock: the simulated time of a robot on which time goes on, for nodes with `use_sim_time: true`."""
+"""Publishes the simulated time on /clock, for nodes with `use_sim_time: true`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class SimulatedClock:
         self._publisher = node.create_publisher(Clock, "/clock", qos.SENSOR)
 
     def time_ns(self) -> int:
-        """Now, as something to call."""
+        """The simulated time now, as a function."""
         return self.now_ns
 
     def advance(self, nanoseconds: int) -> None:
@@ -27,5 +27,5 @@ class SimulatedClock:
         self.publish()
 
     def publish(self) -> None:
-        """Say it again: a subscriber may have missed it, or have come since."""
+        """Publishes the time again: a subscriber may have missed it, or have come since."""
         self._publisher.publish(Clock(clock=stamp_message(self.now_ns)))

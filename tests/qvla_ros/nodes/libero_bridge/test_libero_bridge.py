@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from qvla_ros.errors import QvlaError
-from qvla_ros.nodes.libero_bridge.episode import EpisodeRun
+from qvla_ros.nodes.libero_bridge.episode_run import EpisodeRun
 from qvla_ros.nodes.libero_bridge.main import main
 from qvla_ros.nodes.libero_bridge.policy_link import Answer
 from qvla_ros.simulation.fake import FakeTask
@@ -187,7 +187,7 @@ def test_a_policy_for_other_cameras_is_told_apart_and_disarmed(
 def test_an_error_in_mid_chunk_is_what_is_heard_of_after_the_arm_rests_and_the_policy_is_asked_to_disarm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("qvla_ros.nodes.libero_bridge.episode.ignore_signals", lambda: None)
+    monkeypatch.setattr("qvla_ros.nodes.libero_bridge.episode_run.ignore_signals", lambda: None)
     done: list[str] = []
 
     class FailingOnce(FakeTask):
@@ -203,7 +203,7 @@ def test_an_error_in_mid_chunk_is_what_is_heard_of_after_the_arm_rests_and_the_p
 
     forward = np.tile([0.1, 0, 0, 0, 0, 0, 1.0], (8, 1))
     link: Any = SimpleNamespace(
-        tell=lambda instruction: None,
+        publish_instruction=lambda instruction: None,
         arm=lambda armed: None,
         request=lambda *question: Answer(forward, 0, 1.0, 0, 0.001),
         now_ns=lambda: 0,

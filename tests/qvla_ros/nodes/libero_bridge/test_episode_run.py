@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvla_ros.nodes.libero_bridge.episode import LostInEpisode, RealTimeRun
+from qvla_ros.nodes.libero_bridge.episode_run import LostInEpisode, RealTimeRun
 from qvla_ros.nodes.libero_bridge.policy_link import Answer, PolicyDisarmed, PolicyLost
 from qvla_ros.simulation.fake import FakeTask
 from qvla_ros.simulation.faults import Sensed, parse_faults
@@ -42,7 +42,7 @@ class Link:
         self._answer = answer
         self.armed: list[bool] = []
 
-    def tell(self, instruction: str) -> None: ...
+    def publish_instruction(self, instruction: str) -> None: ...
 
     def arm(self, armed: bool) -> None:
         self.armed.append(armed)
@@ -78,8 +78,8 @@ def test_an_episode_takes_the_time_of_settling_and_of_its_steps() -> None:
     assert seen == [8, 16]
     assert clock.now_ns == 10**9 + (10 + STEPS) * 50_000_000
     assert (run.reason, run.rollout.steps) == ("step limit", STEPS)
-    assert run.record.stamp_to_command_ms == [5.0, 5.0]
-    assert run.record.real_time["faults"] == {}
+    assert run.measurements.stamp_to_command_ms == [5.0, 5.0]
+    assert run.measurements.real_time["faults"] == {}
 
 
 def test_a_policy_that_disarms_after_a_fault_ends_its_episode_with_the_arm_held() -> None:
@@ -97,7 +97,7 @@ def test_a_policy_that_disarms_after_a_fault_ends_its_episode_with_the_arm_held(
     assert not run.rollout.success
     assert run.rollout.steps == 8
     assert link.armed == [True, False]
-    assert run.record.real_time["faults"] == {"drop_camera": 1}
+    assert run.measurements.real_time["faults"] == {"drop_camera": 1}
 
 
 @pytest.mark.parametrize("lost", [PolicyDisarmed("by hand"), PolicyLost("gone")])
@@ -117,7 +117,7 @@ def test_a_measured_latency_needs_a_chunk_that_says_it() -> None:
     link = Link(clock)
     run = episode(link, clock, MEASURED)
     run.run(0, 0, lambda step: None)
-    assert run.record.real_time["latency_s"] == pytest.approx(0.01)
+    assert run.measurements.real_time["latency_s"] == pytest.approx(0.01)
     silent = Link(clock, lambda sensed: link.stay(float("nan")))
     with pytest.raises(LostInEpisode, match="or give the bridge latencies_s"):
         episode(silent, clock, MEASURED).run(0, 0, lambda step: None)

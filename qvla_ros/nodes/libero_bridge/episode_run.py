@@ -1,9 +1,7 @@
-"""One episode of the LIBERO bridge: arm the policy, look, do what it says, until the goal or the
-step limit.
+"""Runs one episode of the LIBERO bridge: arms the policy, publishes observations, executes chunks.
 
-In lock-step the simulation stands still while the policy thinks; in real time the arm goes on
-meanwhile, see qvla_ros.simulation.real_time. A policy that is lost leaves an arm that is held
-still.
+In lock-step the simulation stands still while the policy computes; in real time the arm goes on
+meanwhile, see qvla_ros.simulation.real_time. When a policy is lost, the arm is held still.
 """
 
 from __future__ import annotations
@@ -26,15 +24,17 @@ from qvla_ros.simulation.real_time import MEASURED, PERIOD_NS, Conditions, LateC
 from qvla_ros.simulation.rollout import Hold, Rollout, SimulatedTask, execute, hold_still
 from qvla_ros.simulation.video import side_by_side
 
-# How long an answer to an observation that deserves none is waited for, wall time: long enough to
+# How long to wait, wall time, for an answer to an observation that deserves none: long enough to
 # catch a policy that acts on it.
 FAULT_PATIENCE_S = 1.0
 
 
 @dataclass
-class Record:
-    """One number a chunk; what real time adds; and, while it is filmed, the frames that the policy
-    read.
+class Measurements:
+    """What is measured during an episode.
+
+    inference_ms, stamp_to_command_ms: one number a chunk. frames: those that the policy read, if it
+    is filmed. real_time: the counts of real time, empty in lock-step.
     """
 
     inference_ms: list[float] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Record:
 
 
 class LostInEpisode(PolicyLost):
-    """A policy was lost in mid-episode, and this is how the arm came to rest."""
+    """A policy was lost during an episode. hold: how the arm came to rest."""
 
     def __init__(self, reason: PolicyLost, hold: Hold) -> None:
         super().__init__(f"{reason} {hold}")
@@ -52,7 +52,7 @@ class LostInEpisode(PolicyLost):
 
 
 class EpisodeRun:
-    """Runs with `run()`. rollout, record and reason tell how it went."""
+    """One episode in lock-step. After `run()`, rollout, measurements and reason describe its course."""
 
     def __init__(
         self, task: SimulatedTask, link: PolicyLink, response_timeout_s: float, filmed: bool
@@ -62,22 +62,24 @@ class EpisodeRun:
         self._filmed = filmed
         self._response_timeout_s = response_timeout_s
         self.rollout = Rollout()
-        self.record = Record()
+        self.measurements = Measurements()
         self.reason = ""
 
     def run(self, init_state: int, seed: int, on_step: Callable[[int], None]) -> None:
-        """PolicyLost before anything moves, LostInEpisode after; whatever ends it, the policy is
-        asked to disarm.
+        """Runs the episode; on_step gets the number of steps after each chunk.
+
+        PolicyLost before anything moves, LostInEpisode after. Whatever ends the episode, the policy
+        is asked to disarm.
         """
         task = self._task
         link = self._link
         rollout = self.rollout
         observation = self._reset(init_state, seed)
-        link.tell(task.instruction)
+        link.publish_instruction(task.instruction)
         try:
             link.arm(True)
             while not rollout.success and rollout.steps < task.max_steps:
-                observation = self._one_look(observation)
+                observation = self._one_inference(observation)
                 on_step(rollout.steps)
             link.arm(False)
         except PolicyLost as lost:
@@ -86,22 +88,21 @@ class EpisodeRun:
                 raise LostInEpisode(lost, hold) from None
         except BaseException:
             ignore_signals()  # the process is about to end, a second or two from now
-            with suppress(
-                Exception
-            ):  # in the middle of a chunk: one step of staying tells where the arm is
+            with suppress(Exception):
+                # In the middle of a chunk: one step without motion shows where the arm is.
                 stay = np.concatenate([np.zeros(6), rollout.last_action[6:]])
                 hold_still(task, rollout, task.step(stay, render=False)[0])
             raise
         finally:
-            with suppress(Exception):  # whatever went wrong before is what must be heard of
+            with suppress(Exception):  # it must not hide an earlier error
                 link.disarm_if_it_listens()
         self.reason = self.reason or ("success" if rollout.success else "step limit")
 
     def _reset(self, init_state: int, seed: int) -> LiberoObservation:
         return self._task.reset(init_state, seed)
 
-    def _one_look(self, observation: LiberoObservation) -> LiberoObservation:
-        """Show the policy what is seen, do what it says; what is seen when it is to look again."""
+    def _one_inference(self, observation: LiberoObservation) -> LiberoObservation:
+        """Sends the observation, executes the chunk, and returns the next observation."""
         self._film(observation)
         answer = self._link.request(
             Sensed(observation, {}), self._task.instruction, self._response_timeout_s
@@ -110,20 +111,22 @@ class EpisodeRun:
         return execute(self._task, self.rollout, observation, answer.actions)
 
     def _may_end_with(self, lost: PolicyLost) -> bool:
-        """Whether losing the policy is an outcome of this episode, and not the end of the run."""
+        """Whether the episode may end with the loss of the policy, instead of the whole run."""
         return False
 
     def _film(self, observation: LiberoObservation) -> None:
         if self._filmed:
-            self.record.frames.append(side_by_side(observation.images))
+            self.measurements.frames.append(side_by_side(observation.images))
 
     def _note(self, answer: Answer) -> None:
-        self.record.inference_ms.append(answer.inference_ms)
-        self.record.stamp_to_command_ms.append(1e-6 * (self._link.now_ns() - answer.published_ns))
+        self.measurements.inference_ms.append(answer.inference_ms)
+        self.measurements.stamp_to_command_ms.append(
+            1e-6 * (self._link.now_ns() - answer.published_ns)
+        )
 
 
 class RealTimeRun(EpisodeRun):
-    """Time goes on while the policy thinks, and sensors may fail."""
+    """One episode in real time: time goes on while the policy computes, and sensors may fail."""
 
     def __init__(
         self,
@@ -144,7 +147,10 @@ class RealTimeRun(EpisodeRun):
 
     def run(self, init_state: int, seed: int, on_step: Callable[[int], None]) -> None:
         super().run(init_state, seed, on_step)
-        self.record.real_time = {**self._arm.counts.summary(), "faults": dict(self._sensors.counts)}
+        self.measurements.real_time = {
+            **self._arm.counts.summary(),
+            "faults": dict(self._sensors.counts),
+        }
 
     def _reset(self, init_state: int, seed: int) -> LiberoObservation:
         observation = super()._reset(init_state, seed)
@@ -152,7 +158,7 @@ class RealTimeRun(EpisodeRun):
         self._began_ns = self._clock.now_ns
         return observation
 
-    def _one_look(self, observation: LiberoObservation) -> LiberoObservation:
+    def _one_inference(self, observation: LiberoObservation) -> LiberoObservation:
         self._film(observation)
         sensed = self._sensors.sense(observation, self._time_ns())
         answer = self._ask(sensed)
@@ -185,7 +191,7 @@ class RealTimeRun(EpisodeRun):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _may_end_with(self, lost: PolicyLost) -> bool:
-        """A policy that disarms itself because its sensors fail does what it should."""
+        """True if the policy disarmed itself after a fault of its sensors, as it should."""
         if isinstance(lost, PolicyDisarmed) and self._sensors.counts:
             self.reason = "disarmed after " + ", ".join(self._sensors.counts)
         return bool(self.reason)
