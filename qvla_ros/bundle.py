@@ -27,6 +27,7 @@ from qvla_ros.decoding.univla import LatentSpec
 from qvla_ros.errors import QvlaError
 from qvla_ros.manifest import MANIFEST_NAME, DecoderSpec, Manifest
 from qvla_ros.specifications import (
+    FIX_MANIFEST,
     ActionSpec,
     CameraSpec,
     GripperConvention,
@@ -37,7 +38,7 @@ from qvla_ros.specifications import (
     Statistics,
     require,
 )
-from qvla_ros.strict_json import FIX_MANIFEST, canonical_json, parse, read_json
+from qvla_ros.strict_json import canonical_json, parse, read_json
 
 __all__ = [
     "MANIFEST_NAME",
@@ -137,7 +138,7 @@ def load_bundle(directory: str | os.PathLike[str], verify_hashes: bool = True) -
         for key, value in content.items()
         if key not in ("schema_version", "files", "bundle_id")
     }
-    manifest = parse(Manifest, body, MANIFEST_NAME)
+    manifest = parse(Manifest, body, MANIFEST_NAME, FIX_MANIFEST)
     identity = _identity({key: value for key, value in content.items() if key != "bundle_id"})
     if content.get("bundle_id") != identity:
         raise QvlaError(
@@ -164,7 +165,7 @@ def _identity(content: Mapping[str, object]) -> str:
 
 def _parse_files(value: object) -> dict[str, str]:
     key = f"{MANIFEST_NAME}.files"
-    files = parse(dict[str, str], value, key)
+    files = parse(dict[str, str], value, key, FIX_MANIFEST)
     for name in REQUIRED_FILES:
         require(name in files, key, f"no {name}", "the hashes of " + ", ".join(REQUIRED_FILES))
     for name in files:  # a fixed list also keeps paths out of the bundle
@@ -187,7 +188,7 @@ def _check_files(root: Path, files: Mapping[str, str], verify_hashes: bool) -> N
 
 
 def _load_statistics(path: Path, manifest: Manifest) -> dict[str, Statistics]:
-    content = read_json(path)
+    content = read_json(path, FIX_MANIFEST)
     wanted = {"action": (len(manifest.actions.names), manifest.actions.normalization)}
     if manifest.proprioception is not None:
         wanted["proprio"] = (
@@ -207,7 +208,7 @@ def _parse_statistics(content: object, key: str, length: int, normalization: str
     entry = found
 
     def vector(name: str, kind: Any = tuple[float, ...]) -> NDArray:
-        values = parse(kind, entry.get(name), f"statistics.json.{key}.{name}")
+        values = parse(kind, entry.get(name), f"statistics.json.{key}.{name}", FIX_MANIFEST)
         require(
             len(values) == length,
             f"statistics.json.{key}.{name}",

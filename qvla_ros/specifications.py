@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qvla_ros.errors import QvlaError
-from qvla_ros.strict_json import FIX_MANIFEST
+
+FIX_MANIFEST = "export the bundle again with `qvla export`; bundle files are not meant to be edited"
 
 Normalization = Literal["q99", "bounds"]
 # What the un-normalised gripper column of the model means; see qvla_ros.actions.opening_fraction.

@@ -14,10 +14,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from qvla_ros.errors import QvlaError
 
-FIX_MANIFEST = "export the bundle again with `qvla export`; bundle files are not meant to be edited"
 
-
-def read_json(path: Path, fix: str = FIX_MANIFEST) -> Any:
+def read_json(path: Path, fix: str) -> Any:
     """The parsed content of `path`; QvlaError when it is absent, not UTF-8 JSON, or holds NaN or
     Infinity.
     """
@@ -29,7 +27,7 @@ def read_json(path: Path, fix: str = FIX_MANIFEST) -> Any:
         raise QvlaError(str(path), error, "a readable JSON file", fix) from None
 
 
-def parse(expected: Any, value: Any, key: str, fix: str = FIX_MANIFEST) -> Any:
+def parse(expected: Any, value: Any, key: str, fix: str) -> Any:
     """`value`, as json.loads gives it, as an instance of the type `expected`; `key` is its path,
     for the message.
 

@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from qvla_offline.calibration import calibration_sha256
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.export.options import require_exportable
@@ -40,6 +38,7 @@ from qvla_ros.atomic import atomic_file
 from qvla_ros.bundle import sha256_of
 from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import parse
+from qvla_ros.yaml_file import read_yaml
 
 _FIX = "compare with config/quantize/reference.yaml"
 
@@ -93,11 +92,7 @@ def read_recipe(path: str | Path) -> Recipe:
     """Parse a recipe strictly: an unknown or missing key or a wrong type is a QvlaError that names
     it.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise QvlaError("recipe", f"{path}: {error}", "a YAML file", _FIX) from None
-    return parse(Recipe, content, Path(path).name, _FIX)
+    return parse(Recipe, read_yaml(Path(path), "recipe", _FIX), Path(path).name, _FIX)
 
 
 def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:

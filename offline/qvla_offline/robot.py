@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from qvla_ros.bundle import ActionSpec, CameraSpec, GripperConvention, ProprioceptionSpec
 from qvla_ros.errors import QvlaError
 from qvla_ros.simulation import specification as libero
 from qvla_ros.strict_json import parse
+from qvla_ros.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from qvla_offline.checkpoints.io import Checkpoint
@@ -121,10 +120,7 @@ def read_robot(path: str | Path) -> RobotDescription:
     """
     path = robot_file(path)
     fix = "write it after the example config/robots/libero/trained_on.yaml"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise QvlaError("robot_path", f"{path}: {error}", "a YAML file", fix) from None
+    content = read_yaml(path, "robot_path", fix)
     robot: RobotDescription = parse(RobotDescription, content, str(path), fix)
     try:
         _check_values(robot)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from qvla_ros.doctor.findings import Finding, problem
 from qvla_ros.engines import BACKENDS, engine_options
 from qvla_ros.errors import QvlaError
+from qvla_ros.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from qvla_ros.bundle import Bundle
@@ -136,45 +137,27 @@ def _ros_findings(args: argparse.Namespace, bundle: Bundle | None) -> Iterator[F
 
 def read_remaps(path: Path) -> dict[str, str]:
     """Relative name -> topic, of a file like config/robots/*/remaps.yaml; else QvlaError."""
-    import yaml
-
-    try:
-        remaps = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        remaps = error
+    fix = "write it as config/robots/*/remaps.yaml"
+    remaps = read_yaml(path, "--remaps_file", fix)
     if not isinstance(remaps, dict) or not all(
         isinstance(text, str) for pair in remaps.items() for text in pair
     ):
-        raise QvlaError(
-            "--remaps_file",
-            f"{path}: {remaps}",
-            "a name: topic a line",
-            "write it as config/robots/*/remaps.yaml",
-        )
+        raise QvlaError("--remaps_file", f"{path}: {remaps}", "a name: topic a line", fix)
     return remaps
 
 
 def read_parameters(path: Path) -> dict[str, object]:
     """Name -> value, of a file like config/robots/*/node.yaml, all its nodes taken together; else QvlaError."""
-    import yaml
-
+    fix = "write it as config/robots/*/node.yaml"
+    content = read_yaml(path, "--params_file", fix)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {
             name: value
             for node in content.values()
             for name, value in node["ros__parameters"].items()
         }
-    except (
-        OSError,
-        UnicodeDecodeError,
-        yaml.YAMLError,
-        AttributeError,
-        KeyError,
-        TypeError,
-    ) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         expected = "/**: ros__parameters: name: value"
-        fix = "write it as config/robots/*/node.yaml"
         raise QvlaError(
             "--params_file", f"{path}: {type(error).__name__}: {error}", expected, fix
         ) from None

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from qvla_ros.errors import QvlaError
 from qvla_ros.observation import POSE_NAMES, joint_names
 from qvla_ros.strict_json import parse
+from qvla_ros.yaml_file import read_yaml
 
 EXAMPLE = "config/calibration/ros2_bag.yaml"
 IMAGE = "sensor_msgs/msg/Image"
@@ -140,10 +139,7 @@ def read_description(path: Path, kinds: Mapping[str, Any], expected: str) -> tup
     of the one of `kinds` (key that holds the recording's path -> dataclass) whose key the file has.
     """
     fix = "write it after the examples in config/calibration/"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise QvlaError(str(path), error, expected, fix) from None
+    content = read_yaml(path, path.name, fix, expected)
     named = [kind for kind in kinds if isinstance(content, dict) and kind in content]
     if len(named) != 1:
         found = f"{len(named)} of the keys {' and '.join(kinds)}"

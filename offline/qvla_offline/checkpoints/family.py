@@ -177,9 +177,8 @@ def _implied(
             if "chunk_length" in stated
             else ("action_dim", "chunk_length")
         )
-        value = parse(
-            int, stated.get(known, DecodingConfig.action_dim), f"config.json: decoding.{known}"
-        )
+        stated_value = stated.get(known, DecodingConfig.action_dim)
+        value = parse(int, stated_value, f"config.json: decoding.{known}", COMPLETE)
         lengths = {known: value, other: numbers // max(value, 1)}  # the shape tells their product
         return {**lengths, "pool_width": pool_width, "num_images": 1, "proprio_dim": 0}
     head = "action_head.model" if kind == "l1_chunk" else "action_head.noise_predictor.mlp_resnet"

@@ -13,10 +13,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from qvla_ros.cli.verbs import Verb
 from qvla_ros.errors import QvlaError
+from qvla_ros.yaml_file import read_yaml
 
 HELP = (
     "run one stage of making the bundled policy, or (without STAGE, or with `all`) those of "
@@ -96,10 +95,7 @@ def read_stages(path: Path) -> list[list[str]]:
     """The stages of a recipe as command lines without `qvla reference`; QvlaError (or argparse's
     exit) for what a stage would refuse.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise QvlaError("recipe", f"{path}: {error}", "a YAML file", _FIX) from None
+    content = read_yaml(path, "recipe", _FIX)
     if (
         not isinstance(content, dict)
         or list(content) != ["stages"]
