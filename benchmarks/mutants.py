@@ -12,34 +12,45 @@ only when its file or its tests have changed, so an interrupted run goes on wher
 from __future__ import annotations
 
 import argparse
+import difflib
 import hashlib
+import importlib
+import importlib.util
 import json
 import os
 import random
 import resource
-import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from cosmic_ray.ast import ast_nodes, get_ast_from_path
-from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.mutating import use_mutation
 from cosmic_ray.plugins import get_operator
-from cosmic_ray.testing import run_tests
-from cosmic_ray.work_item import MutationSpec, TestOutcome
-
-from qvla_ros.errors import QvlaError
-from qvla_ros.progress import track
+from cosmic_ray.work_item import MutationSpec
+from rich.progress import track
 
 ROOT = Path(__file__).parent.parent
 WORK = ROOT / "build" / "mutants"
 LEAST_CPU_S = 20
 LONGEST_WAIT_S = 600.0  # of tests that wait instead of computing; other programs may be running
+# What the tests import besides the project: imported once, then forked.
+PRELOADED = (
+    "hypothesis",
+    "hypothesis.extra.numpy",
+    "numpy",
+    "scipy.spatial",
+    "scipy.stats",
+    "torch",
+)
 CLASSES = {
     "comparison": "ReplaceComparisonOperator_",
     "binary": "ReplaceBinaryOperator_",
@@ -61,13 +72,6 @@ class Module:
         found = [path for name in self.tests for path in [Path(name), *Path(name).rglob("*.py")]]
         names = [path for path in found if path.name.startswith("test_") and path.is_file()]
         return sorted(names, key=lambda path: (not file or file.stem not in path.stem, path))
-
-    def command(self, file: Path | None = None, cpu_s: int | None = None) -> str:
-        """Runs the tests until one fails; `cpu_s` limits the time that they compute, not wait."""
-        pytest = shlex.join([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"])
-        tests = shlex.join(map(str, self.test_files(file)))
-        limit = "" if cpu_s is None else f"ulimit -t {cpu_s}; "
-        return shlex.join(["sh", "-c", f"{limit}exec {pytest} {tests}"])
 
     def fingerprint(self, file: Path) -> str:
         """Changes when `file` or one of the module's tests does."""
@@ -95,6 +99,22 @@ def copy_checkout() -> None:
             target = WORK / "tree" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
+
+
+def use_copy() -> None:
+    """Lets the tests import the copy, and what it imports besides, before processes are forked."""
+    os.chdir(WORK / "tree")
+    paths = [str(Path.cwd()), str(Path.cwd() / "offline")]
+    sys.path[:0] = paths
+    sys.dont_write_bytecode = True  # a file may change twice in the time that a .pyc tells apart
+    os.environ["PYTHONPATH"] = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])
+    os.environ["CI"] = "1"  # hypothesis draws the same examples in each run
+    for name in ("qvla_ros", "qvla_offline"):
+        found = importlib.util.find_spec(name)
+        if found is None or not Path(str(found.origin)).is_relative_to(Path.cwd()):
+            sys.exit(f"{name} is imported from {found}, not from {Path.cwd()}")
+    for name in PRELOADED:
+        importlib.import_module(name)
 
 
 def is_behaviour(node: Any) -> bool:
@@ -133,24 +153,39 @@ def sample(places: list[list[MutationSpec]], count: int, seed: str) -> list[Muta
     return [generator.choice(place) for place in generator.sample(places, count)]
 
 
-def check_imports() -> None:
-    """Refuses to go on where tests would import the code from elsewhere than the copy."""
-    show = "import qvla_offline, qvla_ros; print(qvla_offline.__file__, qvla_ros.__file__)"
-    command = [sys.executable, "-c", show]
-    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    if not all(Path(path).is_relative_to(Path.cwd()) for path in found):
-        fix = "run `make mutants` in an environment that honours PYTHONPATH"
-        raise QvlaError("imports", found, f"files under {Path.cwd()}", fix)
+def passes(module: Module, file: Path | None = None, cpu_s: int | None = None) -> bool:
+    """Runs the module's tests in a process of its own until one fails; those of `file` first.
+
+    cpu_s: how long they may compute.
+    """
+    log = WORK / "tests.log"
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+        os.dup2(1, 2)
+        if cpu_s is not None:
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
+        files = map(str, module.test_files(file))
+        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *files])
+        sys.stdout.flush()
+        os._exit(int(code))
+    given_up_s = time.monotonic() + LONGEST_WAIT_S
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status == 0
+        if time.monotonic() > given_up_s:
+            os.killpg(child, signal.SIGKILL)
+        time.sleep(0.05)
 
 
 def cpu_limit_s(module: Module, times_as_long: float) -> int:
     """Runs the tests on the unchanged code, which must pass, and derives the limit from that."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    outcome, output = run_tests(module.command(), LONGEST_WAIT_S)
-    if outcome is not TestOutcome.SURVIVED:
-        raise QvlaError(
-            "tests", " ".join(module.tests), "tests that pass on the code as it is", output[-3000:]
-        )
+    if not passes(module):
+        output = (WORK / "tests.log").read_text()[-3000:]
+        sys.exit(f"{output}\nThe tests of {module.name} must pass before the code is changed.")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used_s = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     return max(LEAST_CPU_S, round(times_as_long * used_s))
@@ -158,11 +193,10 @@ def cpu_limit_s(module: Module, times_as_long: float) -> int:
 
 def changed_lines(diff: str) -> tuple[str, str, str]:
     """The file, the line before and the line after, without indentation."""
-    lines = diff.splitlines()
-    file = next(line[6:] for line in lines if line.startswith("--- a/"))
-    before = next(line[1:] for line in lines if line.startswith("-") and line[:3] != "---")
-    after = next(line[1:] for line in lines if line.startswith("+") and line[:3] != "+++")
-    return file, before.strip(), after.strip()
+    file, _, _, *lines = diff.splitlines()
+    before = next(line[1:] for line in lines if line.startswith("-"))
+    after = next(line[1:] for line in lines if line.startswith("+"))
+    return file.removeprefix("--- "), before.strip(), after.strip()
 
 
 def judge(
@@ -170,16 +204,16 @@ def judge(
 ) -> Iterator[Result]:
     """Runs each mutant that has no result yet."""
     for spec in track(specs, f"mutants of {module.name}"):
-        place = f"{spec.module_path.stem}-{spec.operator_name.partition('/')[2]}-{spec.occurrence}"
-        kept = WORK / "results" / module.fingerprint(spec.module_path) / f"{place}.json"
+        file = spec.module_path
+        place = f"{file.stem}-{spec.operator_name.partition('/')[2]}-{spec.occurrence}"
+        kept = WORK / "results" / module.fingerprint(file) / f"{place}.json"
         if not kept.exists():
-            found = mutate_and_test([spec], module.command(spec.module_path, cpu_s), LONGEST_WAIT_S)
-            if found.test_outcome is None or found.diff is None:
-                raise QvlaError(
-                    "mutant", place, "code that can be replaced", found.output or "see above"
-                )
+            with use_mutation(file, get_operator(spec.operator_name)(), spec.occurrence) as texts:
+                killed = not passes(module, file, cpu_s)
+            lines = (text.splitlines() for text in texts)
+            diff = "\n".join(difflib.unified_diff(*lines, str(file), str(file), lineterm=""))
             kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps({"killed": found.is_killed, "diff": found.diff}))
+            kept.write_text(json.dumps({"killed": killed, "diff": diff}))
         result = json.loads(kept.read_text())
         equivalent = changed_lines(result["diff"]) in equivalents
         survived = "equivalent" if equivalent else "survived"
@@ -207,13 +241,7 @@ def main() -> None:
     options = parser.parse_args()
 
     copy_checkout()
-    os.chdir(WORK / "tree")
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [str(Path.cwd()), str(Path.cwd() / "offline"), os.environ.get("PYTHONPATH", "")]
-    )
-    os.environ["CI"] = "1"  # hypothesis draws the same examples in each run
-
-    check_imports()
+    use_copy()
     operators = [
         f"core/{CLASSES[kind]}{name}"
         for kind, names in config["operators"].items()
@@ -230,7 +258,7 @@ def main() -> None:
     results: list[Result] = []
     wanted = options.modules or list(modules)
     if unknown := [name for name in wanted if name not in modules]:
-        raise QvlaError("MODULES", unknown, f"some of {list(modules)}", "correct the name")
+        sys.exit(f"no modules {unknown}: choose some of {list(modules)}")
     for name in wanted:
         count = round(options.mutants * len(places[name]) / total)
         specs = sample(places[name], count, f"{options.seed} {name}")
@@ -241,7 +269,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except QvlaError as error:
-        sys.exit(str(error))
+    main()

@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qvla_offline.quantization.containers import (
     block_layout,
@@ -19,6 +21,7 @@ from qvla_offline.quantization.scheme import QuantizationScheme
 
 INT4 = QuantizationScheme(64)
 INT2 = QuantizationScheme(64, two_bit_storage="int2")
+CONTAINERS = ("float16", "int8", "int4", "int2", None)
 
 
 @pytest.mark.parametrize(
@@ -99,3 +102,43 @@ def test_the_next_narrower_group_gives_before_one_with_larger_errors():
 def test_containers_need_no_torch():
     code = "import qvla_offline.quantization.containers, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@given(st.integers(1, 1000), st.sampled_from([16, 32, 64, 128, 256]))
+def test_a_block_is_the_largest_that_leaves_two_and_none_is_below_sixteen(
+    inputs: int, group_size: int
+) -> None:
+    block, blocks = block_layout(inputs, group_size)
+    smaller = [size for size in (16, 32, 64, 128, 256) if size <= group_size and size < inputs]
+    assert block == max(smaller, default=16)
+    assert (blocks - 1) * block < inputs <= blocks * block
+
+
+def filled_up(bits: list[int], error: np.ndarray, tile: int, scheme: QuantizationScheme) -> list:
+    """One row at a time, as the description has it: from the next narrower group, the largest error
+    first, the lower channel among equals.
+    """
+    found = list(bits)
+    places = [CONTAINERS.index(container_of(b, scheme)) for b in found]
+    for place, width in enumerate((16, 8, 4, 2)):
+        while places.count(place) % tile and (below := [p for p in places if p > place]):
+            candidates = [row for row, p in enumerate(places) if p == min(below)]
+            row = max(candidates, key=lambda row: (error[row], -row))
+            found[row] = width
+            places[row] = place
+    return found
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([0, 2, 4, 8, 16]), st.integers(0, 3)), max_size=30),
+    st.integers(1, 9),
+    st.sampled_from([INT4, INT2]),
+)
+def test_groups_are_filled_one_row_after_the_other(
+    rows: list[tuple[int, int]], tile: int, scheme: QuantizationScheme
+) -> None:
+    bits = [b for b, _ in rows]
+    error = np.array([e for _, e in rows], float)
+    found = promote_to_tile(np.array(bits, np.int64), error, tile, scheme)
+    assert found.tolist() == filled_up(bits, error, tile, scheme)

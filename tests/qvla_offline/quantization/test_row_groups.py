@@ -80,3 +80,40 @@ def test_quantize_to_tile_reports_the_bits_it_used() -> None:
     layer = quantize_to_tile(weight, np.array([8] + [4] * 15), QuantizationScheme(), tile=8)
     assert {b: len(rows) for b, rows in layer.rows.items()} == {8: 8, 4: 8}
     assert np.bincount(layer.row_bits()).tolist() == [0, 0, 0, 0, 8, 0, 0, 0, 8]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    BITS,
+    st.integers(1, 150),
+    st.sampled_from([16, 32, 64]),
+    st.sampled_from(["int4", "int2"]),
+)
+def test_what_the_groups_hold_is_the_layer_row_by_row(
+    bits: list[int], inputs: int, group_size: int, storage: str
+) -> None:
+    """Codes times the scale of their block; an INT2 code k stands for the odd number 2 k + 1.
+    Inputs that only make the last block whole have codes of any value, for they are fed zeros.
+    """
+    scheme = QuantizationScheme(group_size, two_bit_storage=storage)
+    layer = quantize_layer(torch.randn(len(bits), inputs), bits, scheme)
+    expected = layer.dequantize().numpy()
+    for group in row_groups(layer):
+        values = group.weight.astype(np.float32)[:inputs, : len(group.rows)]
+        if group.container == "int2":
+            values = 2 * values + 1
+        if group.container == "int8":
+            values = values * group.scales
+        elif group.scales is not None:
+            scales = np.repeat(group.scales, group.block, axis=0)[:inputs, : len(group.rows)]
+            values = values * scales
+        np.testing.assert_array_equal(values.T, expected[group.rows])
+
+
+def test_the_rows_that_quantizing_hurts_most_fill_a_group_not_the_largest() -> None:
+    """Row 1 is large and lies on the grid of 4 bits; row 2 is small and does not."""
+    generator = np.random.default_rng(0)
+    on_grid = 100.0 * torch.from_numpy(np.resize(np.arange(-7, 8), 64)).float()
+    weight = torch.stack([torch.ones(64), on_grid, torch.from_numpy(generator.random(64)).float()])
+    layer = quantize_to_tile(weight, np.array([8, 4, 4]), QuantizationScheme(16), tile=2)
+    assert {b: rows.tolist() for b, rows in layer.rows.items()} == {4: [1], 8: [0, 2]}
