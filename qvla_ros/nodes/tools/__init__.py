@@ -1,1 +1,1 @@
-"""Nodes that watch others: the recorder, and the doctor's view of the running graph."""
+"""Nodes that watch other nodes: the recorder, and the doctor's reader of the running graph."""

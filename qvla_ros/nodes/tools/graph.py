@@ -13,7 +13,7 @@ from qvla_ros.ros_graph import Endpoint, Topic
 
 
 def read_topics(node: Node) -> dict[str, Topic]:
-    """Every topic that `node` has discovered so far, without its own endpoints."""
+    """Reads every topic that `node` has discovered so far, without the node's own endpoints."""
     own = node.get_fully_qualified_name()
 
     def endpoints(infos: list[TopicEndpointInfo]) -> tuple[Endpoint, ...]:

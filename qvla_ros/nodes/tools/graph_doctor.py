@@ -1,4 +1,4 @@
-"""What the doctor needs ROS for: whether its messages work, and what is said in the running graph."""
+"""The doctor's part that needs ROS: tests its messages, and reads and hears the running graph."""
 
 from __future__ import annotations
 
@@ -26,15 +26,13 @@ STATUS_TYPE = "qvla/msg/PolicyStatus"
 
 
 def check_messages() -> None:
-    """Raises what keeps this package's messages from being sent (rclpy's own errors)."""
+    """Raises rclpy's own error if this package's messages cannot be sent."""
     for kind in (ActionChunk, PolicyStatus):
         check_for_type_support(kind)
 
 
 def read_graph(inputs: Sequence[Input], discover_s: float, listen_s: float) -> Graph:
-    """Join the graph of this process's ROS_DOMAIN_ID, wait until it is discovered, listen to
-    `inputs` and leave.
-    """
+    """Joins the graph of ROS_DOMAIN_ID, discovers it, listens to `inputs` and leaves."""
     context = Context()
     rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
     try:
@@ -82,12 +80,12 @@ class Listener:
     def take(self, message: Any) -> None:
         """A message arrived."""
         self._message = message
-        self._count = self._count + 1
+        self._count += 1
         if hasattr(message, "header"):
             self._age_s = (time.time_ns() - stamp_ns(message.header.stamp)) * 1e-9
 
     def heard(self, listened_s: float) -> Heard | None:
-        """What came, or None."""
+        """The last message and the statistics of all, None if none came."""
         return Heard(self._message, self._count, listened_s, self._age_s) if self._count else None
 
 

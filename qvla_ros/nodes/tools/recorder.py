@@ -1,19 +1,15 @@
-"""The recorder: whatever policy nodes subscribe to and publish goes into a bag, found in the
-running graph.
+"""Records what running policy nodes subscribe to and publish in a bag.
 
-It looks again all the time: a policy subscribes only when it is activated, and cameras come and go.
-With a ROS install `ros2 bag record` does as well; this one needs Python wheels only, and knows
-which topics matter.
+It reads the graph again and again: a policy subscribes only when it is activated, and cameras come
+and go. With a ROS install `ros2 bag record` does as well; this one needs Python wheels only, and
+finds the topics itself.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
@@ -30,27 +26,16 @@ from qvla_ros.nodes.process import (
     spin,
 )
 from qvla_ros.nodes.tools.graph import message_class, read_topics
+from qvla_ros.recording.settings import RecorderSettings
 from qvla_ros.recording.writer import BagWriter, OfferedQos
 from qvla_ros.ros_graph import Topic, policy_nodes, topics_of
 
-LOOK_PERIOD_S = 0.5  # how often the graph is read
+GRAPH_PERIOD_S = 0.5  # how often the graph is read
 DEPTH = 100  # messages that may wait for the executor's thread
 
 
-@dataclass(frozen=True)
-class RecorderSettings:
-    """out: the bag. policies: full names of policy nodes, none: all that run. topics: recorded too.
-    duration_s: when to stop, None: when interrupted.
-    """
-
-    out: Path
-    policies: Sequence[str] = ()
-    topics: Sequence[str] = ()
-    duration_s: float | None = None
-
-
 class DurationOver(Exception):
-    """It has recorded for as long as it should."""
+    """The recorder has recorded for as long as it was asked to."""
 
 
 class Recorder(Node):
@@ -64,18 +49,20 @@ class Recorder(Node):
         self._readers: dict[str, Any] = {}
         self._refused: set[str] = set()
         self._started_s = time.monotonic()
-        self.create_timer(LOOK_PERIOD_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(
+            GRAPH_PERIOD_S, self._read_graph, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
 
     @property
     def progress(self) -> str:
-        """How far it has come, in a line."""
+        """Duration, topics, messages and bytes so far, in one line."""
         seconds = time.monotonic() - self._started_s
         dropped = sum(self._writer.dropped.values())
         size = f"{self._writer.messages} messages, {self._writer.written_bytes / 1e6:.1f} MB"
         text = f"{seconds:.0f} s, {len(self._readers)} topics, {size}"
         return f"{text}, {dropped} dropped: the disk is slow" if dropped else text
 
-    def _look(self) -> None:
+    def _read_graph(self) -> None:
         topics = read_topics(self)
         wanted = topics_of(topics, self._settings.policies or policy_nodes(topics))
         for name in {*wanted, *self._settings.topics} & set(topics):
@@ -88,9 +75,7 @@ class Recorder(Node):
             raise DurationOver
 
     def _follow(self, name: str, topic: Topic) -> None:
-        """Subscribe so that every publisher of the topic is heard; again when a new one offers
-        less.
-        """
+        """Subscribes so that every publisher of the topic is heard; again if a new one offers less."""
         kind = topic.publishers[0].kind
         reliable = all(publisher.reliable for publisher in topic.publishers)
         latched = all(publisher.transient_local for publisher in topic.publishers)
@@ -123,9 +108,7 @@ class Recorder(Node):
 
 
 def record(settings: RecorderSettings) -> int:
-    """Record until a signal or the duration ends it; exit code 0 when the bag is whole, 2 if
-    nothing was recorded.
-    """
+    """Records until a signal or the duration ends it; exit code 0, or 2 if nothing was recorded."""
     return run_node(partial(_serve, settings))
 
 
