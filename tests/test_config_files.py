@@ -16,7 +16,7 @@ from qvla_offline.robot import LIBERO, RobotDescription, read_robot
 from qvla_ros.bundle import ActionSpec
 from qvla_ros.control.limits import motion_limits
 from qvla_ros.control.setpoint import motion_spec
-from qvla_ros.nodes.policy.outputs import command_form
+from qvla_ros.nodes.policy.outputs.form import command_form
 from qvla_ros.parameters.bridge import BridgeParameters
 from qvla_ros.parameters.policy import PolicyParameters
 from qvla_ros.parameters.table import ParameterSpec, from_values, specs

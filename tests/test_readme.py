@@ -9,7 +9,7 @@ import pytest
 
 from qvla_reference.cli.main import STAGES
 from qvla_ros.cli.verbs import VERBS
-from qvla_ros.control.controller import StopReason
+from qvla_ros.control.stop_reason import StopReason
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from qvla_ros.bundle import Bundle
+from qvla_ros.control.outputs import OUTPUTS
 from qvla_ros.doctor.findings import Finding, failed, ok, problem, warning
 from qvla_ros.errors import QvlaError
 from qvla_ros.messages.compressed_image import rgb_pixels_of_compressed
@@ -30,12 +31,7 @@ CLOCK = "/clock"
 MAX_AGE_S = InputParameters().max_image_age_s
 MAX_LEAD_S = 0.05  # a stamp in the future is a clock that is wrong
 _IGNORED = ("/rosout", "/parameter_events")
-_COMMAND_KINDS = {
-    "trajectory_msgs/msg/JointTrajectory",
-    "geometry_msgs/msg/TwistStamped",
-    "geometry_msgs/msg/PoseStamped",
-    "std_msgs/msg/Float64MultiArray",
-}
+_GRIPPER_COMMAND = "std_msgs/msg/Float64MultiArray"
 _SHOWN = "/predicted_trajectory"  # for displays
 _INPUT_KINDS = {IMAGE, COMPRESSED_IMAGE, JOINTS, POSE, TEXT}
 
@@ -210,11 +206,12 @@ def _unanswered(graph: Graph, inputs: Sequence[Input]) -> Iterator[Finding]:
 def _unheard(graph: Graph) -> Iterator[Finding]:
     """Commands of policies that no controller listens to."""
     policies = set(policy_nodes(graph.topics))
+    commands = {_GRIPPER_COMMAND, *(output.message_type for output in OUTPUTS.values())}
     for name, topic in sorted(graph.topics.items()):
         commanding = {endpoint.node for endpoint in topic.publishers} & policies
         if (
             commanding
-            and set(topic.kinds) & _COMMAND_KINDS
+            and set(topic.kinds) & commands
             and not topic.subscriptions
             and not name.endswith(_SHOWN)
         ):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qvla_ros.control.outputs import OUTPUTS, output_names
 from qvla_ros.engines import BACKENDS, backend_help
 from qvla_ros.parameters.table import parameter, seconds
 
 EXECUTORS = ("single_threaded", "events")
-OUTPUTS = ("none", "joint_trajectory", "twist", "pose", "position_array")
 GRIPPER_OUTPUTS = ("none", "position", "parallel_gripper_command")
 STOP_ACTIONS = ("auto", "hold", "zero", "none")
+_ZEROED = ", ".join(name for name, each in OUTPUTS.items() if each.stop_actions[0] == "zero")
 _AXES = "one number an axis, or one for all"
 
 
@@ -60,7 +61,7 @@ class CommandParameters:
     """What is sent to the robot, where and how often."""
 
     output: str = parameter(
-        "none", "what is sent to the robot; none: chunks alone", choices=OUTPUTS
+        "none", "what is sent to the robot; none: chunks alone", choices=output_names
     )
     output_topic: str = parameter("~/command", "where commands go")
     command_frame: str = parameter(
@@ -137,7 +138,9 @@ class WatchdogParameters:
     )
     deadman: bool = parameter(False, "send commands only while ~/enable (std_msgs/Bool) says true")
     deadman_timeout_s: float = seconds(0.3, "oldest ~/enable that counts", minimum=1e-3)
-    stop_action: str = parameter("auto", "auto: zero for twist, else hold", choices=STOP_ACTIONS)
+    stop_action: str = parameter(
+        "auto", f"auto: zero for {_ZEROED}, else hold", choices=STOP_ACTIONS
+    )
 
 
 @dataclass(frozen=True)

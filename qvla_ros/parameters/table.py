@@ -11,7 +11,7 @@ Nothing here knows of ROS: `qvla_ros.nodes.parameters` declares what is read her
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
@@ -58,12 +58,13 @@ def parameter(
     description: str,
     minimum: float | None = None,
     maximum: float | None = None,
-    choices: Collection[str] = (),
+    choices: Collection[str] | Callable[[], Collection[str]] = (),
     dynamic: bool = False,
 ) -> Value:
     """A field that is a parameter; its annotation is its type. See ParameterSpec.
 
-    choices may be a registry: it is read anew each time, so that what is registered later counts.
+    choices may be a registry, or a function that reads one: it is read anew each time, so that what
+    is registered later counts.
     """
     metadata = {
         "description": description,
@@ -120,5 +121,6 @@ def from_values(table: type[Group], values: Mapping[str, Any]) -> Group:
 def _spec(name: str, hint: Any, default: Any, metadata: Mapping[str, Any]) -> ParameterSpec:
     kind = _KINDS[hint]
     shown = list(default) if kind.endswith("_array") else default
-    choices = tuple(metadata["choices"])
+    choices = metadata["choices"]
+    choices = tuple(choices() if callable(choices) else choices)
     return ParameterSpec(name, kind, shown, **{**metadata, "choices": choices})

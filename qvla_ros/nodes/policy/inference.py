@@ -8,7 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from qvla_ros.control.controller import StopReason
+from qvla_ros.control.stop_reason import StopReason
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.policy.worker import LatestOnlyWorker
 from qvla_ros.observation import Observation

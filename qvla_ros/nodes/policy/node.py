@@ -17,7 +17,7 @@ from qvla.msg import ActionChunk, PolicyStatus
 from rclpy.clock import Clock, ClockType
 from std_srvs.srv import SetBool
 
-from qvla_ros.control.controller import StopReason
+from qvla_ros.control.stop_reason import StopReason
 from qvla_ros.control.timeline import PlannedChunk
 from qvla_ros.engines import engine_options
 from qvla_ros.errors import QvlaError
@@ -26,9 +26,10 @@ from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import chunk_message, set_latencies
 from qvla_ros.nodes.lifecycle import ReportingLifecycleNode
 from qvla_ros.nodes.parameters import declare_parameters
-from qvla_ros.nodes.policy.commander import Commander, CommandFigures, Sources
+from qvla_ros.nodes.policy.commander import Commander, Sources
 from qvla_ros.nodes.policy.diagnostics import DiagnosticsPublisher
 from qvla_ros.nodes.policy.display import PlanDisplay
+from qvla_ros.nodes.policy.figures import CommandFigures
 from qvla_ros.nodes.policy.inference import Inference
 from qvla_ros.nodes.policy.inputs import ObservationInputs
 from qvla_ros.nodes.policy.snapshot import Snapshot
@@ -220,7 +221,7 @@ class PolicyNode(ReportingLifecycleNode):
 
     def _on_failure(self, reason: str, stop: StopReason) -> None:
         if self._commander is not None:
-            self._commander.fault(stop)
+            self._commander.disarm(stop)
         self._fault = (
             f"{reason} Nothing is published until the node is deactivated and activated again."
         )

@@ -9,7 +9,7 @@ from qvla.msg import PolicyStatus
 from rclpy.duration import Duration
 from rclpy.node import Node
 
-from qvla_ros.control.controller import StopReason
+from qvla_ros.control.stop_reason import StopReason
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import stamp_message
 from qvla_ros.nodes.policy.snapshot import Snapshot

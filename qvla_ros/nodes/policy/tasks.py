@@ -21,7 +21,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
-from qvla_ros.control.controller import StopReason
+from qvla_ros.control.stop_reason import StopReason
 from qvla_ros.nodes.policy.snapshot import Snapshot
 from qvla_ros.nodes.policy.task_rules import (
     Ending,

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvla_ros.control.controller import Controller, ControllerSettings, Decision, StopReason
+from qvla_ros.control.controller import Controller, Decision
 from qvla_ros.control.limits import MotionLimits, motion_limits
 from qvla_ros.control.setpoint import MotionSpec, Setpoint
+from qvla_ros.control.settings import ControllerSettings
+from qvla_ros.control.stop_reason import StopReason
 from qvla_ros.control.timeline import PlannedChunk
 
 SPECS = {

@@ -11,9 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from qvla_ros.control.controller import Controller, ControllerSettings, StopReason
+from qvla_ros.control.controller import Controller
 from qvla_ros.control.limits import motion_limits
 from qvla_ros.control.setpoint import MotionSpec, Setpoint
+from qvla_ros.control.settings import ControllerSettings
+from qvla_ros.control.stop_reason import StopReason
 from qvla_ros.control.timeline import PlannedChunk
 from qvla_ros.errors import QvlaError
 

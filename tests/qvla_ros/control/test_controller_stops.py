@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvla_ros.control.controller import Decision, StopReason
+from qvla_ros.control.controller import Decision
 from qvla_ros.control.limits import motion_limits
+from qvla_ros.control.stop_reason import StopReason
 
 
 def stale_input(rig: Any) -> None:
@@ -92,7 +93,7 @@ CASES = [
     (ros_clock_falls_back, StopReason.clock_jump, AT_ONCE),
     (lambda rig: rig.controller.disarm(), StopReason.disarmed, AT_ONCE),
     (
-        lambda rig: rig.controller.fault(StopReason.inference_error),
+        lambda rig: rig.controller.disarm(StopReason.inference_error),
         StopReason.inference_error,
         AT_ONCE,
     ),
@@ -157,11 +158,21 @@ def test_a_robot_that_was_told_nothing_is_not_told_to_stop(make_rig: Any) -> Non
     assert rig.controller.reason is StopReason.cancelled
 
 
-@pytest.mark.parametrize("stop", ["zero", "none"])
-def test_zero_and_none_hold_no_setpoint(make_rig: Any, stop: str) -> None:
-    rig = make_rig(stop_action=stop).moving()
+def test_none_commands_nothing_at_a_stop(make_rig: Any) -> None:
+    rig = make_rig(stop_action="none").moving()
+    rig.controller.disarm(StopReason.disarmed, 12.0)
+    assert rig.tick() == Decision(None, StopReason.disarmed, 12.0)
+
+
+def test_zero_is_a_motion_at_rest_that_leaves_the_gripper_alone(make_rig: Any) -> None:
+    rig = make_rig(stop_action="zero").moving()
     rig.controller.disarm()
-    assert rig.tick() == Decision(None, StopReason.disarmed)
+    decision = rig.tick()
+    assert decision.stop is StopReason.disarmed
+    assert not decision.motion.linear_velocity.any()
+    assert not decision.motion.angular_velocity_rad_s.any()
+    assert decision.motion.setpoint.gripper is None
+    assert rig.tick() == Decision()
 
 
 def test_after_a_tracking_error_it_holds_where_it_is_and_keeps_its_grip(make_rig: Any) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qvla_ros.control.controller import ControllerSettings, StopReason
 from qvla_ros.control.limits import motion_limits
+from qvla_ros.control.settings import ControllerSettings
+from qvla_ros.control.stop_reason import StopReason
 from qvla_ros.errors import QvlaError
 from qvla_ros.parameters.bridge import BridgeParameters
 from qvla_ros.parameters.policy import PolicyParameters

@@ -16,18 +16,12 @@ from rclpy.node import Node
 from std_msgs.msg import Float64MultiArray
 
 from qvla_ros.bundle import ActionSpec
-from qvla_ros.control.limits import MotionState
+from qvla_ros.control.limits import MotionState, at_rest
 from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.policy.gripper import make_gripper
-from qvla_ros.nodes.policy.outputs import (
-    CommandForm,
-    command_form,
-    joint_trajectory,
-    pose,
-    position_array,
-    twist,
-)
+from qvla_ros.nodes.policy.outputs import joint_trajectory, pose, position_array, twist
+from qvla_ros.nodes.policy.outputs.form import CommandForm, command_form
 from qvla_ros.parameters.policy import CommandParameters
 from qvla_ros.parameters.table import from_values
 
@@ -66,7 +60,7 @@ def form_of(
 
 def test_a_trajectory_has_positions_alone_to_be_reached_when_the_next_comes() -> None:
     form = form_of(actions("joint_position"), 0.0125, output="joint_trajectory", joints=JOINTS)
-    message = joint_trajectory(form, _joint_motion([0.5, -1.0]), NOW_NS)
+    message = joint_trajectory.message(form, _joint_motion([0.5, -1.0]), NOW_NS)
     assert (list(message.joint_names), len(message.points)) == (JOINTS, 1)
     (point,) = message.points
     assert list(point.positions) == [0.5, -1.0]
@@ -77,13 +71,16 @@ def test_a_trajectory_has_positions_alone_to_be_reached_when_the_next_comes() ->
 
 def test_a_period_of_more_than_a_second_is_carried_over() -> None:
     form = form_of(actions("joint_position"), 2.25, output="joint_trajectory", joints=JOINTS)
-    (point,) = joint_trajectory(form, _joint_motion([0.0, 0.0]), NOW_NS).points
+    (point,) = joint_trajectory.message(form, _joint_motion([0.0, 0.0]), NOW_NS).points
     assert (point.time_from_start.sec, point.time_from_start.nanosec) == (2, 250_000_000)
 
 
 def test_a_position_array_is_the_setpoint() -> None:
     form = form_of(actions("delta_joint_position"), output="position_array", joints=JOINTS)
-    assert list(position_array(form, _joint_motion([0.5, -1.0]), NOW_NS).data) == [0.5, -1.0]
+    assert list(position_array.message(form, _joint_motion([0.5, -1.0]), NOW_NS).data) == [
+        0.5,
+        -1.0,
+    ]
 
 
 def test_poses_and_twists_are_stamped_and_in_the_bundles_frame() -> None:
@@ -93,7 +90,7 @@ def test_poses_and_twists_are_stamped_and_in_the_bundles_frame() -> None:
         np.array([0.4, 0.5, 0.6]),
     )
     kind = actions("delta_end_effector_pose")
-    message = pose(form_of(kind, output="pose"), motion, NOW_NS)
+    message = pose.message(form_of(kind, output="pose"), motion, NOW_NS)
     assert (message.header.frame_id, message.header.stamp.sec, message.header.stamp.nanosec) == (
         "base_link",
         12,
@@ -104,8 +101,8 @@ def test_poses_and_twists_are_stamped_and_in_the_bundles_frame() -> None:
     assert (place.x, place.y, place.z) == (1.0, 2.0, 3.0)
     assert (turn.x, turn.y, turn.z, turn.w) == tuple(HALF_TURN_Z)
     form = form_of(kind, output="twist", command_frame="tool0")
-    moving = twist(form, motion, NOW_NS)
-    still = twist(form, None, NOW_NS)
+    moving = twist.message(form, motion, NOW_NS)
+    still = twist.message(form, at_rest(motion.setpoint), NOW_NS)
     assert (moving.header.frame_id, moving.header.stamp.sec) == ("tool0", 12)
     linear = moving.twist.linear
     angular = moving.twist.angular

@@ -1,0 +1,30 @@
+"""How often a robot is commanded: never twice within half a period, and over any stretch of time
+once a period, plus two.
+"""
+
+from __future__ import annotations
+
+import math
+
+# Of a period: how much sooner than due a command may go out, because the one before may have been
+# late.
+EARLY = 0.5
+
+
+class Pace:
+    """Says whether a command may go out now; told of each that did. Steady clock, seconds."""
+
+    def __init__(self, period_s: float) -> None:
+        self._period_s = period_s
+        self._last_s = -math.inf
+        self._due_s = -math.inf
+
+    def allows(self, steady_s: float) -> bool:
+        """False for what would come too soon, as in a burst of late ticks."""
+        due_s = self._due_s - EARLY * self._period_s
+        return steady_s >= max(due_s, self._last_s + (1.0 - EARLY) * self._period_s)
+
+    def note(self, steady_s: float) -> None:
+        """A command went out."""
+        self._due_s = max(self._due_s, steady_s - EARLY * self._period_s) + self._period_s
+        self._last_s = steady_s

@@ -1,0 +1,83 @@
+"""What the commands of a node have in common, checked against the bundle before any is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qvla_ros.bundle import ActionSpec
+from qvla_ros.control.outputs import OUTPUTS, Output, StopAction, fitting
+from qvla_ros.errors import QvlaError
+from qvla_ros.parameters.policy import CommandParameters
+
+JOINT_KINDS = ("joint_position", "delta_joint_position")
+
+
+@dataclass(frozen=True)
+class CommandForm:
+    """frame: the frame_id of the messages; joints: in the order of the setpoint's numbers; period_s:
+    from one command to the next.
+    """
+
+    output: Output
+    stop_action: StopAction
+    frame: str
+    joints: tuple[str, ...]
+    period_s: float
+
+
+def command_form(
+    parameters: CommandParameters, stop_action: str, actions: ActionSpec, period_s: float
+) -> CommandForm:
+    """From the node's parameters, `output` not "none"; stop_action: that of its watchdogs.
+
+    QvlaError where output, stop action, joints and bundle do not fit.
+    """
+    output = OUTPUTS[parameters.output]
+    _require_fitting_actions(output, actions)
+    if output.moves == "joints":
+        _require_joints(parameters.joints, actions)
+    return CommandForm(
+        output,
+        _chosen_stop_action(output, stop_action),
+        parameters.command_frame or actions.frame,
+        parameters.joints,
+        period_s,
+    )
+
+
+def _require_fitting_actions(output: Output, actions: ActionSpec) -> None:
+    moves = "joints" if actions.kind in JOINT_KINDS else "pose"
+    if output.moves != moves:
+        names = ", ".join(each.name for each in fitting(moves))
+        fix = f"choose one of {names}, or a bundle of another kind"
+        expected = f"an output for actions of kind {actions.kind}"
+        raise QvlaError("parameter output", output.name, expected, fix)
+    if output.sends == "velocities" and not actions.kind.startswith("delta_"):
+        others = [each.name for each in fitting(moves) if each.sends == "positions"]
+        expected = (
+            f"{', '.join(others)}: velocities towards a place are not corrected by where the arm "
+            "went, so it would part from it"
+        )
+        fix = f"-p output:={others[0]}, or a bundle of deltas"
+        raise QvlaError("parameter output", output.name, expected, fix)
+
+
+def _require_joints(joints: tuple[str, ...], actions: ActionSpec) -> None:
+    moving = [name for index, name in enumerate(actions.names) if index != actions.gripper_index]
+    size = len(moving)
+    if len(joints) != size or len(set(joints)) != size:
+        fix = f"name the robot's joints in the order of the bundle's actions {list(actions.names)}"
+        raise QvlaError("parameter joints", list(joints), f"{size} distinct names", fix)
+    if set(joints) == set(moving) and list(joints) != moving:
+        fix = "put them in this order"
+        raise QvlaError("parameter joints", list(joints), f"the bundle's order {moving}", fix)
+
+
+def _chosen_stop_action(output: Output, stop_action: str) -> StopAction:
+    if stop_action == "auto":
+        return output.stop_actions[0]
+    for possible in output.stop_actions:
+        if possible == stop_action:
+            return possible
+    expected = f"an action that output {output.name} can express"
+    raise QvlaError("parameter stop_action", stop_action, expected, "-p stop_action:=auto")

@@ -1,0 +1,22 @@
+"""trajectory_msgs/JointTrajectory, as joint_trajectory_controller takes it."""
+
+from __future__ import annotations
+
+from builtin_interfaces.msg import Duration
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from qvla_ros.control.limits import MotionState
+from qvla_ros.nodes.policy.outputs.form import CommandForm
+
+
+def message(form: CommandForm, motion: MotionState, now_ns: int) -> JointTrajectory:
+    """One point, positions only, to be reached when the next command comes: the controller
+    interpolates up to it.
+
+    Stamped zero, which joint_trajectory_controller reads as "at once"; a stamp in the past could
+    cost it the point.
+    """
+    nanoseconds = round(form.period_s * 1e9)
+    point = JointTrajectoryPoint(positions=motion.setpoint.linear.tolist())
+    point.time_from_start = Duration(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+    return JointTrajectory(joint_names=list(form.joints), points=[point])

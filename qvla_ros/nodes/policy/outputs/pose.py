@@ -1,0 +1,22 @@
+"""geometry_msgs/PoseStamped, as Cartesian motion controllers take it."""
+
+from __future__ import annotations
+
+from geometry_msgs.msg import PoseStamped
+
+from qvla_ros.control.limits import MotionState
+from qvla_ros.nodes.chunk_message import stamp_message
+from qvla_ros.nodes.policy.outputs.form import CommandForm
+
+
+def message(form: CommandForm, motion: MotionState, now_ns: int) -> PoseStamped:
+    """The end effector's pose in the form's frame, m and a unit quaternion."""
+    made = PoseStamped()
+    made.header.stamp = stamp_message(now_ns)
+    made.header.frame_id = form.frame
+    place = made.pose.position
+    turn = made.pose.orientation
+    assert motion.setpoint.quaternion_xyzw is not None
+    place.x, place.y, place.z = motion.setpoint.linear.tolist()
+    turn.x, turn.y, turn.z, turn.w = motion.setpoint.quaternion_xyzw.tolist()
+    return made

@@ -1,0 +1,132 @@
+"""When the limit behind a stop was passed, and which of several limits gives the reason."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qvla_ros.control.setpoint import Setpoint
+from qvla_ros.control.settings import ControllerSettings
+from qvla_ros.control.stop_reason import StopReason
+from qvla_ros.control.watchdogs import WATCHDOGS, Clocks, Deadman, Passed, Tick, first_passed
+
+S = 10**9
+SETTINGS = ControllerSettings(
+    0.25,
+    max_image_age_s=2.0,
+    inference_timeout_s=1.0,
+    max_command_age_s=0.5,
+    deadman_timeout_s=0.75,
+    max_clock_jump_s=0.5,
+    max_linear_lead=0.25,
+)
+AT = Setpoint(np.array([0.5, 0.0, 0.0]))
+WELL = Tick(
+    now=Clocks(100 * S, 40.0),
+    before=Clocks(100 * S - S // 4, 39.75),
+    command=AT,
+    measured=AT,
+    unmeasured_s=0.0,
+    input_ns=100 * S,
+    deadman=Deadman(True, 40.0),
+    inference_busy_s=0.0,
+    plan_end_ns=101 * S,
+)
+SINCE_THE_TICK_BEFORE = math.nextafter(39.75, math.inf)
+
+# what is passed, and when: seconds of the steady clock
+CASES = [
+    ({"now": Clocks(103 * S, 40.0)}, StopReason.clock_jump, SINCE_THE_TICK_BEFORE),
+    ({"deadman": Deadman(True, 39.125)}, StopReason.deadman_lost, 39.875),
+    ({"deadman": Deadman(False, 39.875)}, StopReason.deadman_lost, 39.875),
+    (
+        {"measured": Setpoint(np.full(3, math.nan))},
+        StopReason.bad_measurement,
+        SINCE_THE_TICK_BEFORE,
+    ),
+    ({"measured": Setpoint(np.zeros(3))}, StopReason.tracking_error, SINCE_THE_TICK_BEFORE),
+    ({"input_ns": 97 * S}, StopReason.stale_input, 39.0),
+    ({"input_ns": None}, StopReason.stale_input, SINCE_THE_TICK_BEFORE),
+    (
+        {"measured": None, "unmeasured_s": 2.125},
+        StopReason.bad_measurement,
+        SINCE_THE_TICK_BEFORE,
+    ),
+    ({"inference_busy_s": 1.125}, StopReason.late_inference, 39.875),
+    ({"plan_end_ns": 99 * S}, StopReason.plan_exhausted, 39.5),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason", "passed_s"), CASES)
+def test_each_limit_gives_its_reason_and_when_it_was_passed(
+    changes: dict[str, Any], reason: StopReason, passed_s: float
+) -> None:
+    assert first_passed(SETTINGS, replace(WELL, **changes)) == Passed(reason, passed_s)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"before": None, "now": Clocks(103 * S, 40.0), "input_ns": 103 * S, "plan_end_ns": None},
+        {"deadman": Deadman(True, 39.25)},
+        {"input_ns": 98 * S},
+        {"input_ns": 102 * S},
+        {"measured": None, "unmeasured_s": 2.0},
+        {"measured": Setpoint(np.array([0.25, 0.0, 0.0]))},
+        {"inference_busy_s": 1.0},
+        {"plan_end_ns": 100 * S - S // 2},
+    ],
+)
+def test_exactly_at_a_limit_nothing_is_passed(changes: dict[str, Any]) -> None:
+    assert first_passed(SETTINGS, replace(WELL, **changes)) is None
+
+
+def test_without_a_deadman_nobody_has_to_hold_one() -> None:
+    tick = replace(WELL, deadman=Deadman())
+    assert first_passed(replace(SETTINGS, deadman_timeout_s=0.0), tick) is None
+
+
+def test_of_several_limits_the_first_of_the_table_gives_the_reason() -> None:
+    at_once = {key: value for changes, _, _ in CASES for key, value in changes.items()}
+    worst = replace(WELL, **at_once)
+    assert first_passed(SETTINGS, worst) == Passed(StopReason.clock_jump, SINCE_THE_TICK_BEFORE)
+    found = [reason for reason, watchdog in WATCHDOGS if watchdog(SETTINGS, worst) is not None]
+    assert found[:2] == [StopReason.clock_jump, StopReason.deadman_lost]
+    assert found.index(StopReason.stale_input) < found.index(StopReason.bad_measurement)
+
+
+def test_a_release_of_the_deadman_that_repeats_itself_is_no_later_one() -> None:
+    passed_s = []
+    deadman = Deadman()
+    for steady_s, held in ((1.0, True), (1.25, False), (1.5, False), (1.75, False)):
+        deadman = deadman.heard(held, steady_s)
+        tick = replace(WELL, deadman=deadman, now=Clocks(100 * S, 40.0))
+        found = first_passed(SETTINGS, tick)
+        assert found is not None
+        passed_s.append(found.passed_s)
+    # While held: when it would have timed out.
+    assert passed_s == [1.75, 1.25, 1.25, 1.25]
+
+
+def test_a_decision_says_when_what_it_stops_for_happened(make_rig: Any) -> None:
+    rig = make_rig().moving()
+    rig.controller.disarm(StopReason.cancelled, rig.steady_s + 0.001)
+    happened_s = rig.steady_s + 0.001
+    decision = rig.tick()
+    assert (decision.stop, decision.passed_s) == (StopReason.cancelled, happened_s)
+    rig = make_rig().moving()
+    before_s = rig.steady_s
+    rig.controller.disarm(StopReason.bad_input)  # noticed at a tick: since the one before
+    assert rig.tick().passed_s == math.nextafter(before_s, math.inf)
+    rig = make_rig().moving()
+    rig.looks = False
+    while not rig.stops:
+        decision = rig.tick()
+    age_s = rig.settings.max_image_age_s
+    assert rig.steady_s - rig.period_s <= decision.passed_s <= rig.steady_s
+    assert decision.passed_s == pytest.approx(1000.0 + 0.11 + age_s, abs=1e-6)
