@@ -5,14 +5,11 @@ the original runs.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import safe_open
-from torch import Tensor
 
 from qvla_offline.checkpoints import lora
 from qvla_offline.checkpoints.family import film_name, read_layout
@@ -28,9 +25,7 @@ from qvla_offline.checkpoints.stored import (
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.checkpoints.tensor_source import TensorSource, config_file, origin_of
 from qvla_offline.gates import Gates, match_layers, write_gates
-from qvla_offline.quantization.layer import QuantizedLayer
-from qvla_offline.quantization.quantizer import quantize_layer
-from qvla_offline.quantization.registry import quantizer_of
+from qvla_offline.quantization.restored import RestoredTensors
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.visible_files import visible_files
 from qvla_ros.errors import QvlaError
@@ -80,7 +75,7 @@ def fake_quantize(
         chosen = replace(chosen, quantizer="released", two_bit_storage="int4")
     tensors = layout.open_tensors()
     tensors.check_against(empty_policy(source), source)
-    restored = _Restored(tensors, gates.layers, chosen, dtype)
+    restored = RestoredTensors(tensors, gates.layers, chosen, dtype)
 
     shards = sorted({stored.file for stored in main_tensors(origin.base).values()})
     adapter = (
@@ -98,54 +93,11 @@ def fake_quantize(
         if origin.base != source and (origin.base / INDEX).is_file():
             _copy(origin.base / INDEX, directory / INDEX)
         for shard in shards:
-            _write_shard(shard, directory / shard.name, restored)
+            _write_shard(shard, directory / shard.name, tensors, restored)
         if layout.film_file is not None:
             _write_film(layout.film_file, directory / layout.film_file.name, restored)
         write_gates(directory / "gates.json", gates)
     return target
-
-
-@dataclass(frozen=True)
-class _Restored:
-    """The checkpoint's tensors as they are written: quantized and restored where gates name them.
-
-    layers: {target module: bits [R]}. dtype: of what is changed, None keeps the tensor's own.
-    """
-
-    tensors: TensorSource
-    layers: Mapping[str, np.ndarray]
-    scheme: QuantizationScheme
-    dtype: torch.dtype | None
-
-    def changes(self, name: str) -> bool:
-        """Whether tensor `name` may differ from the checkpoint's."""
-        module, _, kind = name.rpartition(".")
-        corrected = kind == "bias" and quantizer_of(self.scheme).corrects_bias
-        return module in self.layers and (kind == "weight" or corrected)
-
-    def __getitem__(self, name: str) -> Tensor:
-        tensor = self.tensors[name]
-        if not self.changes(name):
-            return tensor
-        module, _, kind = name.rpartition(".")
-        layer = self._layer(module)
-        if kind == "weight":
-            return layer.dequantize().reshape(tensor.shape).to(self.dtype or tensor.dtype)
-        added = 0 if layer.bias_correction is None else layer.bias_correction
-        return (tensor.float() + added).to(self.dtype or tensor.dtype)
-
-    def _layer(self, module: str) -> QuantizedLayer:
-        name = f"{module}.weight"
-        weight = self.tensors[name].flatten(1)
-        layer = quantize_layer(weight, self.layers[module], self.scheme, name)
-        if layer.bias_correction is not None and f"{module}.bias" not in self.tensors:
-            raise QvlaError(
-                f"bias correction of {module}",
-                "a layer without a bias",
-                "a bias in the checkpoint's layout, which the original code reads",
-                f"choose a quantizer other than {self.scheme.quantizer}, or export a bundle",
-            )
-        return layer
 
 
 def _require_outside(target: Path, sources: set[Path]) -> None:
@@ -167,7 +119,8 @@ def _copy(file: Path, copy: Path) -> None:
 def _write_shard(
     source: Path,
     copy: Path,
-    restored: _Restored,
+    tensors: TensorSource,
+    restored: RestoredTensors,
 ) -> None:
     """One safetensors file with its target weights restored, a tensor at a time.
 
@@ -175,7 +128,7 @@ def _write_shard(
     """
     here = safetensors_tensors(source)
     dtype = restored.dtype
-    read = {name for name, stored in restored.tensors.stored.items() if stored.file == source}
+    read = {name for name, stored in tensors.stored.items() if stored.file == source}
     changed = {name for name in read if restored.changes(name)}
     kinds = {
         name: (s.shape, dtype if dtype and name in changed else s.dtype) for name, s in here.items()
@@ -192,7 +145,7 @@ def _write_shard(
 def _write_film(
     source: Path,
     copy: Path,
-    restored: _Restored,
+    restored: RestoredTensors,
 ) -> None:
     """The FiLM file with the weights of its targets restored: adapters merged into them, and their
     factors zeroed.

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from qvla_offline.checkpoints.io import Checkpoint, load_checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
 from qvla_offline.error.policies import bundle_actions, checkpoint_actions, require_no_noise
-from qvla_offline.error.restored import RestoredTensors
 from qvla_offline.fingerprint import checkpoint_sha256
 from qvla_offline.gates import Gates, match_layers, read_gates, uniform
 from qvla_offline.gates.costs import COSTS, Pricing
+from qvla_offline.quantization.restored import RestoredTensors
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.hessian import columns
 from qvla_ros.bundle import Bundle, load_bundle
@@ -118,7 +119,7 @@ class Subjects:
         targets = quantization_targets(checkpoint.model)
         gates = match_layers(gates, {n: m.weight.shape[0] for n, m in targets.items()})
         scheme = _scheme(gates, self.scheme or {})
-        restored = RestoredTensors(checkpoint.tensors, gates.layers, scheme)
+        restored = RestoredTensors(checkpoint.tensors, gates.layers, scheme, torch.float32)
 
         def actions(samples: Sequence[PolicyInputs]) -> np.ndarray:
             return self._run(checkpoint, restored, samples)

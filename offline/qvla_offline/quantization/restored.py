@@ -1,0 +1,69 @@
+"""A checkpoint's tensors with the quantization error in them, made one at a time when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qvla_offline.quantization.layer import QuantizedLayer
+from qvla_offline.quantization.quantizer import quantize_layer
+from qvla_offline.quantization.registry import quantizer_of
+from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_ros.errors import QvlaError
+
+
+@dataclass(frozen=True)
+class RestoredTensors(Mapping[str, Tensor]):
+    """Name -> tensor: quantized and restored if a gate names its layer, else as it is.
+
+    tensors: of the float checkpoint. layers: {target module: bits [R]}. dtype: of what is changed,
+    None keeps the tensor's own.
+    """
+
+    tensors: Mapping[str, Tensor]
+    layers: Mapping[str, np.ndarray]
+    scheme: QuantizationScheme
+    dtype: torch.dtype | None = None
+
+    def changes(self, name: str) -> bool:
+        """Whether tensor `name` may differ from the checkpoint's."""
+        module, _, kind = name.rpartition(".")
+        corrected = kind == "bias" and quantizer_of(self.scheme).corrects_bias
+        return module in self.layers and (kind == "weight" or corrected)
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self.tensors[name]
+        if not self.changes(name):
+            return tensor
+        module, _, kind = name.rpartition(".")
+        layer = self._layer(module)
+        if kind == "weight":
+            return layer.dequantize().reshape(tensor.shape).to(self.dtype or tensor.dtype)
+        added = 0 if layer.bias_correction is None else layer.bias_correction
+        return (tensor.float() + added).to(self.dtype or tensor.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors  # Mapping's own would read the tensor
+
+    def _layer(self, module: str) -> QuantizedLayer:
+        name = f"{module}.weight"
+        weight = self.tensors[name].flatten(1)
+        layer = quantize_layer(weight, self.layers[module], self.scheme, name)
+        if layer.bias_correction is not None and f"{module}.bias" not in self.tensors:
+            raise QvlaError(
+                f"bias correction of {module}",
+                "a layer without a bias",
+                "a bias in the checkpoint's layout, which the original code reads",
+                f"choose a quantizer other than {self.scheme.quantizer}, or export a bundle",
+            )
+        return layer
