@@ -1,5 +1,5 @@
-"""What a sensitivity file and its gates say, as numbers for the report: per layer, and error
-against budget.
+"""Turns a sensitivity file and its gates into the report's numbers: per layer, and error against
+budget.
 
     python -m qvla_offline.analysis --proxy_pt sensitivity.safetensors --gates_path gates.json
     --out_json analysis.json

@@ -1,5 +1,5 @@
-"""What a report shows of a quantization: where the bits went and how sensitive the layers are.
-Plain JSON values.
+"""Summarises a quantization for a report: where the bits went, how sensitive the layers are. Plain
+JSON values.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compute_dtype", default="float32", help="for --cost stored: type of the graph's scales"
     )
     parser.add_argument(
-        "--tile", type=int, default=8, help="rows that export fills groups up to (default: 8)"
+        "--tile", type=int, default=8, help="rows that groups are filled up to (default: 8)"
     )
     parser.add_argument(
         "--joint_rounds",

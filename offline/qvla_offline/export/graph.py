@@ -192,7 +192,7 @@ class GraphBuilder:
         return self.tensor(self._unique("/".join([*self._scope, "constant"])), array.astype(dtype))
 
     def finish(self) -> StoredGraph:
-        """The graph with all that is known of it. The data file is complete once this context ends."""
+        """The graph and what it stores. The data file is complete once this context ends."""
         return StoredGraph(
             self.model(), dict(self.layers), tuple(self.products), dict(self.stored_bytes)
         )

@@ -84,7 +84,7 @@ class Weights:
 
 
 def parameters_in(graph: StoredGraph, tensors: Mapping[str, Tensor]) -> int:
-    """How many numbers of the checkpoint `tensors` the graph stands for, rows of 0 bits included."""
+    """How many of the checkpoint's numbers the graph stands for, rows of 0 bits included."""
     in_layers = sum(len(layer.bits) * layer.inputs for layer in graph.layers.values())
     others = (
         math.prod(tensor.dims)

@@ -1,4 +1,4 @@
-"""From a sensitivity file and a budget to gates, told with all that is needed to judge them."""
+"""Chooses gates from a sensitivity file and a budget, and notes what is needed to judge them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ METHODS = ("optimal", "released")
 class Budget:
     """What to spend.
 
-    target_avg_bits: bits per weight with scales (method 'released': per channel, without, as
-    theirs). cost and compute_dtype: see Pricing. tile: rows per group that export fills up by
-    promoting; counted here, so that the bundle keeps the budget.
+    target_avg_bits: bits per weight with scales (method 'released': per channel, without, as in the
+    released scripts). cost and compute_dtype: see Pricing. tile: the optimal method fills groups of
+    rows up to multiples of it by promoting rows, within the budget; 1 promotes none.
     """
 
     target_avg_bits: float = 4.0

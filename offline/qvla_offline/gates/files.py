@@ -1,5 +1,6 @@
-"""The gates file: one bit-width per output channel, and where it came from. Reads the released
-layouts too.
+"""Reads and writes the gates file: one bit-width per output channel, and where it came from.
+
+Reads the layouts of the released scripts too.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""What the gates would refuse, told from the checkpoint's shapes alone: before the scores, which
-take hours.
-"""
+"""Checks a budget against the checkpoint's shapes, before the hours of scoring."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Gates that know how errors add up: allocate, measure each bit-width's rows together, reprice,
-allocate again.
+"""Chooses gates by how errors really add up: allocate, measure the rows of each bit-width together,
+reprice, allocate again.
 """
 
 from __future__ import annotations
@@ -45,9 +45,12 @@ def assign_jointly(
             f"joint round {number}: measured {whole:.3e}, priced "
             f"{gates.budget['total_sensitivity']:.3e}"
         )
-        told = {"joint_factors": {str(b): f for b, f in factors.items()}, "measured_error": whole}
+        measured = {
+            "joint_factors": {str(b): f for b, f in factors.items()},
+            "measured_error": whole,
+        }
         if best is None or whole < best.budget["measured_error"]:
-            best = replace(gates, method=f"{gates.method}/joint", budget=gates.budget | told)
+            best = replace(gates, method=f"{gates.method}/joint", budget=gates.budget | measured)
         for bits, error in by_bits.items():
             summed = _summed(sensitivity, gates, bits)
             if summed > 0:

@@ -4,7 +4,7 @@ Lagrangian relaxation.
 Every channel offers one point (cost, sensitivity) per bit-width. The relaxation walks the edges of
 all channels' lower convex hulls from the steepest down. A prefix of that walk is optimal for the
 bits that it spends, so at any budget only the one channel at the cut can be wrong, and the linear
-bound says by how much (Sinha and Zoltners 1979).
+bound limits by how much (Sinha and Zoltners 1979).
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def _hull_edges(
 def _fill(
     choice: np.ndarray, channel: np.ndarray, target: np.ndarray, price: np.ndarray, left: int
 ) -> None:
-    """Spend what the first edge past the cut could not use on later edges that still fit, in place."""
+    """Spend, in place, what the first edge past the cut left over on later edges that still fit."""
     blocked: set[int] = set()
     edges = (array[:_FILL_EDGES].tolist() for array in (channel, target, price))
     for c, t, p in zip(*edges, strict=True):

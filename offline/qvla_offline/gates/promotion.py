@@ -1,4 +1,4 @@
-"""What a promotion of rows to fuller groups changed, for a person to read."""
+"""Prints what promoting rows to fill their groups has changed."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def released_greedy(
     *channels* (not weights; scales uncounted) is at most the target. A step costs proxy[lower] /
     saved bits: the whole error of the lower level, not the increase. A channel whose layer has no
     score for the next level stays where it is; if that (or the lowest of `bits`) keeps the mean
-    above the target, a warning says what was reached. Ties go to the earliest push, which is why
+    above the target, a warning names what was reached. Ties go to the earliest push, which is why
     this walks a heap instead of sorting.
     """
     levels = sorted(set(bits))

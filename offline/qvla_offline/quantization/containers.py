@@ -48,7 +48,7 @@ def group_bytes(container: str, rows: int, inputs: int, group_size: int, scale_b
 def layer_bytes(
     row_bits: np.ndarray, inputs: int, scheme: QuantizationScheme, scale_bytes: int
 ) -> int:
-    """Bytes of the weights of a layer whose rows have `row_bits` [R], scales and padding included."""
+    """Bytes of a layer's weights, scales and padding included. row_bits: [R]."""
     rows = Counter(container_of(int(b), scheme) for b in row_bits)
     return sum(
         group_bytes(container, count, inputs, scheme.group_size, scale_bytes)

@@ -148,7 +148,7 @@ def split_rows(
 
 
 def rows_by_bits(bits: np.ndarray, device: torch.device) -> dict[int, Tensor]:
-    """{bit-width: int64 [n] rows that have it, ascending}, for the widths that occur in `bits` [R]."""
+    """{bit-width: int64 [n] rows of it, ascending}, for the widths that occur in `bits` [R]."""
     return {int(b): torch.from_numpy(np.flatnonzero(bits == b)).to(device) for b in np.unique(bits)}
 
 

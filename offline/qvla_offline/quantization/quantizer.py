@@ -1,4 +1,4 @@
-"""What every quantizer does, and the two functions by which all others ask one."""
+"""The interface of every quantizer, and the two functions by which the other code asks one."""
 
 from __future__ import annotations
 

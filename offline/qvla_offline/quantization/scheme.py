@@ -1,4 +1,4 @@
-"""How rows are stored and which quantizer fills them. Imports no torch, so that options show fast."""
+"""How rows are stored, and by which quantizer. Imports no torch, so that options show fast."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ class QuantizationScheme:
         return values
 
     def scales_per_row(self, columns: int, bits: int) -> int:
-        """Stored scales of a row: none at 0 and 16 bits, one at 8, one per group of inputs below."""
+        """Stored scales of a row: none at 0 and 16 bits, one at 8, one a group of inputs below."""
         if bits in (0, 16):
             return 0
         return 1 if bits == 8 else -(-columns // self.group_size)
 
     def row_bits(self, columns: int, bits: int) -> int:
-        """Bits of one row's codes and scales. What its container takes is for
-        qvla_offline.gates.costs to say.
+        """Bits of one row's codes and scales. See qvla_offline.gates.costs for what its container
+        takes.
         """
         return columns * bits + SCALE_BITS[self.scale_dtype] * self.scales_per_row(columns, bits)
 

@@ -141,7 +141,7 @@ class _Scoring:
 
     @contextmanager
     def noting_reached(self, index: int, name: str, block: nn.Module) -> Iterator[Execute]:
-        """On the way forward: which targets run, told by the first sample."""
+        """On the way forward: which targets run, by the first sample."""
 
         def execute(sample: int, arguments: Arguments) -> Tensor:
             layers = {} if sample else {n: self.targets[n] for n in self.members.get(name, [])}
@@ -155,10 +155,11 @@ class _Scoring:
 
     @contextmanager
     def pulling(self, index: int, name: str, block: nn.Module) -> Iterator[Pull]:
-        """On the way back: run the block again, take the probes through it, and score its layers."""
+        """On the way back: run the block again, pull the probes through it, score its layers."""
         scored = [n for n in self.members.get(name, []) if n in self.reached and n not in self.sums]
         layers = {n: self.targets[n] for n in scored}
-        bits, drops = self.probing.bits, 0 in self.probing.bits
+        bits = self.probing.bits
+        drops = 0 in bits
         errors = {
             n: weight_errors(module, bits, self.scheme, f"{n}.weight")
             for n, module in layers.items()

@@ -179,7 +179,7 @@ def look_up(
 
 
 def top_channels(scores: Mapping[str, np.ndarray], bits: Sequence[int], count: int) -> list[Choice]:
-    """Every bit-width of the `count` channels with the largest mean estimate over the bit-widths."""
+    """Every bit-width of the `count` channels with the largest mean estimate over bit-widths."""
     means = [score.mean(axis=0) for score in scores.values()]
     names = np.concatenate([np.full(mean.size, index) for index, mean in enumerate(means)])
     channels = np.concatenate([np.arange(mean.size) for mean in means])

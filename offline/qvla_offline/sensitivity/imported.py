@@ -1,4 +1,4 @@
-"""What a released .pt leaves out, taken from the checkpoint that it scores."""
+"""Completes a released .pt with what it leaves out, from the checkpoint that it scores."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What all rows of one bit-width do to the actions together, which the sum of their own scores does
-not tell.
+"""Measures what all rows of one bit-width do to the actions together: not the sum of their scores.
 
 A score is what a channel does alone. Errors of many channels partly align: rows that are dropped
-all take away, never add. Measured on the reference policy, the sum tells the error of the 8- and
+all take away, never add. Measured on the reference policy, the sum predicts the error of the 8- and
 4-bit rows within a fifth and a half, but the dropped rows together cost ten times the sum of their
 scores.
 """

@@ -18,7 +18,7 @@ MOST_AT_ONCE = 8
 
 
 def prepared(model: VisionLanguageModel, samples: Sequence[PolicyInputs]) -> list[PolicyInputs]:
-    """`model.prepare` of every sample, prompts of equal length together; in the order of `samples`."""
+    """`model.prepare` of each sample, equally long prompts together; in the order of `samples`."""
     by_length: dict[int, list[int]] = {}
     for index, sample in enumerate(samples):
         by_length.setdefault(sample.input_ids.shape[1], []).append(index)

@@ -257,7 +257,7 @@ def spread(samples: list[PolicyInputs], most: int = EXACT_SAMPLES) -> list[Polic
 
 
 def suit_threads(model: torch.nn.Module) -> None:
-    """One thread for a small policy, unless OMP_NUM_THREADS says otherwise.
+    """One thread for a small policy, unless OMP_NUM_THREADS is set.
 
     Its matrices gain little from a second thread and lose tenfold when other processes share the
     cores (measured).
@@ -340,14 +340,14 @@ def _finished_layers(out_path: Path, expected: Sensitivity) -> dict[str, np.ndar
         expected.sources,
         expected.settings,
     ):
-        told = (
+        found = (
             "of another run"
             if earlier.sources
             else f"without {side_file(out_path).name}, which says its inputs"
         )
         raise QvlaError(
             "resume",
-            f"{out_path} {told} (bits {list(earlier.bits)})",
+            f"{out_path} {found} (bits {list(earlier.bits)})",
             f"the same checkpoint, calibration and options (bits {list(expected.bits)})",
             "delete the file or run without --resume",
         )

@@ -121,15 +121,15 @@ def _read_safetensors(path: Path) -> Sensitivity:
 
 
 def _described(header: Any, scores: dict[str, np.ndarray], path: Path) -> Sensitivity:
-    """The scores with what the header in (or beside) their file says of them."""
+    """The scores with what the header in (or beside) their file adds."""
     version = header.get("schema_version") if isinstance(header, dict) else None
     if version != SCHEMA_VERSION:
         raise QvlaError(f"{path}: schema_version", version, str(SCHEMA_VERSION), AGAIN)
 
-    def told(key: str, kind: Any) -> Any:
+    def field_of(key: str, kind: Any) -> Any:
         return parse(kind, header.get(key), f"{path}: {key}", AGAIN)
 
-    order = told("order", tuple[str, ...])
+    order = field_of("order", tuple[str, ...])
     settings = header.get("settings")
     if set(order) != set(scores):
         raise QvlaError(
@@ -137,19 +137,19 @@ def _described(header: Any, scores: dict[str, np.ndarray], path: Path) -> Sensit
         )
     if not isinstance(settings, dict):
         raise QvlaError(f"{path}: settings", type(settings).__name__, "an object", AGAIN)
-    unpriced = sorted(set(order) - set(told("columns", dict[str, int])))
+    unpriced = sorted(set(order) - set(field_of("columns", dict[str, int])))
     if unpriced:
         raise QvlaError(
             f"{path}: columns", f"no row length of {unpriced[0]}", "one for every layer", AGAIN
         )
     parse(QuantizationScheme, settings.get("scheme", {}), f"{path}: settings.scheme", AGAIN)
     return Sensitivity(
-        told("method", str),
-        told("bits", tuple[int, ...]),
+        field_of("method", str),
+        field_of("bits", tuple[int, ...]),
         {name: scores[name] for name in order},
-        told("columns", dict[str, int]),
-        told("not_executed", tuple[str, ...]),
-        told("sources", dict[str, str]),
+        field_of("columns", dict[str, int]),
+        field_of("not_executed", tuple[str, ...]),
+        field_of("sources", dict[str, str]),
         settings,
     )
 
