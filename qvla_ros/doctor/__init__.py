@@ -1,3 +1,4 @@
-"""What stands between a machine, a ROS graph and a running policy: collected as facts, judged by
-pure functions.
+"""Checks whether a machine, a bundle and a ROS graph can run a policy.
+
+Facts are collected first; pure functions judge them.
 """

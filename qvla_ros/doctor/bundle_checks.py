@@ -1,6 +1,4 @@
-"""Is the bundle whole, does a plan fit this machine, does the policy give here what it gave where
-it was exported?
-"""
+"""Checks that a bundle is whole, that a plan fits this machine, and that the policy's actions agree."""
 
 from __future__ import annotations
 
@@ -27,15 +25,15 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.policy import Policy, load_policy
 from qvla_ros.statistics import percentiles
 
-# Largest difference, of a column's range in training. Float arithmetic in another order: 1e-4. Half
-# precision: 1e-2.
+# Largest difference as a fraction of a column's range in training. Float arithmetic in another
+# order gives 1e-4, half precision 1e-2.
 SAME = 1e-3
 CLOSE = 3e-2
 _TIMED_RUNS = 5
 
 
 def bundle_findings(directory: Path) -> tuple[Bundle | None, Finding]:
-    """The bundle if every file of it is whole."""
+    """Loads the bundle if every file of it is whole; else None, and the finding is a problem."""
     try:
         bundle = load_bundle(directory)
     except QvlaError as error:
@@ -47,8 +45,9 @@ def bundle_findings(directory: Path) -> tuple[Bundle | None, Finding]:
 
 
 def plan_findings(bundle: Bundle, machine: Machine, backend: str) -> Iterator[Finding]:
-    """Every plan of the bundle against this GPU and its TensorRT; a problem only if `backend` is
-    tensorrt.
+    """Checks every plan of the bundle against this GPU and its TensorRT.
+
+    A misfit is a problem only if `backend` needs a plan.
     """
     about = "TensorRT plan"
     needs_plan = find_engine(backend).needs_plan
@@ -78,9 +77,7 @@ def plan_findings(bundle: Bundle, machine: Machine, backend: str) -> Iterator[Fi
 
 
 def policy_findings(bundle: Bundle, backend: str, options: dict[str, object]) -> Iterator[Finding]:
-    """Load the policy, compare its answers with those that the bundle brings, and see how long one
-    takes.
-    """
+    """Loads the policy, compares its actions with those kept in the bundle, and times it."""
     try:
         policy = load_policy(bundle.directory, backend, **options)
     except QvlaError as error:
@@ -98,8 +95,9 @@ def policy_findings(bundle: Bundle, backend: str, options: dict[str, object]) ->
 def parity_finding(
     apart: NDArray[np.float64], names: Sequence[str], parity: Parity, engine: str, draws_noise: bool
 ) -> Finding:
-    """apart: largest difference of each column as a fraction of its range, [A]; not a number counts
-    as largest.
+    """Judges the difference between the policy's actions here and where it was exported.
+
+    apart: largest difference of each column as a fraction of its range, [A]; NaN counts as largest.
     """
     about = "parity"
     worst = int(np.argmax(np.nan_to_num(apart, nan=np.inf)))
@@ -125,7 +123,7 @@ def parity_finding(
 
 
 def speed_finding(inference_ms: Sequence[float], bundle: Bundle) -> Finding:
-    """Whether a chunk is ready before the one before it ends."""
+    """Judges whether a chunk is ready before the previous one ends."""
     spec = bundle.actions
     lasts_ms = 1e3 * spec.chunk_length * spec.control_period_s
     middle, longest = percentiles(inference_ms, (50, 100))

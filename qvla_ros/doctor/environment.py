@@ -1,6 +1,4 @@
-"""The machine as facts: Python, ROS, engines, GPU, shared memory. Imports no ROS and starts
-nothing.
-"""
+"""Collects facts of the machine: Python, ROS, engines, GPU, shared memory. Imports no ROS."""
 
 from __future__ import annotations
 
@@ -21,19 +19,20 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.shared_memory import SHARED_MEMORY, orphans
 
 DISTROS = ("humble", "jazzy", "kilted", "lyrical", "rolling")
-_OLD_FAST_DDS = (
-    "humble",
-    "jazzy",
-)  # 2.x, which reads its profile from a variable of another name than 3.x
+# Fast DDS 2.x, which reads its profile from a variable of another name than 3.x.
+_OLD_FAST_DDS = ("humble", "jazzy")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """python: version; machine: as `uname -m` has it. ros_distro, rclpy: None where unknown. rmw:
-    which middleware, as asked for. tensorrt: flavour -> version of those that import.
-    compute_capability: of the first GPU, as "87"; else gpu_error says why there is none. profile:
-    the Fast DDS profile that is asked for, and its text, None if it cannot be read.
-    shared_memory_bytes: size and free space of /dev/shm, None where there is none.
+    """The facts of one machine.
+
+    machine: the output of `uname -m`. ros_distro, rclpy: None where unknown. rmw: the middleware
+    that the environment asks for. tensorrt: flavour -> version of those that import.
+    compute_capability: of the first GPU, as "87"; if None, gpu_error gives the reason. profile,
+    profile_text: the Fast DDS profile that the environment asks for, and its text, None if it
+    cannot be read. shared_memory_bytes: size and free space of /dev/shm, None without it. orphans:
+    number of shared memory segments of killed processes.
     """
 
     python: tuple[int, int, int]
@@ -55,12 +54,12 @@ class Machine:
 
 
 def profile_variable(ros_distro: str | None) -> str:
-    """The environment variable from which the Fast DDS of this distribution reads its profile."""
+    """The environment variable that names the Fast DDS profile in this distribution."""
     return f"{'FASTRTPS' if ros_distro in _OLD_FAST_DDS else 'FASTDDS'}_DEFAULT_PROFILES_FILE"
 
 
 def read_machine() -> Machine:
-    """Look at this machine, from this process's environment variables on."""
+    """Collects the facts of this machine, as this process's environment variables set it."""
     ros_distro = os.environ.get("ROS_DISTRO") or next(
         (d for d in DISTROS if _version(f"ros-{d}-rclpy")), None
     )

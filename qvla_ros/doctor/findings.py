@@ -1,4 +1,4 @@
-"""What the doctor says: one line a matter, and what mends it."""
+"""The doctor's findings: one line a matter, with its fix."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ Status = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """about: what was looked at. A problem keeps the policy from running, or from running right; a
-    warning may.
+    """One result of a check. about: what was checked.
+
+    A problem keeps the policy from running, or from running right; a warning may do so.
     """
 
     about: str
@@ -35,5 +36,5 @@ def problem(about: str, text: str, fix: str) -> Finding:
 
 
 def failed(about: str, error: QvlaError) -> Finding:
-    """A problem that code of the policy itself found."""
+    """A problem that the policy's own code found."""
     return problem(about, f"{error.key}: got {error.value}; expected {error.expected}", error.fix)

@@ -1,6 +1,4 @@
-"""Does a running graph have what a bundle's policy needs, and do those who should hear each other
-do so?
-"""
+"""Checks a running graph: whether it has a policy's inputs, and whether its nodes hear each other."""
 
 from __future__ import annotations
 
@@ -38,9 +36,10 @@ _INPUT_KINDS = {IMAGE, COMPRESSED_IMAGE, JOINTS, POSE, TEXT}
 
 @dataclass(frozen=True)
 class Heard:
-    """What a topic said while it was listened to: the last message, how many came in how long, and
-    the last one's age: arrival minus stamp on this machine's clock, NaN for a message without a
-    stamp.
+    """What was heard on a topic.
+
+    message: the last one. count: how many came in listened_s. age_s: of the last one, arrival minus
+    stamp on this machine's clock; NaN for a message without a stamp.
     """
 
     message: Any
@@ -51,8 +50,9 @@ class Heard:
 
 @dataclass(frozen=True)
 class Graph:
-    """topics: all of the graph. heard: topic -> what came on it. states: policy node -> its last
-    qvla/PolicyStatus.
+    """The facts of a running graph.
+
+    heard: topic -> what came on it. states: policy node -> its last qvla/PolicyStatus.
     """
 
     topics: Mapping[str, Topic]
@@ -62,9 +62,10 @@ class Graph:
 
 @dataclass(frozen=True)
 class Input:
-    """A topic that the policy reads. kinds: usual name -> type; check: raises QvlaError for a
-    message that it cannot use. wish: the subscription that the policy node makes. max_age_s: of
-    what it still uses.
+    """A topic that the policy reads.
+
+    kinds: usual name -> type. check: raises a QvlaError for a message that the policy cannot use.
+    wish: the subscription that the policy node makes. max_age_s: of messages that it still uses.
     """
 
     name: str
@@ -80,7 +81,7 @@ def needed_inputs(
     remaps: Mapping[str, str] = MappingProxyType({}),
     parameters: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[Input]:
-    """What a policy node with this bundle subscribes to in `namespace` ("" or "/arm").
+    """The topics that a policy node with this bundle subscribes to in `namespace` ("" or "/arm").
 
     remaps: as in a robot's remaps.yaml. parameters: the node's, as in a robot's node.yaml; what is
     commanded must be measured.
@@ -134,9 +135,7 @@ def needed_inputs(
 def graph_findings(
     graph: Graph, inputs: Sequence[Input], bundle: Bundle | None
 ) -> Iterator[Finding]:
-    """Policies, the topics that the bundle needs, the clock, and every pair that cannot hear each
-    other.
-    """
+    """Checks the policies, the topics that the bundle needs, the clock, and every pair of nodes."""
     yield from _policies(graph, bundle)
     yield from _unanswered(graph, inputs)
     yield from _unheard(graph)
@@ -158,7 +157,7 @@ def _policies(graph: Graph, bundle: Bundle | None) -> Iterator[Finding]:
         status = graph.states.get(node)
         about = f"policy node {node}"
         if status is None:
-            yield warning(about, "says nothing on its status topic", "look at its log")
+            yield warning(about, "says nothing on its status topic", "read its log")
             continue
         state = ("waiting", "running", "fault", "inactive")[status.state]
         text = (
@@ -169,7 +168,7 @@ def _policies(graph: Graph, bundle: Bundle | None) -> Iterator[Finding]:
             yield problem(
                 about,
                 f"{text}: {status.reason}",
-                "deactivate and activate it once the reason is mended",
+                "deactivate and activate it once the reason is fixed",
             )
         elif bundle is not None and status.bundle_id not in ("", bundle.bundle_id):
             yield warning(
@@ -186,7 +185,7 @@ def _policies(graph: Graph, bundle: Bundle | None) -> Iterator[Finding]:
 
 
 def _unanswered(graph: Graph, inputs: Sequence[Input]) -> Iterator[Finding]:
-    """What policies subscribe to under another name than the usual one, and nobody publishes."""
+    """Topics of policies under unusual names that nobody publishes."""
     policies = set(policy_nodes(graph.topics))
     usual = {name for needed in inputs for name in needed.kinds}
     for name, topic in sorted(graph.topics.items()):

@@ -1,4 +1,4 @@
-"""Is this machine one that a policy node can run on, and can its images pass through shared memory?"""
+"""Checks that a policy node can run on this machine, and that images fit through shared memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from qvla_ros.doctor.environment import Machine, profile_variable
 from qvla_ros.doctor.findings import Finding, ok, problem, warning
 
 PYTHONS = ((3, 10), (3, 13))  # from, and below; pyproject.toml
-DEFAULT_SEGMENT_BYTES = (
-    512 << 10
-)  # of Fast DDS without a profile: a larger message is cut into fragments
+# Of Fast DDS without a profile: a larger message is cut into fragments.
+DEFAULT_SEGMENT_BYTES = 512 << 10
 _HEADROOM_BYTES = 4096  # a message is more than its pixels
 _PROCESSES = 4  # policy, driver, camera, recorder: each has a segment of its own
 _USUAL_IMAGE_BYTES = 640 * 480 * 3
@@ -21,15 +20,16 @@ _USUAL_IMAGE_BYTES = 640 * 480 * 3
 
 @dataclass(frozen=True)
 class SharedMemoryTransport:
-    """What a Fast DDS profile says of shared memory, bytes."""
+    """The sizes of the shared memory in a Fast DDS profile, bytes."""
 
     segment_bytes: int
     max_message_bytes: int
 
 
 def machine_findings(machine: Machine, bundle: Bundle | None) -> Iterator[Finding]:
-    """Python, ROS, engines; then whether the images of `bundle` (None: of 640x480) fit through
-    shared memory.
+    """Checks Python, ROS and engines, then whether images fit through shared memory.
+
+    bundle: whose images; None: those of 640x480.
     """
     yield _python(machine)
     yield _ros(machine)
@@ -40,7 +40,7 @@ def machine_findings(machine: Machine, bundle: Bundle | None) -> Iterator[Findin
 
 
 def largest_image_bytes(bundle: Bundle | None) -> int:
-    """Of the bundle's cameras as rgb8; of a usual camera without a bundle."""
+    """The largest rgb8 image of the bundle's cameras; of a usual camera without a bundle."""
     return (
         _USUAL_IMAGE_BYTES
         if bundle is None
@@ -49,9 +49,7 @@ def largest_image_bytes(bundle: Bundle | None) -> int:
 
 
 def shared_memory_transport(profile: str) -> SharedMemoryTransport | None:
-    """The SHM transport of a Fast DDS profile in XML; None if it has none. ValueError if it is not
-    XML.
-    """
+    """Reads the SHM transport of a Fast DDS profile; None if it has none, ValueError if not XML."""
     try:
         root = ElementTree.fromstring(profile)
     except ElementTree.ParseError as error:
@@ -152,12 +150,12 @@ def _profile(
             fix,
         )
     elif min(transport.segment_bytes, transport.max_message_bytes) < needed:
-        said = (
+        sizes = (
             f"segment {transport.segment_bytes >> 10} KiB, maxMessageSize "
             f"{transport.max_message_bytes >> 10} KiB"
         )
         yield wrong(
-            about, f"{machine.profile}: {said}, but {size}", f"enlarge both in it, or {fix}"
+            about, f"{machine.profile}: {sizes}, but {size}", f"enlarge both in it, or {fix}"
         )
     else:
         yield ok(
@@ -176,7 +174,7 @@ def _shared_memory(machine: Machine) -> Iterator[Finding]:
     if machine.profile_text is not None:
         try:
             transport = shared_memory_transport(machine.profile_text)
-        except ValueError:  # told by the profile's own line
+        except ValueError:  # the profile has a finding of its own
             transport = None
     needed = _PROCESSES * (DEFAULT_SEGMENT_BYTES if transport is None else transport.segment_bytes)
     text = f"{free >> 20} of {total >> 20} MiB free"

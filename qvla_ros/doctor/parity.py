@@ -1,10 +1,9 @@
-"""Does a policy give here what it gave where it was exported? A bundle brings observations and the
-answers to them.
+"""Checks that a policy's actions are the same here as where it was exported.
 
-`parity.npz` lies beside the graph and is, like a plan, no part of the bundle's identity: the
-answers depend on the machine in their last digits. The observations are made up (squares of random
-colour, numbers from the training range): they mean nothing, but every step from pixels to actions
-has to be the same for the answers to be.
+The bundle keeps observations and the actions for them in `parity.npz`. That file is, like a plan,
+no part of the bundle's identity: the actions' last digits depend on the machine. The observations
+are made up (squares of random colour, numbers from the training range); they mean nothing, but the
+actions agree only if every step from pixels to actions does.
 """
 
 from __future__ import annotations
@@ -25,14 +24,12 @@ from qvla_ros.policy import Policy
 
 PARITY_FILE = "parity.npz"
 _INSTRUCTIONS = ("pick up the milk and place it in the basket", "put both cups on the shelf")
-_SQUARE = 16  # pixels: edges that resampling, cropping and JPEG each blur in their own way
+_SQUARE = 16  # pixels; resampling, cropping and JPEG each blur the edges in their own way
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Observations, the actions that an engine gave for them one after the other (float64 [N, K,
-    A]), and which.
-    """
+    """Observations, and the actions float64 [N, K, A] that `engine` gave for them in turn."""
 
     bundle_id: str
     engine: str
@@ -41,20 +38,22 @@ class Parity:
 
 
 def parity_observations(bundle: Bundle) -> tuple[Observation, ...]:
-    """The same made-up observations for the same bundle, always."""
+    """Makes up observations, always the same for the same bundle."""
     return tuple(_observation(bundle, text, seed) for seed, text in enumerate(_INSTRUCTIONS))
 
 
 def parity_actions(policy: Policy, observations: Sequence[Observation]) -> NDArray[np.float64]:
-    """What a policy that was just loaded answers, float64 [N, K, A]; a policy that has run may have
-    drawn noise.
+    """The actions of a policy that was just loaded, float64 [N, K, A].
+
+    A policy that has run may have drawn noise, and would give others.
     """
     return np.stack([policy.infer(observation).actions for observation in observations])
 
 
 def write_parity(policy: Policy) -> Path:
-    """Run `policy`, which was just loaded, and keep its answers in its bundle; returns the file."""
-    bundle, path = policy.bundle, policy.bundle.directory / PARITY_FILE
+    """Runs `policy`, which was just loaded, keeps its actions in its bundle, and returns the file."""
+    bundle = policy.bundle
+    path = bundle.directory / PARITY_FILE
     observations = parity_observations(bundle)
     arrays = {
         f"image_{c.name}": np.stack([o.images[c.name] for o in observations])
@@ -75,9 +74,7 @@ def write_parity(policy: Policy) -> Path:
 
 
 def read_parity(bundle: Bundle) -> Parity | None:
-    """What the bundle brings, or None if it brings nothing. QvlaError for a damaged file or one of
-    another bundle.
-    """
+    """Reads the bundle's file, None without one; QvlaError if it is damaged or of another bundle."""
     path = bundle.directory / PARITY_FILE
     if not path.is_file():
         return None
@@ -117,9 +114,7 @@ def read_parity(bundle: Bundle) -> Parity | None:
 def relative_difference(
     actions: NDArray[np.float64], parity: Parity, statistics: Statistics
 ) -> NDArray[np.float64]:
-    """Largest difference of each column to the answers brought along, as a fraction of its range in
-    training, [A].
-    """
+    """Largest difference to the kept actions as a fraction of the range in training, by column [A]."""
     spread = statistics.high - statistics.low
     return np.abs(actions - parity.actions).max(axis=(0, 1)) / np.where(spread > 0, spread, 1.0)
 

@@ -1,1 +1,1 @@
-"""Reading ROS messages without rclpy: images and states from live nodes and from bags alike."""
+"""Reads ROS messages without rclpy: images and states, from live nodes and from bags alike."""

@@ -1,4 +1,4 @@
-"""sensor_msgs/CompressedImage (JPEG or PNG) -> RGB pixels."""
+"""Decodes sensor_msgs/CompressedImage (JPEG or PNG) into RGB pixels."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _PNG_MODES = ("RGB", "RGBA", "L", "P")  # 8 bit; depth images are 16 bit and no 
 def rgb_pixels_of_compressed(
     message: Any, topic: str, height: int, width: int
 ) -> NDArray[np.uint8]:
-    """The pixels of a sensor_msgs/CompressedImage as uint8 [height, width, 3], RGB.
+    """Decodes a sensor_msgs/CompressedImage to uint8 [height, width, 3], RGB.
 
-    The first bytes say what it is: `format` is free text that publishers fill in differently.
-    QvlaError names the topic, what came, what was expected and the fix. Takes milliseconds: not for
-    an executor's thread.
+    The first bytes decide between JPEG and PNG: `format` is free text that publishers fill in
+    differently. QvlaError for another format or size and for data that do not decode. Takes
+    milliseconds: not for an executor's thread.
     """
     data = bytes(message.data)
     if not data.startswith((_JPEG, _PNG)):
@@ -32,18 +32,11 @@ def rgb_pixels_of_compressed(
         raise QvlaError(
             f"image on {topic}", f"format {message.format!r}, {len(data)} bytes", "JPEG or PNG", fix
         )
+    decode = _jpeg if data.startswith(_JPEG) else _png
     try:
-        return (
-            _jpeg(data, topic, height, width)
-            if data.startswith(_JPEG)
-            else _png(data, topic, height, width)
-        )
-    except (
-        ValueError,
-        OSError,
-        SyntaxError,
-        PillowImage.DecompressionBombError,
-    ) as error:  # a broken PNG: SyntaxError
+        return decode(data, topic, height, width)
+    # A broken PNG is a SyntaxError.
+    except (ValueError, OSError, SyntaxError, PillowImage.DecompressionBombError) as error:
         found = f"{len(data)} bytes that do not decode ({error})"
         raise QvlaError(
             f"image on {topic}", found, "a whole image", "correct the camera driver"
@@ -58,9 +51,8 @@ def _jpeg(data: bytes, topic: str, height: int, width: int) -> NDArray[np.uint8]
 
 def _png(data: bytes, topic: str, height: int, width: int) -> NDArray[np.uint8]:
     with PillowImage.open(io.BytesIO(data), formats=("PNG",)) as image:
-        _require_size(
-            (image.height, image.width), topic, height, width
-        )  # before anything of that size is allocated
+        # Before anything of that size is allocated.
+        _require_size((image.height, image.width), topic, height, width)
         if image.mode not in _PNG_MODES:
             fix = f"remap {topic} to a topic that carries colour images"
             raise QvlaError(

@@ -1,4 +1,4 @@
-"""sensor_msgs/Image -> RGB pixels, without a copy where the encoding allows it."""
+"""Reads the RGB pixels of a sensor_msgs/Image, without a copy where the encoding allows it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from qvla_ros.errors import QvlaError
 
-# encoding -> (channels, order of red, green, blue); 8 bit each, so is_bigendian says nothing about
-# them
+# encoding -> (channels, order of red, green, blue); 8 bit each, so is_bigendian does not matter
 _LAYOUTS: dict[str, tuple[int, list[int] | slice]] = {
     "rgb8": (3, slice(None)),
     "bgr8": (3, slice(None, None, -1)),
@@ -23,12 +22,10 @@ _CV_BRIDGE_PREFIXES = ("bayer_", "yuv", "uyvy", "yuyv", "nv12", "nv21", "nv24", 
 
 
 def rgb_pixels(message: Any, topic: str, height: int, width: int) -> NDArray[np.uint8]:
-    """The pixels of a sensor_msgs/Image as uint8 [height, width, 3], RGB; a view of the message
-    where possible.
+    """The pixels of a sensor_msgs/Image as uint8 [height, width, 3], RGB; a view where possible.
 
-    Padding at the end of rows (`step`) is skipped. QvlaError names the topic, what came, what was
-    expected and the fix: another size, an encoding that is not 8-bit colour or grey, or data that
-    do not fill the image.
+    Padding at the end of rows (`step`) is skipped. QvlaError for another size, an encoding that is
+    not 8-bit colour or grey, or data that do not fill the image.
     """
     _require_size(message, topic, height, width)
     if message.encoding in _LAYOUTS:
@@ -79,11 +76,8 @@ def _with_cv_bridge(message: Any, topic: str) -> NDArray[np.uint8]:
         ) from None
     try:
         return np.asarray(CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8"))
-    except (
-        CvBridgeError,
-        TypeError,
-        ValueError,
-    ) as error:  # the two latter: a buffer of the wrong size
+    # A buffer of the wrong size is a TypeError or a ValueError.
+    except (CvBridgeError, TypeError, ValueError) as error:
         fix = "let the camera driver publish rgb8"
         raise QvlaError(
             f"encoding on {topic}", repr(message.encoding), f"one that converts ({error})", fix

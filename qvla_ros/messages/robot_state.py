@@ -1,6 +1,4 @@
-"""What the robot says of itself: joint states and poses, checked, as numbers and as the setpoint to
-start from.
-"""
+"""Reads and checks joint states and poses, and makes the setpoint that an output starts from."""
 
 from __future__ import annotations
 
@@ -17,13 +15,13 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.observation import POSE_NAMES, joint_names
 from qvla_ros.parameters.policy import CommandParameters
 
-# single precision and rounded text stay well within; a quaternion that was never set does not
+# Single precision and rounded text stay well within; a quaternion that was never set does not.
 _UNIT_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
 class ToolPose:
-    """The end effector: position_m [3] and a unit quaternion x, y, z, w, in the bundle's frame."""
+    """The end effector's position [3] and unit quaternion x, y, z, w, in the bundle's frame."""
 
     position_m: tuple[float, float, float]
     quaternion_xyzw: tuple[float, float, float, float]
@@ -31,7 +29,7 @@ class ToolPose:
 
 @dataclass(frozen=True)
 class Measured:
-    """What an output needs to know of the arm, and how a Setpoint is made of it.
+    """The measurements that an output needs, and how they become a Setpoint.
 
     joints: their positions in this order; empty: the end effector's pose. gripper_joint: the joint
     whose position is gripper_min closed and gripper_max open; empty: the gripper is not measured.
@@ -44,7 +42,7 @@ class Measured:
 
     @property
     def joint_names(self) -> tuple[str, ...]:
-        """All that must be in JointState."""
+        """All joints that JointState must contain."""
         return (*self.joints, *filter(None, [self.gripper_joint]))
 
     def setpoint(self, positions: Mapping[str, float], pose: ToolPose | None) -> Setpoint:
@@ -78,9 +76,7 @@ def measured_by(parameters: CommandParameters, bundle: Bundle) -> Measured | Non
 
 
 def gripper_ends(parameters: CommandParameters) -> tuple[float, float]:
-    """The gripper's position, or command, when closed and when open. QvlaError where they are the
-    same.
-    """
+    """The gripper's position, or command, when closed and when open; QvlaError if they are equal."""
     closed = parameters.gripper_min
     opened = parameters.gripper_max
     if closed == opened:
@@ -111,10 +107,10 @@ def needs_pose(bundle: Bundle, measured: Measured | None) -> bool:
 
 
 def joint_positions(message: Any, topic: str, needed: Sequence[str]) -> dict[str, float]:
-    """name -> position, rad or m, of a sensor_msgs/JointState that has all `needed` joints.
+    """The positions (rad or m) by name of a sensor_msgs/JointState that has all `needed` joints.
 
     More joints than needed are no error: an arm's driver reports grippers and mobile bases too.
-    QvlaError names what is lacking or not finite.
+    QvlaError names the joints that are missing or not finite.
     """
     if len(message.name) != len(message.position):
         found = f"{len(message.name)} names, {len(message.position)} positions"
@@ -146,15 +142,13 @@ def joint_positions(message: Any, topic: str, needed: Sequence[str]) -> dict[str
             f"joints on {topic}",
             wrong,
             "finite positions",
-            "look at the robot's driver and its encoders",
+            "check the robot's driver and its encoders",
         )
     return positions
 
 
 def pose_in(message: Any, topic: str, frame: str) -> ToolPose:
-    """The pose of a geometry_msgs/PoseStamped that is in `frame`; QvlaError in any other, and when
-    it is no pose.
-    """
+    """The pose of a geometry_msgs/PoseStamped in `frame`; QvlaError for another frame or no pose."""
     found = message.header.frame_id
     if found != frame:
         fix = f"transform the pose into {frame!r}, or name that frame if it is in it already"
@@ -163,16 +157,17 @@ def pose_in(message: Any, topic: str, frame: str) -> ToolPose:
 
 
 def checked_pose(position: Any, orientation: Any, source: str) -> ToolPose:
-    """A pose of finite numbers with its quaternion made exactly one long; QvlaError names `source`
-    otherwise.
-    """
+    """A pose of finite numbers, its quaternion normalised; QvlaError about `source` otherwise."""
     place = (position.x, position.y, position.z)
     turn = (orientation.x, orientation.y, orientation.z, orientation.w)
     length = math.hypot(*turn)
     if not all(map(math.isfinite, (*place, *turn))) or abs(length - 1.0) > _UNIT_TOLERANCE:
         expected = "finite numbers and a quaternion of length 1"
         raise QvlaError(
-            f"pose on {source}", [*place, *turn], expected, "look at whoever publishes the pose"
+            f"pose on {source}",
+            [*place, *turn],
+            expected,
+            "correct the node that publishes the pose",
         )
     x, y, z, w = (value / length for value in turn)
     return ToolPose(place, (x, y, z, w))

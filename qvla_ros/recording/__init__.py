@@ -1,3 +1,1 @@
-"""Bags of what a policy saw and did: written while it runs, read back, run again, compared. Needs
-no ROS install.
-"""
+"""Writes and reads bags of a policy's inputs and chunks, and replays them. Needs no ROS install."""

@@ -1,6 +1,4 @@
-"""A ROS 2 bag as topics, stamps and messages; all that knows how a bag is read (`rosbags`, extra
-`bags`).
-"""
+"""Reads a ROS 2 bag: its topics, stamps and messages (with `rosbags`, extra `bags`)."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ from qvla_ros.recording.definitions import TypeDefinitions, require_rosbags
 
 @dataclass(frozen=True)
 class RawMessage:
-    """One message: type as "package/msg/Name", moment of its arrival at the recorder (ns), CDR
-    bytes.
-    """
+    """One message: its type "package/msg/Name", when it reached the recorder (ns), its CDR bytes."""
 
     topic: str
     kind: str
@@ -37,9 +33,7 @@ class Bag:
         self.types: dict[str, str] = {topic: info.msgtype for topic, info in reader.topics.items()}
 
     def messages(self, topics: Collection[str], what: str) -> Iterator[RawMessage]:
-        """All messages of `topics` in order of arrival, with a progress bar that says `what` is
-        read.
-        """
+        """All messages of `topics` in order of arrival; `what` names them in the progress bar."""
         connections = [
             connection for connection in self._reader.connections if connection.topic in topics
         ]
@@ -50,15 +44,13 @@ class Bag:
             yield RawMessage(connection.topic, connection.msgtype, received_ns, data)
 
     def decode(self, message: RawMessage) -> Any:
-        """The message's fields, by the definitions that the bag holds."""
+        """Decodes a message by the definitions that the bag holds."""
         return self._reader.deserialize(message.data, message.kind)
 
 
 @contextmanager
 def open_bag(path: Path) -> Iterator[Bag]:
-    """The bag at `path`: a directory, a single .mcap or .db3 file. QvlaError when it cannot be read
-    to its end.
-    """
+    """Opens a bag: a directory, or a single .mcap or .db3 file. QvlaError if it cannot be read."""
     require_rosbags()
     from rosbags.highlevel import AnyReader
 
@@ -67,7 +59,7 @@ def open_bag(path: Path) -> Iterator[Bag]:
             yield Bag(path, reader)
     except QvlaError:
         raise
-    except Exception as error:  # what the parser trips over in a damaged file has no common type
+    except Exception as error:  # the parser's errors about a damaged file have no common type
         fix = (
             "check that the recording was closed properly; `ros2 bag reindex` writes a "
             "missing metadata.yaml"
@@ -77,8 +69,9 @@ def open_bag(path: Path) -> Iterator[Bag]:
 
 
 def header_stamp_ns(data: bytes) -> int:
-    """The stamp of a message that begins with std_msgs/Header, from its CDR bytes: four that tell
-    the byte order, then int32 seconds, uint32 nanoseconds.
+    """The stamp (ns) of a message that begins with std_msgs/Header, from its CDR bytes.
+
+    Four bytes hold the byte order, then come int32 seconds and uint32 nanoseconds.
     """
     seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
     return seconds * 10**9 + nanoseconds

@@ -1,6 +1,4 @@
-"""Message definitions for bags: those that `rosbags` brings, and the .msg files of whatever else is
-installed.
-"""
+"""Message definitions for bags: those of `rosbags`, and the .msg files that are installed."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ _OWN_TYPES = (CHUNK_TYPE, "qvla/msg/PolicyStatus")
 
 
 def require_rosbags() -> None:
-    """QvlaError unless `rosbags` is installed: a robot runs without it."""
+    """Raises a QvlaError unless `rosbags` is installed; a robot runs without it."""
     if find_spec("rosbags") is None:
         raise QvlaError("bags", "no Python module 'rosbags'", "it", "pip install rosbags")
 
@@ -34,9 +32,7 @@ class TypeDefinitions:
             self.learn(kind)
 
     def learn(self, kind: str) -> bool:
-        """Make `kind` ("package/msg/Name") and all that it is made of known; False when a
-        definition is not found.
-        """
+        """Learns `kind` ("package/msg/Name") and its parts; False if a definition is missing."""
         from rosbags.typesys import get_types_from_msg
         from rosbags.typesys.msg import normalize_msgtype
 
@@ -53,8 +49,9 @@ class TypeDefinitions:
 
 
 def definition_file(kind: str) -> Path | None:
-    """The .msg file of `kind` in a sourced workspace or in the Python environment; else this
-    package's own source.
+    """The .msg file of `kind`: in a sourced workspace, in the Python environment, or in this package.
+
+    None if there is none.
     """
     package, _, name = kind.split("/")
     prefixes = [

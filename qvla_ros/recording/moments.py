@@ -1,6 +1,4 @@
-"""Which messages of a bag belong together: by the policy node's own rule, or as a recorded chunk
-says.
-"""
+"""Finds the messages of a bag that make one observation, by their stamps or by a recorded chunk."""
 
 from __future__ import annotations
 
@@ -14,15 +12,16 @@ from qvla_ros.observation import Samples, Synchronizer, Waiting
 from qvla_ros.recording.bag import Bag, header_stamp_ns
 from qvla_ros.recording.source import EXAMPLE, BagSource, InputTopics
 
-_HISTORY_S = (
-    1.0  # how far back a stream is searched for what belongs to another stream's late message
-)
+# How far back a stream is searched for the messages that go with another stream's late one.
+_HISTORY_S = 1.0
 
 
 @dataclass(frozen=True)
 class Moment:
-    """topic -> how-manieth message of it; topic -> its stamp (ns); stamp of the newest image; the
-    instruction.
+    """The messages of one observation.
+
+    messages: topic -> index of the message among those of the topic. stamps_ns: topic -> its stamp.
+    stamp_ns: of the newest image.
     """
 
     messages: Mapping[str, int]
@@ -32,10 +31,9 @@ class Moment:
 
 
 def synchronized_moments(bag: Bag, source: BagSource, topics: InputTopics) -> list[Moment]:
-    """When the policy node would have had a complete observation, had it listened to what the bag
-    recorded.
+    """The moments at which a policy node would have had a complete observation.
 
-    QvlaError when there is no such moment: it says what the last one lacked.
+    QvlaError if there is none; it names what the last one lacked.
     """
     synchronizer = Synchronizer(
         topics.stamped(), source.max_spread_s, max(_HISTORY_S, 2 * source.max_spread_s)
@@ -54,8 +52,8 @@ def synchronized_moments(bag: Bag, source: BagSource, topics: InputTopics) -> li
             text = bag.decode(message).data
             continue
         stamp_ns = header_stamp_ns(message.data)
-        # A stream's own stamps going back mean that the clock did (a simulation was reset); else
-        # streams just overlap.
+        # Stamps of one stream that go back mean that the clock did (a simulation was reset); those
+        # of different streams overlap anyway.
         now_ns = stamp_ns if stamp_ns < latest_ns.get(topic, 0) else max(now_ns, stamp_ns)
         latest_ns[topic] = stamp_ns
         synchronizer.put(topic, stamp_ns, counts[topic])
@@ -82,7 +80,7 @@ def _refuse(path: Path, reason: str) -> None:
 
 @dataclass(frozen=True)
 class Stamped:
-    """A message of a stream: how-manieth, when it arrived at the recorder."""
+    """A message of a stream: its index in the stream, and when it reached the recorder."""
 
     index: int
     received_ns: int
@@ -92,7 +90,7 @@ StampIndex = Mapping[str, Mapping[int, list[Stamped]]]  # topic -> stamp (ns) ->
 
 
 def index_stamps(bag: Bag, topics: Iterable[str]) -> StampIndex:
-    """Where in the bag the messages of each stamp are."""
+    """Finds the messages of each topic by their stamps."""
     found: dict[str, dict[int, list[Stamped]]] = {topic: defaultdict(list) for topic in topics}
     counts: Counter[str] = Counter()
     for message in bag.messages(list(found), "stamps"):
@@ -109,10 +107,10 @@ def moment_of(
     topics: InputTopics,
     index: StampIndex,
 ) -> Moment | str:
-    """The moment whose samples have these stamps (topic -> ns); else which of them the bag lacks.
+    """The moment whose samples have these stamps (topic -> ns); else a sentence about the missing one.
 
-    received_ns: when the chunk that names them arrived; of several messages with one stamp (a
-    simulation was reset), the one that arrived nearest to it is meant.
+    received_ns: when the chunk that names them arrived. Of several messages with one stamp (a
+    simulation was reset) the one that arrived nearest to that is taken.
     """
     messages = {}
     for topic in topics.stamped():

@@ -1,4 +1,4 @@
-"""Moments of a bag as what the policy saw then: messages decoded as the policy node decodes them."""
+"""Turns moments of a bag into observations, decoding messages as the policy node does."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ def read_observations(
     moments: Sequence[Moment],
     pixels: PixelReader,
 ) -> Iterator[Observation]:
-    """The observations of `moments`, in their order, which is that of the bag. Images are as they
-    were published.
+    """Reads the observations of `moments`, in their order, which is that of the bag.
 
-    Few messages are in memory at a time. QvlaError: a joint or a pose that is not what the policy
-    reads.
+    Images are as they were published. Few messages are in memory at a time. QvlaError if a joint or
+    a pose is not as the policy needs it.
     """
     for moment, messages in _with_messages(bag, topics, moments):
         where = f"{bag.path}, {moment.stamp_ns * 1e-9:.3f} s"
@@ -56,9 +55,7 @@ def read_observations(
 def _with_messages(
     bag: Bag, topics: InputTopics, moments: Sequence[Moment]
 ) -> Iterator[tuple[Moment, dict[str, Any]]]:
-    """Each moment with its messages by topic; a message is dropped as soon as no later moment needs
-    it.
-    """
+    """Each moment with its messages by topic; messages that no later moment needs are dropped."""
     uses = Counter(pair for moment in moments for pair in moment.messages.items())
     held: dict[tuple[str, int], Any] = {}
     counts: Counter[str] = Counter()
@@ -88,7 +85,7 @@ def _joints(
     try:
         positions = joint_positions(message, where, list(names.values()))
     except QvlaError as error:
-        fix = f"say under joint_names in a YAML file like {EXAMPLE} what they are called in the bag"
+        fix = f"give their names in the bag under joint_names in a YAML file like {EXAMPLE}"
         raise QvlaError(error.key, error.value, error.expected, fix) from None
     return {name: positions[recorded] for name, recorded in names.items()}
 

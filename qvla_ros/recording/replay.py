@@ -1,9 +1,8 @@
-"""A policy run again on what a bag recorded, at the moments of the recorded chunks, and how far the
-answers are apart.
+"""Runs a policy again on a bag, at the moments of the recorded chunks, and compares the actions.
 
-The same bundle on the same backend answers the same, to the last bit, if its graph alone decides: a
-decoder that draws random numbers (diffusion, UniVLA) goes on from where it was, and a recording
-rarely begins where the node did.
+The same bundle on the same backend gives the same actions to the last bit, if its graph alone
+decides. A decoder that draws random numbers (diffusion, UniVLA) depends on the draws before, and a
+recording rarely begins where the node did.
 """
 
 from __future__ import annotations
@@ -30,8 +29,9 @@ from qvla_ros.ros_graph import CHUNK_TYPE
 
 @dataclass(frozen=True)
 class RecordedChunk:
-    """A qvla/ActionChunk of a bag. actions: float64 [K, A]; stamps_ns: input topic -> stamp of the
-    sample it used.
+    """A qvla/ActionChunk of a bag.
+
+    actions: float64 [K, A]. stamps_ns: input topic -> stamp of the sample that it used.
     """
 
     stamp_ns: int
@@ -55,9 +55,7 @@ class Unmatched:
 
 @dataclass(frozen=True)
 class ReplayPlan:
-    """From which topics and at which moments to run, each with the chunk that was recorded then, if
-    any was.
-    """
+    """The topics and moments of a replay, each with the chunk that was recorded then, if any."""
 
     inputs: ObservationNames
     topics: InputTopics
@@ -67,9 +65,7 @@ class ReplayPlan:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the policy gave now, float64 [K, A], and how long it took; the chunk that was recorded,
-    if any was.
-    """
+    """The policy's actions now, float64 [K, A], its latencies, and the recorded chunk, if any."""
 
     stamp_ns: int
     actions: NDArray[np.float64]
@@ -79,8 +75,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Difference:
-    """Absolute differences to the recorded actions by column, float64 [A], over all answers and
-    steps; in its units.
+    """Absolute differences to the recorded actions, over all answers and steps.
+
+    largest, mean: float64 [A], each column in its units.
     """
 
     largest: NDArray[np.float64]
@@ -88,7 +85,10 @@ class Difference:
 
 
 def find_chunk_topic(types: Mapping[str, str], asked: str | None) -> str | None:
-    """The topic of the recorded chunks: `asked`, or the only one; None if the bag has none."""
+    """The topic of the recorded chunks: `asked`, or the only one; None if the bag has none.
+
+    QvlaError if `asked` has none, or if there are several.
+    """
     found = [
         topic for topic, kind in types.items() if kind == CHUNK_TYPE and asked in (None, topic)
     ]
@@ -102,7 +102,7 @@ def find_chunk_topic(types: Mapping[str, str], asked: str | None) -> str | None:
 
 
 def read_chunks(bag: Bag, topic: str) -> list[RecordedChunk]:
-    """All chunks on `topic` in order of arrival."""
+    """Reads all chunks on `topic` in order of arrival."""
     return [
         _chunk(bag.decode(message), message.received_ns)
         for message in bag.messages([topic], "chunks")
@@ -112,8 +112,9 @@ def read_chunks(bag: Bag, topic: str) -> list[RecordedChunk]:
 def plan_replay(
     bag: Bag, source: BagSource, bundle: Bundle, chunks: list[RecordedChunk] | None
 ) -> ReplayPlan:
-    """When to run: for every chunk whose samples the bag has, and without chunks whenever the node
-    would have.
+    """Plans a run for every chunk whose samples the bag has.
+
+    chunks: None: the runs are at the moments at which the node would have run.
     """
     inputs = observation_names(bundle)
     if chunks is None:
@@ -138,9 +139,7 @@ def plan_replay(
 
 
 def answers(bag: Bag, source: BagSource, policy: Policy, plan: ReplayPlan) -> Iterator[Answer]:
-    """Run the policy at every moment of `plan` in turn. It forgets where the node did: when it was
-    armed.
-    """
+    """Runs the policy at every moment of `plan` in turn; it is reset where the node was armed."""
     cameras = {camera.name: camera for camera in policy.bundle.cameras}
 
     def pixels(camera: str, message: Any, kind: str, where: str) -> NDArray[np.uint8]:
@@ -159,7 +158,7 @@ def answers(bag: Bag, source: BagSource, policy: Policy, plan: ReplayPlan) -> It
 
 
 def observation_names(bundle: Bundle) -> ObservationNames:
-    """What the bundle's policy reads, by the names of its topics."""
+    """The names of the cameras and numbers that the bundle's policy reads."""
     proprioception = () if bundle.proprioception is None else bundle.proprioception.names
     return ObservationNames(
         tuple(camera.name for camera in bundle.cameras), proprioception, bundle.actions.frame
@@ -167,7 +166,7 @@ def observation_names(bundle: Bundle) -> ObservationNames:
 
 
 def difference(found: list[Answer]) -> Difference | None:
-    """How far the answers are from what was recorded; None if nothing was."""
+    """The difference of the answers to the recorded actions; None if none were recorded."""
     pairs = [
         (answer.actions, answer.recorded.actions) for answer in found if answer.recorded is not None
     ]

@@ -1,4 +1,4 @@
-"""What a policy reads and under which names a bag has it."""
+"""Finds the topics of a bag that hold what a policy reads."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ TEXT = "std_msgs/msg/String"
 
 @dataclass(frozen=True)
 class BagSource:
-    """A ROS 2 bag and on which topics it has what the policy reads; by default those of the policy
-    node.
+    """A ROS 2 bag and the topics in it that a policy reads; the defaults are the policy node's.
 
-    cameras: the policy's camera -> topic (raw or compressed). joint_names: name of the policy's
+    cameras: the policy's camera -> topic (raw or compressed). joint_names: name in the policy's
     proprioception -> name in JointState, where they differ. pose_frame: frame_id of the poses, if
     not the one of the robot's description. instruction: for the whole bag, instead of a topic.
-    max_spread_s: how far apart the stamps of one observation lie.
+    max_spread_s: how far apart the stamps of one observation may lie.
     """
 
     ros2_bag: str
@@ -44,8 +43,10 @@ class BagSource:
 
 @dataclass(frozen=True)
 class ObservationNames:
-    """What a policy reads: its cameras, names of its proprioception (none if it reads none), frame
-    of its poses.
+    """The names of what a policy observes.
+
+    cameras: in the policy's order. proprioception: its numbers, empty if it reads none. pose_frame:
+    the frame of its poses.
     """
 
     cameras: tuple[str, ...]
@@ -55,7 +56,9 @@ class ObservationNames:
 
 @dataclass(frozen=True)
 class InputTopics:
-    """Topics of a bag; joints, pose and instruction are None where they are not needed."""
+    """The topics of a bag that a policy needs; joints, pose and instruction are None if it needs
+    none.
+    """
 
     cameras: tuple[str, ...]
     joints: str | None
@@ -63,6 +66,7 @@ class InputTopics:
     instruction: str | None
 
     def stamped(self) -> list[str]:
+        """The topics whose messages have a stamp."""
         return [*self.cameras, *filter(None, (self.joints, self.pose))]
 
 
@@ -73,11 +77,10 @@ def find_topics(
     inputs: ObservationNames,
     among: Collection[str] | None = None,
 ) -> InputTopics:
-    """The topics of `inputs` in a bag with these `types` (topic -> type); the bag's `path` is for
-    messages.
+    """Finds the topics of `inputs` in a bag with these `types` (topic -> type).
 
-    A relative name may stand in any one namespace. among: only these topics, if any of them fits
-    the name. QvlaError lists what there is.
+    A relative name may stand in any one namespace. path: the bag's, for messages. among: only these
+    topics, if any of them fits the name. QvlaError lists the topics of the right type.
     """
 
     def find(key: str, names: Sequence[str], kinds: tuple[str, ...]) -> str:
@@ -125,7 +128,7 @@ def _is_called(topic: str, name: str) -> bool:
 
 
 def find_bag(path: Path) -> tuple[Path, BagSource]:
-    """The bag that `path` is, or that the YAML file `path` describes, and its description."""
+    """The bag at `path`, or the one that the YAML file at `path` describes, and its description."""
     if path.suffix not in (".yaml", ".yml"):
         if not path.exists():
             fix = "name a bag's directory, its .mcap or .db3 file, or a YAML file about it"
@@ -135,8 +138,10 @@ def find_bag(path: Path) -> tuple[Path, BagSource]:
 
 
 def read_description(path: Path, kinds: Mapping[str, Any], expected: str) -> tuple[Path, Any]:
-    """Where the recording is that the YAML file `path` describes, and its description: an instance
-    of the one of `kinds` (key that holds the recording's path -> dataclass) whose key the file has.
+    """Reads the YAML file at `path`, which describes a recording: its path and its description.
+
+    kinds: key that holds the recording's path -> dataclass of the description; the file has one of
+    these keys.
     """
     fix = "write it after the examples in config/calibration/"
     content = read_yaml(path, path.name, fix, expected)

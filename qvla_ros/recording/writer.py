@@ -1,6 +1,4 @@
-"""Serialised messages into an MCAP bag, on a thread of its own: whoever hands a message over never
-waits for a disk.
-"""
+"""Writes serialised messages into an MCAP bag on its own thread, so that no caller waits for a disk."""
 
 from __future__ import annotations
 
@@ -14,15 +12,14 @@ from typing import Any
 from qvla_ros.errors import QvlaError
 from qvla_ros.recording.definitions import TypeDefinitions, require_rosbags
 
-MAX_PENDING_BYTES = (
-    256 << 20
-)  # what may wait for a slow disk: ten seconds of two 640x480 cameras at 15 Hz
+# What may wait for a slow disk: ten seconds of two 640x480 cameras at 15 Hz.
+MAX_PENDING_BYTES = 256 << 20
 UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True)
 class OfferedQos:
-    """What a topic's publishers offer, so that `ros2 bag play` offers it again."""
+    """The quality of service of a topic's publishers, which `ros2 bag play` then offers again."""
 
     depth: int
     reliable: bool
@@ -30,15 +27,16 @@ class OfferedQos:
 
 
 class BagWriter:
-    """Writes `out`.unfinished/ and gives it the name `out` when it is closed. One thread calls the
-    methods.
+    """Writes `out`.unfinished/ and renames it to `out` when it is closed.
 
-    A recorder that was killed leaves the unfinished directory, whose .mcap file lacks its end.
+    One thread calls the methods. A recorder that was killed leaves the unfinished directory, whose
+    .mcap file lacks its end.
     """
 
     def __init__(self, out: Path, max_pending_bytes: int = MAX_PENDING_BYTES) -> None:
         require_rosbags()
-        self.out, self._directory = out, out.with_name(out.name + UNFINISHED)
+        self.out = out
+        self._directory = out.with_name(out.name + UNFINISHED)
         for path, fix in (
             (out, "name a new directory"),
             (self._directory, "another recorder writes it, or one died"),
@@ -55,9 +53,8 @@ class BagWriter:
         self._error: Exception | None = None
         self._definitions = TypeDefinitions()
         self._topics: dict[str, dict[str, Any]] = {}
-        self._connections: dict[
-            str, Any
-        ] = {}  # of the writing thread alone, as is the writer until it ends
+        # Only the writing thread uses it, and the writer too until that thread ends.
+        self._connections: dict[str, Any] = {}
         self._condition = threading.Condition()
         self._pending: deque[tuple[str, int, bytes]] = deque()
         self._pending_bytes = 0
@@ -71,9 +68,7 @@ class BagWriter:
         self._thread.start()
 
     def add_topic(self, topic: str, kind: str, qos: OfferedQos) -> bool:
-        """Make `topic` known before its first message; False when the definition of its type is not
-        installed.
-        """
+        """Adds `topic` before its first message; False if the definition of its type is missing."""
         if not self._definitions.learn(kind):
             return False
         store = self._definitions.store
@@ -89,8 +84,9 @@ class BagWriter:
         return True
 
     def put(self, topic: str, received_ns: int, data: bytes) -> None:
-        """Hand over a message; it is dropped and counted while too much waits. QvlaError when
-        writing has failed.
+        """Queues a message; it is dropped and counted while too many wait.
+
+        QvlaError when writing has failed.
         """
         with self._condition:
             if self._error is not None:
@@ -103,8 +99,9 @@ class BagWriter:
             self._condition.notify()
 
     def close(self) -> Path | None:
-        """Write what waits, end the bag, give it its name. None, and nothing is left, if there was
-        no message.
+        """Writes the queued messages, ends the bag and returns its path.
+
+        None if there was no message; then nothing is left on the disk.
         """
         with self._condition:
             self._closing = True
@@ -140,9 +137,9 @@ class BagWriter:
                         topic, **self._topics[topic]
                     )
                 self._writer.write(self._connections[topic], received_ns, data)
-                self.messages = self.messages + 1
-                self.written_bytes = self.written_bytes + len(data)
-            except Exception as error:  # told to whoever hands over the next message
+                self.messages += 1
+                self.written_bytes += len(data)
+            except Exception as error:  # raised by the next call of `put` or `close`
                 self._error = error
             with self._condition:
                 self._pending_bytes -= len(data)
