@@ -12,7 +12,8 @@ import torch
 from safetensors import safe_open
 
 from qvla_offline.checkpoints import lora
-from qvla_offline.checkpoints.family import film_name, read_layout
+from qvla_offline.checkpoints.family import read_layout
+from qvla_offline.checkpoints.film import film_name
 from qvla_offline.checkpoints.io import empty_policy
 from qvla_offline.checkpoints.results import result_directory
 from qvla_offline.checkpoints.stored import (

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from qvla_offline.calibration import calibration_sha256
 from qvla_offline.checkpoints.io import load_checkpoint
-from qvla_offline.export.options import require_exportable
+from qvla_offline.export.options import ExportOptions, require_exportable
 from qvla_offline.fingerprint import checkpoint_sha256, value_sha256
 from qvla_offline.gates import read_gates, write_gates
 from qvla_offline.gates.assign import Budget, assign_gates, describe
@@ -193,7 +193,7 @@ def _require_later_steps(
         require_exact_scales(scheme, export.compute_dtype)
     checkpoint = load_checkpoint(path, recipe.unnorm_key, lazily=True)
     if recipe.bundle or recipe.float_bundle:
-        require_exportable(checkpoint, robot, **asdict(export))
+        require_exportable(checkpoint, robot, ExportOptions(**asdict(export)))
     rounds = recipe.gates.joint_rounds
     require_affordable(checkpoint.model, budget, scheme, options.method, options.bits, rounds)
 

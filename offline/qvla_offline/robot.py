@@ -94,7 +94,7 @@ def camera_specs(checkpoint: Checkpoint, robot: RobotDescription) -> tuple[Camer
 
 def camera_spec(checkpoint: Checkpoint, robot: RobotDescription, camera: RobotCamera) -> CameraSpec:
     """One camera with the robot's chain of images, for what the checkpoint's ViTs take."""
-    input_size = checkpoint.config.vision[0].image_size
+    input_size = checkpoint.config.input_size
     resize_size = checkpoint.config.resize_size
     return CameraSpec(
         **asdict(camera),

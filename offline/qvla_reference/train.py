@@ -20,11 +20,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from qvla_offline.checkpoints.config import PolicyConfig
-from qvla_offline.checkpoints.io import PROMPT_TEMPLATE, load_checkpoint
+from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.model import OpenVLAOFT
 from qvla_offline.checkpoints.results import require_result_replaceable
 from qvla_offline.checkpoints.save import save_checkpoint
-from qvla_offline.checkpoints.tokenizer import train_tokenizer
+from qvla_offline.checkpoints.tokenizer import PROMPT_TEMPLATE, train_tokenizer
 from qvla_reference.architecture import reference_config
 from qvla_reference.attention import PlainAttention
 from qvla_reference.augment import NONE, Augmentation

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from qvla_offline.checkpoints.io import load_checkpoint
-from qvla_offline.checkpoints.random_checkpoint import FAMILIES, write_random_checkpoint
+from qvla_offline.checkpoints.random_checkpoint import variants, write_random_checkpoint
 from qvla_offline.fakequant import fake_quantize, target_shapes
 from qvla_offline.gates import Gates, uniform
 from qvla_offline.quantization.clip_search import ClipSearch
@@ -240,7 +240,7 @@ def contents(directory) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", variants())
 def test_every_family_keeps_its_files_and_is_read_back_with_its_targets_restored(tmp_path, family):
     source = write_random_checkpoint(tmp_path / "source", family)
     gates = random_gates(source)

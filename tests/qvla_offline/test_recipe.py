@@ -19,7 +19,7 @@ from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
 from qvla_offline.export.bundle import export_bundle
-from qvla_offline.export.options import require_exportable
+from qvla_offline.export.options import ExportOptions, require_exportable
 from qvla_offline.fakequant import target_shapes
 from qvla_offline.gates import Pricing, read_gates, uniform
 from qvla_offline.gates.assign import Budget, assign_gates
@@ -259,7 +259,7 @@ def test_a_budget_too_small_is_told_before_the_scores_as_it_is_after_them(work, 
 def test_options_of_export_are_refused_in_the_words_of_export(work, wrong):
     asked = {"compute_dtype": "float32", "tile": 8, "ensemble": False, "guessed": False} | wrong
     with pytest.raises(QvlaError) as before:
-        require_exportable(load_checkpoint(work / "checkpoint"), LIBERO, **asked)
+        require_exportable(load_checkpoint(work / "checkpoint"), LIBERO, ExportOptions(**asked))
     with pytest.raises(QvlaError, match=f"^{re.escape(str(before.value))}$"):
         export_bundle(work / "checkpoint", None, work / "refused", **asked)
 

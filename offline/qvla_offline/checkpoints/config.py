@@ -55,10 +55,10 @@ class TextConfig:
 class DecodingConfig:
     """What goes into the decoder beside one image and the prompt, and how actions come out of it.
 
-    The defaults are those of OpenVLA-OFT on LIBERO; released checkpoints do not store them (see
-    `family`). proprio_dim: 0 where the policy reads no proprioception. film: the prompt modulates
-    the ViTs. diffusion_steps: denoising steps at run time, at most the 50 of training. pool_width:
-    of UniVLA's action decoder.
+    kind: how actions are decoded; it belongs to one family (see checkpoints.family). The defaults
+    are those of OpenVLA-OFT on LIBERO; released checkpoints do not store them. proprio_dim: 0 where
+    the policy reads no proprioception. film: the prompt modulates the ViTs. diffusion_steps:
+    denoising steps at run time, at most the 50 of training. pool_width: of UniVLA's action decoder.
     """
 
     kind: str = "l1_chunk"
@@ -81,11 +81,6 @@ class DecodingConfig:
     @property
     def num_placeholders(self) -> int:
         return self.chunk_length * self.action_dim
-
-    @property
-    def family(self) -> str:
-        """The code base that such a checkpoint comes from."""
-        return {"action_tokens": "openvla", "univla": "univla"}.get(self.kind, "openvla-oft")
 
 
 @dataclass(frozen=True)
@@ -121,6 +116,11 @@ class PolicyConfig:
                 "mlp_hidden",
             ):
                 _require_positive(f"{vit.timm_id}: {name}", getattr(vit, name))
+
+    @property
+    def input_size(self) -> int:
+        """Side in pixels of the images that the network takes."""
+        return self.vision[0].image_size
 
     @property
     def vision_width(self) -> int:

@@ -9,20 +9,13 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from qvla_offline.checkpoints.config import PolicyConfig
-from qvla_offline.checkpoints.model import OpenVLAOFT, VisionLanguageModel
-from qvla_offline.checkpoints.openvla import OpenVLA
-from qvla_offline.checkpoints.univla import UniVLA
-
-FAMILIES: dict[str, type[VisionLanguageModel]] = {
-    "openvla": OpenVLA,
-    "openvla-oft": OpenVLAOFT,
-    "univla": UniVLA,
-}
+from qvla_offline.checkpoints.family import family_of
+from qvla_offline.checkpoints.model import VisionLanguageModel
 
 
 def new_model(config: PolicyConfig) -> VisionLanguageModel:
     """The policy with torch's starting weights."""
-    return FAMILIES[config.decoding.family](config)
+    return family_of(config.decoding.kind).network(config)
 
 
 def empty_model(config: PolicyConfig) -> VisionLanguageModel:

@@ -8,7 +8,6 @@ is unpickled but tensors, and no code of a checkpoint is run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -19,31 +18,15 @@ from tokenizers import Tokenizer
 
 from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.empty import empty_model
-from qvla_offline.checkpoints.family import read_layout
+from qvla_offline.checkpoints.family import Family, family_of, read_layout
 from qvla_offline.checkpoints.model import VisionLanguageModel
 from qvla_offline.checkpoints.statistics import choose_statistics
-from qvla_offline.checkpoints.stored import COMPLETE
+from qvla_offline.checkpoints.stored import COMPLETE, read_object
 from qvla_offline.checkpoints.tensor_source import TensorSource, config_file
 from qvla_ros.bundle import PromptSpec
 from qvla_ros.errors import QvlaError
-from qvla_ros.strict_json import parse, read_json
+from qvla_ros.strict_json import parse
 from qvla_ros.tokenizer import read_tokenizer
-
-PROMPT_TEMPLATE = "In: What action should the robot take to {instruction}?\nOut:"
-# UniVLA
-HISTORY_TEMPLATE = (
-    "In: What action should the robot take to {instruction}? History action {history}\nOut:"
-)
-PROMPT_TEMPLATE_V01 = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant "
-    "gives helpful, detailed, and"
-    " polite answers to the user's questions. USER: What action should the robot take to "
-    "{instruction}? ASSISTANT:"
-)
-
-KEPT_WIDE = (
-    "action_decoder."  # UniVLA's, which its evaluation runs in float32 whatever the rest is in
-)
 
 _Triple = tuple[float, float, float]
 Normalization = tuple[_Triple, _Triple]
@@ -60,7 +43,7 @@ class Checkpoint:
     """
 
     path: Path
-    family: str
+    family: Family
     config: PolicyConfig
     model: VisionLanguageModel
     tensors: TensorSource
@@ -94,11 +77,16 @@ def load_checkpoint(
         raise QvlaError("checkpoint", directory, "a checkpoint directory", "check the path")
     layout = read_layout(directory)
     config = layout.config
-    data = _read_object(config_file(directory))
+    family = family_of(config.decoding.kind)
+    data = read_object(config_file(directory))
     key, statistics = choose_statistics(
-        directory, data.get("norm_stats"), unnorm_key, config.decoding, COMPLETE
+        directory,
+        data.get("norm_stats"),
+        unnorm_key,
+        family.statistics_lengths(config.decoding),
+        config.decoding.normalization,
     )
-    if config.decoding.kind == "action_tokens":
+    if family.action_dim_from_statistics:
         config = replace(
             config, decoding=replace(config.decoding, action_dim=len(statistics["action"]["min"]))
         )
@@ -109,18 +97,19 @@ def load_checkpoint(
     model = empty_model(config)
     tensors.check_against(model, directory)
     if not lazily:
-        kinds = {name: torch.float32 if name.startswith(KEPT_WIDE) else dtype for name in tensors}
+        wide = family.float32_modules
+        kinds = {name: torch.float32 if name.startswith(wide) else dtype for name in tensors}
         loaded = {name: tensors[name].to(device=device, dtype=kind) for name, kind in kinds.items()}
         model.load_state_dict(loaded, assign=True)
     return Checkpoint(
         path=directory,
-        family=config.decoding.family,
+        family=family,
         config=config,
         model=model.eval().requires_grad_(False),
         tensors=tensors,
         tokenizer=tokenizer,
         prompt=PromptSpec(
-            _template(directory, config, data),
+            family.prompt_template(directory, data),
             lowercase=True,
             append_token_id=tokenizer.token_to_id("▁"),
         ),
@@ -172,7 +161,7 @@ def _normalizations(directory: Path, num_backbones: int) -> tuple[Normalization,
     upstream.
     """
     file = directory / "preprocessor_config.json"
-    data = _read_object(file)
+    data = read_object(file)
     if "tvf_normalize_params" in data:
         key = f"{file}: tvf_normalize_params"
         entries = data["tvf_normalize_params"]
@@ -192,21 +181,3 @@ def _normalizations(directory: Path, num_backbones: int) -> tuple[Normalization,
         expected = f"{num_backbones} entries, one per vision backbone"
         raise QvlaError(key, f"{len(pairs)} entries", expected, COMPLETE)
     return parse(tuple[Normalization, ...], pairs, key, COMPLETE)
-
-
-def _read_object(file: Path) -> dict[str, Any]:
-    content = read_json(file, COMPLETE)
-    if not isinstance(content, dict):
-        raise QvlaError(str(file), type(content).__name__, "a JSON object", COMPLETE)
-    return content
-
-
-def _template(directory: Path, config: PolicyConfig, data: Mapping[str, Any]) -> str:
-    """OpenVLA v0.1, the one on Vicuna, has another prompt. The released code tells it by the path,
-    which may change.
-    """
-    named = any("openvla-v01" in str(path) for path in (directory, directory.resolve()))
-    old = named or str(data.get("llm_backbone_id")).startswith("vicuna")
-    return (
-        PROMPT_TEMPLATE_V01 if old and config.decoding.kind == "action_tokens" else PROMPT_TEMPLATE
-    )

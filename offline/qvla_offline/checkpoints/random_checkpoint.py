@@ -17,7 +17,7 @@ from torch import Tensor
 from qvla_offline.checkpoints.backbones import BACKBONES, VisionConfig
 from qvla_offline.checkpoints.config import DecodingConfig, PolicyConfig, TextConfig
 from qvla_offline.checkpoints.empty import empty_model, new_model
-from qvla_offline.checkpoints.family import FIRST_LATENT
+from qvla_offline.checkpoints.family import families, family_of
 from qvla_offline.checkpoints.model import PolicyInputs, VisionLanguageModel
 from qvla_offline.checkpoints.save import SHARD_BYTES, Belongings, write_checkpoint
 from qvla_offline.checkpoints.tokenizer import pad_token_id, padded_vocabulary, train_tokenizer
@@ -33,37 +33,33 @@ BACKBONE = "dinosiglip-vit-so-224px"
 # of Llama-2 with OpenVLA's padding
 FULL_VOCABULARY = 32064
 FULL_PAD = 32000
-FAMILIES = {
-    "openvla": DecodingConfig("action_tokens", chunk_length=1, proprio_dim=0, num_images=1),
-    "openvla_oft": DecodingConfig(),
-    "openvla_oft_diffusion": DecodingConfig("diffusion"),
-    "openvla_oft_film": DecodingConfig(film=True),
-    "univla": DecodingConfig("univla", chunk_length=12, proprio_dim=0, num_images=1),
-}
-NUM_LATENT_ACTIONS = 16  # tokens <ACT_0> to <ACT_15> of UniVLA
-SMALL_POOL_WIDTH = 32
+OFT_ON_LIBERO = DecodingConfig()
 UNNORM_KEY = "libero_object_no_noops"
-ACTION_TOKEN_GAIN = (
-    4.0  # of the vocabulary head's rows, so that a random policy mostly takes action tokens
-)
+
+
+def variants() -> dict[str, DecodingConfig]:
+    """{name for --family: what is decoded}, of all families."""
+    return {
+        name: decoding
+        for family in families().values()
+        for name, decoding in family.random.variants.items()
+    }
 
 
 def decoding_of(family: str) -> DecodingConfig:
-    """What is decoded in one of FAMILIES, whose names may be written with dashes."""
+    """What is decoded in one of the variants, whose names may be written with dashes."""
     name = family.replace("-", "_")
-    if name not in FAMILIES:
-        raise QvlaError("family", family, f"one of {', '.join(FAMILIES)}", "choose with --family")
-    return FAMILIES[name]
+    known = variants()
+    if name not in known:
+        raise QvlaError("family", family, f"one of {', '.join(known)}", "choose with --family")
+    return known[name]
 
 
 def random_tokenizer(family: str) -> Tokenizer:
-    """The project's small tokenizer (Llama-2's may not be passed on), for UniVLA with the latent
-    action tokens.
-    """
+    """The project's small tokenizer (Llama-2's may not be passed on) with the family's own tokens."""
     tokenizer = train_tokenizer()
-    if decoding_of(family).kind == "univla":
-        names = [FIRST_LATENT.replace("0", str(index)) for index in range(NUM_LATENT_ACTIONS)]
-        tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in names])
+    names = family_of(decoding_of(family).kind).random.extra_tokens
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in names])
     return tokenizer
 
 
@@ -71,7 +67,7 @@ def random_config(
     size: str,
     vocab_size: int,
     pad_token_id: int,
-    decoding: DecodingConfig = FAMILIES["openvla_oft"],
+    decoding: DecodingConfig = OFT_ON_LIBERO,
 ) -> PolicyConfig:
     """The config of one of SIZES: a DINOv2-like and a SigLIP-like ViT, a Llama."""
     if size not in SIZES:
@@ -110,8 +106,7 @@ def random_config(
         num_key_value_heads=heads,
         pad_token_id=pad_token_id,
     )
-    if decoding.kind == "univla":
-        decoding = replace(decoding, pool_width=SMALL_POOL_WIDTH)
+    decoding = family_of(decoding.kind).random.at_small_size(decoding)
     return PolicyConfig(BACKBONE, "resize-naive", (first, second), text, decoding)
 
 
@@ -132,11 +127,14 @@ def random_tensors(
 
     Drawn so that every input moves the actions: unit-gain layers, gains near 1, small biases.
     """
-    for name, tensor in empty_model(config).state_dict().items():
-        yield name, _draw(name, tensor.shape, config, generator)
+    adjust = family_of(config.decoding.kind).random.adjust
+    for name, empty in empty_model(config).state_dict().items():
+        tensor = _draw(name, empty.shape, generator)
+        adjust(name, tensor, config)
+        yield name, tensor
 
 
-def _draw(name: str, shape: torch.Size, config: PolicyConfig, generator: torch.Generator) -> Tensor:
+def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
     tensor = torch.empty(shape)
     if name.endswith("layer_norm1.weight"):
         return tensor.fill_(1.0)
@@ -157,19 +155,7 @@ def _draw(name: str, shape: torch.Size, config: PolicyConfig, generator: torch.G
         return tensor.normal_(0.0, 0.5, generator=generator)
     if len(shape) == 1:
         return tensor.normal_(0.0, 0.02, generator=generator)
-    tensor.normal_(0.0, math.prod(shape[1:]) ** -0.5, generator=generator)
-    if name.startswith("action_head") and name.endswith("fc2.weight"):
-        tensor *= 0.3  # keeps most actions within [-1, 1]
-    if name.endswith("lm_head.weight"):
-        first = (
-            config.text.pad_token_id + 1
-            if config.decoding.kind == "univla"
-            else config.action_vocabulary - 256
-        )
-        tensor[
-            first : first + (NUM_LATENT_ACTIONS if config.decoding.kind == "univla" else 256)
-        ] *= ACTION_TOKEN_GAIN
-    return tensor
+    return tensor.normal_(0.0, math.prod(shape[1:]) ** -0.5, generator=generator)
 
 
 @torch.no_grad()

@@ -22,7 +22,9 @@ from torch import Tensor
 from qvla_offline.checkpoints.backbones import BACKBONES
 from qvla_offline.checkpoints.config import PolicyConfig, config_json
 from qvla_offline.checkpoints.empty import empty_model
-from qvla_offline.checkpoints.family import FILM_PART
+from qvla_offline.checkpoints.family import Family, family_of
+from qvla_offline.checkpoints.film import FILM_PART, film_state, is_film_layer
+from qvla_offline.checkpoints.layout import Part
 from qvla_offline.checkpoints.model import VisionLanguageModel
 from qvla_offline.checkpoints.results import result_directory
 from qvla_offline.checkpoints.stored import INDEX, SINGLE_FILE, write_safetensors
@@ -34,9 +36,6 @@ from qvla_offline.checkpoints.tokenizer import pad_token_id
 IMAGENET = ((0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375))
 SYMMETRIC = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 SHARD_BYTES = 5 * 10**9  # of transformers' save_pretrained
-MAIN = ("vision_backbone", "projector", "language_model")
-FILM_LAYERS = (".scale.", ".shift.")
-LORA_RANK = 32
 
 
 @dataclass(frozen=True)
@@ -85,21 +84,22 @@ def write_checkpoint(
     ViTs).
     """
     model = empty_model(config)
+    family = family_of(config.decoding.kind)
+    parts = family.parts(config.decoding)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     stream: Iterator[tuple[str, Tensor]] = (
         (name, tensor.detach().to("cpu", dtype)) for name, tensor in tensors
     )
     with result_directory(path, "random" if belongings.released else "trained") as directory:
+        in_parts = tuple(f"{part.name}." for part in parts)
         main = [
-            name
-            for name in shapes
-            if name.startswith(MAIN) and not any(part in name for part in FILM_LAYERS)
+            name for name in shapes if not name.startswith(in_parts) and not is_film_layer(name)
         ]
         film: dict[str, Tensor] = {}
         if config.decoding.film:
             stream = _keep(stream, f"{FILM_PART}.", film)
         _write_shards(directory, {name: shapes[name] for name in main}, dtype, stream, shard_bytes)
-        _write_parts(directory, dict(stream), belongings.step)
+        _write_parts(directory, family, parts, dict(stream), belongings.step)
         if film:
             wrapped = {name for name in quantization_targets(model) if name.startswith(FILM_PART)}
             torch.save(
@@ -114,35 +114,6 @@ def write_checkpoint(
             (directory / name).write_bytes(source.read_bytes())
 
 
-def film_state(
-    tensors: Mapping[str, Tensor], wrapped: set[str], rank: int = LORA_RANK
-) -> dict[str, Tensor]:
-    """Our ViT tensors (`vision_backbone.featurizer...`) under the names of openvla-oft's FiLM file.
-
-    wrapped: the layers that carry an adapter. Their factors change nothing: A is random, B is zero.
-    """
-    generator = torch.Generator().manual_seed(0)
-    state: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        module, _, leaf = name.rpartition(".")
-        film_layer = any(part in name for part in FILM_LAYERS)
-        head, found, rest = module.partition(".blocks.")
-        index, _, inner = rest.partition(".")
-        there = f"{head}.blocks.{index}.block.{inner}" if found and not film_layer else module
-        if module in wrapped and not film_layer:
-            state[f"{there}.base_layer.{leaf}"] = tensor
-            if leaf == "weight":
-                first = torch.randn((rank, *tensor.shape[1:]), generator=generator) * 0.01
-                state[f"{there}.lora_A.default.weight"] = first.to(tensor.dtype)
-                tail = (1,) * (tensor.ndim - 2)
-                state[f"{there}.lora_B.default.weight"] = tensor.new_zeros(
-                    (tensor.shape[0], rank, *tail)
-                )
-        else:
-            state[f"{there}.{leaf}"] = tensor
-    return state
-
-
 def _keep(
     stream: Iterator[tuple[str, Tensor]], prefix: str, kept: dict[str, Tensor]
 ) -> Iterator[tuple[str, Tensor]]:
@@ -150,7 +121,7 @@ def _keep(
     for name, tensor in stream:
         if name.startswith(prefix):
             kept[name] = tensor.clone()
-        if not any(part in name for part in FILM_LAYERS):
+        if not is_film_layer(name):
             yield name, tensor
 
 
@@ -197,20 +168,25 @@ def _write_shard(
     write_safetensors(file, kinds, islice(stream, len(kinds)))
 
 
-def _write_parts(directory: Path, tensors: Mapping[str, Tensor], step: int | str) -> None:
-    for part in dict.fromkeys(name.partition(".")[0] for name in tensors):
+def _write_parts(
+    directory: Path,
+    family: Family,
+    parts: Iterable[Part],
+    tensors: Mapping[str, Tensor],
+    step: int | str,
+) -> None:
+    for part in parts:
+        prefix = f"{part.name}."
         state = {
-            name.removeprefix(f"{part}."): t.clone()
-            for name, t in tensors.items()
-            if name.startswith(f"{part}.")
-        }
-        if part == "action_decoder":
-            torch.save(
-                {name: tensor.float() for name, tensor in state.items()}, directory / f"{part}.pt"
+            name.removeprefix(prefix): (
+                tensor.float() if name.startswith(family.float32_modules) else tensor.clone()
             )
-        else:
-            wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
-            torch.save(wrapped, directory / f"{part}--{step}_checkpoint.pt")
+            for name, tensor in tensors.items()
+            if name.startswith(prefix)
+        }
+        if part.in_module:
+            state = {f"module.{name}": tensor for name, tensor in state.items()}
+        torch.save(state, directory / part.saved_as.format(step=step))
 
 
 def _json_files(config: PolicyConfig, belongings: Belongings, dtype: torch.dtype) -> dict[str, Any]:

@@ -4,11 +4,10 @@ before use.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from qvla_offline.checkpoints.config import DecodingConfig
 from qvla_offline.checkpoints.stored import COMPLETE
 from qvla_offline.checkpoints.tensor_source import config_file
 from qvla_ros.errors import QvlaError
@@ -45,14 +44,15 @@ def choose_statistics(
     directory: Path,
     config_statistics: object,
     unnorm_key: str | None,
-    decoding: DecodingConfig,
-    fix: str,
+    lengths: Mapping[str, int | None],
+    normalization: str,
 ) -> tuple[str, dict[str, Any]]:
     """(dataset key, {"action": {...}, "proprio": {...}}); a LIBERO suite's name also finds
     `<suite>_no_noops`.
 
     dataset_statistics.json, where there is one, replaces what config.json holds (config_statistics:
-    its `norm_stats`, or None). Raises QvlaError naming the file and the key unless every level that
+    its `norm_stats`, or None). lengths: {part: how many numbers it has}, None where the statistics
+    themselves say it, as for OpenVLA's actions. Raises QvlaError naming the file and the key unless every level that
     is read holds one finite number per dimension.
     """
     file = directory / "dataset_statistics.json"
@@ -60,10 +60,10 @@ def choose_statistics(
         file = directory / "config.json: norm_stats"
         everything = config_statistics
     else:
-        everything = read_json(file, fix)
+        everything = read_json(file, COMPLETE)
     if not isinstance(everything, dict):
         raise QvlaError(
-            str(file), type(everything).__name__, "an object {dataset: statistics}", fix
+            str(file), type(everything).__name__, "an object {dataset: statistics}", COMPLETE
         )
     keys = ", ".join(sorted(everything))
     if unnorm_key is None:
@@ -78,15 +78,8 @@ def choose_statistics(
             "unnorm_key", unnorm_key, f"one of {keys}", "say which dataset with --unnorm_key"
         )
     entries = everything[found] if isinstance(everything[found], dict) else {}
-    lengths: dict[str, int | None] = {
-        "action": None if decoding.kind == "action_tokens" else decoding.action_dim
-    }
-    if decoding.proprio_dim:
-        lengths["proprio"] = decoding.proprio_dim
     for part, length in lengths.items():
-        _check_levels(
-            entries.get(part), length, decoding.normalization, f"{file}: {found}.{part}", fix
-        )
+        _check_levels(entries.get(part), length, normalization, f"{file}: {found}.{part}")
     return found, everything[found]
 
 
@@ -97,29 +90,26 @@ def _key_called(name: str, keys: Collection[str]) -> str | None:
     return next((key for key in (name, f"{name}_no_noops") if key in keys), None)
 
 
-def _check_levels(
-    entry: object, length: int | None, normalization: str, key: str, fix: str
-) -> None:
-    """What the bundle and calibration will read: the levels in use, min and max, and the mask if
-    there is one.
-
-    length: None where the statistics themselves say how many numbers there are, as for OpenVLA's
-    actions.
+def _check_levels(entry: object, length: int | None, normalization: str, key: str) -> None:
+    """QvlaError unless `entry` has what the bundle and calibration read: the levels in use, min and
+    max, and the mask if there is one.
     """
     if not isinstance(entry, dict):
-        raise QvlaError(key, type(entry).__name__, "an object with q01, q99, min and max", fix)
+        raise QvlaError(key, type(entry).__name__, "an object with q01, q99, min and max", COMPLETE)
     names = ("min", "max", "q01", "q99") if normalization == "q99" else ("min", "max")
     levels = {
-        name: parse(tuple[float, ...], entry.get(name), f"{key}.{name}", fix) for name in names
+        name: parse(tuple[float, ...], entry.get(name), f"{key}.{name}", COMPLETE) for name in names
     }
     mask = entry.get("mask")
-    masks = {} if mask is None else {"mask": parse(tuple[bool, ...], mask, f"{key}.mask", fix)}
+    masks = {} if mask is None else {"mask": parse(tuple[bool, ...], mask, f"{key}.mask", COMPLETE)}
     told, length = ("its min", len(levels["min"])) if length is None else ("the checkpoint", length)
     for name, values in {**levels, **masks}.items():
         if len(values) != length:
             raise QvlaError(
-                f"{key}.{name}", f"{len(values)} values", f"{length}, as {told} has", fix
+                f"{key}.{name}", f"{len(values)} values", f"{length}, as {told} has", COMPLETE
             )
     for low, high in zip(names[::2], names[1::2], strict=True):
         if any(below > above for below, above in zip(levels[low], levels[high], strict=True)):
-            raise QvlaError(key, f"a {low} above its {high}", f"{low} <= {high} everywhere", fix)
+            raise QvlaError(
+                key, f"a {low} above its {high}", f"{low} <= {high} everywhere", COMPLETE
+            )

@@ -52,6 +52,14 @@ class StoredTensor:
     read: Callable[[], Tensor]
 
 
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of a checkpoint. QvlaError for a missing file or other content."""
+    content = read_json(file, COMPLETE)
+    if not isinstance(content, dict):
+        raise QvlaError(str(file), type(content).__name__, "a JSON object", COMPLETE)
+    return content
+
+
 def main_tensors(directory: Path) -> dict[str, StoredTensor]:
     """What `model.safetensors` holds, or the shards that the index names.
 
@@ -61,9 +69,7 @@ def main_tensors(directory: Path) -> dict[str, StoredTensor]:
     index = directory / INDEX
     if not index.is_file():
         return safetensors_tensors(directory / SINGLE_FILE)
-    content = read_json(index, COMPLETE)
-    if not isinstance(content, dict):
-        raise QvlaError(str(index), type(content).__name__, "a JSON object", COMPLETE)
+    content = read_object(index)
     weight_map = parse(dict[str, str], content.get("weight_map"), f"{index}: weight_map", COMPLETE)
     tensors: dict[str, StoredTensor] = {}
     for shard in sorted(set(weight_map.values())):

@@ -11,13 +11,11 @@ from pathlib import Path
 import onnx
 
 from qvla_offline.calibration import policy_needs
-from qvla_offline.checkpoints.config import PolicyConfig
-from qvla_offline.checkpoints.io import HISTORY_TEMPLATE, Checkpoint, load_checkpoint
+from qvla_offline.checkpoints.io import Checkpoint, load_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets
-from qvla_offline.checkpoints.univla import LATENT_TOKENS, SAMPLING
 from qvla_offline.export.graph import GraphBuilder, StoredGraph
 from qvla_offline.export.linear import StoredLinear, opset_for
-from qvla_offline.export.options import require_exportable
+from qvla_offline.export.options import ExportOptions, require_exportable
 from qvla_offline.export.policy import emit_policy
 from qvla_offline.export.unpacked import merge_row_groups
 from qvla_offline.export.weights import Weights, parameters_in
@@ -30,12 +28,9 @@ from qvla_ros.bundle import (
     MANIFEST_NAME,
     ActionSpec,
     DecoderSpec,
-    DiffusionSpec,
-    LatentSpec,
     Manifest,
     ProprioceptionSpec,
     QuantizationSummary,
-    TokenSpec,
     save_bundle,
     sha256_of,
 )
@@ -45,7 +40,6 @@ from qvla_ros.policy import load_policy
 MAX_PARITY_BYTES = (
     2 << 30
 )  # of weights as ONNX Runtime holds them: exporting a large policy must not need its memory
-NOISE_SEED = 7  # of what is drawn at run time; the released evaluations set all seeds to 7
 
 
 def export_bundle(
@@ -77,7 +71,8 @@ def export_bundle(
     require_replaceable(out_dir, MANIFEST_NAME)
     checkpoint = load_checkpoint(checkpoint_path, unnorm_key, lazily=True)
     rows_per_tile = 1 if tile is None else tile
-    require_exportable(checkpoint, robot, compute_dtype, rows_per_tile, ensemble, guessed)
+    options = ExportOptions(compute_dtype, rows_per_tile, ensemble, guessed)
+    require_exportable(checkpoint, robot, options)
     policy_needs(checkpoint, robot)
     camera_specs(
         checkpoint, robot
@@ -107,7 +102,7 @@ def export_bundle(
         with GraphBuilder(
             files["policy.onnx.data"], compute_dtype, opset_for(scheme.two_bit_storage)
         ) as graph:
-            emit_policy(graph, weights, checkpoint.config, guessed)
+            emit_policy(graph, weights, checkpoint.config, options)
             stored = graph.finish()
             onnx.save(stored.model, files["policy.onnx"])
             if gates is not None:
@@ -132,9 +127,8 @@ def export_bundle(
                 replace(gates, layers=layers, scheme=scheme.described()),
             )
         summary = _summary(gates, scheme, stored, targets, parameters, files.get("gates.json"))
-        manifest = _manifest(
-            checkpoint, robot, summary, _decoder(checkpoint.config, ensemble, guessed)
-        )
+        decoder = checkpoint.family.decoder(checkpoint.config, options)
+        manifest = _manifest(checkpoint, robot, summary, decoder)
         save_bundle(out, manifest, files, _run_once if 4 * parameters <= MAX_PARITY_BYTES else None)
     return out
 
@@ -187,7 +181,7 @@ def _manifest(
 ) -> Manifest:
     decoding = checkpoint.config.decoding
     return Manifest(
-        family=checkpoint.family,
+        family=checkpoint.family.name,
         cameras=camera_specs(checkpoint, robot),
         proprioception=ProprioceptionSpec(robot.proprioception, decoding.normalization)
         if decoding.proprio_dim
@@ -195,32 +189,9 @@ def _manifest(
         prompt=checkpoint.prompt,
         actions=ActionSpec(
             **asdict(robot.actions),
-            chunk_length=1
-            if decoder.latents and decoder.latents.ensemble_length
-            else decoding.chunk_length,
+            chunk_length=1 if decoder.one_action else decoding.chunk_length,
             normalization=decoding.normalization,
         ),
         quantization=summary,
         decoder=decoder,
     )
-
-
-def _decoder(config: PolicyConfig, ensemble: bool, guessed: bool) -> DecoderSpec:
-    decoding = config.decoding
-    if decoding.kind == "action_tokens":
-        tokens = TokenSpec(config.action_vocabulary, config.n_action_bins)
-        return DecoderSpec(decoding.kind, tokens=tokens, guessed=guessed)
-    if decoding.kind == "diffusion":
-        return DecoderSpec(
-            decoding.kind, diffusion=DiffusionSpec(decoding.diffusion_steps, NOISE_SEED)
-        )
-    if decoding.kind == "univla":
-        latents = LatentSpec(
-            num_tokens=LATENT_TOKENS,
-            top_k=min(SAMPLING.top_k, config.text.vocab_size),
-            seed=NOISE_SEED,
-            ensemble_length=decoding.chunk_length if ensemble else 0,
-            history_template=HISTORY_TEMPLATE if ensemble else None,
-        )
-        return DecoderSpec(decoding.kind, latents=latents, guessed=guessed)
-    return DecoderSpec(decoding.kind)

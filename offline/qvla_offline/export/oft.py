@@ -18,11 +18,14 @@ from qvla_offline.export.heads import emit_mlp, emit_residual_mlp
 from qvla_offline.export.inputs import embed, emit_patches, graph_inputs, to_compute, to_float32
 from qvla_offline.export.llama import Decoder
 from qvla_offline.export.modules import slice_axis
+from qvla_offline.export.options import ExportOptions
 from qvla_offline.export.weights import Weights
 from qvla_ros.preprocess import MAX_PROMPT_TOKENS
 
 
-def emit_oft(graph: GraphBuilder, weights: Weights, config: PolicyConfig) -> None:
+def emit_oft(
+    graph: GraphBuilder, weights: Weights, config: PolicyConfig, options: ExportOptions
+) -> None:
     """Sequence: [BOS][patches][proprio][time][prompt rest][slots][stop]; slots are zeros, or the
     noisy actions.
     """

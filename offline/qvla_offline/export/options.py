@@ -1,44 +1,54 @@
-"""What export may be asked, told from a checkpoint's facts alone, so that long work can ask before
-it begins.
-"""
+"""Which export options a checkpoint takes, from its facts alone: long work asks before it begins."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from qvla_offline.checkpoints.family import families
 from qvla_offline.checkpoints.io import Checkpoint
 from qvla_offline.robot import RobotDescription
 from qvla_ros.errors import QvlaError
 
 COMPUTE_DTYPES = ("float32", "float16")
+NOISE_SEED = 7  # of what is drawn at run time; the released evaluations set all seeds to 7
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a bundle's graph is written; see export_bundle."""
+
+    compute_dtype: str = "float32"
+    tile: int = 8
+    ensemble: bool = False
+    guessed: bool = False
+
+
+DEFAULT_OPTIONS = ExportOptions()
 
 
 def require_exportable(
-    checkpoint: Checkpoint,
-    robot: RobotDescription,
-    compute_dtype: str,
-    tile: int,
-    ensemble: bool,
-    guessed: bool,
+    checkpoint: Checkpoint, robot: RobotDescription, options: ExportOptions
 ) -> None:
-    """QvlaError if export_bundle would refuse these of its options for this checkpoint, opened
-    lazily or not.
+    """QvlaError if export_bundle would refuse these options for this checkpoint, opened lazily or
+    not.
     """
-    if compute_dtype not in COMPUTE_DTYPES:
+    if options.compute_dtype not in COMPUTE_DTYPES:
         raise QvlaError(
-            "compute_dtype", compute_dtype, f"one of {list(COMPUTE_DTYPES)}", "use float32"
+            "compute_dtype", options.compute_dtype, f"one of {list(COMPUTE_DTYPES)}", "use float32"
         )
-    if tile < 1:
-        raise QvlaError("tile", tile, "a number of rows from 1 on", "use 8; 1 promotes no row")
-    if ensemble and checkpoint.config.decoding.kind != "univla":
+    if options.tile < 1:
         raise QvlaError(
-            "ensemble",
-            f"asked of {checkpoint.family}",
-            "a UniVLA checkpoint",
-            "leave out --ensemble",
+            "tile", options.tile, "a number of rows from 1 on", "use 8; 1 promotes no row"
         )
-    if guessed and checkpoint.family == "openvla-oft":
-        raise QvlaError(
-            "guessed", f"asked of {checkpoint.family}", "OpenVLA or UniVLA", "leave out --guessed"
-        )
+    for name in sorted({name for family in families().values() for name in family.export_options}):
+        if getattr(options, name) and name not in checkpoint.family.export_options:
+            takers = [f.title for f in families().values() if name in f.export_options]
+            raise QvlaError(
+                name,
+                f"asked of {checkpoint.family.name}",
+                f"a checkpoint of {' or '.join(takers)}",
+                f"leave out --{name}",
+            )
     action_dim = checkpoint.config.decoding.action_dim
     if len(robot.actions.names) != action_dim:
         found = f"{len(robot.actions.names)} entries"

@@ -28,6 +28,7 @@ from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.inputs import embed, emit_patches, graph_inputs, to_float32
 from qvla_offline.export.llama import Decoder
 from qvla_offline.export.modules import attention, linear, slice_axis, split_heads, vector
+from qvla_offline.export.options import ExportOptions
 from qvla_offline.export.weights import Weights
 from qvla_ros.preprocess import MAX_PROMPT_TOKENS
 
@@ -37,7 +38,7 @@ MLP_RATIO = 4
 
 
 def emit_openvla(
-    graph: GraphBuilder, weights: Weights, config: PolicyConfig, guessed: bool
+    graph: GraphBuilder, weights: Weights, config: PolicyConfig, options: ExportOptions
 ) -> None:
     """Output: `action_tokens` int64 [1, A], each the likeliest after those before.
 
@@ -48,11 +49,13 @@ def emit_openvla(
     def likeliest(hidden: str, index: int | None) -> str:
         return graph.op("ArgMax", linear(graph, weights, HEAD, hidden), axis=-1, keepdims=0)
 
-    tokens, _ = _decode(graph, weights, config, count, likeliest, guessed, only_last=True)
+    tokens, _ = _decode(graph, weights, config, count, likeliest, options.guessed, only_last=True)
     graph.output(tokens, "action_tokens", np.int64, [1, count])
 
 
-def emit_univla(graph: GraphBuilder, weights: Weights, config: PolicyConfig, guessed: bool) -> None:
+def emit_univla(
+    graph: GraphBuilder, weights: Weights, config: PolicyConfig, options: ExportOptions
+) -> None:
     """Input besides the others: `sampling_noise` float32 [1, 4, top_k]: Gumbel noise, or zeros for
     the likeliest token.
 
@@ -69,7 +72,9 @@ def emit_univla(graph: GraphBuilder, weights: Weights, config: PolicyConfig, gue
         here = noise if index is None else slice_axis(graph, noise, 1, index, index + 1)
         return _draw(graph, logits, here, vocab_size, top_k)
 
-    tokens, hidden = _decode(graph, weights, config, LATENT_TOKENS, drawn, guessed, only_last=False)
+    tokens, hidden = _decode(
+        graph, weights, config, LATENT_TOKENS, drawn, options.guessed, only_last=False
+    )
     visual = slice_axis(graph, hidden, 1, 0, visual_places(config))
     latent = slice_axis(graph, hidden, 1, -LATENT_TOKENS, None)
     start = _pool(graph, weights, decoding.pool_width, "action_decoder.visual_pool", visual, None)

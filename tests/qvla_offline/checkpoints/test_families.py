@@ -18,16 +18,10 @@ from safetensors.torch import save_file
 
 from qvla_offline.checkpoints.config import DecodingConfig
 from qvla_offline.checkpoints.empty import empty_model
-from qvla_offline.checkpoints.family import film_tensors, read_layout
-from qvla_offline.checkpoints.io import (
-    HISTORY_TEMPLATE,
-    PROMPT_TEMPLATE,
-    PROMPT_TEMPLATE_V01,
-    empty_policy,
-    load_checkpoint,
-)
+from qvla_offline.checkpoints.family import read_layout
+from qvla_offline.checkpoints.film import film_tensors
+from qvla_offline.checkpoints.io import empty_policy, load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import (
-    FAMILIES,
     full_config,
     plausible_statistics,
     random_config,
@@ -35,22 +29,25 @@ from qvla_offline.checkpoints.random_checkpoint import (
     random_model,
     random_tensors,
     random_tokenizer,
+    variants,
     write_random_checkpoint,
 )
 from qvla_offline.checkpoints.save import Belongings, write_checkpoint
 from qvla_offline.checkpoints.stored import main_tensors
 from qvla_offline.checkpoints.targets import quantization_targets
-from qvla_offline.checkpoints.tokenizer import padded_vocabulary
+from qvla_offline.checkpoints.tokenizer import PROMPT_TEMPLATE, padded_vocabulary
+from qvla_offline.families.openvla import PROMPT_TEMPLATE_V01
+from qvla_offline.families.univla import HISTORY_TEMPLATE
 from qvla_ros.errors import QvlaError, QvlaWarning
 
 
 @pytest.fixture(scope="module")
 def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("families")
-    return {family: write_random_checkpoint(root / family, family, seed=4) for family in FAMILIES}
+    return {family: write_random_checkpoint(root / family, family, seed=4) for family in variants()}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", variants())
 def test_a_directory_gives_back_the_model_that_was_written(
     directories: dict[str, Path], family: str
 ) -> None:
@@ -62,7 +59,7 @@ def test_a_directory_gives_back_the_model_that_was_written(
     assert set(expected) == set(checkpoint.model.state_dict())
     for name, tensor in checkpoint.model.state_dict().items():
         assert torch.equal(tensor, expected[name].half().float()), name
-    assert checkpoint.family == {"openvla": "openvla", "univla": "univla"}.get(
+    assert checkpoint.family.name == {"openvla": "openvla", "univla": "univla"}.get(
         family, "openvla-oft"
     )
     targets = [name for name in quantization_targets(empty_policy(directories[family]))]
@@ -414,13 +411,13 @@ def test_weights_are_written_in_shards_that_are_read_back(tmp_path: Path) -> Non
 
 def test_full_size_is_that_of_the_released_policies() -> None:
     sizes = {}
-    for family, decoding in FAMILIES.items():
+    for family, decoding in variants().items():
         model = empty_model(full_config(decoding))
         sizes[family] = sum(tensor.numel() for tensor in model.state_dict().values())
     assert sizes["openvla"] == 7_541_237_184
     assert sizes["openvla_oft"] > sizes["openvla"]
     assert (
-        empty_model(full_config(FAMILIES["openvla"], num_layers=2)).config.text.num_hidden_layers
+        empty_model(full_config(variants()["openvla"], num_layers=2)).config.text.num_hidden_layers
         == 2
     )
 

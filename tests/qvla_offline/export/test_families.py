@@ -11,10 +11,11 @@ import torch
 from qvla_offline.audit import audit_bundle
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
-from qvla_offline.checkpoints.random_checkpoint import FAMILIES, write_random_checkpoint
+from qvla_offline.checkpoints.random_checkpoint import variants, write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.engine import build_plan
-from qvla_offline.export.bundle import NOISE_SEED, export_bundle
+from qvla_offline.export.bundle import export_bundle
+from qvla_offline.export.options import NOISE_SEED
 from qvla_offline.fakequant import fake_quantize
 from qvla_offline.gates import Gates, read_gates
 from qvla_ros.bundle import load_bundle
@@ -90,7 +91,7 @@ def expected_actions(checkpoint_dir: Path, policy: Policy, engine: Listening) ->
 
 @pytest.mark.parametrize(
     ("family", "guessed"),
-    [*((family, False) for family in FAMILIES), ("openvla", True), ("univla", True)],
+    [*((family, False) for family in variants()), ("openvla", True), ("univla", True)],
 )
 def test_a_bundle_commands_what_the_fake_quantized_checkpoint_does(
     family: str, guessed: bool, tmp_path: Path
@@ -107,7 +108,7 @@ def test_a_bundle_commands_what_the_fake_quantized_checkpoint_does(
     )
     policy = load_policy(bundle_dir, "onnxruntime", threads=1)
     bundle = policy.bundle
-    assert (bundle.family, bundle.decoder.kind) == (checkpoint.family, KINDS[family])
+    assert (bundle.family, bundle.decoder.kind) == (checkpoint.family.name, KINDS[family])
     assert len(bundle.cameras) == checkpoint.config.decoding.num_images
     assert bundle.actions.chunk_length == checkpoint.config.decoding.chunk_length
 

@@ -17,6 +17,7 @@ from qvla_offline.checkpoints.random_checkpoint import random_model, randomize
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.linear import opset_for
+from qvla_offline.export.options import ExportOptions
 from qvla_offline.export.policy import emit_policy
 from qvla_offline.export.weights import Weights
 from qvla_offline.quantization.quantizer import quantize_layer
@@ -57,7 +58,7 @@ def write_policy(
     with GraphBuilder(
         path.with_suffix(".onnx.data"), compute, opset_for(scheme.two_bit_storage)
     ) as graph:
-        emit_policy(graph, weights, model.config, guessed)
+        emit_policy(graph, weights, model.config, ExportOptions(guessed=guessed))
         stored = graph.finish()
         onnx.save(stored.model, path)
     onnx.checker.check_model(path, full_check=True)

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from qvla_offline.checkpoints.io import load_checkpoint
-from qvla_offline.checkpoints.random_checkpoint import FAMILIES, write_random_checkpoint
+from qvla_offline.checkpoints.random_checkpoint import variants, write_random_checkpoint
 from qvla_ros.cli.main import main
 from qvla_ros.observation import Observation
 from qvla_ros.policy import load_policy
@@ -80,14 +80,14 @@ def quantize(family: str, calibration: Path, folder: Path) -> Path:
     return folder / "out"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", variants())
 def test_a_quantized_checkpoint_becomes_a_node_that_answers_with_its_actions(
     start: Callable, robot: Robot, calibration: Path, tmp_path: Path, family: str
 ) -> None:
     out = quantize(family, calibration, tmp_path)
     assert (
-        load_checkpoint(out / "fakequant", lazily=True).family
-        == load_checkpoint(tmp_path / "checkpoint").family
+        load_checkpoint(out / "fakequant", lazily=True).family.name
+        == load_checkpoint(tmp_path / "checkpoint").family.name
     )
     process = start(
         "policy", {"bundle": str(out / "bundle"), "engine_options": '{"threads": 1}'}, "x"
