@@ -1,4 +1,4 @@
-"""Checks that a bundle is whole, that a plan fits this machine, and that the policy's actions agree."""
+"""Checks that a bundle is whole, that a plan fits this machine, and that the actions agree."""
 
 from __future__ import annotations
 

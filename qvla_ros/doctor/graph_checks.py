@@ -1,4 +1,4 @@
-"""Checks a running graph: whether it has a policy's inputs, and whether its nodes hear each other."""
+"""Checks that a running graph has a policy's inputs, and that its nodes hear each other."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def _input(graph: Graph, needed: Input) -> Finding:
     source = ", ".join(sorted(node for node, reason in reasons.items() if reason is None))
     heard = graph.heard.get(name)
     if heard is None:
-        fix = "look at that node; check the Fast DDS profile if images are large"
+        fix = "read that node's log; check the Fast DDS profile if images are large"
         return problem(name, f"{source} publishes it, nothing came", fix)
     try:
         needed.check(heard.message, needed.kinds[name], name)

@@ -51,7 +51,7 @@ def parity_actions(policy: Policy, observations: Sequence[Observation]) -> NDArr
 
 
 def write_parity(policy: Policy) -> Path:
-    """Runs `policy`, which was just loaded, keeps its actions in its bundle, and returns the file."""
+    """Runs a policy that was just loaded, and keeps its actions in its bundle; returns the file."""
     bundle = policy.bundle
     path = bundle.directory / PARITY_FILE
     observations = parity_observations(bundle)
@@ -74,7 +74,7 @@ def write_parity(policy: Policy) -> Path:
 
 
 def read_parity(bundle: Bundle) -> Parity | None:
-    """Reads the bundle's file, None without one; QvlaError if it is damaged or of another bundle."""
+    """Reads the bundle's file; None without one, QvlaError if damaged or of another bundle."""
     path = bundle.directory / PARITY_FILE
     if not path.is_file():
         return None
@@ -114,7 +114,7 @@ def read_parity(bundle: Bundle) -> Parity | None:
 def relative_difference(
     actions: NDArray[np.float64], parity: Parity, statistics: Statistics
 ) -> NDArray[np.float64]:
-    """Largest difference to the kept actions as a fraction of the range in training, by column [A]."""
+    """Largest difference to the kept actions by column [A], as a fraction of the training range."""
     spread = statistics.high - statistics.low
     return np.abs(actions - parity.actions).max(axis=(0, 1)) / np.where(spread > 0, spread, 1.0)
 

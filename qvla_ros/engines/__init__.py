@@ -1,4 +1,4 @@
-"""What runs the policy graph: the Engine protocol, and the registry from which one is chosen by name.
+"""Engines run the policy graph: their protocol, and the registry from which one is chosen by name.
 
 An engine's module is imported only when it is chosen, and none ever stands in for another.
 """

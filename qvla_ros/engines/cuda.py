@@ -43,7 +43,7 @@ class Gpu:
         self.stream: int = stream.value or 0
 
     def use(self) -> None:
-        """Make this GPU the one that the calling thread talks to; a context is current per thread."""
+        """Makes this GPU current for the calling thread; each thread needs that once."""
         self._call("cuCtxSetCurrent", self._context)
 
     @property

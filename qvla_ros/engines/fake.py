@@ -1,5 +1,4 @@
-"""Stand-ins for a policy, to try out a robot's wiring: zero, sine, replay. They ignore their inputs,
-and their names say so.
+"""Stand-ins for a policy, to test a robot's wiring: zero, sine, replay. They ignore their inputs.
 
 They also fail on demand, so that a robot's reaction to a failing policy can be tried out before it
 matters.

@@ -1,4 +1,4 @@
-"""TensorRT plans in a bundle: their paths, and the sidecar file that names a plan's machine and graph."""
+"""TensorRT plans in a bundle: their paths, and the sidecar with a plan's machine and graph."""
 
 from __future__ import annotations
 

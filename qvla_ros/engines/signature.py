@@ -1,4 +1,4 @@
-"""Checks an engine's inputs against the graph's names, types and shapes, with a message that helps."""
+"""Checks an engine's inputs against the names, types and shapes of the graph."""
 
 from __future__ import annotations
 

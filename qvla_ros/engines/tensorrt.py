@@ -200,6 +200,6 @@ def mismatch(
 
 
 def rebuild_command(bundle: Bundle, flavour: str, compute_capability: str) -> str:
-    """The `qvla build` command for a fitting plan; plain TensorRT builds for the GPU of its machine."""
+    """The `qvla build` command for a plan that fits; TensorRT builds for its machine's own GPU."""
     target = f" --compute_capability {compute_capability}" if flavour == "rtx" else ""
     return f"qvla build --bundle {bundle.directory} --flavour {flavour}{target}"

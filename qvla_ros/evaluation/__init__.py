@@ -1,1 +1,1 @@
-"""Paired closed-loop evaluation: starts the nodes, collects episodes, compares, writes the report."""
+"""Paired closed-loop evaluation: runs the nodes, collects episodes, compares, writes the report."""

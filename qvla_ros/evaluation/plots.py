@@ -226,7 +226,7 @@ def success_versus_latency(points: Sequence[LatencyPoint], chunk_s: float) -> Fi
 
 
 def _mark_parts(axes: Axes, names: Sequence[str]) -> None:
-    """Label stretches of layers that belong to one part of the model, and draw a line between them."""
+    """Labels the parts of the model below their layers, and draws a line between them."""
     parts = [_part(name) for name in names]
     starts = [i for i, part in enumerate(parts) if i == 0 or part != parts[i - 1]]
     for start, end in zip(starts, [*starts[1:], len(parts)], strict=True):

@@ -1,4 +1,4 @@
-"""Runs the nodes of an evaluation in a private ROS graph, as children that end with their parent."""
+"""Runs nodes in a private ROS graph, as child processes that end with their parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes results.json: every episode of an evaluation, and the versions that it was measured with."""
+"""Writes results.json: the episodes of an evaluation, and the versions that it ran with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_results(
     bundles: Mapping[str, Bundle],
     episodes: Sequence[EpisodeRecord],
 ) -> None:
-    """Writes the plan, the bundles' identities, the printed table, all episodes and all versions."""
+    """Writes the plan, the bundles' identities, the table, the episodes and the versions."""
     document = {
         "schema_version": SCHEMA_VERSION,
         "plan": {

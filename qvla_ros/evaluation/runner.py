@@ -243,7 +243,7 @@ def _parse(line: str) -> Event | None:
 
 
 def _failure(bridge: Child, policies: list[Child], reason: str) -> ProcessEnded:
-    """The error to raise after the bridge reported `reason`: a dead policy is named as the cause."""
+    """The error after the bridge reported `reason`; it names a dead policy as the cause."""
     with suppress(subprocess.TimeoutExpired):
         # For its exit status; by then a policy that went down has ended too.
         bridge.process.wait(BRIDGE_END_S)

@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Hash of this checkout's commit, with "+changes" if files differ; "installed" outside of one."""
+    """This checkout's commit, with "+changes" if files differ; "installed" outside of one."""
     checkout = Path(qvla_ros.__file__).resolve().parent.parent
     if not (checkout / ".git").exists():
         return "installed"

@@ -76,7 +76,7 @@ def measured_by(parameters: CommandParameters, bundle: Bundle) -> Measured | Non
 
 
 def gripper_ends(parameters: CommandParameters) -> tuple[float, float]:
-    """The gripper's position, or command, when closed and when open; QvlaError if they are equal."""
+    """The gripper's position, or command, when closed and open; QvlaError if they are equal."""
     closed = parameters.gripper_min
     opened = parameters.gripper_max
     if closed == opened:
@@ -148,7 +148,7 @@ def joint_positions(message: Any, topic: str, needed: Sequence[str]) -> dict[str
 
 
 def pose_in(message: Any, topic: str, frame: str) -> ToolPose:
-    """The pose of a geometry_msgs/PoseStamped in `frame`; QvlaError for another frame or no pose."""
+    """The pose of a PoseStamped in `frame`; QvlaError for another frame or for no pose."""
     found = message.header.frame_id
     if found != frame:
         fix = f"transform the pose into {frame!r}, or name that frame if it is in it already"

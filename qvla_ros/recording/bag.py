@@ -16,7 +16,7 @@ from qvla_ros.recording.definitions import TypeDefinitions, require_rosbags
 
 @dataclass(frozen=True)
 class RawMessage:
-    """One message: its type "package/msg/Name", when it reached the recorder (ns), its CDR bytes."""
+    """One message in CDR bytes. kind: "package/msg/Name"; received_ns: at the recorder."""
 
     topic: str
     kind: str

@@ -49,7 +49,7 @@ class TypeDefinitions:
 
 
 def definition_file(kind: str) -> Path | None:
-    """The .msg file of `kind`: in a sourced workspace, in the Python environment, or in this package.
+    """The .msg file of `kind` in a sourced workspace, the Python environment or this package.
 
     None if there is none.
     """

@@ -107,7 +107,7 @@ def moment_of(
     topics: InputTopics,
     index: StampIndex,
 ) -> Moment | str:
-    """The moment whose samples have these stamps (topic -> ns); else a sentence about the missing one.
+    """The moment whose samples have these stamps (topic -> ns); else why there is none.
 
     received_ns: when the chunk that names them arrived. Of several messages with one stamp (a
     simulation was reset) the one that arrived nearest to that is taken.

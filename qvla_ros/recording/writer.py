@@ -1,4 +1,4 @@
-"""Writes serialised messages into an MCAP bag on its own thread, so that no caller waits for a disk."""
+"""Writes serialised messages into an MCAP bag on its own thread: no caller waits for a disk."""
 
 from __future__ import annotations
 

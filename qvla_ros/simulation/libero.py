@@ -288,7 +288,7 @@ def _plain_state(holder: object) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seeds numpy's global generator, from which LIBERO samples, and restores it after the block."""
+    """Seeds numpy's global generator, which LIBERO uses, and restores it after the block."""
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(seed)  # noqa: NPY002
     try:

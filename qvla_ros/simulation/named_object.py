@@ -17,7 +17,7 @@ OTHERS_A_SCENE = 5
 
 
 def scene_and_other(task_index: int) -> tuple[int, int]:
-    """The task of libero_object whose scene a task uses, and which of its other objects it names."""
+    """A task's scene (a task of libero_object) and which of its other objects it names."""
     return divmod(task_index, OTHERS_A_SCENE)
 
 

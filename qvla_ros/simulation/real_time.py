@@ -101,7 +101,7 @@ class Counts:
     latency_s: float = 0.0
 
     def summary(self) -> dict[str, float]:
-        """Fields of an episode's record; there latency_s is the mean over chunks, NaN without any."""
+        """Fields of an episode's record; latency_s is the mean over chunks, NaN without any."""
         return {
             **asdict(self),
             "latency_s": self.latency_s / self.chunks if self.chunks else math.nan,

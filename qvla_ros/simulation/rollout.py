@@ -45,7 +45,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Hold:
-    """How the arm came to rest. moved_m: its largest distance to the held position while braking."""
+    """How the arm came to rest. moved_m: its largest distance to the held position."""
 
     at_rest: bool
     duration_s: float
@@ -92,8 +92,9 @@ def hold_action(stay_m: np.ndarray, position_m: np.ndarray, last_action: np.ndar
 
 
 def hold_still(task: SimulatedTask, rollout: Rollout, observation: LiberoObservation) -> Hold:
-    """Holds the position of `observation` and the gripper until the arm rests or HOLD_MAX_STEPS have
-    passed.
+    """Holds the position of `observation` and the gripper until the arm rests.
+
+    It gives up after HOLD_MAX_STEPS.
     """
     stay_m = observation.eef_position_m
     positions_m = [stay_m]

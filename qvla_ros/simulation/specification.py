@@ -1,4 +1,4 @@
-"""LIBERO's cameras, joints, actions, units and limits by name, for the bridge and for the export."""
+"""The names, units and limits of LIBERO's arm, for the bridge and for the export."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The faults of a drill: everything that can happen to a policy node that commands an arm.
 
-They are grouped by what the node commands. Each group starts a node of its own and yields an Outcome
-a fault; `more` are parameters of that node beside those that the group needs.
+They are grouped by what the node commands. Each group starts a node of its own and yields an
+Outcome a fault; `more` are parameters of that node beside those that the group needs.
 """
 
 from __future__ import annotations

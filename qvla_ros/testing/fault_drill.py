@@ -36,7 +36,7 @@ ATTEMPTS = 5
 SETTLE_S = 0.25  # how long the robot is watched for commands after the stop
 MOVING_COMMANDS = 5
 LIMIT_S = 1.0  # every limit in time, wide enough for a loaded machine
-# The engine `sine` moves the end effector; the limits leave it room, since the drill is about stops.
+# The engine `sine` moves the end effector, and the limits leave it room: the drill is about stops.
 PARAMETERS: Mapping[str, Any] = {
     "backend": "sine",
     "linear_low": [-100.0],
@@ -110,7 +110,7 @@ class Drill:
         self._change_state: Any = create(ChangeState, "policy/change_state")
 
     def provoke(self, fault: Fault) -> Outcome:
-        """Arms, waits until the robot is commanded, injects the fault, waits for the stop, fixes."""
+        """Arms, waits for commands, injects the fault, waits for the stop, and fixes the fault."""
         for _ in range(ATTEMPTS):
             self.move()
             before = len(self.robot.statuses)
@@ -160,7 +160,7 @@ class Drill:
         self.node.process.send_signal(signal)
 
     def kill(self) -> Outcome:
-        """Kills the node (SIGKILL): it sends no stop, so the robot's own command timeout must act."""
+        """Kills the node: it sends no stop, so the robot's own command timeout must act."""
         self.move()
         killed_s = time.monotonic()
         self.node.process.kill()

@@ -1,10 +1,10 @@
-"""The LIBERO bridge: a simulated arm on ROS topics that runs episodes with several policies in turn.
+"""The LIBERO bridge: a simulated arm on ROS topics, which runs episodes with policies in turn.
 
 Each policy has its own namespace. Episode i runs for every policy in turn from the same initial
 state. `timing`:
 - lock_step: the bridge publishes one stamped observation, waits for the chunk with that stamp,
   executes it, and repeats. Stamps are the node's clock (system time) at the moment of publication;
-  the simulation stands still while the policy computes, so the images are still true at that moment.
+  the simulation stands still while the policy computes, so the images are still true then.
 - real_time: simulated time goes on while the policy computes, see qvla_ros.simulation.real_time.
   The bridge publishes /clock, stamps are simulated time, and policies run with use_sim_time. Each
   initial state is run with every one of `handovers` and `latencies_s`; `faults` are injected
@@ -12,8 +12,8 @@ state. `timing`:
 
 What it prints: docs/architecture.md, "What the bridge prints".
 
-When a policy is absent, vanishes, is late or sends a chunk that may not be executed, the arm is held
-still, the reason is printed and the run ends with exit code LOST.
+When a policy is absent, vanishes, is late or sends a chunk that may not be executed, the arm is
+held still, the reason is printed and the run ends with exit code LOST.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class LostInEpisode(PolicyLost):
 
 
 class EpisodeRun:
-    """One episode in lock-step. After `run()`, rollout, measurements and reason describe its course."""
+    """One episode in lock-step; after `run()`, rollout, measurements and reason describe it."""
 
     def __init__(
         self, task: SimulatedTask, link: PolicyLink, response_timeout_s: float, filmed: bool

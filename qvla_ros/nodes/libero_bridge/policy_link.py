@@ -136,7 +136,7 @@ class PolicyLink:
         return self._node.get_clock().now().nanoseconds
 
     def wait_until_ready(self, timeout_s: float) -> None:
-        """Waits until the policy is active and hears every stream that it needs; else PolicyLost."""
+        """Waits until the policy is active and hears the streams that it needs; else PolicyLost."""
         self._until(self._is_ready, timeout_s, "not ready")
 
     def publish_instruction(self, instruction: str) -> None:
@@ -164,7 +164,7 @@ class PolicyLink:
         self._maybe_armed = armed
 
     def disarm_if_it_listens(self) -> None:
-        """Asks the policy once to disarm and waits at most LAST_DISARM_S, whatever has gone wrong."""
+        """Asks an armed policy once to disarm, and waits at most LAST_DISARM_S."""
         if self._maybe_armed:
             call = self._arm.call_async(SetBool.Request(data=False))
             end_s = time.monotonic() + LAST_DISARM_S
@@ -188,7 +188,7 @@ class PolicyLink:
         return self._checked(self._chunk, request)
 
     def offer(self, sensed: Sensed, instruction: str, patience_s: float) -> Answer | None:
-        """Publishes an observation that deserves no answer; None if none comes within `patience_s`."""
+        """Publishes an observation that deserves no answer; None if none comes in `patience_s`."""
         request = _Request()
         self._chunk = None
         end_s = time.monotonic() + patience_s
@@ -238,7 +238,7 @@ class PolicyLink:
         return Answer(actions, request.published_ns, inference_ms, taken_ns, 1e-3 * sum(stages_ms))
 
     def _publish(self, request: _Request, sensed: Sensed) -> None:
-        """Publishes all streams under the stamp of now: the arm stands still, so they are still true.
+        """Publishes all streams with the stamp of now: the arm stands still, so they are true.
 
         No stamp is used twice, even where the clock of the stamps stands still: a policy answers
         each moment once.

@@ -75,7 +75,7 @@ class Recorder(Node):
             raise DurationOver
 
     def _follow(self, name: str, topic: Topic) -> None:
-        """Subscribes so that every publisher of the topic is heard; again if a new one offers less."""
+        """Subscribes so that every publisher is heard; again if a new one offers less."""
         kind = topic.publishers[0].kind
         reliable = all(publisher.reliable for publisher in topic.publishers)
         latched = all(publisher.transient_local for publisher in topic.publishers)

@@ -1,4 +1,4 @@
-"""What the doctor says of a machine follows from the facts, each with what mends it."""
+"""What the doctor says of a machine follows from the facts, each with its fix."""
 
 from __future__ import annotations
 

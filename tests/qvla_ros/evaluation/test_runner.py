@@ -1,4 +1,4 @@
-"""Children always end, and their reason reaches whoever started them. Small scripts stand in for
+"""Children always end, and their reason reaches their parent. Small scripts stand in for
 the nodes.
 """
 

@@ -105,15 +105,15 @@ def test_words_tell_another_bundle_and_every_column(write, looks, bundle_dir, ca
         if topic == CHUNKS:
             content.bundle_id = "0123456789abcdef"
     assert main(["replay", str(write("bag", looks)), "--bundle", str(bundle_dir)]) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for words in (
         "recorded with another bundle: 0123456789abcdef",
         "6 again, 0 cannot be",
         "gripper",
         "7.5 ms",
     ):
-        assert words in told
-    assert told.splitlines()[-1].split(None, 1) == ["result", "the same, within 1e-06"]
+        assert words in printed
+    assert printed.splitlines()[-1].split(None, 1) == ["result", "the same, within 1e-06"]
 
 
 def test_chunks_of_another_robot_are_refused(write, looks, bundle_dir, capsys):

@@ -1,4 +1,4 @@
-"""Time goes on while the policy thinks: what each late chunk does, step by step (fake simulation)."""
+"""Time goes on while the policy computes: what each late chunk does, step by step."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class Clock:
 
 
 class Recording(FakeTask):
-    """Remembers what it was told and when it was drawn."""
+    """Keeps the actions that it executed, and the steps at which it was drawn."""
 
     def __init__(self, max_steps: int = 40) -> None:
         super().__init__("fake", 0, 16, max_steps)
-        self.told: list[np.ndarray] = []
+        self.executed: list[np.ndarray] = []
         self.drawn: list[int] = []
 
     def step(self, action: np.ndarray, render: bool) -> tuple[LiberoObservation, bool]:
-        self.told.append(action)
+        self.executed.append(action)
         if render:
-            self.drawn.append(len(self.told))
+            self.drawn.append(len(self.executed))
         return super().step(action, render)
 
 
@@ -81,14 +81,14 @@ def run(
     return task, arm
 
 
-def told(task: Recording) -> list[float]:
+def executed(task: Recording) -> list[float]:
     """look + index / 10 of every step, 0 where the arm held."""
-    return [round(float(action[3]), 6) for action in task.told]
+    return [round(float(action[3]), 6) for action in task.executed]
 
 
 def test_without_latency_every_step_follows_the_newest_image() -> None:
     task, arm = run(0.0, steps=4)
-    assert told(task) == [1.0, 2.0, 3.0, 4.0]
+    assert executed(task) == [1.0, 2.0, 3.0, 4.0]
     assert task.drawn == [1, 2, 3, 4]
     assert (arm.counts.looks, arm.counts.hold_steps, arm.counts.skipped_actions) == (4, 0, 0)
 
@@ -97,38 +97,38 @@ def test_the_old_chunk_goes_on_until_the_new_one_takes_effect_at_the_action_mean
     None
 ):
     task, arm = run(0.1, steps=8)
-    assert told(task) == [0, 0, 1.2, 1.3, 2.2, 2.3, 3.2, 3.3]
+    assert executed(task) == [0, 0, 1.2, 1.3, 2.2, 2.3, 3.2, 3.3]
     assert task.drawn == [2, 4, 6, 8]
     assert (arm.counts.hold_steps, arm.counts.skipped_actions) == (2, 8)
 
 
 def test_a_latency_within_a_step_acts_from_the_next_step_on() -> None:
     task, _ = run(0.03, steps=4)
-    assert told(task) == [0, 1.1, 2.1, 3.1]
+    assert executed(task) == [0, 1.1, 2.1, 3.1]
 
 
 def test_a_policy_that_looks_seldom_is_followed_to_the_next_chunk() -> None:
     task, _ = run(0.1, period_s=0.2, steps=10)
-    assert told(task) == [0, 0, 1.2, 1.3, 1.4, 1.5, 2.2, 2.3, 2.4, 2.5]
+    assert executed(task) == [0, 0, 1.2, 1.3, 1.4, 1.5, 2.2, 2.3, 2.4, 2.5]
 
 
 def test_restarting_executes_each_chunk_from_its_first_action() -> None:
     task, arm = run(0.1, "restart", period_s=0.2, steps=10)
-    assert told(task) == [0, 0, 1.0, 1.1, 1.2, 1.3, 2.0, 2.1, 2.2, 2.3]
+    assert executed(task) == [0, 0, 1.0, 1.1, 1.2, 1.3, 2.0, 2.1, 2.2, 2.3]
     assert arm.counts.skipped_actions == 0
 
 
 def test_waiting_holds_while_the_policy_thinks_and_executes_whole_chunks() -> None:
     task, arm = run(0.1, "wait", steps=20)
     whole = [[look + index / 10 for index in range(CHUNK)] for look in (1, 2)]
-    assert told(task) == [0, 0, *whole[0], 0, 0, *whole[1]]
+    assert executed(task) == [0, 0, *whole[0], 0, 0, *whole[1]]
     assert arm.counts.looks == 2
 
 
 def test_a_latency_of_a_whole_chunk_leaves_nothing_to_execute_when_the_past_is_skipped() -> None:
     task, arm = run(CHUNK * 0.05)
-    assert not any(told(task))
-    assert arm.counts.hold_steps == len(task.told)
+    assert not any(executed(task))
+    assert arm.counts.hold_steps == len(task.executed)
     assert (
         arm.counts.skipped_actions == CHUNK * arm.counts.looks
     )  # the last one took effect at the very end
@@ -137,7 +137,7 @@ def test_a_latency_of_a_whole_chunk_leaves_nothing_to_execute_when_the_past_is_s
 def test_blending_moves_over_step_by_step() -> None:
     task, _ = run(0.0, period_s=0.2, blend_steps=1, steps=8)
     halfway = (1.4 + 2.0) / 2
-    assert told(task) == [1.0, 1.1, 1.2, 1.3, halfway, 2.1, 2.2, 2.3]
+    assert executed(task) == [1.0, 1.1, 1.2, 1.3, halfway, 2.1, 2.2, 2.3]
 
 
 def test_time_that_does_not_pass_is_lock_step() -> None:
@@ -158,7 +158,7 @@ def test_time_that_does_not_pass_is_lock_step() -> None:
     observation = going.reset(0)
     for chunk in chunks:
         observation = arm.go_on(observation, LateChunk(chunk, clock.now_ns, 0.0))
-    np.testing.assert_array_equal(still.told, going.told)
+    np.testing.assert_array_equal(still.executed, going.executed)
     np.testing.assert_array_equal(rollout.commanded_m, other.commanded_m)
     assert still.drawn == going.drawn
 
@@ -174,7 +174,7 @@ def test_an_arm_without_a_plan_holds_its_position_and_gripper_and_is_counted() -
     assert arm.counts.unanswered == 1
     moved = 2 * 0.1 * 0.05
     np.testing.assert_allclose(observation.eef_position_m, [moved, 0, 0.5], atol=1e-12)
-    assert [action[6] for action in task.told] == [1.0] * 12  # closed
+    assert [action[6] for action in task.executed] == [1.0] * 12  # closed
 
 
 def test_an_arm_that_drifts_is_brought_back_to_where_it_began_to_hold() -> None:
@@ -237,9 +237,9 @@ def test_nothing_is_commanded_before_its_latency_has_passed_and_every_step_is_ac
         sum(look * 0.05 + latency_s <= step * 0.05 + 1e-9 for look in looks) for step in range(30)
     ]
     assert all(
-        value < allowed + 1 for value, allowed in zip(told(task), newest_allowed, strict=True)
+        value < allowed + 1 for value, allowed in zip(executed(task), newest_allowed, strict=True)
     )
-    assert sum(value == 0 for value in told(task)) == arm.counts.hold_steps
+    assert sum(value == 0 for value in executed(task)) == arm.counts.hold_steps
     assert arm.counts.looks == len(looks)
     assert looks == sorted(set(looks))
 

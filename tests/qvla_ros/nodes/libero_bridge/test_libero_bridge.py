@@ -69,7 +69,7 @@ def test_policies_take_turns_from_the_same_initial_states(
         (4, "moving"),
         (4, "resting"),
     ]
-    # A point that sways leaves its start; one that is told to stay never does.
+    # A point that sways leaves its start; one that is commanded to stay never does.
     assert [e["success"] for e in episodes] == [True, False, True, False]
     resting = episodes[1]
     assert resting["steps"] == 40

@@ -43,8 +43,8 @@ def policy(start: Callable, bundle_dir: Path) -> Callable:
 
 @pytest.fixture
 def bridge(start: Callable) -> Callable:
-    """bridge(policies, **parameters) starts the bridge on the fake simulator, in real time unless
-    told otherwise.
+    """bridge(policies, **parameters) starts the bridge on the fake simulator, in real time by
+    default.
     """
 
     def run(policies: list[str], **parameters: Any) -> Any:

@@ -92,9 +92,9 @@ def test_a_recorded_policy_gives_the_same_on_its_bag_and_another_does_not(
     assert (tmp_path / "bag.unfinished").is_dir()
     assert not (tmp_path / "bag").exists()
     recorder.send_signal(signal.SIGINT)
-    told, errors = recorder.communicate(timeout=60)
+    printed, errors = recorder.communicate(timeout=60)
     assert recorder.returncode == 0, errors
-    assert f"{tmp_path / 'bag'}: " in told
+    assert f"{tmp_path / 'bag'}: " in printed
     assert not (tmp_path / "bag.unfinished").exists()
 
     with open_bag(tmp_path / "bag") as bag:
