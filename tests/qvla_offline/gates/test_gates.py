@@ -5,6 +5,7 @@ import itertools
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +58,17 @@ def test_released_greedy_matches_the_reference(case):
 
 def test_released_greedy_warns_of_a_target_that_it_cannot_reach():
     scores = {"a": {4: np.ones(3), 8: np.zeros(3)}}
-    with pytest.warns(UserWarning, match="4 bits per channel reached, 1 asked"):
+    with pytest.warns(UserWarning, match="4 bits per channel reached, 1 asked") as warned:
         assert released_greedy(scores, (4, 8, 16), 1.0)["a"].tolist() == [4, 4, 4]
+    assert warned[0].filename == __file__  # it points at who asked
+
+
+@pytest.mark.parametrize(("target", "expected"), [(8.0, [8, 8, 8]), (4.0, [4, 4, 4])])
+def test_released_greedy_says_nothing_of_a_target_that_it_reaches(target, expected):
+    scores = {"a": {4: np.ones(3), 8: np.zeros(3)}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert released_greedy(scores, (4, 8, 16), target)["a"].tolist() == expected
 
 
 def random_scores(

@@ -59,6 +59,18 @@ def test_one_measurement_changes_a_price_at_most_by_a_quarter_or_64_times() -> N
     assert factors == pytest.approx({"2": 64.0, "4": 0.25, "8": 1.0})
 
 
+def test_rows_whose_scores_are_zero_or_that_are_absent_keep_their_price() -> None:
+    """A ratio to nothing is no measurement."""
+    nothing = Sensitivity("action", BITS, {"a": np.zeros_like(SCORES)}, {"a": 64})
+    errors = iter([2.0, 1.0])
+
+    def measure(layers: Mapping[str, np.ndarray]) -> tuple[dict[int, float], float]:
+        return {2: 1.0, 4: 0.0, 8: 1.0}, next(errors)
+
+    found = assign_jointly(nothing, BUDGET, QuantizationScheme(16), measure, 1)
+    assert found.budget["joint_factors"] == {"2": 1.0, "4": 1.0, "8": 1.0}
+
+
 def test_the_first_allocation_is_at_the_scores_own_prices_and_the_best_round_is_reported() -> None:
     best = priced_after([{2: 3.0}, {2: 3.0}], [1.0, 2.0])
     assert best.budget["joint_factors"] == {"2": 1.0, "4": 1.0, "8": 1.0}

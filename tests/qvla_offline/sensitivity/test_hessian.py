@@ -87,8 +87,9 @@ def test_dead_inputs_and_damping_match_the_reference():
 
 def test_a_singular_hessian_is_damped_harder_with_a_warning():
     ones = torch.ones(4, 4) * 1e8
-    with pytest.warns(UserWarning, match="damping raised"):
+    with pytest.warns(UserWarning, match="damping raised") as warned:
         diagonal = inverse_factor_diagonal(ones - 1e3 * torch.eye(4), 0.0)
+    assert warned[0].filename == __file__  # it points at who asked
     assert torch.isfinite(diagonal).all()
 
 

@@ -5,6 +5,7 @@ Recipes and verbs around it are tested in test_recipe.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity import run
+from qvla_offline.sensitivity.action import Probing
 from qvla_offline.sensitivity.exact import measured_scores, top_channels
 from qvla_offline.sensitivity.hessian import hessian_scores
 from qvla_offline.sensitivity.run import (
@@ -63,6 +65,15 @@ def test_the_verb_refuses_it_before_it_looks_at_the_checkpoint(
     paths = ["--pretrained_checkpoint", "absent", "--calib_jsonl", "absent", "--out_path", "absent"]
     assert main(["sensitivity", *paths, option]) == 2
     assert capsys.readouterr().err.startswith(f"error: {option[2:].partition('=')[0]}\n")
+
+
+def test_the_defaults_are_those_of_the_released_script_where_it_has_the_option() -> None:
+    """Its command line: bits 0,2,4,8, max_samples 32, percdamp 0.01."""
+    assert Scoring().bits == Probing().bits == (0, 2, 4, 8)
+    assert Scoring().max_samples == 32
+    assert Scoring().percdamp == 0.01
+    defaults = inspect.signature(hessian_scores).parameters
+    assert defaults["percdamp"].default == 0.01
 
 
 @pytest.mark.parametrize("key", ["check", "refine", "seed", "percdamp"])
