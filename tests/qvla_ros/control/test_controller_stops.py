@@ -136,6 +136,18 @@ def test_every_stop_comes_in_time_once_and_disarms(
     assert len(rig.commands) == sent
 
 
+@pytest.mark.parametrize("kind", ["delta_end_effector_pose", "joint_position"])
+def test_a_plan_has_a_column_for_each_number_that_moves_the_robot(make_rig: Any, kind: str) -> None:
+    """Three axes, and for poses a rotation vector and here a gripper."""
+    columns = 7 if kind == "delta_end_effector_pose" else 3
+    for given in (columns - 1, columns, columns + 1):
+        rig = make_rig(kind)
+        rig.arm()
+        taken = rig.plan(np.zeros((rig.steps, given)))
+        assert (taken == 0) is (given == columns)
+        assert rig.controller.armed is (given == columns)
+
+
 def test_a_plan_that_ends_is_waited_out_at_rest_and_then_stopped(make_rig: Any) -> None:
     rig = make_rig(limits=motion_limits(3, max_linear_acceleration=100.0))
     rig.arm()

@@ -12,7 +12,15 @@ import pytest
 from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.control.settings import ControllerSettings
 from qvla_ros.control.stop_reason import StopReason
-from qvla_ros.control.watchdogs import WATCHDOGS, Clocks, Deadman, Passed, Tick, first_passed
+from qvla_ros.control.watchdogs import (
+    WATCHDOGS,
+    Clocks,
+    Deadman,
+    Passed,
+    Tick,
+    clock_jump,
+    first_passed,
+)
 
 S = 10**9
 SETTINGS = ControllerSettings(
@@ -84,6 +92,68 @@ def test_each_limit_gives_its_reason_and_when_it_was_passed(
 )
 def test_exactly_at_a_limit_nothing_is_passed(changes: dict[str, Any]) -> None:
     assert first_passed(SETTINGS, replace(WELL, **changes)) is None
+
+
+def turned(angle_rad: float) -> Setpoint:
+    """AT, turned about z."""
+    quaternion = np.array([0.0, 0.0, math.sin(angle_rad / 2), math.cos(angle_rad / 2)])
+    return replace(AT, quaternion_xyzw=quaternion)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_turn_that_is_not_followed_is_a_tracking_error_too(sign: float) -> None:
+    settings = replace(SETTINGS, max_angular_lead_rad=0.5)
+    for lead_rad, passed in ((0.499, False), (0.501, True), (3.0, True)):
+        tick = replace(WELL, command=turned(1.0 + sign * lead_rad), measured=turned(1.0))
+        found = first_passed(settings, tick)
+        expected = Passed(StopReason.tracking_error, SINCE_THE_TICK_BEFORE)
+        assert found == (expected if passed else None)
+    only_axes = replace(WELL, command=turned(3.0), measured=AT)
+    assert first_passed(settings, only_axes) is None  # nothing is known of its orientation
+    opposite = replace(turned(1.0), quaternion_xyzw=-turned(1.0).quaternion_xyzw)
+    same = replace(WELL, command=turned(1.0), measured=opposite)
+    assert first_passed(settings, same) is None  # q and -q are one orientation
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"input_ns": 98 * S - 1000}, StopReason.stale_input),
+        ({"input_ns": 102 * S + 1000}, StopReason.stale_input),
+        ({"measured": None, "unmeasured_s": 2.000001}, StopReason.bad_measurement),
+        ({"inference_busy_s": 1.000001}, StopReason.late_inference),
+        ({"plan_end_ns": 100 * S - S // 2 - 1000}, StopReason.plan_exhausted),
+    ],
+)
+def test_a_microsecond_beyond_a_limit_it_is_passed(
+    changes: dict[str, Any], reason: StopReason
+) -> None:
+    found = first_passed(SETTINGS, replace(WELL, **changes))
+    assert found is not None
+    assert found.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("sim_time", "ros_ns", "steady_s", "jumped"),
+    [
+        (False, S // 4 + S // 2, 0.25, False),  # half a second apart
+        (False, S // 4 + S // 2 + 1000, 0.25, True),
+        (False, S // 4 - S // 2, 0.25, False),
+        (False, S // 4 - S // 2 - 1000, 0.25, True),
+        (False, 10 * S, 10.0, False),  # both stood still: a stall is no jump
+        (True, S // 2, 0.0, False),
+        (True, S // 2 + 1000, 0.5, True),
+        (True, 0, 10.0, False),
+        (True, -1, 0.0, True),
+    ],
+)
+def test_clocks_part_by_what_ros_time_moved_beyond_the_machines(
+    sim_time: bool, ros_ns: int, steady_s: float, jumped: bool
+) -> None:
+    before = Clocks(100 * S, 40.0)
+    tick = replace(WELL, before=before, now=Clocks(100 * S + ros_ns, 40.0 + steady_s))
+    settings = replace(SETTINGS, use_sim_time=sim_time)
+    assert (clock_jump(settings, tick) is not None) is jumped
 
 
 def test_without_a_deadman_nobody_has_to_hold_one() -> None:
