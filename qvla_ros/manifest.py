@@ -73,6 +73,11 @@ class DecoderSpec:
         return self.rules.decodes_tokens and not self.guessed
 
     @property
+    def draws_noise(self) -> bool:
+        """Whether the actions depend on random numbers, not on the observations alone."""
+        return self.rules.draws_noise(self.settings)
+
+    @property
     def one_action(self) -> bool:
         """Whether each chunk is one action."""
         return self.rules.one_action(self.settings)

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from qvla_ros.actions import token_actions
-from qvla_ros.decoding.base import Arrays, Decoded, Decoder, DecoderKind, Guesses, Runner
+from qvla_ros.decoding.base import Arrays, Decoded, Decoder, DecoderKind, Guesses, Runner, always
 from qvla_ros.specifications import PromptSpec, require
 
 OUTPUT = "action_tokens"
@@ -62,5 +62,5 @@ ACTION_TOKENS = DecoderKind(
     describe=lambda tokens: f"action tokens, {tokens.num_bins} bins",
     settings="tokens",
     decodes_tokens=True,
-    one_action=lambda tokens: True,
+    one_action=always,
 )

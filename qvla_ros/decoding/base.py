@@ -94,6 +94,10 @@ def never(settings: Any) -> bool:
     return False
 
 
+def always(settings: Any) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class DecoderKind:
     """One way to run a policy graph: all that the rest of the program asks about it.
@@ -101,8 +105,9 @@ class DecoderKind:
     name: `decoder.kind` in a manifest. make(manifest, tokenizer): its decoder; the tokenizer is the
     bundle's (tokenizers.Tokenizer). describe(settings): words for `qvla inspect`. settings: the
     entry of `decoder` in the manifest that it needs, None for none. decodes_tokens: the graph
-    decodes tokens one after the other, so that it has a `guessed` form too. draws_noise: its
-    actions depend on random numbers. one_action(settings): whether each chunk is one action.
+    decodes tokens one after the other, so that it has a `guessed` form too. draws_noise(settings):
+    whether its actions depend on random numbers. one_action(settings): whether each chunk is one
+    action.
     """
 
     name: str
@@ -110,5 +115,5 @@ class DecoderKind:
     describe: Callable[[Any], str]
     settings: str | None = None
     decodes_tokens: bool = False
-    draws_noise: bool = False
+    draws_noise: Callable[[Any], bool] = never
     one_action: Callable[[Any], bool] = never

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qvla_ros.decoding.base import Arrays, Decoder, DecoderKind, Runner
+from qvla_ros.decoding.base import Arrays, Decoder, DecoderKind, Runner, always
 from qvla_ros.diffusion import NUM_TRAIN_STEPS, denoise_step, denoising_steps, start_noise
 from qvla_ros.specifications import ActionSpec, PromptSpec, require
 
@@ -63,5 +63,5 @@ DIFFUSION = DecoderKind(
     ),
     describe=lambda diffusion: f"diffusion, {diffusion.num_steps} steps, seed {diffusion.seed}",
     settings="diffusion",
-    draws_noise=True,
+    draws_noise=always,
 )

@@ -124,6 +124,6 @@ UNIVLA = DecoderKind(
     describe=_describe,
     settings="latents",
     decodes_tokens=True,
-    draws_noise=True,
+    draws_noise=lambda latents: latents.seed is not None,
     one_action=lambda latents: latents.ensemble_length > 0,
 )

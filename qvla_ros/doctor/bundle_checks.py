@@ -147,7 +147,7 @@ def _parity(policy: Policy) -> Finding:
     apart = relative_difference(
         parity_actions(policy, parity.observations), parity, policy.bundle.statistics["action"]
     )
-    draws_noise = policy.bundle.decoder.rules.draws_noise
+    draws_noise = policy.bundle.decoder.draws_noise
     return parity_finding(
         apart, policy.bundle.actions.names, parity, policy.engine.name, draws_noise
     )

@@ -110,6 +110,16 @@ def families() -> dict[str, Family]:
     return {family.name: family for family in listed}
 
 
+def register_family(family: Family) -> None:
+    """Adds a family to those of this process; QvlaError if its name or one of its kinds is taken."""
+    taken = [name for known in families().values() for name in (known.name, *known.kinds)]
+    for name in (family.name, *family.kinds):
+        if name in taken:
+            expected = f"none of {', '.join(taken)}, which are taken"
+            raise QvlaError("family name", repr(name), expected, "register it under another name")
+    families()[family.name] = family
+
+
 def family_of(kind: str) -> Family:
     """The family that a value of DecodingConfig.kind belongs to."""
     return next(family for family in families().values() if kind in family.kinds)

@@ -71,8 +71,7 @@ def bundle_actions(bundle: Bundle, samples: Sequence[PolicyInputs], backend: str
 
 def require_no_noise(bundle: Bundle) -> None:
     """QvlaError for a policy that draws random numbers: its noise is not that of the checkpoint."""
-    latents = bundle.decoder.latents
-    if bundle.decoder.diffusion is not None or (latents is not None and latents.seed is not None):
+    if bundle.decoder.draws_noise:
         raise QvlaError(
             f"bundle {bundle.directory}",
             f"a policy of kind {bundle.decoder.kind}, which draws random numbers",

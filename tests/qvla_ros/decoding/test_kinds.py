@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qvla_ros.bundle import DecoderSpec, DiffusionSpec, load_bundle
-from qvla_ros.decoding import KINDS, make_decoder
+from qvla_ros.bundle import DecoderSpec, DiffusionSpec, LatentSpec, TokenSpec, load_bundle
+from qvla_ros.decoding import KINDS, make_decoder, register_decoder_kind
 from qvla_ros.decoding.base import Decoded, Decoder, DecoderKind
 from qvla_ros.errors import QvlaError
 
@@ -54,6 +54,11 @@ def test_a_registered_kind_is_read_checked_described_and_run(
         replace(bundle, decoder=DecoderSpec("halved", diffusion=DiffusionSpec(1, 0)))
 
 
+def test_a_name_is_taken_once() -> None:
+    with pytest.raises(QvlaError, match="decoder kind: got .diffusion.; expected none of l1_chunk"):
+        register_decoder_kind(KINDS["diffusion"])
+
+
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
     expected = "one of 'l1_chunk', 'action_tokens', 'diffusion', 'univla'"
     with pytest.raises(QvlaError, match=rf"bundle\.json\.decoder\.kind: got 'halv.*{expected}"):
@@ -63,6 +68,14 @@ def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
 def test_the_kinds_that_decode_tokens_are_unrolled_unless_they_are_guessed() -> None:
     unrolled = {name for name, kind in KINDS.items() if kind.decodes_tokens}
     assert unrolled == {"action_tokens", "univla"}
-    assert {name for name, kind in KINDS.items() if kind.draws_noise} == {"diffusion", "univla"}
     for name in KINDS.keys() - unrolled - {"diffusion"}:
         assert not DecoderSpec(name).unrolled
+
+
+def test_noise_is_drawn_by_diffusion_and_by_latent_tokens_with_a_seed() -> None:
+    drawn = LatentSpec(4, 50, 7, ensemble_length=0, history_template=None)
+    assert DecoderSpec("diffusion", diffusion=DiffusionSpec(3, 0)).draws_noise
+    assert DecoderSpec("univla", latents=drawn).draws_noise
+    assert not DecoderSpec("univla", latents=replace(drawn, seed=None)).draws_noise
+    assert not DecoderSpec("action_tokens", tokens=TokenSpec(32000, 256)).draws_noise
+    assert not DecoderSpec().draws_noise
