@@ -19,18 +19,15 @@ from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.export.options import ExportOptions, require_exportable
 from qvla_offline.fingerprint import checkpoint_sha256, value_sha256
 from qvla_offline.gates import read_gates, write_gates
-from qvla_offline.gates.assign import Budget, assign_gates, describe
+from qvla_offline.gates.assign import assign_gates, describe
 from qvla_offline.gates.foresight import require_affordable
 from qvla_offline.gates.joint import assign_jointly
+from qvla_offline.gates.options import Budget, GatesOptions
 from qvla_offline.memory import peak_memory
-from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme, require_exact_scales
+from qvla_offline.quantization.scheme import QuantizationScheme, require_exact_scales
 from qvla_offline.robot import LIBERO, RobotDescription, read_robot, robot_file
-from qvla_offline.sensitivity.run import (
-    Scoring,
-    SensitivityOptions,
-    compute_sensitivity,
-    joint_measure,
-)
+from qvla_offline.sensitivity.options import Scoring, SensitivityOptions
+from qvla_offline.sensitivity.run import compute_sensitivity, joint_measure
 from qvla_offline.sensitivity.store import read_sensitivity
 from qvla_offline.summary import quantization_summary
 from qvla_ros import __version__
@@ -41,19 +38,6 @@ from qvla_ros.strict_json import parse
 from qvla_ros.yaml_file import read_yaml
 
 _FIX = "compare with config/quantize/reference.yaml"
-
-
-@dataclass(frozen=True)
-class GatesSection:
-    """See Budget; joint_rounds: how often to measure how errors add up, and allocate again (see
-    assign_jointly).
-    """
-
-    target_avg_bits: float
-    bits: tuple[int, ...] = BIT_WIDTHS
-    method: Literal["optimal", "released"] = "optimal"
-    cost: Literal["nominal", "stored"] = "nominal"
-    joint_rounds: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,7 +61,7 @@ class Recipe:
     checkpoint: str
     calibration: str
     out_dir: str
-    gates: GatesSection
+    gates: GatesOptions
     sensitivity: Scoring | None = None
     scheme: QuantizationScheme | None = None
     export: ExportSection | None = None
@@ -120,9 +104,8 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
         robot_path=robot,
         scheme=scheme,
     )
-    asked = asdict(recipe.gates)
-    rounds = asked.pop("joint_rounds")
-    budget = Budget(**asked, compute_dtype=export.compute_dtype, tile=export.tile)
+    rounds = recipe.gates.joint_rounds
+    budget = recipe.gates.budget(export.compute_dtype, export.tile)
     _require_later_steps(recipe, checkpoint, options, budget, described)
     steps = Steps(out)
     weights = checkpoint_sha256(checkpoint)

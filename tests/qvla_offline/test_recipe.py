@@ -22,14 +22,15 @@ from qvla_offline.export.bundle import export_bundle
 from qvla_offline.export.options import ExportOptions, require_exportable
 from qvla_offline.fakequant import target_shapes
 from qvla_offline.gates import Pricing, read_gates, uniform
-from qvla_offline.gates.assign import Budget, assign_gates
+from qvla_offline.gates.assign import assign_gates
 from qvla_offline.gates.foresight import require_affordable
+from qvla_offline.gates.options import Budget, GatesOptions
 from qvla_offline.quantization.scheme import QuantizationScheme
-from qvla_offline.recipe import ExportSection, GatesSection, Recipe, read_recipe, run_recipe
+from qvla_offline.recipe import ExportSection, Recipe, read_recipe, run_recipe
 from qvla_offline.robot import LIBERO
 from qvla_offline.sensitivity import run
 from qvla_offline.sensitivity.hessian import hessian_scores
-from qvla_offline.sensitivity.run import Scoring
+from qvla_offline.sensitivity.options import Scoring
 from qvla_offline.sensitivity.store import Sensitivity, read_sensitivity
 from qvla_ros.bundle import load_bundle, sha256_of
 from qvla_ros.cli.main import main
@@ -86,7 +87,7 @@ def test_the_example_names_every_key_that_a_recipe_may_have():
     assert set(example) == keys(Recipe)
     kinds = {
         "sensitivity": Scoring,
-        "gates": GatesSection,
+        "gates": GatesOptions,
         "scheme": QuantizationScheme,
         "export": ExportSection,
     }

@@ -6,12 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from qvla_offline.cli.options import (
-    CALIBRATION_HELP,
-    add_scheme_arguments,
-    bit_list,
-    scheme_overrides,
-)
+from qvla_offline.cli.options import CALIBRATION_HELP, add_scheme_arguments
+from qvla_offline.option_fields import given, integers
+from qvla_offline.quantization.scheme import QuantizationScheme
 
 HELP = (
     "measure the action error of gates, bundles and fake-quantized checkpoints on "
@@ -35,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--uniform",
-        type=bit_list,
+        type=integers,
         default=(),
         metavar="BITS",
         help="the same bits everywhere, as baselines, for example 2,4,8",
@@ -90,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     made_by = Subjects(
         args.pretrained_checkpoint,
         args.unnorm_key,
-        scheme_overrides(args),
+        given(args, QuantizationScheme),
         args.compute_dtype,
         args.backend,
         args.memory_gb * 1e9,

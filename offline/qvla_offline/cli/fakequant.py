@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from qvla_offline.cli.options import add_scheme_arguments, scheme_overrides
+from qvla_offline.cli.options import add_scheme_arguments
+from qvla_offline.option_fields import given
+from qvla_offline.quantization.scheme import QuantizationScheme
 
 HELP = (
     "write the checkpoint with quantized and restored weights: same layout and size, "
@@ -38,10 +40,9 @@ def run(args: argparse.Namespace) -> int:
     from qvla_offline.fakequant import fake_quantize
     from qvla_offline.gates import read_gates
     from qvla_offline.memory import peak_memory
-    from qvla_offline.quantization.scheme import QuantizationScheme
 
     gates = read_gates(args.gates_path)
-    scheme = QuantizationScheme(**(gates.scheme | scheme_overrides(args)))
+    scheme = QuantizationScheme(**(gates.scheme | given(args, QuantizationScheme)))
     dtype = torch.float32 if args.dtype else None
     out = fake_quantize(args.pretrained_checkpoint, gates, args.out_dir, scheme, args.mode, dtype)
     print(f"wrote {out}; {peak_memory()}")

@@ -6,12 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from qvla_offline.cli.options import (
-    CALIBRATION_HELP,
-    add_scheme_arguments,
-    bit_list,
-    scheme_overrides,
-)
+from qvla_offline.cli.options import CALIBRATION_HELP, add_scheme_arguments
+from qvla_offline.gates.options import Budget, GatesOptions
+from qvla_offline.option_fields import add_options, given
+from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
 from qvla_ros.errors import QvlaError
 
 HELP = "choose a bit-width for every output channel, within a budget"
@@ -26,35 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sensitivity file (.safetensors or released .pt)",
     )
     parser.add_argument("--out_json", required=True, type=Path, help="gates file to write")
-    parser.add_argument(
-        "--bits", type=bit_list, help="allowed (default: what the file scores, and 16)"
-    )
-    parser.add_argument(
-        "--target_avg_bits",
-        type=float,
-        default=4.0,
-        help="bits per weight, scales included (method released: bits per channel, as "
-        "theirs); default 4.0",
-    )
-    parser.add_argument(
-        "--method", default="optimal", help="optimal (default) or released (their greedy)"
-    )
-    parser.add_argument(
-        "--cost", default="nominal", help="nominal (default) or stored: what the graph holds"
-    )
-    parser.add_argument(
-        "--compute_dtype", default="float32", help="for --cost stored: type of the graph's scales"
-    )
-    parser.add_argument(
-        "--tile", type=int, default=8, help="rows that groups are filled up to (default: 8)"
-    )
-    parser.add_argument(
-        "--joint_rounds",
-        type=int,
-        default=0,
-        metavar="N",
-        help="measure how errors add up, N times",
-    )
+    add_options(parser, Budget, {"bits"}, default="what the file scores, and 16")
+    add_options(parser, Budget, {"target_avg_bits", "method", "cost", "compute_dtype", "tile"})
+    add_options(parser, GatesOptions, {"joint_rounds"})
     parser.add_argument(
         "--pretrained_checkpoint", type=Path, help="for --joint_rounds, or to price a released .pt"
     )
@@ -69,37 +41,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from qvla_offline.gates import write_gates
-    from qvla_offline.gates.assign import Budget, assign_gates, describe
+    from qvla_offline.gates.assign import assign_gates, describe
     from qvla_offline.gates.joint import assign_jointly, require_joint, require_rounds
     from qvla_offline.memory import peak_memory
-    from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
     from qvla_offline.sensitivity.store import read_sensitivity
     from qvla_ros.bundle import sha256_of
 
-    require_rounds(args.joint_rounds)
+    joint_rounds = args.joint_rounds or 0
+    require_rounds(joint_rounds)
     sensitivity = read_sensitivity(args.proxy_pt)
     if args.pretrained_checkpoint and not sensitivity.columns:
         from qvla_offline.sensitivity.imported import completed
 
         sensitivity = completed(sensitivity, args.pretrained_checkpoint)
-    scheme = QuantizationScheme(**(sensitivity.settings.get("scheme", {}) | scheme_overrides(args)))
-    bits = args.bits or tuple(b for b in BIT_WIDTHS if b == 16 or b in sensitivity.bits)
-    budget = Budget(
-        args.target_avg_bits, bits, args.method, args.cost, args.compute_dtype, args.tile
+    scheme = QuantizationScheme(
+        **(sensitivity.settings.get("scheme", {}) | given(args, QuantizationScheme))
     )
-    require_joint(
-        args.joint_rounds, sensitivity.method, budget
-    )  # before the policy is loaded to measure
+    scored = tuple(b for b in BIT_WIDTHS if b == 16 or b in sensitivity.bits)
+    budget = Budget(**{"bits": scored} | given(args, Budget))
+    require_joint(joint_rounds, sensitivity.method, budget)  # before the policy is loaded
     sources = {"sensitivity_sha256": sha256_of(args.proxy_pt)}
-    if args.joint_rounds:
-        gates = assign_jointly(
-            sensitivity,
-            budget,
-            scheme,
-            _measure(args, sensitivity, scheme),
-            args.joint_rounds,
-            sources,
-        )
+    if joint_rounds:
+        measure = _measure(args, sensitivity, scheme)
+        gates = assign_jointly(sensitivity, budget, scheme, measure, joint_rounds, sources)
     else:
         gates = assign_gates(sensitivity, budget, scheme, sources)
     write_gates(args.out_json, gates)
@@ -110,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _measure(args: argparse.Namespace, sensitivity: Any, scheme: Any) -> Any:
     from qvla_offline.fingerprint import checkpoint_sha256
-    from qvla_offline.sensitivity.run import SensitivityOptions, joint_measure
+    from qvla_offline.sensitivity.options import SensitivityOptions
+    from qvla_offline.sensitivity.run import joint_measure
 
     for key in ("pretrained_checkpoint", "calib_jsonl"):
         if getattr(args, key) is None:

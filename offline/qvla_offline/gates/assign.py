@@ -3,55 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from qvla_offline.gates.costs import COSTS, Pricing
+from qvla_offline.gates.costs import COSTS
 from qvla_offline.gates.files import Gates
 from qvla_offline.gates.optimal import Allocation, optimal
+from qvla_offline.gates.options import Budget
 from qvla_offline.gates.released import released_greedy
 from qvla_offline.quantization.containers import promote_to_tile
-from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity
 from qvla_ros.errors import QvlaError
-
-METHODS = ("optimal", "released")
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What to spend.
-
-    target_avg_bits: bits per weight with scales (method 'released': per channel, without, as in the
-    released scripts). cost and compute_dtype: see Pricing. tile: the optimal method fills groups of
-    rows up to multiples of it by promoting rows, within the budget; 1 promotes none.
-    """
-
-    target_avg_bits: float = 4.0
-    bits: tuple[int, ...] = BIT_WIDTHS
-    method: str = "optimal"
-    cost: str = "nominal"
-    compute_dtype: str = "float32"
-    tile: int = 8
-
-    def pricing(self, scheme: QuantizationScheme, cost: str | None = None) -> Pricing:
-        """How this budget (or the same one at another `cost`) prices rows stored by `scheme`."""
-        return Pricing(scheme, cost or self.cost, self.compute_dtype)
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise QvlaError("method", self.method, f"one of {METHODS}", "choose with --method")
-        unknown = sorted(set(self.bits) - set(BIT_WIDTHS))
-        if unknown or not self.bits:
-            raise QvlaError(
-                "bits", list(self.bits), f"some of {list(BIT_WIDTHS)}", "choose with --bits"
-            )
-        if not 0 <= self.target_avg_bits <= 16 or self.tile < 1:
-            found = f"{self.target_avg_bits}, {self.tile}"
-            fix = "set --target_avg_bits e.g. to 4.0 and --tile to 8"
-            raise QvlaError("target_avg_bits, tile", found, "0 to 16 bits, and 1 row or more", fix)
 
 
 def assign_gates(

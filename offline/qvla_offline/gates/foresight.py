@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from qvla_offline.checkpoints.model import VisionLanguageModel
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
-from qvla_offline.gates.assign import Budget, require_scored
+from qvla_offline.gates.assign import require_scored
 from qvla_offline.gates.joint import require_joint
 from qvla_offline.gates.optimal import spendable_bits
+from qvla_offline.gates.options import Budget
 from qvla_offline.quantization.scheme import QuantizationScheme
 
 

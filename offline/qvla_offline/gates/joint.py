@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from qvla_offline.gates.assign import Budget, assign_gates
+from qvla_offline.gates.assign import assign_gates
 from qvla_offline.gates.files import Gates
+from qvla_offline.gates.options import Budget
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity
 from qvla_ros.errors import QvlaError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from qvla_offline.option_fields import option
 from qvla_offline.quantization.registry import QUANTIZERS
 from qvla_ros.errors import QvlaError
 
@@ -27,11 +28,13 @@ class QuantizationScheme:
     engine reads it), 'int2' packs them. quantizer: one of QUANTIZERS.
     """
 
-    group_size: int = 64
-    clip_search: bool | None = None
-    scale_dtype: str = "float16"
-    two_bit_storage: str = "int4"
-    quantizer: str = DEFAULT_QUANTIZER
+    group_size: int = option(64, "inputs that share a scale at 2 and 4 bits")
+    clip_search: bool | None = option(None, "scale to the largest weight, clip none")
+    scale_dtype: str = option("float16", "float16 or float32")
+    two_bit_storage: str = option(
+        "int4", "int4, which every engine reads, or int2: ONNX Runtime only"
+    )
+    quantizer: str = option(DEFAULT_QUANTIZER, f"one of {', '.join(QUANTIZERS)}")
 
     def __post_init__(self) -> None:
         size = self.group_size

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +17,6 @@ from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.checkpoints.targets import QuantizableLayer, quantization_targets
 from qvla_offline.fingerprint import checkpoint_sha256, value_sha256
-from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.robot import LIBERO, read_robot, robot_file
 from qvla_offline.sensitivity.action import PartialSums, Probing, action_scores
 from qvla_offline.sensitivity.exact import (
@@ -32,6 +29,7 @@ from qvla_offline.sensitivity.exact import (
 )
 from qvla_offline.sensitivity.hessian import columns, hessian_scores
 from qvla_offline.sensitivity.joint import joint_errors
+from qvla_offline.sensitivity.options import SensitivityOptions
 from qvla_offline.sensitivity.prepare import prepared
 from qvla_offline.sensitivity.store import (
     Sensitivity,
@@ -42,87 +40,11 @@ from qvla_offline.sensitivity.store import (
 from qvla_ros.bundle import sha256_of
 from qvla_ros.errors import QvlaError
 
-METHODS = ("action", "hessian")
 EXACT_SAMPLES = (
     8  # exact measurement averages over so many samples: one forward pass each per channel
 )
 JOINT_SAMPLES = 16
 SMALL_MODEL = 50_000_000  # weights
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How to score, and what a recipe may set; the defaults are those of the released script, where
-    it has the option.
-
-    check: channels to measure exactly and compare; refine: so many top channels get measured
-    scores.
-    """
-
-    method: Literal["action", "hessian"] = "action"
-    bits: tuple[int, ...] = (0, 2, 4, 8)
-    max_samples: int = 32
-    percdamp: float = 0.01
-    probes: int = 4
-    seed: int = 0
-    memory_gb: float = 4.0
-    check: int = 0
-    refine: int = 0
-    skip_bad_lines: bool = False
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise QvlaError("method", self.method, f"one of {METHODS}", "choose with --method")
-        allowed = (0, 2, 4, 8) if self.method == "action" else (0, *range(2, 16))
-        object.__setattr__(
-            self, "bits", tuple(sorted(set(self.bits) - {16}))
-        )  # at 16 the score is 0
-        if not self.bits or not set(self.bits) <= set(allowed):
-            raise QvlaError(
-                "bits",
-                list(self.bits),
-                f"some of {list(allowed)}",
-                "choose with --bits, e.g. 0,2,4,8",
-            )
-        for key in ("max_samples", "probes", "memory_gb"):
-            if not 0 < getattr(self, key) < math.inf:
-                raise QvlaError(key, getattr(self, key), "a number above 0", f"raise --{key}")
-        for key in ("check", "refine", "seed", "percdamp"):
-            if not 0 <= getattr(self, key) < math.inf:
-                raise QvlaError(
-                    key, getattr(self, key), "a number from 0 on", f"leave out --{key}, or raise it"
-                )
-        if self.method == "hessian" and (self.check or self.refine):
-            raise QvlaError(
-                "check and refine", "asked with hessian", "the action method", "use --method action"
-            )
-
-
-@dataclass(frozen=True)
-class SensitivityOptions(Scoring):
-    """How to score, and for which data and storage."""
-
-    unnorm_key: str | None = None
-    robot_path: str | None = None
-    scheme: QuantizationScheme = field(default_factory=QuantizationScheme)
-
-    def described(self) -> dict[str, object]:
-        """All options as files hold them."""
-        return asdict(self) | {"scheme": self.scheme.described()}
-
-    def identity(self) -> dict[str, object]:
-        """The options that change the numbers of the estimate."""
-        kept = {
-            k: v
-            for k, v in self.described().items()
-            if k not in ("memory_gb", "check", "device", "skip_bad_lines")
-        }
-        for unused in (
-            ("percdamp",) if self.method == "action" else ("probes", "seed", "refine", "scheme")
-        ):
-            del kept[unused]
-        return kept | {"bits": list(self.bits)}
 
 
 @dataclass(frozen=True)

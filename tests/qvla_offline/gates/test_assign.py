@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qvla_offline.gates.assign import Budget, assign_gates, describe
+from qvla_offline.gates.assign import assign_gates, describe
 from qvla_offline.gates.costs import COSTS
+from qvla_offline.gates.options import Budget
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity
 from qvla_ros.errors import QvlaError

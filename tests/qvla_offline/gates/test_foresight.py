@@ -11,9 +11,9 @@ from qvla_offline.checkpoints.io import empty_policy
 from qvla_offline.checkpoints.model import VisionLanguageModel
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
-from qvla_offline.gates.assign import Budget
 from qvla_offline.gates.costs import COSTS
 from qvla_offline.gates.foresight import require_affordable
+from qvla_offline.gates.options import Budget
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.errors import QvlaError
 

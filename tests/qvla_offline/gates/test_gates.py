@@ -23,9 +23,10 @@ from qvla_offline.gates import (
     uniform,
     write_gates,
 )
-from qvla_offline.gates.assign import Budget, assign_gates, describe
+from qvla_offline.gates.assign import assign_gates, describe
 from qvla_offline.gates.costs import COSTS
 from qvla_offline.gates.optimal import allocate
+from qvla_offline.gates.options import Budget
 from qvla_offline.quantization.containers import promote_to_tile
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity, write_sensitivity

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
-from qvla_offline.gates.assign import Budget, assign_gates
+from qvla_offline.gates.assign import assign_gates
 from qvla_offline.gates.joint import assign_jointly
+from qvla_offline.gates.options import Budget
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity, write_sensitivity
 from qvla_ros.cli.main import main

@@ -8,9 +8,9 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from qvla_offline.gates.assign import Budget
 from qvla_offline.gates.files import Gates
 from qvla_offline.gates.joint import assign_jointly, repriced, require_joint
+from qvla_offline.gates.options import Budget
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity
 from qvla_ros.errors import QvlaError

@@ -1,0 +1,76 @@
+"""How many bits to spend, and how: what a recipe's section `gates` and `qvla gates` may set."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from qvla_offline.gates.costs import Pricing
+from qvla_offline.option_fields import option, required_option
+from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
+from qvla_ros.errors import QvlaError
+
+METHODS = ("optimal", "released")
+_TARGET = "bits per weight, scales included; method released: bits per channel, as theirs"
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What to spend, and on which bit-widths.
+
+    target_avg_bits: bits per weight with scales (method 'released': per channel, without, as
+    in the released scripts). cost: see Pricing.
+    """
+
+    target_avg_bits: float = option(4.0, _TARGET)
+    bits: tuple[int, ...] = option(BIT_WIDTHS, "allowed bit-widths")
+    method: Literal["optimal", "released"] = option("optimal", "optimal, or released: their greedy")
+    cost: Literal["nominal", "stored"] = option(
+        "nominal", "nominal, or stored: what the graph holds"
+    )
+
+
+@dataclass(frozen=True)
+class Budget(Spending):
+    """What to spend, at the prices of a graph.
+
+    compute_dtype: see Pricing. tile: the optimal method fills groups of rows up to multiples of it
+    by promoting rows, within the budget; 1 promotes none.
+    """
+
+    compute_dtype: str = option("float32", "for --cost stored: type of the graph's scales")
+    tile: int = option(8, "rows that groups are filled up to")
+
+    def pricing(self, scheme: QuantizationScheme, cost: str | None = None) -> Pricing:
+        """How this budget (or the same one at another `cost`) prices rows stored by `scheme`."""
+        return Pricing(scheme, cost or self.cost, self.compute_dtype)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise QvlaError("method", self.method, f"one of {METHODS}", "choose with --method")
+        unknown = sorted(set(self.bits) - set(BIT_WIDTHS))
+        if unknown or not self.bits:
+            raise QvlaError(
+                "bits", list(self.bits), f"some of {list(BIT_WIDTHS)}", "choose with --bits"
+            )
+        if not 0 <= self.target_avg_bits <= 16 or self.tile < 1:
+            found = f"{self.target_avg_bits}, {self.tile}"
+            fix = "set --target_avg_bits e.g. to 4.0 and --tile to 8"
+            raise QvlaError("target_avg_bits, tile", found, "0 to 16 bits, and 1 row or more", fix)
+
+
+@dataclass(frozen=True)
+class GatesOptions(Spending):
+    """A recipe's section `gates`; the prices come from its section `export`.
+
+    joint_rounds: how often to measure how errors add up, and allocate again (see assign_jointly).
+    """
+
+    target_avg_bits: float = required_option(_TARGET)
+    joint_rounds: int = option(0, "measure how errors add up, N times", "N")
+
+    def budget(self, compute_dtype: str, tile: int) -> Budget:
+        """The budget of these options for a graph that computes in `compute_dtype`."""
+        spending = asdict(self)
+        del spending["joint_rounds"]
+        return Budget(**spending, compute_dtype=compute_dtype, tile=tile)

@@ -1,0 +1,107 @@
+"""Options of a step, written once: the fields of a frozen dataclass.
+
+    @dataclass(frozen=True)
+    class Budget:
+        target_avg_bits: float = option(4.0, "bits per weight, scales included")
+
+A recipe's section is parsed into the dataclass by qvla_ros.strict_json; a verb's parser gets its
+options from the same fields by `add_options`, and `given` takes their values from the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import types
+from collections.abc import Callable, Collection
+from dataclasses import MISSING, Field, field, fields
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from qvla_ros.errors import QvlaError
+
+_HELP = "help"
+Value = TypeVar("Value")
+
+
+def option(default: Value, help: str, metavar: str | None = None) -> Value:
+    """A field that is an option; its annotation says how its text is read. The default is added to
+    `help` unless that names one.
+    """
+    return field(default=default, metadata={_HELP: help, "metavar": metavar})
+
+
+def required_option(help: str) -> Any:
+    """A field that is an option and must be given."""
+    return field(metadata={_HELP: help, "metavar": None})
+
+
+def add_options(
+    parser: argparse._ActionsContainer,
+    kind: type,
+    names: Collection[str] | None = None,
+    default: str | None = None,
+) -> None:
+    """Adds `--NAME` for each option of the dataclass `kind`, or for those in `names`.
+
+    An option that is not given is None, so that `given` can leave it out. A switch (bool) that is
+    off or open by default is `--NAME` or `--no_NAME`. default: what help says in place of the
+    field's own default.
+    """
+    hints = get_type_hints(kind)
+    for entry in fields(kind):
+        if _HELP not in entry.metadata or (names is not None and entry.name not in names):
+            continue
+        text = _help(entry, default)
+        read = _reader(hints[entry.name])
+        if read is not bool:
+            parser.add_argument(
+                f"--{entry.name}",
+                type=read,
+                metavar=entry.metadata["metavar"],
+                required=entry.default is MISSING,
+                help=text,
+            )
+        elif entry.default is False:
+            parser.add_argument(
+                f"--{entry.name}", action="store_const", const=True, help=entry.metadata[_HELP]
+            )
+        else:
+            parser.add_argument(
+                f"--no_{entry.name}",
+                dest=entry.name,
+                action="store_const",
+                const=False,
+                help=entry.metadata[_HELP],
+            )
+
+
+def given(args: argparse.Namespace, kind: type) -> dict[str, Any]:
+    """{name: value} of the options of `kind` that the command line names."""
+    values = {entry.name: getattr(args, entry.name, None) for entry in fields(kind)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def integers(text: str) -> tuple[int, ...]:
+    """'0,2,4,8' as (0, 2, 4, 8)."""
+    try:
+        return tuple(int(part) for part in text.replace(" ", "").split(",") if part)
+    except ValueError:
+        raise QvlaError(
+            "bits", text, "numbers with commas between them", "write e.g. --bits 0,2,4,8"
+        ) from None
+
+
+def _reader(annotation: Any) -> Callable[[str], Any]:
+    """What reads an option's text; bool for a switch."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        (annotation,) = [part for part in get_args(annotation) if part is not type(None)]
+    if annotation == tuple[int, ...]:
+        return integers
+    return annotation if annotation in (bool, int, float) else str
+
+
+def _help(entry: Field[Any], default: str | None) -> str:
+    text = str(entry.metadata[_HELP])
+    if default is None and entry.default not in (None, MISSING):
+        value = entry.default
+        default = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text if default is None or "default" in text else f"{text} (default: {default})"

@@ -1,0 +1,94 @@
+"""How to score: what a recipe's section `sensitivity` and `qvla sensitivity` may set."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from qvla_offline.option_fields import option
+from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_ros.errors import QvlaError
+
+METHODS = ("action", "hessian")
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How to score, and what a recipe may set; the defaults are those of the released script, where
+    it has the option.
+
+    check: channels to measure exactly and compare; refine: so many top channels get measured
+    scores.
+    """
+
+    method: Literal["action", "hessian"] = option(
+        "action", "action, or hessian: the released proxy"
+    )
+    bits: tuple[int, ...] = option((0, 2, 4, 8), "bit-widths to score")
+    max_samples: int = option(32, "observations to use")
+    percdamp: float = option(0.01, "hessian: damping")
+    probes: int = option(4, "action: backward passes per sample")
+    seed: int = option(0, "action: seed of the probes")
+    memory_gb: float = option(
+        4.0, "for weights and activations that stay, beside the block at work"
+    )
+    check: int = option(0, "action: measure N channels exactly, compare", "N")
+    refine: int = option(0, "action: measure the N top channels exactly", "N")
+    skip_bad_lines: bool = option(False, "report bad lines of a .jsonl file and go on")
+    device: str = option("cpu", "torch device")
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise QvlaError("method", self.method, f"one of {METHODS}", "choose with --method")
+        allowed = (0, 2, 4, 8) if self.method == "action" else (0, *range(2, 16))
+        object.__setattr__(
+            self, "bits", tuple(sorted(set(self.bits) - {16}))
+        )  # at 16 the score is 0
+        if not self.bits or not set(self.bits) <= set(allowed):
+            raise QvlaError(
+                "bits",
+                list(self.bits),
+                f"some of {list(allowed)}",
+                "choose with --bits, e.g. 0,2,4,8",
+            )
+        for key in ("max_samples", "probes", "memory_gb"):
+            if not 0 < getattr(self, key) < math.inf:
+                raise QvlaError(key, getattr(self, key), "a number above 0", f"raise --{key}")
+        for key in ("check", "refine", "seed", "percdamp"):
+            if not 0 <= getattr(self, key) < math.inf:
+                raise QvlaError(
+                    key, getattr(self, key), "a number from 0 on", f"leave out --{key}, or raise it"
+                )
+        if self.method == "hessian" and (self.check or self.refine):
+            raise QvlaError(
+                "check and refine", "asked with hessian", "the action method", "use --method action"
+            )
+
+
+@dataclass(frozen=True)
+class SensitivityOptions(Scoring):
+    """How to score, and for which data and storage."""
+
+    unnorm_key: str | None = option(
+        None, "dataset whose statistics apply, if the checkpoint holds several"
+    )
+    robot_path: str | None = option(None, "robot description in YAML (default: LIBERO's arm)")
+    scheme: QuantizationScheme = field(default_factory=QuantizationScheme)
+
+    def described(self) -> dict[str, object]:
+        """All options as files hold them."""
+        return asdict(self) | {"scheme": self.scheme.described()}
+
+    def identity(self) -> dict[str, object]:
+        """The options that change the numbers of the estimate."""
+        kept = {
+            k: v
+            for k, v in self.described().items()
+            if k not in ("memory_gb", "check", "device", "skip_bad_lines")
+        }
+        for unused in (
+            ("percdamp",) if self.method == "action" else ("probes", "seed", "refine", "scheme")
+        ):
+            del kept[unused]
+        return kept | {"bits": list(self.bits)}
