@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from qvla_offline.checkpoints.io import load_checkpoint
-from qvla_offline.checkpoints.model import OpenVLAOFT
+from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
 from qvla_offline.checkpoints.random_checkpoint import UNNORM_KEY, plausible_statistics, randomize
 from qvla_offline.checkpoints.save import save_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets

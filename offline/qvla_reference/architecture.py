@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from qvla_offline.checkpoints.backbones import VisionConfig
 from qvla_offline.checkpoints.config import DecodingConfig, PolicyConfig, TextConfig
 from qvla_offline.checkpoints.heads import L1Head
-from qvla_offline.checkpoints.model import OpenVLAOFT
+from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
 from qvla_offline.checkpoints.tokenizer import pad_token_id, padded_vocabulary
 
 IMAGE_SIZE = 112

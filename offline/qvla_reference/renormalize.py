@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from qvla_offline.checkpoints.model import OpenVLAOFT
+from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
 from qvla_reference.architecture import output_layer
 from qvla_ros.preprocess import RANGE_EPSILON
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.io import load_checkpoint
-from qvla_offline.checkpoints.model import OpenVLAOFT
+from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
 from qvla_offline.checkpoints.results import require_result_replaceable
 from qvla_offline.checkpoints.save import save_checkpoint
 from qvla_offline.checkpoints.tokenizer import PROMPT_TEMPLATE, train_tokenizer

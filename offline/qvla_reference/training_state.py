@@ -13,7 +13,7 @@ from torch import nn
 
 from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.io import Checkpoint
-from qvla_offline.checkpoints.model import OpenVLAOFT
+from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
 from qvla_reference.architecture import initialize
 from qvla_reference.auxiliary import MAX_SENTENCES, GroundingHeads, LatestOutput, PositionHeads
 from qvla_reference.renormalize import renormalize

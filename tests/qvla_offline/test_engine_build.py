@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qvla_offline.checkpoints.model import OpenVLAOFT
+from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
 from qvla_offline.checkpoints.random_checkpoint import random_model, write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.cli import build as verb

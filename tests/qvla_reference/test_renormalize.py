@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qvla_offline.checkpoints.model import OpenVLAOFT, PolicyInputs
+from qvla_offline.checkpoints.model import PolicyInputs
+from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
 from qvla_offline.checkpoints.random_checkpoint import random_config
 from qvla_reference.renormalize import renormalize
 from qvla_ros.actions import unnormalize

@@ -1,6 +1,6 @@
 """OpenVLA-OFT as one graph: all slots of a chunk decoded in one bidirectional pass.
 
-Same arithmetic as `qvla_offline.checkpoints.model.OpenVLAOFT` on one observation without padding.
+Same arithmetic as `qvla_offline.checkpoints.openvla_oft` on one observation without padding.
 With the diffusion head the graph is one denoising step: `noisy_actions` and `timestep` come in and
 `noise` goes out.
 """

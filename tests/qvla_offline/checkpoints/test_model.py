@@ -12,7 +12,8 @@ from torch import nn
 
 from qvla_offline.checkpoints.config import TextConfig, parse_config
 from qvla_offline.checkpoints.llama import Cache, LlamaForCausalLM
-from qvla_offline.checkpoints.model import OpenVLAOFT, PolicyInputs
+from qvla_offline.checkpoints.model import PolicyInputs
+from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
 from qvla_offline.checkpoints.random_checkpoint import random_inputs, random_model
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
 

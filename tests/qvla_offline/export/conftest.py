@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
-from qvla_offline.checkpoints.model import OpenVLAOFT
+from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
 from qvla_offline.checkpoints.random_checkpoint import random_model
 
 RunGraph = Callable[[Path, Mapping[str, np.ndarray]], dict[str, np.ndarray]]

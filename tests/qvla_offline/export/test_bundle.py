@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qvla_offline.checkpoints.io import load_checkpoint
-from qvla_offline.checkpoints.model import OpenVLAOFT, PolicyInputs
+from qvla_offline.checkpoints.model import PolicyInputs
+from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.cli import export as verb

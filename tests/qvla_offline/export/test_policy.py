@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from qvla_offline.checkpoints.config import PolicyConfig
-from qvla_offline.checkpoints.model import OpenVLAOFT, PolicyInputs, VisionLanguageModel
+from qvla_offline.checkpoints.model import PolicyInputs, VisionLanguageModel
+from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
 from qvla_offline.checkpoints.random_checkpoint import random_model, randomize
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.export.graph import GraphBuilder
