@@ -5,6 +5,9 @@ The bridge prints one JSON line an episode; the launch ends with it. `qvla eval`
 policies.
 """
 
+import runpy
+from pathlib import Path
+
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
@@ -13,7 +16,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from qvla_ros.engines import BACKENDS
+from qvla_ros.simulation.specification import SUITE_TASK_COUNTS
 
 POLICY = "policy_under_test"  # the namespace in which bridge and policy meet
 
@@ -22,17 +25,11 @@ def share(*parts: str) -> PathJoinSubstitution:
     return PathJoinSubstitution([FindPackageShare("qvla"), *parts])
 
 
-def generate_launch_description() -> LaunchDescription:
-    arguments = [
-        DeclareLaunchArgument(
-            "bundle", description="Directory of the policy bundle (`qvla quantize` makes it)"
-        ),
-        DeclareLaunchArgument(
-            "backend",
-            default_value="onnxruntime",
-            choices=list(BACKENDS),
-            description="What runs the policy's graph",
-        ),
+def arguments() -> list[DeclareLaunchArgument]:
+    passed_on = runpy.run_path(str(Path(__file__).with_name("policy.launch.py")))["ARGUMENTS"]
+    return [
+        DeclareLaunchArgument("bundle", **passed_on["bundle"]),
+        DeclareLaunchArgument("backend", **passed_on["backend"]),
         DeclareLaunchArgument(
             "params_file",
             default_value=share("config", "robots", "libero", "node.yaml"),
@@ -41,14 +38,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "task_suite_name",
             default_value="libero_object",
-            choices=[
-                "libero_spatial",
-                "libero_object",
-                "libero_object_named",
-                "libero_goal",
-                "libero_10",
-                "libero_90",
-            ],
+            choices=list(SUITE_TASK_COUNTS),
             description="LIBERO suite",
         ),
         DeclareLaunchArgument(
@@ -61,14 +51,14 @@ def generate_launch_description() -> LaunchDescription:
             "timing",
             default_value="lock_step",
             choices=["lock_step", "real_time"],
-            description="Whether the arm waits for the policy; real_time runs on the "
-            "simulated clock, /clock",
+            description="Whether the arm waits for the policy; real_time runs on the simulated "
+            "clock, /clock",
         ),
         DeclareLaunchArgument(
             "latencies_s",
             default_value="[-1.0]",
-            description="With real_time: from image to command, each in turn, a YAML list; "
-            "-1.0: as measured",
+            description="With real_time: from image to command, each in turn, a YAML list; -1.0: "
+            "as measured",
         ),
         DeclareLaunchArgument(
             "faults",
@@ -83,6 +73,9 @@ def generate_launch_description() -> LaunchDescription:
             "video_dir", default_value="", description="Where a video goes; empty: nowhere"
         ),
     ]
+
+
+def generate_launch_description() -> LaunchDescription:
     policy = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(share("launch", "policy.launch.py")),
         launch_arguments={
@@ -116,4 +109,4 @@ def generate_launch_description() -> LaunchDescription:
         ],
         on_exit=Shutdown(reason="the bridge has ended"),
     )
-    return LaunchDescription([*arguments, policy, bridge])
+    return LaunchDescription([*arguments(), policy, bridge])

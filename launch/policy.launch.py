@@ -12,53 +12,52 @@ from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from qvla_ros.engines import BACKENDS
+from qvla_ros.engines import BACKENDS, backend_help
+
+# The second is read by Fast DDS up to Jazzy.
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 
 def share(*parts: str) -> PathJoinSubstitution:
     return PathJoinSubstitution([FindPackageShare("qvla"), *parts])
 
 
+# The arguments that robot.launch.py and libero.launch.py pass on: they read this table.
+ARGUMENTS = {
+    "bundle": {"description": "Directory of the policy bundle (`qvla quantize` makes it)"},
+    "namespace": {
+        "default_value": "",
+        "description": "Namespace of the node, e.g. the arm's name",
+    },
+    "backend": {
+        "default_value": "onnxruntime",
+        "choices": list(BACKENDS),
+        "description": backend_help().capitalize(),
+    },
+    "autostart": {
+        "default_value": "true",
+        "choices": ["true", "false"],
+        "description": "Configure and activate at the start; false leaves it to a lifecycle manager",
+    },
+    "use_sim_time": {
+        "default_value": "false",
+        "choices": ["true", "false"],
+        "description": "Take the time from /clock: for simulators and for bags played with --clock",
+    },
+    "dds_profile": {
+        "default_value": share("config", "fastdds.xml"),
+        "description": "Fast DDS profile; the default carries images above 512 KiB without loss",
+    },
+}
+
+
 def generate_launch_description() -> LaunchDescription:
-    arguments = [
-        DeclareLaunchArgument(
-            "bundle", description="Directory of the policy bundle (`qvla quantize` makes it)"
-        ),
-        DeclareLaunchArgument(
-            "namespace", default_value="", description="Namespace of the node, e.g. the arm's name"
-        ),
-        DeclareLaunchArgument(
-            "params_file",
-            default_value=share("config", "policy.yaml"),
-            description="YAML with the node's parameters",
-        ),
-        DeclareLaunchArgument(
-            "backend",
-            default_value="onnxruntime",
-            choices=list(BACKENDS),
-            description="What runs the graph; zero, sine and replay are fakes for trying "
-            "out the wiring",
-        ),
-        DeclareLaunchArgument(
-            "autostart",
-            default_value="true",
-            choices=["true", "false"],
-            description="Configure and activate at the start; false leaves it to a "
-            "lifecycle manager",
-        ),
-        DeclareLaunchArgument(
-            "use_sim_time",
-            default_value="false",
-            choices=["true", "false"],
-            description="Take the time from /clock: for simulators and for bags played "
-            "with --clock",
-        ),
-        DeclareLaunchArgument(
-            "dds_profile",
-            default_value=share("config", "fastdds.xml"),
-            description="Fast DDS profile; the default carries images above 512 KiB without loss",
-        ),
-    ]
+    params_file = DeclareLaunchArgument(
+        "params_file",
+        default_value=share("config", "policy.yaml"),
+        description="YAML with the node's parameters",
+    )
+    passed_on = [DeclareLaunchArgument(name, **given) for name, given in ARGUMENTS.items()]
     policy = LifecycleNode(
         package="qvla",
         executable="policy",
@@ -75,11 +74,8 @@ def generate_launch_description() -> LaunchDescription:
             },
         ],
     )
-    variables = (
-        "FASTDDS_DEFAULT_PROFILES_FILE",
-        "FASTRTPS_DEFAULT_PROFILES_FILE",
-    )  # the second: up to Jazzy
     profiles = [
-        SetEnvironmentVariable(name, LaunchConfiguration("dds_profile")) for name in variables
+        SetEnvironmentVariable(name, LaunchConfiguration("dds_profile"))
+        for name in PROFILE_VARIABLES
     ]
-    return LaunchDescription([*arguments, *profiles, policy])
+    return LaunchDescription([*passed_on, params_file, *profiles, policy])

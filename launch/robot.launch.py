@@ -8,6 +8,7 @@ dry_run, commands nothing; docs/bring_up.md says when to go on to the next one. 
 the node starts disarmed.
 """
 
+import runpy
 from pathlib import Path
 
 import yaml
@@ -23,12 +24,12 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import SetParametersFromFile, SetRemap
 from launch_ros.substitutions import FindPackageShare
 
-from qvla_ros.engines import BACKENDS
 from qvla_ros.errors import QvlaError
 
 ROBOTS = Path(__file__).parent.parent / "config" / "robots"  # launch/ and config/ share a folder
 PHASES = ["dry_run", "observe", "slow", "full"]
-PASSED_ON = ("bundle", "namespace", "backend", "autostart", "dds_profile", "use_sim_time")
+# A launch file is no module, so its table of arguments is read by running it.
+PASSED_ON = runpy.run_path(str(Path(__file__).with_name("policy.launch.py")))["ARGUMENTS"]
 
 
 def share(*parts: str) -> PathJoinSubstitution:
@@ -85,62 +86,27 @@ def policy(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    return LaunchDescription(
-        [
-            DeclareLaunchArgument(
-                "robot",
-                description=f"{', '.join(robot_names())}, or the path of a folder like theirs",
-            ),
-            DeclareLaunchArgument(
-                "bundle", description="Directory of the policy bundle (`qvla quantize` makes it)"
-            ),
-            DeclareLaunchArgument(
-                "phase",
-                default_value="dry_run",
-                choices=PHASES,
-                description="How far the bring-up is: dry_run commands nothing, full takes "
-                "all of the robot's limits",
-            ),
-            DeclareLaunchArgument(
-                "namespace", default_value="", description="Namespace of the node, the arm's name"
-            ),
-            DeclareLaunchArgument(
-                "params_file",
-                default_value="",
-                description="YAML of parameters that override the robot's, not the phase's",
-            ),
-            DeclareLaunchArgument(
-                "remaps_file",
-                default_value="",
-                description="YAML of relative name: topic; empty: the robot's remaps.yaml",
-            ),
-            DeclareLaunchArgument(
-                "backend",
-                default_value="onnxruntime",
-                choices=list(BACKENDS),
-                description="What runs the graph; zero, sine and replay are fakes for "
-                "trying out the wiring",
-            ),
-            DeclareLaunchArgument(
-                "autostart",
-                default_value="true",
-                choices=["true", "false"],
-                description="Configure and activate at the start; false leaves it to a "
-                "lifecycle manager",
-            ),
-            DeclareLaunchArgument(
-                "use_sim_time",
-                default_value="false",
-                choices=["true", "false"],
-                description="Take the time from /clock: for simulators and for bags played "
-                "with --clock",
-            ),
-            DeclareLaunchArgument(
-                "dds_profile",
-                default_value=share("config", "fastdds.xml"),
-                description="Fast DDS profile; the default carries images above 512 KiB "
-                "without loss",
-            ),
-            OpaqueFunction(function=policy),
-        ]
-    )
+    chosen = [
+        DeclareLaunchArgument(
+            "robot", description=f"{', '.join(robot_names())}, or the path of a folder like theirs"
+        ),
+        DeclareLaunchArgument(
+            "phase",
+            default_value="dry_run",
+            choices=PHASES,
+            description="How far the bring-up is: dry_run commands nothing, full takes all of the "
+            "robot's limits",
+        ),
+        DeclareLaunchArgument(
+            "params_file",
+            default_value="",
+            description="YAML of parameters that override the robot's, not the phase's",
+        ),
+        DeclareLaunchArgument(
+            "remaps_file",
+            default_value="",
+            description="YAML of relative name: topic; empty: the robot's remaps.yaml",
+        ),
+    ]
+    passed_on = [DeclareLaunchArgument(name, **given) for name, given in PASSED_ON.items()]
+    return LaunchDescription([*chosen, *passed_on, OpaqueFunction(function=policy)])

@@ -64,7 +64,8 @@ def test_the_bring_up_guide_names_stop_reasons_and_launch_arguments_that_exist()
     named = re.findall(r"\| `(\w+)` \|$", expected, re.MULTILINE)
     assert len(named) >= 6
     assert set(named) <= {reason.name for reason in StopReason}
-    launch = (ROOT / "launch" / "robot.launch.py").read_text(encoding="utf-8")
+    files = [ROOT / "launch" / name for name in ("robot.launch.py", "policy.launch.py")]
+    launch = "".join(path.read_text(encoding="utf-8") for path in files)
     for line in re.findall(r"^ros2 launch qvla robot.launch.py (.*)$", guide, re.MULTILINE):
         for argument in re.findall(r"(\w+):=", line):
             assert f'"{argument}"' in launch
