@@ -112,7 +112,8 @@ def _write_parity(bundle: Bundle, args: argparse.Namespace) -> None:
 
 def _ros_findings(args: argparse.Namespace, bundle: Bundle | None) -> Iterator[Finding]:
     from qvla_ros.doctor.findings import ok
-    from qvla_ros.doctor.graph_checks import graph_findings, needed_inputs
+    from qvla_ros.doctor.graph_checks import graph_findings
+    from qvla_ros.doctor.needed_inputs import needed_inputs
 
     try:
         from qvla_ros.nodes.tools.graph_doctor import check_messages, read_graph

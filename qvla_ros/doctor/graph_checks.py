@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
 from qvla_ros.bundle import Bundle
 from qvla_ros.control.outputs import OUTPUTS
 from qvla_ros.doctor.findings import Finding, failed, ok, problem, warning
+from qvla_ros.doctor.needed_inputs import Input
 from qvla_ros.errors import QvlaError
-from qvla_ros.messages.compressed_image import rgb_pixels_of_compressed
-from qvla_ros.messages.image import rgb_pixels
-from qvla_ros.messages.robot_state import (
-    joint_positions,
-    measured_by,
-    needed_joints,
-    needs_pose,
-    pose_in,
-)
-from qvla_ros.parameters.policy import InputParameters, PolicyParameters
-from qvla_ros.parameters.table import from_values
-from qvla_ros.recording.source import COMPRESSED_IMAGE, IMAGE, JOINTS, POSE, TEXT
-from qvla_ros.ros_graph import Endpoint, Topic, incompatibility, policy_nodes
+from qvla_ros.messages.kinds import COMPRESSED_IMAGE, IMAGE, JOINTS, POSE, TEXT
+from qvla_ros.ros_graph import Topic, incompatibility, policy_nodes
 
 CLOCK = "/clock"
-MAX_AGE_S = InputParameters().max_image_age_s
 MAX_LEAD_S = 0.05  # a stamp in the future is a clock that is wrong
 _IGNORED = ("/rosout", "/parameter_events")
 _GRIPPER_COMMAND = "std_msgs/msg/Float64MultiArray"
@@ -58,78 +46,6 @@ class Graph:
     topics: Mapping[str, Topic]
     heard: Mapping[str, Heard] = field(default_factory=dict)
     states: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Input:
-    """A topic that the policy reads.
-
-    kinds: usual name -> type. check: raises a QvlaError for a message that the policy cannot use.
-    wish: the subscription that the policy node makes. max_age_s: of messages that it still uses.
-    """
-
-    name: str
-    kinds: Mapping[str, str]
-    check: Callable[[Any, str, str], object]
-    wish: Endpoint
-    max_age_s: float = MAX_AGE_S
-
-
-def needed_inputs(
-    bundle: Bundle,
-    namespace: str,
-    remaps: Mapping[str, str] = MappingProxyType({}),
-    parameters: Mapping[str, Any] = MappingProxyType({}),
-) -> list[Input]:
-    """The topics that a policy node with this bundle subscribes to in `namespace` ("" or "/arm").
-
-    remaps: as in a robot's remaps.yaml. parameters: the node's, as in a robot's node.yaml; what is
-    commanded must be measured.
-    """
-    given = from_values(PolicyParameters, parameters)
-    measured = measured_by(given.commands, bundle)
-    max_age_s = given.inputs.max_image_age_s
-    root = f"/{namespace.strip('/')}".rstrip("/")
-
-    def topic_of(name: str) -> str:
-        topic = remaps.get(name, name)
-        return topic if topic.startswith("/") else f"{root}/{topic}"
-
-    sensor = Endpoint("the policy", "", reliable=False, transient_local=False)
-    latched = Endpoint("the policy", "", reliable=True, transient_local=True)
-
-    def image_check(height: int, width: int) -> Callable[[Any, str, str], object]:
-        def check(message: Any, kind: str, topic: str) -> object:
-            read = rgb_pixels if kind == IMAGE else rgb_pixels_of_compressed
-            return read(message, topic, height, width)
-
-        return check
-
-    found = []
-    for camera in bundle.cameras:
-        raw = topic_of(f"camera/{camera.name}/image_raw")
-        kinds = {raw: IMAGE, f"{raw}/compressed": COMPRESSED_IMAGE}
-        found.append(Input(raw, kinds, image_check(camera.height, camera.width), sensor, max_age_s))
-    joints = needed_joints(bundle, measured)
-    frame = bundle.actions.frame
-    if joints:
-        topic = topic_of("joint_states")
-        found.append(
-            Input(
-                topic,
-                {topic: JOINTS},
-                lambda m, _, t: joint_positions(m, t, joints),
-                sensor,
-                max_age_s,
-            )
-        )
-    if needs_pose(bundle, measured) and given.inputs.pose_source == "topic":
-        topic = topic_of("ee_pose")
-        found.append(
-            Input(topic, {topic: POSE}, lambda m, _, t: pose_in(m, t, frame), sensor, max_age_s)
-        )
-    topic = topic_of("instruction")
-    return [*found, Input(topic, {topic: TEXT}, lambda m, _, t: None, latched)]
 
 
 def graph_findings(

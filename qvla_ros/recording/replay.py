@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from qvla_ros.bundle import Bundle
 from qvla_ros.errors import QvlaError
-from qvla_ros.messages.compressed_image import rgb_pixels_of_compressed
-from qvla_ros.messages.image import rgb_pixels
+from qvla_ros.messages.pixels import pixels_of
 from qvla_ros.observation import Observation
 from qvla_ros.policy import Policy
 from qvla_ros.recording.bag import Bag
 from qvla_ros.recording.moments import Moment, index_stamps, moment_of, synchronized_moments
 from qvla_ros.recording.observations import read_observations
-from qvla_ros.recording.source import IMAGE, BagSource, InputTopics, ObservationNames, find_topics
+from qvla_ros.recording.source import BagSource, InputTopics, ObservationNames, find_topics
 from qvla_ros.ros_graph import CHUNK_TYPE
 
 
@@ -143,8 +142,8 @@ def answers(bag: Bag, source: BagSource, policy: Policy, plan: ReplayPlan) -> It
     cameras = {camera.name: camera for camera in policy.bundle.cameras}
 
     def pixels(camera: str, message: Any, kind: str, where: str) -> NDArray[np.uint8]:
-        read = rgb_pixels if kind == IMAGE else rgb_pixels_of_compressed
-        return read(message, where, cameras[camera].height, cameras[camera].width)
+        spec = cameras[camera]
+        return pixels_of(message, kind, where, spec.height, spec.width)
 
     policy.warm_up()  # as the node does
     moments = [moment for moment, _ in plan.runs]

@@ -8,16 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from qvla_ros.errors import QvlaError
+from qvla_ros.messages.kinds import COMPRESSED_IMAGE, IMAGE, JOINTS, POSE, TEXT
 from qvla_ros.observation import POSE_NAMES, joint_names
 from qvla_ros.strict_json import parse
 from qvla_ros.yaml_file import read_yaml
 
 EXAMPLE = "config/calibration/ros2_bag.yaml"
-IMAGE = "sensor_msgs/msg/Image"
-COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
-JOINTS = "sensor_msgs/msg/JointState"
-POSE = "geometry_msgs/msg/PoseStamped"
-TEXT = "std_msgs/msg/String"
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ import numpy as np
 
 from qvla_offline.datasets.observed import Needs, Observed, decoded_image, evenly
 from qvla_ros.messages.image import rgb_pixels
+from qvla_ros.messages.kinds import IMAGE
 from qvla_ros.recording.bag import open_bag
 from qvla_ros.recording.moments import synchronized_moments
 from qvla_ros.recording.observations import read_observations
-from qvla_ros.recording.source import IMAGE, BagSource, ObservationNames, find_topics
+from qvla_ros.recording.source import BagSource, ObservationNames, find_topics
 
 
 def read_rosbag(

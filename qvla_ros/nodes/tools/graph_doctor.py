@@ -15,7 +15,8 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.type_support import check_for_type_support
 
-from qvla_ros.doctor.graph_checks import Graph, Heard, Input
+from qvla_ros.doctor.graph_checks import Graph, Heard
+from qvla_ros.doctor.needed_inputs import Input
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import stamp_ns
 from qvla_ros.nodes.process import destroy

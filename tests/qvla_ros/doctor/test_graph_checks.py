@@ -11,8 +11,9 @@ import pytest
 
 from qvla_ros.bundle import load_bundle
 from qvla_ros.doctor.findings import Finding
-from qvla_ros.doctor.graph_checks import Graph, Heard, graph_findings, needed_inputs
-from qvla_ros.recording.source import IMAGE, JOINTS, POSE, TEXT
+from qvla_ros.doctor.graph_checks import Graph, Heard, graph_findings
+from qvla_ros.doctor.needed_inputs import needed_inputs
+from qvla_ros.messages.kinds import IMAGE, JOINTS, POSE, TEXT
 from qvla_ros.ros_graph import CHUNK_TYPE, Endpoint, Topic
 
 WRIST = "/arm/camera/wrist/image_raw"

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qvla_ros.bundle import load_bundle
-from qvla_ros.doctor.graph_checks import graph_findings, needed_inputs
+from qvla_ros.doctor.graph_checks import graph_findings
+from qvla_ros.doctor.needed_inputs import needed_inputs
 from qvla_ros.nodes.tools.graph_doctor import check_messages, read_graph
 
 if TYPE_CHECKING:
