@@ -98,8 +98,8 @@ def reconstruct_rows(
     """float32 [R, C]: every row of `weight` as it comes back from storage at `bits` (0 gives zeros,
     16 float16).
 
-    name: of the tensor, for errors. A correction of the bias is left out: scores and measured
-    errors are those of the weights.
+    name: of the tensor, for errors. A correction of the bias is left out: first-order scores
+    are those of the weights.
     """
     if bits == 0:
         return torch.zeros_like(weight, dtype=torch.float32)

@@ -20,9 +20,9 @@ from torch import nn
 from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute, Work, plainly
 from qvla_offline.blockwise.weights import members_of
 from qvla_offline.checkpoints.targets import QuantizableLayer
-from qvla_offline.quantization.quantizer import reconstruct_rows
+from qvla_offline.quantization.quantizer import quantize_layer
 from qvla_offline.quantization.scheme import QuantizationScheme
-from qvla_offline.sensitivity.hessian import flat_weight
+from qvla_offline.sensitivity.replacement import LayerState, put_rows
 from qvla_ros.progress import track
 
 Choice = tuple[str, int, int]  # module, channel, bits
@@ -108,14 +108,16 @@ def _with_one_row_quantized(
             with plainly(index, name, block) as execute:
                 yield execute
             return
-        row = flat_weight(targets[module])[channel : channel + 1]
-        kept = row.clone()
+        layer = targets[module]
+        kept = LayerState.of(layer)
+        row = torch.tensor([channel])
         try:
-            row.copy_(reconstruct_rows(kept.float(), bits, scheme, f"{module}.weight"))
+            quantized = quantize_layer(kept.weight[row], [bits], scheme, f"{module}.weight")
+            put_rows(layer, row, quantized)
             with plainly(index, name, block) as execute:
                 yield execute
         finally:
-            row.copy_(kept)
+            kept.put_back(layer)
 
     return work
 

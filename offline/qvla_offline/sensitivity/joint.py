@@ -20,9 +20,10 @@ from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute
 from qvla_offline.blockwise.schedule import Arguments
 from qvla_offline.blockwise.weights import members_of
 from qvla_offline.checkpoints.targets import QuantizableLayer
-from qvla_offline.quantization.quantizer import reconstruct_rows
+from qvla_offline.quantization.layer import QuantizedLayer
+from qvla_offline.quantization.quantizer import quantize_layer
 from qvla_offline.quantization.scheme import QuantizationScheme
-from qvla_offline.sensitivity.hessian import flat_weight
+from qvla_offline.sensitivity.replacement import LayerState, put_rows
 
 
 @torch.no_grad()
@@ -38,7 +39,7 @@ def joint_errors(
 
     layers: {module: bits [R]}. Returns ({bits below 16: error}, whole error). Every sample goes
     through each block with all of these weights in turn, so that a block is loaded and quantized
-    once. Weights are put back in the end.
+    once. Weights and biases are put back in the end.
     """
     widths = sorted({int(b) for name in targets for b in np.unique(layers[name])} - {16})
     variants: list[tuple[int, ...]] = [(), *((b,) for b in widths), tuple(widths)]
@@ -47,26 +48,29 @@ def joint_errors(
 
     @contextmanager
     def in_all_variants(index: int, name: str, block: nn.Module) -> Iterator[Execute]:
-        kept = {n: flat_weight(targets[n]).clone() for n in members.get(name, [])}
+        kept = {n: LayerState.of(targets[n]) for n in members.get(name, [])}
         rows = {
             n: {b: torch.from_numpy(np.flatnonzero(layers[n] == b)) for b in widths} for n in kept
         }
-        restored = {n: {b: _restored(kept[n], rows[n][b], b, scheme) for b in widths} for n in kept}
+        quantized = {
+            n: {b: _quantized(state.weight[rows[n][b]], b, scheme, n) for b in widths}
+            for n, state in kept.items()
+        }
 
         def execute(sample: int, arguments: Arguments) -> Tensor:
             variant, first = divmod(sample, count)
             if first == 0:
-                for n, weight in kept.items():
-                    flat_weight(targets[n]).copy_(weight)
+                for n, state in kept.items():
+                    state.put_back(targets[n])
                     for b in variants[variant]:
-                        flat_weight(targets[n])[rows[n][b]] = restored[n][b]
+                        put_rows(targets[n], rows[n][b], quantized[n][b])
             return arguments.call(block)
 
         try:
             yield execute
         finally:
-            for n, weight in kept.items():
-                flat_weight(targets[n]).copy_(weight)
+            for n, state in kept.items():
+                state.put_back(targets[n])
 
     with BlockPass(policy, list(samples) * len(variants)) as run:
         run.forward("joint", in_all_variants)
@@ -83,5 +87,5 @@ def joint_errors(
     return dict(zip(widths, moved, strict=False)), moved[-1]
 
 
-def _restored(weight: Tensor, rows: Tensor, bits: int, scheme: QuantizationScheme) -> Tensor:
-    return reconstruct_rows(weight[rows].float(), bits, scheme).to(weight.dtype)
+def _quantized(rows: Tensor, bits: int, scheme: QuantizationScheme, module: str) -> QuantizedLayer:
+    return quantize_layer(rows, np.full(len(rows), bits), scheme, f"{module}.weight")
