@@ -11,9 +11,9 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from qvla_ros.control.timeline import PlannedChunk
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.policy.command_setup import command_setup
+from qvla_ros.nodes.policy.commands import Sources
 from qvla_ros.nodes.policy.control_loop import ControlLoop
 from qvla_ros.nodes.policy.display import PlanDisplay
 from qvla_ros.nodes.policy.figures import NOTHING_COMMANDED, CommandFigures, Stop
@@ -42,21 +43,16 @@ GOODBYE_S = 0.2  # for the stop command to arrive before its publisher goes
 
 
 @dataclass(frozen=True)
-class Sources:
-    """What the control thread asks for at every tick; each may be called from any thread.
+class _Running:
+    """What there is from `start` to `finish`. deadman: the subscription, if one is asked for."""
 
-    measured: where the arm is, None if that is not known; refusal: why an input cannot be used,
-    else empty; busy_s: for how long the present inference has been running.
-    """
-
-    measured: Callable[[], tuple[Setpoint, int] | None]
-    refusal: Callable[[], str]
-    busy_s: Callable[[], float]
+    sources: Sources
+    loop: ControlLoop
+    deadman: Any
 
 
 class Commander:
-    """Made at configure, which may raise QvlaError; `start`ed and `finish`ed with each activation;
-    then `destroy`ed.
+    """The Commands of a node that has an output. Made at configure, which may raise QvlaError.
 
     earlier: what one before it has commanded, from which it counts on.
     """
@@ -70,7 +66,6 @@ class Commander:
     ) -> None:
         self._node = node
         self._setup = command_setup(parameters, actions)
-        self._actions = actions
         self._lock = threading.Lock()
         self._controller = self._setup.controller()
         self._controller.interventions.update(earlier.interventions)
@@ -78,10 +73,11 @@ class Commander:
         # May fail: before publishers.
         self._gripper: GripperOutput | None = make_gripper(node, commands, actions)
         self._output = CommandOutput(node, self._setup.form, commands.output_topic)
-        self._loop: ControlLoop | None = None
-        self._sources: Sources | None = None
-        self._has_deadman = parameters.watchdogs.deadman
-        self._deadman: Any = None
+        form = self._setup.form
+        self._display = PlanDisplay(
+            node, self._setup.spec, form.frame, form.joints, actions.control_period_s
+        )
+        self._running: _Running | None = None
         self._ticks_s: deque[float] = deque(maxlen=TICKS_KEPT)
         self._measured_ns: int | None = None
         self._orders = 0  # to disarm
@@ -98,35 +94,35 @@ class Commander:
         done = self._controller.interventions
         self._controller = self._setup.controller()
         self._controller.interventions.update(done)
-        self._sources = sources
         self.error = ""
-        if self._has_deadman:
+        deadman = None
+        if self._setup.settings.deadman_timeout_s > 0.0:
             # Best effort hears reliable publishers too; what is lost on the way is silence, and
             # silence stops the arm.
             arguments = qos.subscribed(qos.SENSOR)
-            self._deadman = self._node.create_subscription(
-                Bool, "~/enable", self._on_enable, **arguments
-            )
-        self._loop = ControlLoop(self._tick, self._setup.settings.period_s)
+            deadman = self._node.create_subscription(Bool, "~/enable", self._on_enable, **arguments)
+        loop = ControlLoop(partial(self._tick, sources), self._setup.settings.period_s)
+        self._running = _Running(sources, loop, deadman)
 
     def finish(self, reason: StopReason) -> None:
         """Stop the arm if it was commanded, and end the thread. Returns when the stop command has
         gone out.
         """
-        if self._loop is None:
+        running = self._running
+        if running is None:
             return
         self.disarm(reason)
-        self._loop.stop()
-        self._tick()  # the thread may have ended before it saw the order
-        self._loop = None
-        if self._deadman is not None:
-            self._node.destroy_subscription(self._deadman)
-            self._deadman = None
+        running.loop.stop()
+        self._tick(running.sources)  # the thread may have ended before it saw the order
+        self._running = None
+        if running.deadman is not None:
+            self._node.destroy_subscription(running.deadman)
         self._output.wait_for_acknowledgement(GOODBYE_S)
 
     def destroy(self) -> None:
         """After `finish`: no more publishers."""
         self._output.destroy()
+        self._display.destroy()
         if self._gripper is not None:
             self._gripper.destroy()
 
@@ -140,9 +136,9 @@ class Commander:
         """Commands may go out from the next chunk on. QvlaError says why not: deadman, no
         measurement, stale input.
         """
-        assert self._sources is not None
-        refusal = self._sources.refusal()
-        measured = self._sources.measured()
+        assert self._running is not None
+        refusal = self._running.sources.refusal()
+        measured = self._running.sources.measured()
         if refusal:
             raise QvlaError("arming", refusal, "usable inputs", "correct the input, then arm again")
         with self._lock:
@@ -154,7 +150,7 @@ class Commander:
 
     def is_stopping(self) -> bool:
         """True while the stop action is still to be sent."""
-        return self._loop is not None and self._orders != self._orders_done
+        return self._running is not None and self._orders != self._orders_done
 
     def disarm(self, reason: StopReason) -> None:
         """The next tick stops the arm, if it was commanded."""
@@ -177,17 +173,21 @@ class Commander:
         with self._lock:
             self._controller.flush(self._now_ns())
 
-    def display(self) -> PlanDisplay:
-        """A publisher that shows what is planned; its owner destroys it."""
-        form = self._setup.form
-        step_dt_s = self._actions.control_period_s
-        return PlanDisplay(self._node, self._setup.spec, form.frame, form.joints, step_dt_s)
+    def show_plan(self) -> None:
+        """Publish the plan from where the arm is, if any display listens. Executor's thread."""
+        running = self._running
+        if running is None or not self._display.wanted:
+            return
+        measured = running.sources.measured()
+        if measured is not None:
+            self._display.show(measured[0], self.plan_ahead()[1])
 
     # What it is like: from any thread.
 
     def health(self) -> LoopHealth | None:
         """Of the control thread; None while inactive."""
-        return None if self._loop is None else self._loop.health()
+        running = self._running
+        return None if running is None else running.loop.health()
 
     def figures(self) -> CommandFigures:
         """Since configure."""
@@ -206,9 +206,9 @@ class Commander:
 
     # The control thread.
 
-    def _tick(self) -> None:
+    def _tick(self, sources: Sources) -> None:
         try:
-            self._step(*self._sense())
+            self._step(*self._sense(sources))
         except Exception:
             self.error = f"the control thread failed: {traceback.format_exc()}"
             # Whatever went wrong: the arm must be stopped before anything else.
@@ -216,16 +216,15 @@ class Commander:
                 self.disarm(StopReason.internal_error)
                 self._step(None, "", 0.0)
 
-    def _sense(self) -> tuple[Setpoint | None, str, float]:
+    def _sense(self, sources: Sources) -> tuple[Setpoint | None, str, float]:
         """What is measured if that is new, what refused, and for how long the inference has been
         running, s.
         """
-        assert self._sources is not None
-        newest = self._sources.measured()
+        newest = sources.measured()
         stamp_ns = None if newest is None else newest[1]
         measured = None if newest is None or stamp_ns == self._measured_ns else newest[0]
         self._measured_ns = stamp_ns
-        return measured, self._sources.refusal(), self._sources.busy_s()
+        return measured, sources.refusal(), sources.busy_s()
 
     def _step(self, measured: Setpoint | None, refusal: str, busy_s: float) -> None:
         with self._lock:

@@ -1,11 +1,9 @@
-"""What a policy node knows about itself at one moment, for whoever tells the world: diagnostics,
-tasks, displays.
-"""
+"""What a policy node knows about itself at one moment, for its status, diagnostics and tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +34,11 @@ class LoopHealth:
     max_ms: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """state: one of PolicyStatus' constants; reason: why it is not running, or empty.
+    """What has a default is unknown without a stop, a policy or an activation.
+
+    state: one of PolicyStatus' constants; reason: why it is not running, or empty.
 
     stop_reason: why commands last ended (the name of a StopReason), empty since the arm was armed;
     stop_stamp_ns, stop_delay_s, stop_delay_ticks: as in PolicyStatus. inference_ms: the last
@@ -52,15 +52,15 @@ class Snapshot:
     reason: str
     armed: bool
     stop_reason: str
-    stop_stamp_ns: int
-    stop_delay_s: float
-    stop_delay_ticks: int
-    bundle_id: str
-    engine: str
+    stop_stamp_ns: int = 0
+    stop_delay_s: float = 0.0
+    stop_delay_ticks: int = 0
+    bundle_id: str = ""
+    engine: str = ""
     backend: str
-    streams: tuple[StreamHealth, ...]
-    inference_ms: tuple[float, ...]
-    stage_ms: Mapping[str, float]
+    streams: tuple[StreamHealth, ...] = ()
+    inference_ms: tuple[float, ...] = ()
+    stage_ms: Mapping[str, float] = field(default_factory=dict)
     deadline_misses: int
     consecutive_deadline_misses: int
     chunks_published: int
@@ -69,5 +69,5 @@ class Snapshot:
     interventions: Mapping[str, int]
     loop: LoopHealth | None
     remaining_s: float
-    step_dt_s: float
+    step_dt_s: float = 0.0
     upcoming: NDArray[np.float64]

@@ -20,7 +20,8 @@ from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.control.stop_reason import StopReason
 from qvla_ros.control.timeline import PlannedChunk
 from qvla_ros.errors import QvlaError
-from qvla_ros.nodes.policy.commander import Commander, Sources
+from qvla_ros.nodes.policy.commander import Commander
+from qvla_ros.nodes.policy.commands import Sources
 from qvla_ros.nodes.policy.gripper import PositionGripper
 from qvla_ros.parameters.policy import PolicyParameters
 from qvla_ros.parameters.table import from_values

@@ -47,13 +47,13 @@ def test_an_inference_that_takes_too_long_is_a_fault_and_its_late_chunk_is_dropp
 ) -> None:
     node = policy_in_this_process
     released = threading.Event()
-    run = node._policy.engine.run
+    run = node._configured.policy.engine.run
 
     def slow(inputs: dict) -> dict:
         assert released.wait(60)
         return run(inputs)
 
-    node._policy.engine.run = slow
+    node._configured.policy.engine.run = slow
     robot.add(node)
     robot.wait_until_active()
     robot.tell("pick up the milk")
@@ -65,7 +65,7 @@ def test_an_inference_that_takes_too_long_is_a_fault_and_its_late_chunk_is_dropp
     status = robot.wait(faulty, "FAULT")[0]
     assert "more than inference_timeout_s = 0.2 s" in status.reason
     released.set()
-    assert node._inference.stop(60)
+    assert node._active.inference.stop(60)
     for _ in range(10):
         robot.spin()
     assert robot.chunks == []
@@ -83,9 +83,9 @@ def let_inference_hang(
         started.set()
         assert released.wait(60)
 
-    node._policy.infer = infer
-    node._policy.engine.close = lambda: closed.append(node)
-    node._inference._worker.submit((LOOK, 0))
+    node._configured.policy.infer = infer
+    node._configured.policy.engine.close = lambda: closed.append(node)
+    node._active.inference._worker.submit((LOOK, 0))
     assert started.wait(60)
 
 
@@ -109,14 +109,14 @@ def test_ctrl_c_in_a_hanging_inference_ends_with_0_and_leaves_the_engine_open(
     arguments = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
     try:
         assert main(["--ros-args", *arguments]) == 0
-        assert nodes[0]._inference._worker.alive
+        assert nodes[0]._leaving._worker.alive
         assert closed == []
     finally:
         released.set()
     written = capfd.readouterr().err
     assert "SIGINT: stopping" in written
     assert "inference: got still running" in written
-    assert nodes[0]._inference.stop(60)
+    assert nodes[0]._leaving.stop(60)
 
 
 def test_an_engine_is_closed_once_its_inference_has_ended(
@@ -133,7 +133,7 @@ def test_an_engine_is_closed_once_its_inference_has_ended(
             node.release()
     assert closed == []
     released.set()
-    assert node._inference.stop(60)
+    assert node._leaving.stop(60)
     node.release()
     assert closed == [node]
 
@@ -142,7 +142,7 @@ def test_an_inference_that_took_too_long_is_a_fault_though_nobody_looked_while_i
     policy_in_this_process: PolicyNode,
 ) -> None:
     node = policy_in_this_process  # which is not spun: no timer looks at anything
-    infer = node._policy.infer
+    infer = node._configured.policy.infer
 
     def slow(observation: Observation) -> object:
         time.sleep(0.3)
@@ -150,11 +150,11 @@ def test_an_inference_that_took_too_long_is_a_fault_though_nobody_looked_while_i
 
     images = {
         camera.name: np.zeros((camera.height, camera.width, 3), np.uint8)
-        for camera in node._policy.bundle.cameras
+        for camera in node._configured.policy.bundle.cameras
     }
-    node._policy.infer = slow
-    node._inference.submit(Observation(images, np.zeros(8), "pick up the milk", 0, {}))
+    node._configured.policy.infer = slow
+    node._active.inference.submit(Observation(images, np.zeros(8), "pick up the milk", 0, {}))
     end_s = time.monotonic() + 60
-    while not node._fault and time.monotonic() < end_s:
+    while not node._active.fault and time.monotonic() < end_s:
         time.sleep(0.01)
-    assert "more than inference_timeout_s = 0.2 s" in node._fault
+    assert "more than inference_timeout_s = 0.2 s" in node._active.fault
