@@ -19,7 +19,7 @@ from qvla_ros.nodes.chunk_message import chunk_message, set_latencies
 from qvla_ros.nodes.policy.commands import Sources
 from qvla_ros.nodes.policy.configured import Configured
 from qvla_ros.nodes.policy.inference import Inference
-from qvla_ros.nodes.policy.inputs import ObservationInputs
+from qvla_ros.nodes.policy.inputs.observation_inputs import ObservationInputs
 from qvla_ros.observation import Observation
 from qvla_ros.parameters.policy import PolicyParameters
 from qvla_ros.policy import Prediction

@@ -20,7 +20,7 @@ from std_msgs.msg import String
 from qvla_ros.bundle import Bundle, load_bundle
 from qvla_ros.messages.robot_state import Measured
 from qvla_ros.nodes import qos
-from qvla_ros.nodes.policy.inputs import ObservationInputs
+from qvla_ros.nodes.policy.inputs.observation_inputs import ObservationInputs
 from qvla_ros.nodes.process import destroy, make_executor
 from qvla_ros.observation import Observation
 from qvla_ros.parameters.policy import EXECUTORS, InputParameters

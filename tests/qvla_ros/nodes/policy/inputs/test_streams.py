@@ -90,7 +90,7 @@ def test_an_empty_text_is_refused_only_by_those_who_follow_the_topic(bench: Call
     empty = String(data=" ")
     rig.publish(String, topic, empty, qos.LATCHED)
     rig.publish(String, topic, String(data="pick up the milk"), qos.LATCHED)
-    rig.wait(lambda: rig.inputs._instruction, "the topic's instruction")
+    rig.wait(lambda: rig.inputs._instruction.in_force, "the topic's instruction")
     assert rig.inputs.refusal() == ""
     rig.publish(String, topic, empty, qos.LATCHED)
     rig.wait(rig.inputs.refusal, "a refusal")

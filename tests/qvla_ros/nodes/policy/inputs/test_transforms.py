@@ -15,7 +15,7 @@ from rclpy.time import Time
 from qvla_ros.bundle import Bundle
 from qvla_ros.errors import QvlaError
 from qvla_ros.messages.robot_state import Measured
-from qvla_ros.nodes.policy.inputs import ObservationInputs
+from qvla_ros.nodes.policy.inputs.observation_inputs import ObservationInputs
 from qvla_ros.parameters.policy import InputParameters
 from qvla_ros.simulation.specification import POSE_FRAME
 

@@ -1,0 +1,1 @@
+"""The policy node's subscriptions: messages in, complete observations out."""
