@@ -28,16 +28,16 @@ def _jpeg(colour: tuple[int, int, int]) -> bytes:
 def test_compressed_images_are_decoded_on_another_thread_and_delivered_on_the_executors(
     bench: Callable, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, executor: str
 ) -> None:
-    from qvla_ros.nodes.policy import inputs
+    from qvla_ros.nodes.policy.inputs import cameras
 
     decoders: set[str] = set()
-    decode = inputs.rgb_pixels_of_compressed
+    decode = cameras.rgb_pixels_of_compressed
 
     def watched(*args: Any) -> Any:
         decoders.add(threading.current_thread().name)
         return decode(*args)
 
-    monkeypatch.setattr(inputs, "rgb_pixels_of_compressed", watched)
+    monkeypatch.setattr(cameras, "rgb_pixels_of_compressed", watched)
     rig = bench(image_transport="compressed", executor=executor)
 
     def send() -> None:
@@ -76,12 +76,12 @@ def test_a_broken_compressed_image_is_refused_by_topic_and_mended_by_a_whole_one
 def test_what_goes_wrong_on_a_thread_for_slow_work_is_raised_where_the_node_ends_of_it(
     bench: Callable, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, executor: str
 ) -> None:
-    from qvla_ros.nodes.policy import inputs
+    from qvla_ros.nodes.policy.inputs import cameras
 
     def broken(*_: Any) -> Any:
         raise ZeroDivisionError("the decoder")
 
-    monkeypatch.setattr(inputs, "rgb_pixels_of_compressed", broken)
+    monkeypatch.setattr(cameras, "rgb_pixels_of_compressed", broken)
     rig = bench(image_transport="compressed", executor=executor)
     topic = f"/x/camera/{bundle.cameras[0].name}/image_raw/compressed"
     rig.publish(
