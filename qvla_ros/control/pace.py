@@ -12,7 +12,7 @@ EARLY = 0.5
 
 
 class Pace:
-    """Says whether a command may go out now; told of each that did. Steady clock, seconds."""
+    """Whether a command may go out now. Times are seconds of the steady clock."""
 
     def __init__(self, period_s: float) -> None:
         self._period_s = period_s

@@ -118,5 +118,5 @@ def turn(quaternion: Array, vector_rad: ArrayLike) -> Array:
 
 
 def slerp(start: Array, end: Array, fraction: ArrayLike) -> Array:
-    """That fraction of the short way from `start` to `end`, at constant angular velocity. [..., 4]"""
+    """[..., 4]: that fraction of the short way from `start` to `end`, at constant speed."""
     return turn(start, np.asarray(fraction, np.float64)[..., None] * between(start, end))

@@ -1,4 +1,4 @@
-"""What a robot is told at one moment, and how an action of a policy moves it."""
+"""Where a robot shall be at one moment, and how an action of a policy moves that."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class MotionSpec:
 def motion_spec(
     actions: ActionSpec, linear_scale: float | None, angular_scale: float | None
 ) -> MotionSpec:
-    """The bundle's actions as motion; QvlaError where they cannot be told to a robot.
+    """The bundle's actions as motion; QvlaError where no robot can be commanded with them.
 
     A scale (m or rad per unit) is needed where the bundle's units are not SI, e.g. 0.05 and 0.5 for
     LIBERO's controller units, and refused where they are, because then it would contradict the

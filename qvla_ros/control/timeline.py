@@ -18,8 +18,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PlannedChunk:
-    """A policy's plan: actions float64 [K, A], un-normalised; action i is meant for [stamp + i dt,
-    stamp + (i + 1) dt).
+    """What a policy plans: actions float64 [K, A], un-normalised; action i is meant for the time
+    [stamp + i dt, stamp + (i + 1) dt).
 
     stamp_ns: ROS time of the newest image it was computed from. step_dt_s: the bundle's control
     period.
@@ -65,8 +65,8 @@ class ChunkTimeline:
         It enters at its first step that begins at `now_ns` or later, ceil(latency / dt) steps on,
         and the old chunk goes on until then. All steps skipped: nothing changes. None: refused,
         because it was made from an image that is not newer than the one of the chunk in force. A
-        chunk of one action looks no further than to what is to be done next: it enters at once,
-        whenever it comes, and is not blended.
+        chunk of one action says only what to do next: it enters at once, whenever it comes, and is
+        not blended.
         """
         if self._oldest_ns is not None and chunk.stamp_ns < self._oldest_ns:
             return None

@@ -1,4 +1,4 @@
-"""qvla/ActionChunk: written by the policy node, checked and read by whoever drives a robot."""
+"""qvla/ActionChunk: written by the policy node, checked and read by the program that drives a robot."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def spin_once(executor: Executor, timeout_s: float) -> None:
     """Serve one callback, or wait for it; a signal leaves this as Interrupted, when the callback is
     over.
 
-    Raised in its midst, the exception could leave a lock held for ever (threading.Condition takes
+    Raised in its midst, the exception could leave a lock held forever (threading.Condition takes
     its own in Python), and from within rclpy's C++ it would come out as another one.
     """
     global _spinning

@@ -34,7 +34,7 @@ LATCHED = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
 # By default rclpy waits for two events more on every topic, to log that somebody's QoS or type does
 # not fit, and goes through them all before each message that it takes; its events executor may
 # crash where an endpoint is destroyed while one is on its way (rclpy issue 1644). So nothing that
-# comes and goes with a transition has them: `qvla doctor` tells such pairs.
+# comes and goes with a transition has them: `qvla doctor` names such pairs.
 NO_PUBLISHER_EVENTS = PublisherEventCallbacks(use_default_callbacks=False)
 NO_SUBSCRIPTION_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
 

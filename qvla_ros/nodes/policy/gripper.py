@@ -67,7 +67,7 @@ class ActionGripper:
     GOAL_CHANGE.
 
     Goals are not waited for: the arm does not stop for the gripper. A server that is not there, or
-    refuses, is told in the log, and the goal is sent again. `joint`: its name in the command.
+    refuses, is named in the log, and the goal is sent again. `joint`: its name in the command.
     """
 
     def __init__(self, node: Node, name: str, joint: str, closed: float, opened: float) -> None:

@@ -51,7 +51,7 @@ class Inference:
 
     @property
     def dropped(self) -> int:
-        """Observations that a newer one replaced before they were looked at."""
+        """Observations that a newer one replaced before the policy took them."""
         return self._worker.dropped
 
     def inference_ms(self) -> tuple[float, ...]:
@@ -59,7 +59,7 @@ class Inference:
         return tuple(self._inference_ms.copy())
 
     def submit(self, observation: Observation) -> None:
-        """Have the policy look at this next, instead of what still waits."""
+        """Have the policy act on this next, instead of what still waits."""
         if not self._abandoned:
             self._worker.submit((observation, self._now_ns()))
 
@@ -83,7 +83,7 @@ class Inference:
         self._abandoned = True
 
     def stop(self, timeout_s: float) -> bool:
-        """Abandon it and end the thread. False when the engine is still in use after `timeout_s`."""
+        """Abandon it and end the thread. False if the engine is still in use after `timeout_s`."""
         self.abandon()
         return self._worker.stop(timeout_s)
 
@@ -94,7 +94,7 @@ class Inference:
         waited_ms = (self._now_ns() - arrival_ns) * 1e-6
         try:
             prediction = self._policy.infer(observation)
-            self.watch()  # whoever looks now and then may have missed it
+            self.watch()  # those who watch now and then may have missed it
             if self._abandoned:
                 return
             received_ms = (arrival_ns - observation.stamp_ns) * 1e-6

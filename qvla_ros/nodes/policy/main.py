@@ -45,7 +45,7 @@ def serve() -> int:
                     return 1
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         gc.collect()
-        # what the start left behind lives until the end: no collection needs to look at it again
+        # what the start left behind lives until the end: no collection needs to visit it again
         gc.freeze()
         spin(node, executor)
     except Interrupted as interruption:

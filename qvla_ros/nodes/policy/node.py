@@ -148,7 +148,7 @@ class PolicyNode(ReportingLifecycleNode):
         self._active.arm(self._tasks.settle)
 
     def disarm(self, reason: StopReason = StopReason.disarmed) -> None:
-        """Stop the arm, if it is commanded, and mark chunks as not to be acted on. From any thread."""
+        """Stop the arm, if it is commanded, and mark chunks as not to be acted on. Any thread."""
         self._commands.disarm(reason)
 
     @property

@@ -1,6 +1,6 @@
 """When a task may start and why it ends: decisions over a snapshot of the policy node, without ROS.
 
-A policy cannot tell whether its task is done. So a task ends by time, because someone calls it off,
+A policy does not know whether its task is done. So a task ends by time, because it is cancelled,
 or because the arm was stopped, and none of these says anything about success.
 """
 
@@ -94,7 +94,7 @@ def ending(task: Task, snapshot: Snapshot, now_ns: int) -> Ending | None:
 
 
 def expiry(task: Task, now_ns: int) -> Ending | None:
-    """The end by the clock, if it has come, or if the clock was set back behind the task's start."""
+    """The end by the clock, if it has come, or if the clock was set back behind the start."""
     if now_ns < task.started_ns - CLOCK_SLACK_NS:
         return Ending(
             Result.STOPPED, "clock_jump: the clock was set back behind the start of the task"

@@ -1,7 +1,7 @@
 """Tasks of the policy node: the action ExecuteInstruction and its service twins ~/start and
 ~/cancel.
 
-Nothing here waits: goals are kept and looked at by a timer, so one executor thread serves them
+Nothing here waits: goals are kept and served by a timer, so one executor thread serves them
 beside all else. (An `async` execute callback that awaits a future would do as well, but rclpy polls
 such a callback without a pause.)
 """
@@ -99,8 +99,8 @@ class Tasks:
             self._host.follow(text)
 
     def close(self) -> None:
-        """End what runs, for the process ends, and let the result reach whoever waits for it. After
-        the executor.
+        """End what runs, for the process ends, and let the result reach its client. After the
+        executor.
         """
         if self._task is None:
             return
@@ -215,7 +215,7 @@ class Tasks:
             self._finish(self._ending)
 
     def _end(self, end: Ending, reason: StopReason) -> None:
-        """Decide it, once, and stop the arm; the result follows when the stop action has been sent."""
+        """Decide it, once, and stop the arm; the result follows once the stop action was sent."""
         if self._ending is None:
             self._ending = end
             self._host.disarm(reason)

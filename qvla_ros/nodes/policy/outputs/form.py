@@ -14,8 +14,8 @@ JOINT_KINDS = ("joint_position", "delta_joint_position")
 
 @dataclass(frozen=True)
 class CommandForm:
-    """frame: the frame_id of the messages; joints: in the order of the setpoint's numbers; period_s:
-    from one command to the next.
+    """frame: the frame_id of the messages. joints: in the order of the setpoint's numbers.
+    period_s: from one command to the next.
     """
 
     output: Output
