@@ -35,7 +35,7 @@ def machine_findings(machine: Machine, bundle: Bundle | None) -> Iterator[Findin
     yield _ros(machine)
     yield _onnxruntime(machine)
     yield _gpu(machine)
-    yield from _profile(machine, largest_image_bytes(bundle), problem if bundle else warning)
+    yield _profile(machine, largest_image_bytes(bundle), problem if bundle else warning)
     yield from _shared_memory(machine)
 
 
@@ -116,52 +116,49 @@ def _gpu(machine: Machine) -> Finding:
 
 def _profile(
     machine: Machine, image_bytes: int, wrong: Callable[[str, str, str], Finding]
-) -> Iterator[Finding]:
+) -> Finding:
+    """Whether images fit through shared memory; `wrong` makes the finding if they do not."""
     about = "Fast DDS profile"
-    needed = image_bytes + _HEADROOM_BYTES
     if "fastrtps" not in machine.rmw and "fastdds" not in machine.rmw:
-        yield ok(about, f"not needed with {machine.rmw}")
-        return
+        return ok(about, f"not needed with {machine.rmw}")
     size = f"{image_bytes / 1024:.0f} KiB an image"
     variable = profile_variable(machine.ros_distro)
     fix = (
         f"export {variable}=.../share/qvla/config/fastdds.xml for every process that "
         "sends or gets images"
     )
-    if machine.profile is None and needed <= DEFAULT_SEGMENT_BYTES:
-        yield ok(about, f"none, and none needed: {size}")
-        return
-    if machine.profile is None:
-        text = f"none: {size} do not fit in {DEFAULT_SEGMENT_BYTES >> 10} KiB, most frames get lost"
-        yield wrong(about, text, fix)
-        return
+    if machine.profile is not None:
+        return _given_profile(machine, image_bytes, wrong, fix)
+    if image_bytes + _HEADROOM_BYTES <= DEFAULT_SEGMENT_BYTES:
+        return ok(about, f"none, and none needed: {size}")
+    text = f"none: {size} do not fit in {DEFAULT_SEGMENT_BYTES >> 10} KiB, most frames get lost"
+    return wrong(about, text, fix)
+
+
+def _given_profile(
+    machine: Machine, image_bytes: int, wrong: Callable[[str, str, str], Finding], fix: str
+) -> Finding:
+    about = "Fast DDS profile"
+    name = machine.profile
     if machine.profile_text is None:
-        yield problem(about, f"{machine.profile} cannot be read", fix)
-        return
+        return problem(about, f"{name} cannot be read", fix)
     try:
         transport = shared_memory_transport(machine.profile_text)
     except ValueError as error:
-        yield problem(about, f"{machine.profile}: {error}", fix)
-        return
+        return problem(about, f"{name}: {error}", fix)
     if transport is None:
-        yield warning(
-            about,
-            f"{machine.profile} has no shared memory transport: images go through sockets",
-            fix,
-        )
-    elif min(transport.segment_bytes, transport.max_message_bytes) < needed:
+        text = f"{name} has no shared memory transport: images go through sockets"
+        return warning(about, text, fix)
+    size = f"{image_bytes / 1024:.0f} KiB an image"
+    smallest_bytes = min(transport.segment_bytes, transport.max_message_bytes)
+    if smallest_bytes < image_bytes + _HEADROOM_BYTES:
         sizes = (
             f"segment {transport.segment_bytes >> 10} KiB, maxMessageSize "
             f"{transport.max_message_bytes >> 10} KiB"
         )
-        yield wrong(
-            about, f"{machine.profile}: {sizes}, but {size}", f"enlarge both in it, or {fix}"
-        )
-    else:
-        yield ok(
-            about,
-            f"{machine.profile}: {size} fit in a segment of {transport.segment_bytes >> 20} MiB",
-        )
+        return wrong(about, f"{name}: {sizes}, but {size}", f"enlarge both in it, or {fix}")
+    segment = f"a segment of {transport.segment_bytes >> 20} MiB"
+    return ok(about, f"{name}: {size} fit in {segment}")
 
 
 def _shared_memory(machine: Machine) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,48 +42,10 @@ class OnnxRuntimeEngine:
         threads: int | None = None,
         weights: str = "unpacked",
     ) -> None:
-        if provider not in PROVIDERS:
-            raise QvlaError(
-                "provider", repr(provider), f"one of {list(PROVIDERS)}", "use provider: cpu"
-            )
-        if weights not in WEIGHTS:
-            raise QvlaError(
-                "weights", repr(weights), f"one of {list(WEIGHTS)}", f"use weights: {WEIGHTS[0]}"
-            )
-        if threads is not None and (not isinstance(threads, int) or threads < 1):
-            raise QvlaError(
-                "threads",
-                threads,
-                "a whole number from 1 on, or none",
-                "leave it out to use every core",
-            )
-        wanted = PROVIDERS[provider]
-        if wanted not in onnxruntime.get_available_providers():
-            available = ", ".join(onnxruntime.get_available_providers())
-            raise QvlaError(
-                "provider",
-                f"{provider} (here: {available})",
-                wanted,
-                "pip install onnxruntime-gpu, or use cpu",
-            )
+        _check_options(provider, threads, weights)
         unpacked = weights == "unpacked" and UNPACKED_GRAPH in bundle.files
         path = bundle.directory / (UNPACKED_GRAPH if unpacked else "policy.onnx")
-        try:
-            self._session = onnxruntime.InferenceSession(
-                path, _session_options(threads, weights), providers=[wanted], enable_fallback=False
-            )
-        except Exception as error:  # the pybind errors of ONNX Runtime share no narrower base
-            raise QvlaError(
-                str(path), error, "a graph that ONNX Runtime loads", "export the bundle again"
-            ) from error
-        running = self._session.get_providers()[0]
-        if running != wanted:  # a provider whose libraries are missing only logs a warning
-            raise QvlaError(
-                "provider",
-                running,
-                wanted,
-                "install the CUDA and cuDNN libraries it needs, or use cpu",
-            )
+        self._session = _open_session(path, PROVIDERS[provider], _session_options(threads, weights))
         self.name = f"onnxruntime {onnxruntime.__version__} {provider} {weights}"
         self._specs = [_spec(node) for node in self._session.get_inputs()]
 
@@ -102,6 +65,41 @@ def load(
 ) -> OnnxRuntimeEngine:
     """See OnnxRuntimeEngine for the options."""
     return OnnxRuntimeEngine(bundle, provider=provider, threads=threads, weights=weights)
+
+
+def _check_options(provider: str, threads: int | None, weights: str) -> None:
+    if provider not in PROVIDERS:
+        expected = f"one of {list(PROVIDERS)}"
+        raise QvlaError("provider", repr(provider), expected, "use provider: cpu")
+    if weights not in WEIGHTS:
+        expected = f"one of {list(WEIGHTS)}"
+        raise QvlaError("weights", repr(weights), expected, f"use weights: {WEIGHTS[0]}")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        expected = "a whole number from 1 on, or none"
+        raise QvlaError("threads", threads, expected, "leave it out to use every core")
+    available = onnxruntime.get_available_providers()
+    if PROVIDERS[provider] not in available:
+        found = f"{provider} (here: {', '.join(available)})"
+        fix = "pip install onnxruntime-gpu, or use cpu"
+        raise QvlaError("provider", found, PROVIDERS[provider], fix)
+
+
+def _open_session(
+    path: Path, provider: str, options: onnxruntime.SessionOptions
+) -> onnxruntime.InferenceSession:
+    """A session of the graph at `path` that really runs on `provider`; else QvlaError."""
+    try:
+        session = onnxruntime.InferenceSession(
+            path, options, providers=[provider], enable_fallback=False
+        )
+    except Exception as error:  # the pybind errors of ONNX Runtime share no narrower base
+        expected = "a graph that ONNX Runtime loads"
+        raise QvlaError(str(path), error, expected, "export the bundle again") from error
+    running = session.get_providers()[0]
+    if running != provider:  # a provider whose libraries are missing only logs a warning
+        fix = "install the CUDA and cuDNN libraries it needs, or use cpu"
+        raise QvlaError("provider", running, provider, fix)
+    return session
 
 
 def _session_options(threads: int | None, weights: str) -> onnxruntime.SessionOptions:

@@ -78,45 +78,53 @@ def find_topics(
     A relative name may stand in any one namespace. path: the bag's, for messages. among: only these
     topics, if any of them fits the name. QvlaError lists the topics of the right type.
     """
+    bag = _BagTopics(types, path, among or ())
+    has_joints = bool(joint_names(inputs.proprioception))
+    has_pose = any(name in POSE_NAMES for name in inputs.proprioception)
+    has_text = source.instruction is None
+    joints = bag.find("joint_states", (source.joint_states,), (JOINTS,)) if has_joints else None
+    pose = bag.find("ee_pose", (source.ee_pose,), (POSE,)) if has_pose else None
+    text = (source.instruction_topic,)
+    return InputTopics(
+        cameras=tuple(bag.find_camera(camera, source) for camera in inputs.cameras),
+        joints=joints,
+        pose=pose,
+        instruction=bag.find("instruction_topic", text, (TEXT,)) if has_text else None,
+    )
 
-    def find(key: str, names: Sequence[str], kinds: tuple[str, ...]) -> str:
-        fitting = [topic for topic, kind in types.items() if kind in kinds]
-        found = next(
-            filter(None, ([topic for topic in types if _is_called(topic, name)] for name in names)),
-            [],
-        )
-        found = [topic for topic in found if among is not None and topic in among] or found
+
+@dataclass(frozen=True)
+class _BagTopics:
+    """The topics of a bag. types: topic -> type; among: those that are preferred."""
+
+    types: Mapping[str, str]
+    path: Path
+    among: Collection[str]
+
+    def find(self, key: str, names: Sequence[str], kinds: tuple[str, ...]) -> str:
+        """The one topic that has the first of `names` that any topic has; its type is in `kinds`.
+
+        key: of BagSource, for the message of the QvlaError.
+        """
+        named = ([topic for topic in self.types if _is_called(topic, name)] for name in names)
+        found = next(filter(None, named), [])
+        found = [topic for topic in found if topic in self.among] or found
+        fitting = [topic for topic, kind in self.types.items() if kind in kinds]
         if len(found) != 1 or found[0] not in fitting:
-            got = ", ".join(f"{topic} ({types[topic]})" for topic in found) or "no such topic"
-            present = ", ".join(fitting) or "none; it has " + ", ".join(sorted(types))
+            got = ", ".join(f"{topic} ({self.types[topic]})" for topic in found) or "no such topic"
+            present = ", ".join(fitting) or "none; it has " + ", ".join(sorted(self.types))
+            expected = f"one topic of type {' or '.join(kinds)}: {present}"
             fix = f"name the topic as {key} in a YAML file like {EXAMPLE}, and pass that file"
-            raise QvlaError(
-                f"{path}: {names[0]}",
-                got,
-                f"one topic of type {' or '.join(kinds)}: {present}",
-                fix,
-            )
+            raise QvlaError(f"{self.path}: {names[0]}", got, expected, fix)
         return found[0]
 
-    def find_camera(camera: str) -> str:
+    def find_camera(self, camera: str, source: BagSource) -> str:
+        """The topic of a camera's images, raw or compressed."""
         usual = f"camera/{camera}/image_raw"
         named = (source.cameras or {}).get(camera)
         names = [usual, f"{usual}/compressed"] if named is None else [named]
-        used = [name for name in names if any(_is_called(topic, name) for topic in among or ())]
-        return find(f"cameras.{camera}", used or names, (IMAGE, COMPRESSED_IMAGE))
-
-    has_pose = any(name in POSE_NAMES for name in inputs.proprioception)
-    has_text = source.instruction is None
-    return InputTopics(
-        cameras=tuple(find_camera(camera) for camera in inputs.cameras),
-        joints=find("joint_states", (source.joint_states,), (JOINTS,))
-        if joint_names(inputs.proprioception)
-        else None,
-        pose=find("ee_pose", (source.ee_pose,), (POSE,)) if has_pose else None,
-        instruction=find("instruction_topic", (source.instruction_topic,), (TEXT,))
-        if has_text
-        else None,
-    )
+        used = [name for name in names if any(_is_called(topic, name) for topic in self.among)]
+        return self.find(f"cameras.{camera}", used or names, (IMAGE, COMPRESSED_IMAGE))
 
 
 def _is_called(topic: str, name: str) -> bool:

@@ -70,18 +70,8 @@ class LiberoTask:
     def __init__(
         self, suite: str, task_index: int, camera_size: int = 256, max_steps: int | None = None
     ) -> None:
-        if suite not in SUITE_MAX_STEPS:
-            raise QvlaError(
-                "task_suite_name",
-                suite,
-                f"one of {', '.join(SUITE_MAX_STEPS)}",
-                "name one of these suites",
-            )
-        os.environ.setdefault("MUJOCO_GL", "egl")
+        _require_task(suite, task_index)
         libero = _import_libero()
-        if not 0 <= task_index < SUITE_TASK_COUNTS[suite]:
-            expected = f"0 to {SUITE_TASK_COUNTS[suite] - 1} in {suite}"
-            raise QvlaError("task_id", task_index, expected, "choose a task of the suite")
         self.suite = suite
         self.task_index = task_index
         self.max_steps = SUITE_MAX_STEPS[suite] if max_steps is None else max_steps
@@ -111,11 +101,7 @@ class LiberoTask:
         if other is not None:
             self.instruction = named_object.name_other_object(self.environment, other)
         self._object_initializers = list(self.environment.object_property_initializers)
-        for name in _CAMERAS.values():
-            observable = self.environment._observables[name]
-            observable._sensor = self._on_demand(
-                observable._sensor, np.zeros((camera_size, camera_size, 3), np.uint8)
-            )
+        self._draw_on_demand(camera_size)
 
     @property
     def init_state_count(self) -> int:
@@ -245,6 +231,13 @@ class LiberoTask:
             gripper_positions_m=np.array(raw["robot0_gripper_qpos"]),
         )
 
+    def _draw_on_demand(self, camera_size: int) -> None:
+        """Lets the cameras draw only where `_rendering` is set."""
+        blank = np.zeros((camera_size, camera_size, 3), np.uint8)
+        for name in _CAMERAS.values():
+            observable = self.environment._observables[name]
+            observable._sensor = self._on_demand(observable._sensor, blank)
+
     def _on_demand(
         self, sensor: Callable[[dict], np.ndarray], blank: np.ndarray
     ) -> Callable[[dict], np.ndarray]:
@@ -297,7 +290,17 @@ def _seeded(seed: int) -> Iterator[None]:
         np.random.set_state(state)  # noqa: NPY002
 
 
+def _require_task(suite: str, task_index: int) -> None:
+    if suite not in SUITE_MAX_STEPS:
+        expected = f"one of {', '.join(SUITE_MAX_STEPS)}"
+        raise QvlaError("task_suite_name", suite, expected, "name one of these suites")
+    if not 0 <= task_index < SUITE_TASK_COUNTS[suite]:
+        expected = f"0 to {SUITE_TASK_COUNTS[suite] - 1} in {suite}"
+        raise QvlaError("task_id", task_index, expected, "choose a task of the suite")
+
+
 def _import_libero() -> Any:
+    os.environ.setdefault("MUJOCO_GL", "egl")
     # It warns at import about an optional file.
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
     try:
