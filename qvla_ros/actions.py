@@ -1,6 +1,4 @@
-"""From what the policy graph returns to numbers that a robot can act on, and LIBERO's conventions
-(numpy).
-"""
+"""From the graph's outputs to numbers that a robot can act on, and LIBERO's conventions (numpy)."""
 
 from __future__ import annotations
 
@@ -45,13 +43,14 @@ def unnormalize(
 
 
 def ensemble(chunks: Sequence[ArrayLike]) -> Actions:
-    """UniVLA's temporal ensembling: what the last looks said of now, weighted; float64 [A].
+    """UniVLA's temporal ensembling: the weighted mean of what the last chunks hold for now, float64
+    [A].
 
-    chunks: [K, A] each, one a control period, the newest first. The chunk of i periods ago says its
-    i-th action of now and counts exp(-0.1 i).
+    chunks: [K, A] each, one a control period, the newest first. The chunk of i periods ago has its
+    i-th action for now, and its weight is exp(-0.1 i).
     """
-    said = np.array([np.asarray(chunk, np.float64)[age] for age, chunk in enumerate(chunks)])
-    return np.average(said, axis=0, weights=np.exp(-ENSEMBLE_DECAY * np.arange(len(said))))
+    planned = np.array([np.asarray(chunk, np.float64)[age] for age, chunk in enumerate(chunks)])
+    return np.average(planned, axis=0, weights=np.exp(-ENSEMBLE_DECAY * np.arange(len(planned))))
 
 
 def opening_fraction(gripper: ArrayLike, convention: GripperConvention) -> Actions:

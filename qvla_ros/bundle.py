@@ -1,7 +1,7 @@
 """The bundle: one directory with all that a robot needs to run a policy, and the only thing that
 reaches it.
 
-`bundle.json` says what the policy sees, is told and commands (qvla_ros.manifest), and holds the
+`bundle.json` describes what the policy sees, reads and commands (qvla_ros.manifest), and holds the
 SHA-256 of every other file; `engines/` holds what was built from the graph for one machine and is
 not part of the identity.
 """

@@ -41,7 +41,7 @@ def alphas_cumprod() -> NDArray[np.float32]:
 
 
 def _gains(timestep: int) -> tuple[float, float]:
-    """What clean actions and noise are multiplied by at `timestep`: roots taken in float32, as
+    """The factors of clean actions and of noise at `timestep`; roots are taken in float32, as
     upstream.
 
     The first step divides by 1e-3, so that their last bits can be seen in the actions.
@@ -67,9 +67,7 @@ def add_noise(clean: Array, noise: Array, timestep: int) -> Array:
 
 
 def remove_noise(noisy: Array, noise: Array, timestep: int) -> Array:
-    """The other way round: the clean actions that `noisy` comes from if `noise` is in it; not
-    clipped.
-    """
+    """Undoes add_noise: the clean actions from which `noise` made `noisy`, not clipped."""
     signal, rest = _gains(timestep)
     return (noisy - rest * noise) / signal
 

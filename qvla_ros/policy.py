@@ -27,7 +27,9 @@ WARM_UP_RUNS = 2  # the first run of an engine allocates and tunes; the second s
 
 @dataclass(frozen=True)
 class Prediction:
-    """actions: float64 [K, A] in the bundle's units, finite and within limits. latency_ms: stage ->
+    """The result of one inference.
+
+    actions: float64 [K, A] in the bundle's units, finite and within limits. latency_ms: stage ->
     milliseconds, on the monotonic clock. clipped: how many entries of each column the limits
     changed, int [A].
     """
@@ -100,7 +102,7 @@ class Policy:
         )
 
     def warm_up(self) -> None:
-        """Runs on grey images and the training data's middle, for engines whose first runs are slow.
+        """Runs on grey images and the middle of the training data, as first runs may be slow.
 
         The results are forgotten. An engine that needs no warm-up is not run.
         """

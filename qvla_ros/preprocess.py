@@ -1,5 +1,5 @@
-"""From what a robot senses to what the policy graph reads, bit for bit as OpenVLA-OFT evaluates its
-models (numpy).
+"""From a robot's observation to the inputs of the policy graph, bit for bit as in OpenVLA-OFT's
+evaluation (numpy).
 
 The image chain is that of OpenVLA-OFT's LIBERO evaluation: rotate by 180 degrees, JPEG round trip,
 antialiased Lanczos-3 resize, centre crop resized back bilinearly, normalise. There TensorFlow does
@@ -213,7 +213,7 @@ def normalize(image: Image, mean: ArrayLike, std: ArrayLike) -> NDArray[np.float
 
 
 def resized_image(camera: CameraSpec, image: Image) -> Image:
-    """The chain up to normalisation: uint8 [S, S, 3]. This is what the policy looks at: show it,
+    """The chain up to normalisation: uint8 [S, S, 3]. This is what the policy sees: show it,
     store it.
     """
     if image.dtype != np.uint8 or image.shape != (camera.height, camera.width, 3):

@@ -1,4 +1,4 @@
-"""What a graph and its plans really hold, layer by layer, against what the gates asked for.
+"""Compares, layer by layer, the bytes in a graph and its plans with those that the gates ask for.
 
 The graph is read from its own initializers. A plan is searched for each weight's bytes in the
 layouts that builders keep (as it is or transposed, packed or unpacked): that needs no GPU and no
@@ -66,7 +66,7 @@ class LayerAudit:
 
 @dataclass(frozen=True)
 class Audit:
-    """What audit_bundle found.
+    """The result of audit_bundle.
 
     absent: gated layers of which the graph holds no weight (never executed, or of 0 bits). unnamed:
     matrices of the graph that no layer's name leads to. other_bytes: of all initializers that are
@@ -97,7 +97,7 @@ class Audit:
 
 
 def audit_bundle(directory: str | Path) -> Audit:
-    """Look into the graph and the plans of a bundle. QvlaError if the bundle is damaged."""
+    """Audits the graph and the plans of a bundle. QvlaError if the bundle is damaged."""
     bundle = load_bundle(directory)
     gates, scheme = _gates(bundle)
     model = onnx.load(bundle.directory / "policy.onnx")
@@ -157,7 +157,7 @@ def find_weight(weight: TensorProto, scale: TensorProto | None, plan: bytes) -> 
 
 
 def _forms(weight: TensorProto, scale: TensorProto | None) -> Iterator[tuple[str, bytes]]:
-    """How a builder may have kept it, narrowest first, each as it is and transposed."""
+    """The forms in which a builder may keep a weight, narrowest first, each also transposed."""
     stored = numpy_helper.to_array(weight)
     arrays = [(_precision(weight), stored)]
     if scale is not None:

@@ -5,8 +5,9 @@ What a path may be, and which observations are taken of it:
 
     calibration.jsonl              the first lines (see datasets.jsonl_reader)
     a LeRobot dataset directory    frames spread evenly over it (datasets.lerobot_reader)
-    a ROS 2 bag                    moments spread evenly over it (datasets.rosbag_reader); a directory, .mcap or .db3
-    a YAML file                    one of the two latter, and what is called how in it: see config/calibration/
+    a ROS 2 bag                    moments spread evenly over it (datasets.rosbag_reader); a
+                                   directory, .mcap or .db3
+    a YAML file                    one of the two latter, and its names: see config/calibration/
 
 A path given without a YAML file is read by the names that the policy node and LeRobot's convention
 have.

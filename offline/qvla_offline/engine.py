@@ -1,5 +1,4 @@
-"""From the bundle's ONNX graph to a TensorRT plan, by TensorRT-RTX or by TensorRT proper, through
-one code path.
+"""Builds a TensorRT plan from the bundle's ONNX graph, with TensorRT-RTX or with TensorRT proper.
 
 TensorRT-RTX compiles for desktop GPUs (Ampere, Ada, Blackwell) on a machine without one. TensorRT
 (Jetson, data centre) builds for the GPU it sits beside. Both networks are strongly typed: the graph
@@ -35,7 +34,7 @@ def build_plan(
     flavour: "rtx" or "tensorrt"; None takes the one installed, TensorRT-RTX first.
     compute_capability: for RTX, a comma list such as "86,89", or None for a plan that runs on any
     GPU it knows from 8.0 on; for TensorRT, None or that of the GPU here. QvlaError for whatever the
-    parser or the builder refuses, with all that it said.
+    parser or the builder refuses, with its messages.
     """
     bundle = load_bundle(bundle_dir)
     name, trt = import_flavour(flavour)
@@ -131,9 +130,9 @@ def _compile(
     _set_capabilities(trt, config, capabilities)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        said = "; ".join(messages[-5:]) or "no reason given"
+        reason = "; ".join(messages[-5:]) or "no reason given"
         fix = "see what it said; another --compute_capability or --compute_dtype may do"
-        raise QvlaError(f"{trt.__name__} {trt.__version__}", said, "a built plan", fix)
+        raise QvlaError(f"{trt.__name__} {trt.__version__}", reason, "a built plan", fix)
     return bytes(plan)
 
 

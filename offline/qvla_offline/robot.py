@@ -1,5 +1,5 @@
-"""The robot that a policy was trained on, as far as its checkpoint is silent about it; LIBERO's arm
-unless told.
+"""The robot that a policy was trained on, which its checkpoint does not describe; LIBERO's arm by
+default.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class RobotDescription:
 
 
 # The released data are JPEG files of this quality, and OpenVLA-OFT's evaluation gives its images
-# the same round trip; `qvla reference demonstrations` stores its images so, and training crops them so, by
-# what is written here.
+# the same round trip. `qvla reference demonstrations` stores its images, and training crops them,
+# by these values.
 LIBERO = RobotDescription(
     cameras=tuple(
         RobotCamera(name, IMAGE_SIZE, IMAGE_SIZE, rotate_180=True) for name in libero.CAMERA_NAMES
@@ -136,9 +136,7 @@ def read_robot(path: str | Path) -> RobotDescription:
 
 
 def _check_values(robot: RobotDescription) -> None:
-    """QvlaError for what no bundle may say, whatever the checkpoint: what comes from that is filled
-    in here.
-    """
+    """QvlaError for values that no bundle may have. Those that a checkpoint gives are filled in."""
     for camera in robot.cameras:
         CameraSpec(
             **asdict(camera),

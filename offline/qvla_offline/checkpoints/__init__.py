@@ -1,3 +1,1 @@
-"""Checkpoints in the layout that OpenVLA-OFT publishes: read, run, write, and make small random
-ones.
-"""
+"""Checkpoints: their files, their networks, loading, saving, and random ones."""

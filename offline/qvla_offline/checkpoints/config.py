@@ -1,4 +1,4 @@
-"""What config.json says, with the defaults that its readers apply.
+"""config.json of a checkpoint as dataclasses, with the defaults that its readers apply.
 
 Sources: `configuration_prismatic.py` of OpenVLA (defaults) and the class defaults of transformers'
 LlamaConfig, from which a real `text_config` stores only the differences.
@@ -53,7 +53,7 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class DecodingConfig:
-    """What goes into the decoder beside one image and the prompt, and how actions come out of it.
+    """What a policy reads beside the prompt, and how actions come out of its network.
 
     kind: how actions are decoded; it belongs to one family (see checkpoints.family). The defaults
     are those of OpenVLA-OFT on LIBERO; released checkpoints do not store them. proprio_dim: 0 where
@@ -139,10 +139,10 @@ class PolicyConfig:
 
 
 def parse_config(data: Mapping[str, Any], implied: Mapping[str, Any] | None = None) -> PolicyConfig:
-    """Read the JSON object of a config.json. Raises QvlaError on what this project cannot run.
+    """Reads the JSON object of a config.json. QvlaError for what this project cannot run.
 
-    implied: fields of DecodingConfig that the files beside it tell; what config.json says under
-    `decoding` wins.
+    implied: fields of DecodingConfig that follow from the files beside it; an entry under
+    `decoding` in config.json wins.
     """
     backbone_id = parse(
         str,
@@ -182,9 +182,7 @@ def parse_config(data: Mapping[str, Any], implied: Mapping[str, Any] | None = No
 
 
 def stated_decoding(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What config.json itself says of DecodingConfig: checkpoints of this project do, released ones
-    do not.
-    """
+    """The fields of DecodingConfig that config.json states. Released checkpoints state none."""
     key = "oft" if "oft" in data else "decoding"
     stated = _without_nulls(_object(data.get(key, {}), key))
     known = [field.name for field in fields(DecodingConfig)]
@@ -205,9 +203,7 @@ def _without_nulls(entry: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _parse_vision(backbone_id: str, data: Mapping[str, Any]) -> tuple[VisionConfig, ...]:
-    """As upstream, what config.json says of the ViTs (`timm_model_ids`, `image_sizes`) wins over
-    the table.
-    """
+    """The ViTs. As upstream, `timm_model_ids` and `image_sizes` of the file win over the table."""
     if backbone_id not in BACKBONES:
         fix = "use a checkpoint with such a backbone"
         raise QvlaError(
@@ -260,9 +256,7 @@ def _timm_vit(timm_id: str, image_size: int) -> VisionConfig:
 
 
 def _build(kind: type, entry: Mapping[str, Any]) -> Any:
-    """The dataclass from the keys it knows; a missing key without a default is an error that names
-    it.
-    """
+    """The dataclass from the keys that it knows; QvlaError names one that must not be missing."""
     known = {
         field.name: entry[field.name] for field in fields(kind) if entry.get(field.name) is not None
     }

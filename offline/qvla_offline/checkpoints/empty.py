@@ -1,4 +1,4 @@
-"""A policy without weights, to be filled from files or only to be asked for names and shapes."""
+"""Policies without weights: to be filled from files, or for their names and shapes alone."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Family:
     random: RandomPolicies = field(default_factory=lambda: RandomPolicies({}))
 
     def statistics_lengths(self, decoding: DecodingConfig) -> dict[str, int | None]:
-        """{part of the statistics: how many numbers}; None where the statistics themselves say it."""
+        """{part of the statistics: how many numbers}; None where only the statistics know it."""
         action = None if self.action_dim_from_statistics else decoding.action_dim
         proprio = {"proprio": decoding.proprio_dim} if decoding.proprio_dim else {}
         return {"action": action, **proprio}
@@ -103,15 +103,13 @@ class Family:
 
 @cache
 def families() -> dict[str, Family]:
-    """{name: family} of all there are. A later one is asked first whether it recognises a
-    checkpoint.
-    """
+    """All families by name. The last one is asked first whether it recognises a checkpoint."""
     listed = import_module("qvla_offline.families").FAMILIES
     return {family.name: family for family in listed}
 
 
 def register_family(family: Family) -> None:
-    """Adds a family to those of this process; QvlaError if its name or one of its kinds is taken."""
+    """Adds a family to those of this process; QvlaError if its name or a kind of it is taken."""
     taken = [name for known in families().values() for name in (known.name, *known.kinds)]
     for name in (family.name, *family.kinds):
         if name in taken:

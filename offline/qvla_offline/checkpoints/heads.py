@@ -1,4 +1,4 @@
-"""What turns numbers into decoder tokens and hidden states into actions in OpenVLA-OFT.
+"""OpenVLA-OFT's heads: numbers become decoder tokens, and hidden states become actions.
 
 Source: `action_heads.py` and `projectors.py` of openvla-oft; parameter names are theirs.
 """
@@ -66,7 +66,7 @@ class L1Head(nn.Module):
 
 
 class NoisePredictor(nn.Module):
-    """Only the name `mlp_resnet` of the network inside."""
+    """Gives the network inside its name, `mlp_resnet`."""
 
     def __init__(self, num_inputs: int, width: int, num_outputs: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class NoisePredictor(nn.Module):
 
 
 class DiffusionHead(nn.Module):
-    """Hidden states of the action slots [B, K * A, D] -> the noise in the noisy actions [B, K, A]."""
+    """Hidden states of the action slots [B, K * A, D] -> the noise in noisy actions [B, K, A]."""
 
     def __init__(self, chunk_length: int, action_dim: int, hidden_size: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Read checkpoint directories in the layouts of OpenVLA, OpenVLA-OFT and UniVLA.
+"""Loads checkpoint directories of any family.
 
 config.json, model*.safetensors (one file or shards with an index), tokenizer.json,
 preprocessor_config.json, dataset_statistics.json, and per component `<name>--<step>_checkpoint.pt`:
@@ -121,15 +121,13 @@ def load_checkpoint(
 
 
 def check_device(device: str) -> None:
-    """QvlaError unless torch can compute on `device`, which it would else say with a traceback
-    after loading.
-    """
+    """QvlaError unless torch can compute on `device`; torch itself fails only after loading."""
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        said = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0]
         expected = "cpu, or cuda where torch finds a GPU"
-        raise QvlaError("device", f"{device} ({said})", expected, "use --device cpu") from None
+        raise QvlaError("device", f"{device} ({reason})", expected, "use --device cpu") from None
 
 
 def empty_policy(path: str | Path) -> VisionLanguageModel:

@@ -1,7 +1,7 @@
 """Where the parts of a checkpoint lie: the `.pt` files beside its main weights.
 
 OpenVLA has none; OpenVLA-OFT adds `<part>--<step>_checkpoint.pt`; UniVLA adds `action_decoder*.pt`.
-Which of them a checkpoint must have, its family says.
+A family names those that its checkpoints must have.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Layout:
-    """config, and the `.pt` file of every part: {module: file}. film_file: of the ViTs that FiLM
-    conditions, if any.
+    """The config of a checkpoint directory, and its files beside the main weights.
+
+    parts: {module: its `.pt` file}. film_file: that of the ViTs which FiLM conditions, if any.
     """
 
     directory: Path
@@ -77,7 +78,7 @@ class Layout:
 
     @property
     def step(self) -> int | None:
-        """The training step in a part's file name; None for `latest`, and where there are no parts."""
+        """The training step in a part's file name; None for `latest` and without parts."""
         words = [file.name.partition("--")[2].partition("_")[0] for file in self.parts.values()]
         return next((int(word) for word in words if word.isdigit()), None)
 
@@ -102,7 +103,7 @@ def part_names(file: Path, part: str) -> Iterable[str]:
 def require_shape(
     directory: Path, shapes: Mapping[str, tuple[int, ...]], name: str
 ) -> tuple[int, ...]:
-    """The shape of a tensor by which a family's policies are known. QvlaError if it is not there."""
+    """The shape of a tensor that every policy of a family has. QvlaError if it is not there."""
     if name not in shapes:
         raise QvlaError(
             f"{directory}: {name}",

@@ -163,7 +163,7 @@ class LlamaModel(nn.Module):
 
 
 class LlamaForCausalLM(nn.Module):
-    """Only the names: `model.*` is the decoder, `lm_head` the vocabulary projection."""
+    """Gives the parts their names: `model` is the decoder, `lm_head` the vocabulary projection."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -184,7 +184,7 @@ def rotary_tables(
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Apply the rotary embedding to x [B, heads, T, head_dim], halves paired as Llama pairs them."""
+    """Applies the rotary embedding to x [B, heads, T, head_dim]; halves are paired as in Llama."""
     cosine, sine = rotation
     first, second = x.chunk(2, dim=-1)
     return x * cosine + torch.cat([-second, first], dim=-1) * sine

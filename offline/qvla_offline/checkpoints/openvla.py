@@ -1,4 +1,4 @@
-"""OpenVLA: one action a look, as seven tokens that are decoded one after the other.
+"""OpenVLA's network: one action an inference, as tokens decoded one after the other.
 
 Source: `predict_action` in `modeling_prismatic.py` of openvla; greedy, batch 1 there.
 """

@@ -1,4 +1,4 @@
-"""OpenVLA-OFT: a chunk of normalised actions in one parallel pass.
+"""OpenVLA-OFT's network: a chunk of normalised actions in one parallel pass.
 
 Source: `modeling_prismatic.py` of openvla-oft; parameter names are theirs.
 """
@@ -17,7 +17,7 @@ from qvla_offline.checkpoints.llama import Sight
 from qvla_offline.checkpoints.model import STOP_TOKEN_ID, PolicyInputs, VisionLanguageModel
 from qvla_ros.diffusion import NUM_TRAIN_STEPS, add_noise, denoise, remove_noise, start_noise
 
-PREPARING_STEPS = 5  # denoising steps for the actions around which `smooth_actions` looks
+PREPARING_STEPS = 5  # denoising steps for the actions around which `smooth_actions` is smooth
 SMOOTH_TIMESTEP = (
     NUM_TRAIN_STEPS // 2
 )  # about as much noise as signal: an error of the noise is one of the actions
@@ -56,7 +56,7 @@ class OpenVLAOFT(VisionLanguageModel):
             return replace(inputs, chosen=add_noise(actions, self._start(inputs), SMOOTH_TIMESTEP))
 
     def smooth_actions(self, inputs: PolicyInputs) -> Tensor:
-        """Diffusion: the actions that one look at half noisy ones tells, not clipped."""
+        """Diffusion: the actions that follow from one pass over half noisy ones, not clipped."""
         if not self.diffusion:
             return self(inputs)
         noisy = self.choices(inputs)

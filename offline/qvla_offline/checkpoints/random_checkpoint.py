@@ -1,6 +1,4 @@
-"""Checkpoints with random weights: what tests, dry runs and benchmarks take when what a policy
-knows does not count.
-"""
+"""Checkpoints with random weights, for tests, dry runs and benchmarks."""
 
 from __future__ import annotations
 
@@ -47,7 +45,7 @@ def variants() -> dict[str, DecodingConfig]:
 
 
 def decoding_of(family: str) -> DecodingConfig:
-    """What is decoded in one of the variants, whose names may be written with dashes."""
+    """The decoding of one of the variants; its name may be written with dashes."""
     name = family.replace("-", "_")
     known = variants()
     if name not in known:
@@ -56,7 +54,7 @@ def decoding_of(family: str) -> DecodingConfig:
 
 
 def random_tokenizer(family: str) -> Tokenizer:
-    """The project's small tokenizer (Llama-2's may not be passed on) with the family's own tokens."""
+    """The project's small tokenizer (Llama-2's may not be passed on) with the family's tokens."""
     tokenizer = train_tokenizer()
     names = family_of(decoding_of(family).kind).random.extra_tokens
     tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in names])
@@ -216,7 +214,7 @@ def random_model(size: str = "tiny", seed: int = 0, family: str = "openvla_oft")
 def random_inputs(
     config: PolicyConfig, batch: int = 1, length: int = 20, seed: int = 0
 ) -> PolicyInputs:
-    """Noise for images, prompts of `length` tokens and the proprioception; equal for equal seeds."""
+    """Noise for images, prompts of `length` tokens and proprioception; equal for equal seeds."""
     generator = torch.Generator().manual_seed(seed)
     decoding = config.decoding
     size = config.vision[0].image_size

@@ -1,5 +1,4 @@
-"""Checkpoint directories that this project wrote, told from all others: only they may be replaced
-by a next result.
+"""Recognises checkpoint directories that this project wrote: a new result may replace only those.
 
 Every checkpoint in Hugging Face's layout has a config.json, so that file says nothing. A stamp
 does: a hidden file, which no copy of the checkpoint's content takes along, with the kind of result
@@ -45,8 +44,8 @@ def is_result(directory: Path, kind: ResultKind) -> bool:
     """Whether this project wrote the checkpoint in `directory`, as `kind`, and its config.json is
     still the same.
 
-    Checkpoints that it wrote before there were stamps count too, where their config.json tells them
-    from others'.
+    Checkpoints that it wrote before there were stamps count too, where their config.json
+    differs from all others'.
     """
     config = directory / "config.json"
     if not config.is_file():
@@ -58,8 +57,9 @@ def is_result(directory: Path, kind: ResultKind) -> bool:
 
 
 def _unstamped_kind(config: dict[str, object]) -> ResultKind | None:
-    """transformers writes its version into every config.json; `resize_size` is this project's own
-    key.
+    """The kind of a result without a stamp, from config.json; None for other checkpoints.
+
+    transformers writes its version into every config.json; `resize_size` is this project's own key.
 
     Fake-quantized checkpoints carry the config.json of their source, so they are not known without
     a stamp.

@@ -1,5 +1,4 @@
-"""Write checkpoint directories in the layouts of OpenVLA, OpenVLA-OFT and UniVLA, one tensor at a
-time.
+"""Writes checkpoint directories of any family, one tensor at a time.
 
 Weights go to `model.safetensors`, or to shards with an index; the parts that OpenVLA-OFT and UniVLA
 add go to `.pt` files: OFT's with keys that begin with `module.`, as DistributedDataParallel saves
@@ -44,7 +43,7 @@ class Belongings:
     {"action": ..., ...}}.
 
     step: of the training, in the names of the parts. extra_files: {name: source}. released: leave
-    out of config.json what released ones do not say.
+    out of config.json what released ones do not state.
     """
 
     tokenizer: Tokenizer

@@ -15,7 +15,7 @@ from qvla_ros.strict_json import parse, read_json
 
 
 def key_of_suite(directory: Path, suite: str) -> str | None:
-    """Which statistics an evaluation in a LIBERO suite wants: the suite's own, with or without
+    """The dataset key for an evaluation in a LIBERO suite: the suite's name, with or without
     `_no_noops`.
 
     None where the one dataset that there is names no suite. QvlaError where none is the suite's, as
@@ -47,13 +47,14 @@ def choose_statistics(
     lengths: Mapping[str, int | None],
     normalization: str,
 ) -> tuple[str, dict[str, Any]]:
-    """(dataset key, {"action": {...}, "proprio": {...}}); a LIBERO suite's name also finds
-    `<suite>_no_noops`.
+    """Chooses a dataset's statistics: (its key, {"action": {...}, "proprio": {...}}).
+
+    unnorm_key: the dataset; a LIBERO suite's name also finds `<suite>_no_noops`.
 
     dataset_statistics.json, where there is one, replaces what config.json holds (config_statistics:
-    its `norm_stats`, or None). lengths: {part: how many numbers it has}, None where the statistics
-    themselves say it, as for OpenVLA's actions. Raises QvlaError naming the file and the key unless every level that
-    is read holds one finite number per dimension.
+    its `norm_stats`, or None). lengths: {part: how many numbers it has}, None where only the
+    statistics know it, as for OpenVLA's actions. QvlaError names the file and the key unless every
+    level that is read holds one finite number per dimension.
     """
     file = directory / "dataset_statistics.json"
     if config_statistics is not None and not file.is_file():
@@ -102,11 +103,12 @@ def _check_levels(entry: object, length: int | None, normalization: str, key: st
     }
     mask = entry.get("mask")
     masks = {} if mask is None else {"mask": parse(tuple[bool, ...], mask, f"{key}.mask", COMPLETE)}
-    told, length = ("its min", len(levels["min"])) if length is None else ("the checkpoint", length)
+    source = "its min" if length is None else "the checkpoint"
+    expected = len(levels["min"]) if length is None else length
     for name, values in {**levels, **masks}.items():
-        if len(values) != length:
+        if len(values) != expected:
             raise QvlaError(
-                f"{key}.{name}", f"{len(values)} values", f"{length}, as {told} has", COMPLETE
+                f"{key}.{name}", f"{len(values)} values", f"{expected}, as {source} has", COMPLETE
             )
     for low, high in zip(names[::2], names[1::2], strict=True):
         if any(below > above for below, above in zip(levels[low], levels[high], strict=True)):

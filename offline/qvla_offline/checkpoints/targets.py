@@ -1,6 +1,4 @@
-"""Which layers QVLA quantizes: the released rule, and which of those layers a policy never
-executes.
-"""
+"""The layers that QVLA quantizes, by the released rule, and those that no policy executes."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ def quantization_targets(model: nn.Module) -> dict[str, QuantizableLayer]:
 
 
 def unexecuted_targets(model: nn.Module) -> set[str]:
-    """Targets that no forward pass reaches: the last block of each ViT and SigLIP's pooling head."""
+    """Targets that no forward pass reaches: each ViT's last block, and SigLIP's pooling head."""
     unused = set()
     for vit_name, vit in model.named_modules():
         if not hasattr(vit, "patch_embed"):

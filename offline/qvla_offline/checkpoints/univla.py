@@ -1,4 +1,4 @@
-"""UniVLA: four latent action tokens, and a small decoder that turns what was thought there into a
+"""UniVLA's network: four latent action tokens, whose hidden states a small decoder turns into a
 chunk of actions.
 
 Source: `predict_latent_action` in UniVLA's `modeling_prismatic.py`, `transformer_utils.py`, and the

@@ -1,4 +1,4 @@
-"""Checkpoint and gates in, bundle out: the graph, the manifest, and what a robot needs beside them."""
+"""From a checkpoint and its gates to a bundle: the graph, the manifest, and the files beside."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def export_bundle(
     the one that the gates were priced with. compute_dtype: of activations and scales, "float32" or
     "float16". tile: None stores exactly the bits of the gates; a number fills row groups up to
     multiples of it by promoting rows, which is printed. The bundle's gates.json holds the bits that
-    are stored. ensemble: UniVLA executes one action a look, averaged over
-    looks, in place of whole chunks. guessed: OpenVLA and UniVLA in the form for TensorRT-RTX (see
-    `tokens`). progress: called with the name of each linear layer as it is written. A policy of up
-    to MAX_PARITY_BYTES is run before its bundle gets its name; the answers are added for other
+    are stored. ensemble: UniVLA executes one action an inference, averaged over inferences, in
+    place of whole chunks. guessed: OpenVLA and UniVLA in the form for TensorRT-RTX (see `tokens`).
+    progress: called with the name of each linear layer as it is written. A policy of up to
+    MAX_PARITY_BYTES is run before its bundle gets its name; the answers are added for other
     machines to compare.
     """
     require_replaceable(out_dir, MANIFEST_NAME)

@@ -26,7 +26,7 @@ def emit_mlp(graph: GraphBuilder, weights: Weights, module: str, x: str) -> str:
 
 
 def emit_residual_mlp(graph: GraphBuilder, weights: Weights, module: str, x: str) -> str:
-    """The network of the action heads: what one step of the chunk reads [1, K, A * D] -> [1, K, A]."""
+    """The action heads' network: hidden states of each step [1, K, A * D] -> [1, K, A]."""
     with graph.scope(module):
         x = layer_norm(graph, weights, f"{module}.layer_norm1", x, LAYER_NORM_EPSILON)
     x = linear(graph, weights, f"{module}.fc1", x)

@@ -1,4 +1,4 @@
-"""Images and prompt as decoder tokens: what the graphs of all families begin with."""
+"""Images and prompt as decoder tokens, with which the graphs of all families begin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TOO_LARGE = "train it again with smaller embeddings: their table is float16 in 
 
 
 def graph_inputs(graph: GraphBuilder, config: PolicyConfig) -> tuple[str, str]:
-    """Declare `pixel_values` and `input_ids`; returns the pixels in the compute dtype, and the ids."""
+    """Declares `pixel_values` and `input_ids`; returns both, the pixels in the compute dtype."""
     size = config.vision[0].image_size
     channels = 3 * len(config.vision) * config.decoding.num_images
     pixels = graph.input("pixel_values", np.float32, [1, channels, size, size])

@@ -197,7 +197,7 @@ def rotary_tables(head_dim: int, theta: float, max_tokens: int) -> tuple[np.ndar
 
 
 def _causal_mask(graph: GraphBuilder, count: str) -> str:
-    """What hides later tokens from earlier ones, [T, T] for attention scores; count: int64 [1], T."""
+    """The mask [T, T] that hides later tokens from earlier ones; count: int64 [1], T."""
     number = graph.op("Squeeze", count, graph.constant([0]))
     places = graph.op("Range", graph.constant(0, np.int64), number, graph.constant(1, np.int64))
     keys, queries = (graph.op("Unsqueeze", places, graph.constant([axis])) for axis in (0, 1))

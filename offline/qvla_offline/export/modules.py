@@ -1,5 +1,5 @@
-"""The parts that ViT, decoder and heads share, as ONNX nodes. Values are [B, T, C] unless said
-otherwise.
+"""The parts that ViT, decoder and heads share, as ONNX nodes. Values are [B, T, C] unless
+stated otherwise.
 """
 
 from __future__ import annotations

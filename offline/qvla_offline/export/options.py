@@ -1,4 +1,4 @@
-"""Which export options a checkpoint takes, from its facts alone: long work asks before it begins."""
+"""The options of export, and a check of them that long work can make before it begins."""
 
 from __future__ import annotations
 

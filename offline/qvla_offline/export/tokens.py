@@ -1,9 +1,9 @@
 """OpenVLA and UniVLA as one graph, in one of two forms.
 
 Unrolled: the prompt in one pass, then token after token. Keys and values stay inside the graph and
-every weight is stored once, so an engine sees an ordinary graph that is run once a look. Guessed:
-one pass over the prompt and a guess of all tokens but the last tells at once what comes after each;
-where it differs from the guess, the graph is run again with what it said (see qvla_ros.decoding).
+every weight is stored once, so an engine sees an ordinary graph that is run once an inference.
+Guessed: one pass over the prompt and a guess of all tokens but the last gives the token that comes
+after each; where they differ from the guess, they are the next guess (see qvla_ros.decoding).
 The tokens are the same, after as many runs as there are tokens at most. TensorRT-RTX needs it: 1.7
 crashes on a graph that multiplies with one quantized weight several times. Same arithmetic as
 `qvla_offline.checkpoints.openvla` and `.univla` on one observation.
