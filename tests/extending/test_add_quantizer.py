@@ -2,64 +2,36 @@
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Iterator
+import json
 from pathlib import Path
 
 import numpy as np
-import pytest
-import torch
 
 from qvla_offline.checkpoints.io import load_checkpoint
-from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
-from qvla_offline.checkpoints.targets import quantization_targets
-from qvla_offline.export.bundle import export_bundle
-from qvla_offline.fakequant import fake_quantize
-from qvla_offline.gates import Gates, read_gates
-from qvla_offline.quantization.quantizer import reconstruct_rows
-from qvla_offline.quantization.registry import QUANTIZERS
-from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_offline.checkpoints.random_checkpoint import random_inputs
+from qvla_ros.bundle import load_bundle
+from qvla_ros.engines import load_engine
+from tests.extending.page import read_page
 
-PAGE = (Path(__file__).parents[2] / "docs" / "how_to" / "add_quantizer.md").read_text()
+PAGE = read_page("add_quantizer")
 
 
-@pytest.fixture
-def name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The example of the page, as a file and one registration."""
-    [code] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    [(name, where)] = re.findall(r'^    "(\w+)": "([\w.:]+)",$', PAGE, re.MULTILINE)
-    module, _, kind = where.partition(":")
-    file = tmp_path / "added" / f"{module.rpartition('.')[2]}.py"
-    file.parent.mkdir()
-    file.write_text(code)
-    monkeypatch.syspath_prepend(file.parent)
-    monkeypatch.setitem(QUANTIZERS, name, f"{file.stem}:{kind}")
-    yield name
-    sys.modules.pop(file.stem, None)
+def test_the_page_needs_one_file_and_one_registration() -> None:
+    assert (len(PAGE.sources), len(PAGE.registrations)) == (1, 1)
 
 
-def test_the_added_quantizer_runs_from_the_recipe_to_the_bundle(name: str, tmp_path: Path) -> None:
-    scheme = QuantizationScheme(32, quantizer=name)
-    checkpoint = write_random_checkpoint(tmp_path / "checkpoint")
-    source = load_checkpoint(checkpoint)
-    targets = quantization_targets(source.model)
-    rng = np.random.default_rng(0)
-    layers = {n: rng.choice([0, 2, 4, 8, 16], len(m.weight)) for n, m in targets.items()}
-    gates = Gates(layers, "test", scheme=scheme.described())
-    bundle = export_bundle(checkpoint, gates, tmp_path / "bundle")
-    assert read_gates(bundle / "gates.json").scheme["quantizer"] == name
-    out = fake_quantize(checkpoint, gates, tmp_path / "fake", dtype=torch.float32)
-    restored = load_checkpoint(out).tensors
-    for layer, bits in layers.items():
-        weight = source.tensors[f"{layer}.weight"].flatten(1)
-        for width in set(bits.tolist()):
-            rows = bits == width
-            expected = reconstruct_rows(weight[rows], width, scheme)
-            assert torch.equal(restored[f"{layer}.weight"].flatten(1)[rows], expected)
-
-
-def test_the_page_names_the_files_to_touch() -> None:
-    folder = Path(__file__).parents[2] / "offline" / "qvla_offline" / "quantization"
-    assert (folder / "registry.py").is_file()
-    assert "offline/qvla_offline/quantization/registry.py" in PAGE
+def test_a_quantizer_added_from_the_page_gives_a_checkpoint_and_a_bundle_with_equal_actions(
+    checkout: Path,
+) -> None:
+    PAGE.follow(checkout)
+    out = checkout / "out" / "toy"
+    assert json.loads((out / "gates.json").read_text())["scheme"]["quantizer"] == "power_of_two"
+    quantized = load_checkpoint(out / "fakequant")
+    inputs = random_inputs(quantized.config)
+    expected = quantized.model(inputs).numpy()
+    engine = load_engine(load_bundle(out / "bundle"), "onnxruntime", threads=1)
+    named = {name: getattr(inputs, name) for name in ("pixel_values", "input_ids", "proprio")}
+    actions = engine.run({name: tensor.numpy() for name, tensor in named.items()})["actions"]
+    np.testing.assert_allclose(actions, expected, atol=1e-4)
+    before = load_checkpoint(out / "checkpoint").model(inputs).numpy()
+    assert np.abs(before - expected).max() > 1e-2  # something was quantized

@@ -1,0 +1,26 @@
+"""A copy of the checkout, in which a test does what a page of docs/how_to says."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.extending.page import COPIED, LINKED, ROOT
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The program, its tests and its configuration; to be changed at will."""
+    directory = tmp_path / "checkout"
+    directory.mkdir()
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, directory / name)  # with the bytecode, which saves a second
+        else:
+            shutil.copy(source, directory / name)
+    for name in LINKED:
+        (directory / name).symlink_to(ROOT / name)
+    return directory
