@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import redirect_stdout
 
 import pytest
 
@@ -11,7 +12,10 @@ from qvla_ros.cli.main import main
 
 
 def run(words: list[str]) -> int:
-    """The exit status of a command: of `qvla`, or of `python -m pytest`."""
+    """The exit status of a command: of `qvla`, or of `python -m pytest`; it may end in `> FILE`."""
+    if ">" in words:
+        with open(words[-1], "w") as file, redirect_stdout(file):
+            return run(words[: words.index(">")])
     if words[0] == "qvla":
         return main(words[1:])
     assert words[:3] == ["python", "-m", "pytest"], f"no command of these pages: {words}"

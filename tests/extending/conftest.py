@@ -1,4 +1,6 @@
-"""A copy of the checkout, in which a test does what a page of docs/how_to says."""
+"""A copy of the checkout, in which a test does what a page of docs/how_to says; and the nodes and
+bundles that other tests have.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.extending.page import COPIED, LINKED, ROOT
+from tests.qvla_ros.conftest import bundle_dir, make_bundle, manifest  # noqa: F401
+from tests.qvla_ros.nodes.conftest import robot, ros_environment, start  # noqa: F401
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "how_to"
 # What the commands of a page read or change. The rest of a checkout is only linked.
@@ -97,7 +99,7 @@ def run_commands(commands: str, checkout: Path) -> str:
         [sys.executable, runner],
         input=commands,
         cwd=checkout,
-        env={**os.environ, **environment(checkout)},
+        env={**os.environ, "PYTHONPATH": python_path(checkout)},
         text=True,
         capture_output=True,
     )
@@ -105,6 +107,12 @@ def run_commands(commands: str, checkout: Path) -> str:
     return done.stdout
 
 
-def environment(checkout: Path) -> dict[str, str]:
-    """The environment variables with which Python finds the packages of `checkout`."""
-    return {"PYTHONPATH": os.pathsep.join([str(checkout), str(checkout / "offline")])}
+def python_path(checkout: Path) -> str:
+    """The value of PYTHONPATH with which Python finds the packages of `checkout`."""
+    return os.pathsep.join([str(checkout), str(checkout / "offline")])
+
+
+def enter(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets processes that the test starts run the program of `checkout`."""
+    monkeypatch.chdir(checkout)  # `python -m` looks there first
+    monkeypatch.setenv("PYTHONPATH", python_path(checkout))
