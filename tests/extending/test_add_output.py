@@ -2,125 +2,84 @@
 
 from __future__ import annotations
 
-import json
-import re
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
-import rclpy
 from geometry_msgs.msg import TransformStamped
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.lifecycle import TransitionCallbackReturn
 
-from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
-from qvla_offline.export.bundle import export_bundle
-from qvla_ros.bundle import load_bundle
-from qvla_ros.control.outputs import OUTPUTS, Output, output_names, register_output
-from qvla_ros.control.stop_reason import StopReason
+from qvla_ros.control.outputs import OUTPUTS, register_output
 from qvla_ros.errors import QvlaError
-from qvla_ros.evaluation.processes import private_ros_environment
-from qvla_ros.nodes.policy.node import PolicyNode
-from qvla_ros.nodes.process import destroy
-from qvla_ros.testing.fake_robot import FakeRobot
-from qvla_ros.testing.fault_drill import NAMESPACE, PARAMETERS
+from qvla_ros.simulation.specification import POSE_FRAME
+from tests.extending.page import enter, read_page
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "how_to" / "add_output.md").read_text(encoding="utf-8")
-PATIENCE_S = 60.0
+if TYPE_CHECKING:
+    from tests.qvla_ros.nodes.conftest import Robot
 
-
-@pytest.fixture
-def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Output]:
-    """The example of the page, as a file and one registration."""
-    [code] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    [entry] = re.findall(r"```\n( +Output\(.*?\)),\n```", PAGE, re.DOTALL)
-    file = tmp_path / "added" / "transform.py"
-    file.parent.mkdir()
-    file.write_text(code, encoding="utf-8")
-    monkeypatch.syspath_prepend(file.parent)
-    # The page's file is in the package; this one is beside it, so its module has another name.
-    made = eval(entry.strip().replace('f"{_NODE}.transform"', '"transform"'), {"Output": Output})
-    register_output(made)
-    yield made
-    OUTPUTS.pop(made.name)
-    sys.modules.pop("transform", None)
+PAGE = read_page("add_output")
+GENEROUS_S = 60.0  # so that a busy machine trips no watchdog
+PARAMETERS = {
+    "backend": "sine",
+    "output": "transform",
+    "linear_scale": 0.01,
+    "angular_scale": 0.1,
+    "linear_low": [-1.0],
+    "linear_high": [1.0],
+    "max_linear_lead": 1.0,
+    "max_angular_lead_rad": 3.0,
+    "max_image_age_s": GENEROUS_S,
+    "inference_timeout_s": GENEROUS_S,
+    "max_command_age_s": GENEROUS_S,
+    "max_clock_jump_s": GENEROUS_S,
+    "qos_overrides./x/policy/command.publisher.depth": 1000,  # the test looks at every command
+}
 
 
-@pytest.fixture
-def ros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with private_ros_environment(tmp_path) as environment:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        rclpy.init(domain_id=int(environment["ROS_DOMAIN_ID"]))
-        yield
-        rclpy.try_shutdown()
+def test_the_page_needs_one_file_and_one_registration() -> None:
+    assert (len(PAGE.sources), len(PAGE.registrations)) == (1, 1)
 
 
-def test_the_added_output_is_what_the_node_publishes(
-    output: Output, ros: None, tmp_path: Path
+def test_an_output_added_from_the_page_passes_its_tests_and_is_listed(checkout: Path) -> None:
+    PAGE.follow(checkout)
+    assert "`transform`" in (checkout / "docs" / "parameters.md").read_text()
+
+
+def test_a_policy_node_sends_the_message_of_an_output_added_from_the_page(
+    checkout: Path,
+    start: Callable,
+    robot: Robot,
+    bundle_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    checkpoint = write_random_checkpoint(tmp_path / "checkpoint")
-    bundle_dir = export_bundle(checkpoint, None, tmp_path / "bundle")
-    given: dict[str, Any] = {
-        **PARAMETERS,
-        "bundle": str(bundle_dir),
-        "output": output.name,
-        "output_topic": "~/transform",
-        # All commands are counted here.
-        f"qos_overrides./{NAMESPACE}/policy/transform.publisher.depth": 1000,
-    }
-    words = [f"{name}:={json.dumps(value)}" for name, value in given.items()]
-    arguments = [part for word in words for part in ("-p", word)]
-    node = PolicyNode(["--ros-args", "-r", f"__ns:=/{NAMESPACE}", *arguments])
-    # It obeys poses on another topic, so it stays where it is.
-    robot = FakeRobot(rclpy.get_default_context(), load_bundle(bundle_dir), NAMESPACE, "pose", 40.0)
+    PAGE.apply(checkout)
+    enter(checkout, monkeypatch)
     heard: list[TransformStamped] = []
-    robot.node.create_subscription(TransformStamped, "policy/transform", heard.append, 1000)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
+    robot.node.create_subscription(TransformStamped, "/x/policy/command", heard.append, 100)
+    process = start("policy", {**PARAMETERS, "bundle": str(bundle_dir)}, "x")
 
-    def wait_for(condition: Any) -> None:
-        end_s = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert time.monotonic() < end_s, node.snapshot().reason
-            executor.spin_once(timeout_sec=0.02)
+    def stream() -> None:
+        assert process.popen.poll() is None, process.stderr
+        robot.publish()
+        robot.spin()
+
+    robot.wait(lambda: robot.instruction.get_subscription_count(), "the node", stream)
+    robot.tell("pick up the milk")
 
     def armed() -> bool:
-        try:
-            node.arm()
-        except QvlaError:  # its inputs have not come yet
-            return False
-        return True
+        stream()
+        return robot.arm(True).success
 
-    try:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-        wait_for(armed)
-        wait_for(lambda: len(heard) > 5)
-        assert {message.child_frame_id for message in heard} == {"commanded"}
-        node.disarm(StopReason.cancelled)
-        wait_for(lambda: node.snapshot().stop_reason == "cancelled" and not node.is_stopping())
-        count = node.snapshot().commands_sent
-        wait_for(lambda: len(heard) == count)
-        assert heard[-1].transform == heard[-2].transform  # a position is held
-    finally:
-        node.say_goodbye()
-        robot.close()
-        destroy(node, executor)
+    robot.wait(armed, "arming", stream)
+    robot.wait(lambda: len(heard) >= 5, "commands", stream)
+    assert heard[-1].header.frame_id == POSE_FRAME
+    assert heard[-1].child_frame_id == "commanded_end_effector"
+    assert heard[-1].transform.translation != heard[0].transform.translation
+    assert robot.arm(False).success
+    robot.wait(lambda: robot.statuses[-1].stop_reason == "disarmed", "the stop", stream)
+    robot.wait(lambda: heard[-1].transform == heard[-2].transform, "the position to be held")
 
 
-def test_an_added_output_is_a_choice_and_its_name_is_taken(output: Output) -> None:
-    assert output_names()[-1] == output.name
-    with pytest.raises(QvlaError, match=r"'transform'; expected none of .*, which are taken"):
-        register_output(output)
-
-
-def test_the_page_names_the_files_to_touch() -> None:
-    named = re.findall(r"^\d\. `([\w/.]+)`", PAGE, re.MULTILINE)
-    assert named == ["qvla_ros/nodes/policy/outputs/NAME.py", "qvla_ros/control/outputs.py"]
-    assert all((ROOT / path).parent.is_dir() for path in named)
-    assert (ROOT / named[1]).is_file()
+def test_the_name_of_an_output_is_taken_once() -> None:
+    with pytest.raises(QvlaError, match=r"'pose'; expected none of .*, which are taken"):
+        register_output(OUTPUTS["pose"])
