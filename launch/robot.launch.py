@@ -11,7 +11,6 @@ the node starts disarmed.
 import runpy
 from pathlib import Path
 
-import yaml
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import (
     DeclareLaunchArgument,
@@ -24,9 +23,8 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import SetParametersFromFile, SetRemap
 from launch_ros.substitutions import FindPackageShare
 
-from qvla_ros.errors import QvlaError
+from qvla_ros.robots import read_remaps, robot_folder, robot_names
 
-ROBOTS = Path(__file__).parent.parent / "config" / "robots"  # launch/ and config/ share a folder
 PHASES = ["dry_run", "observe", "slow", "full"]
 # A launch file is no module, so its table of arguments is read by running it.
 PASSED_ON = runpy.run_path(str(Path(__file__).with_name("policy.launch.py")))["ARGUMENTS"]
@@ -34,25 +32,6 @@ PASSED_ON = runpy.run_path(str(Path(__file__).with_name("policy.launch.py")))["A
 
 def share(*parts: str) -> PathJoinSubstitution:
     return PathJoinSubstitution([FindPackageShare("qvla"), *parts])
-
-
-def is_robot(folder: Path) -> bool:
-    return (folder / "node.yaml").is_file() and (folder / "remaps.yaml").is_file()
-
-
-def robot_names() -> list[str]:
-    """The robots in config/robots that this file launches; the LIBERO bridge needs no remaps."""
-    return sorted(folder.name for folder in ROBOTS.iterdir() if is_robot(folder))
-
-
-def robot_folder(robot: str) -> Path:
-    """The folder of a robot, given by its name in config/robots or by its path; else QvlaError."""
-    folder = ROBOTS / robot if robot in robot_names() else Path(robot).expanduser()
-    if not is_robot(folder):
-        expected = f"{', '.join(robot_names())}, or a folder with node.yaml and remaps.yaml"
-        fix = "name one of them, or copy the folder of the most similar one and give its path"
-        raise QvlaError("robot", robot, expected, fix)
-    return folder
 
 
 def policy(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -67,8 +46,7 @@ def policy(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         files.append(given["params_file"])
     if given["phase"] != "full":  # last: a file that raises a limit must not undo the phase
         files.append(share("config", "phases", f"{given['phase']}.yaml").perform(context))
-    remaps_file = Path(given["remaps_file"] or folder / "remaps.yaml")
-    remaps = yaml.safe_load(remaps_file.read_text(encoding="utf-8"))
+    remaps = read_remaps(Path(given["remaps_file"] or folder / "remaps.yaml"))
     # image_transport's compressed topics are separate topics to ROS, so they are remapped beside
     # the raw ones.
     remaps |= {

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from qvla_ros.doctor.findings import Finding, problem
 from qvla_ros.engines import BACKENDS, engine_options
-from qvla_ros.errors import QvlaError
-from qvla_ros.yaml_file import read_yaml
+from qvla_ros.robots import read_parameters, read_remaps
 
 if TYPE_CHECKING:
     from qvla_ros.bundle import Bundle
@@ -130,38 +129,14 @@ def _ros_findings(args: argparse.Namespace, bundle: Bundle | None) -> Iterator[F
         return
     yield ok("messages", "qvla/ActionChunk and qvla/PolicyStatus can be sent")
     if not args.no_graph:
-        remaps = {} if args.remaps_file is None else read_remaps(args.remaps_file)
-        parameters = {} if args.params_file is None else read_parameters(args.params_file)
+        remaps = {}
+        if args.remaps_file is not None:
+            remaps = read_remaps(args.remaps_file, "--remaps_file")
+        parameters = {}
+        if args.params_file is not None:
+            parameters = read_parameters(args.params_file, "--params_file")
         inputs = [] if bundle is None else needed_inputs(bundle, args.namespace, remaps, parameters)
         yield from graph_findings(read_graph(inputs, args.listen_s, args.listen_s), inputs, bundle)
-
-
-def read_remaps(path: Path) -> dict[str, str]:
-    """Relative name -> topic, of a file like config/robots/*/remaps.yaml; else QvlaError."""
-    fix = "write it as config/robots/*/remaps.yaml"
-    remaps = read_yaml(path, "--remaps_file", fix)
-    if not isinstance(remaps, dict) or not all(
-        isinstance(text, str) for pair in remaps.items() for text in pair
-    ):
-        raise QvlaError("--remaps_file", f"{path}: {remaps}", "a name: topic a line", fix)
-    return remaps
-
-
-def read_parameters(path: Path) -> dict[str, object]:
-    """Name -> value, of a file like config/robots/*/node.yaml, all its nodes taken together; else QvlaError."""
-    fix = "write it as config/robots/*/node.yaml"
-    content = read_yaml(path, "--params_file", fix)
-    try:
-        return {
-            name: value
-            for node in content.values()
-            for name, value in node["ros__parameters"].items()
-        }
-    except (AttributeError, KeyError, TypeError) as error:
-        expected = "/**: ros__parameters: name: value"
-        raise QvlaError(
-            "--params_file", f"{path}: {type(error).__name__}: {error}", expected, fix
-        ) from None
 
 
 def _show(finding: Finding) -> None:

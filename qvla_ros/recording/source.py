@@ -82,11 +82,13 @@ def find_topics(
     has_joints = bool(joint_names(inputs.proprioception))
     has_pose = any(name in POSE_NAMES for name in inputs.proprioception)
     has_text = source.instruction is None
+    # In this order, so that the first topic that is missing is a camera's.
+    cameras = tuple(bag.find_camera(camera, source) for camera in inputs.cameras)
     joints = bag.find("joint_states", (source.joint_states,), (JOINTS,)) if has_joints else None
     pose = bag.find("ee_pose", (source.ee_pose,), (POSE,)) if has_pose else None
     text = (source.instruction_topic,)
     return InputTopics(
-        cameras=tuple(bag.find_camera(camera, source) for camera in inputs.cameras),
+        cameras=cameras,
         joints=joints,
         pose=pose,
         instruction=bag.find("instruction_topic", text, (TEXT,)) if has_text else None,
