@@ -23,7 +23,7 @@ from qvla_ros.parameters.table import ParameterSpec, from_values, specs
 
 PARAMETERS = specs(PolicyParameters)
 CONFIG = Path(__file__).parent.parent / "config"
-ROBOTS = ("franka_jtc", "franka_cartesian", "ur_servo", "so101")
+ROBOTS = sorted(file.parent.name for file in CONFIG.glob("robots/*/remaps.yaml"))
 PHASES = ("dry_run", "observe", "slow")
 FILES = {
     "policy.yaml": PARAMETERS,

@@ -21,6 +21,7 @@ DOCUMENTS = [
     "docs/bring_up.md",
     "docs/conventions.md",
     "config/README.md",
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "how_to").glob("*.md")),
 ]
 # Names in `qvla NAME` that are not verbs: the package in launch and service commands.
 NOT_VERBS = {"policy.launch.py"}
