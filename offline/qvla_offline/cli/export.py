@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 HELP = (
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         unnorm_key = key_of_suite(Path(args.pretrained_checkpoint), args.task_suite_name)
     asked = {"group_size": args.group_size, "two_bit_storage": args.two_bit_storage}
     named = {key: value for key, value in asked.items() if value is not None}
-    scheme = QuantizationScheme(**{**(gates.scheme if gates else {}), **named})
+    scheme = replace(QuantizationScheme(**(gates.scheme if gates else {})), **named)
     with Console(stderr=True).status("reading the checkpoint") as status:
         path = export_bundle(
             args.pretrained_checkpoint,

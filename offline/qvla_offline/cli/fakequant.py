@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from qvla_offline.cli.options import add_scheme_arguments
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from qvla_offline.memory import peak_memory
 
     gates = read_gates(args.gates_path)
-    scheme = QuantizationScheme(**(gates.scheme | given(args, QuantizationScheme)))
+    scheme = replace(QuantizationScheme(**gates.scheme), **given(args, QuantizationScheme))
     dtype = torch.float32 if args.dtype else None
     out = fake_quantize(args.pretrained_checkpoint, gates, args.out_dir, scheme, args.mode, dtype)
     print(f"wrote {out}; {peak_memory()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,8 @@ def run(args: argparse.Namespace) -> int:
         from qvla_offline.sensitivity.imported import completed
 
         sensitivity = completed(sensitivity, args.pretrained_checkpoint)
-    scheme = QuantizationScheme(
-        **(sensitivity.settings.get("scheme", {}) | given(args, QuantizationScheme))
-    )
+    scoring_scheme = QuantizationScheme(**sensitivity.settings.get("scheme", {}))
+    scheme = replace(scoring_scheme, **given(args, QuantizationScheme))
     scored = tuple(b for b in BIT_WIDTHS if b == 16 or b in sensitivity.bits)
     budget = Budget(**{"bits": scored} | given(args, Budget))
     require_joint(joint_rounds, sensitivity.method, budget)  # before the policy is loaded

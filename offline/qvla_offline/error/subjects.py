@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,4 +177,4 @@ class Subjects:
 
 
 def _scheme(gates: Gates, changed: Mapping[str, Any] | None = None) -> QuantizationScheme:
-    return QuantizationScheme(**(gates.scheme | dict(changed or {})))
+    return replace(QuantizationScheme(**gates.scheme), **(changed or {}))

@@ -23,9 +23,10 @@ class QuantizationScheme:
 
     group_size: inputs that share a scale at 2 and 4 bits (a power of two, 16 to 256, as the engines
     want it); 8-bit rows have one scale, because TensorRT has no blocked INT8. clip_search: false
-    means quantizer 'rtn', as earlier files spell it; None once the scheme is made. scale_dtype:
-    stored type of the scales. two_bit_storage: 'int4' keeps 2-bit codes in an INT4 container (every
-    engine reads it), 'int2' packs them. quantizer: one of QUANTIZERS.
+    means quantizer 'rtn', as earlier files spell it; None once the scheme is made, so that
+    dataclasses.replace changes the quantizer of any scheme. scale_dtype: stored type of the scales.
+    two_bit_storage: 'int4' keeps 2-bit codes in an INT4 container (every engine reads it), 'int2'
+    packs them. quantizer: one of QUANTIZERS.
     """
 
     group_size: int = option(64, "inputs that share a scale at 2 and 4 bits")
@@ -57,8 +58,17 @@ class QuantizationScheme:
                 f"one of {list(QUANTIZERS)}",
                 f"use {DEFAULT_QUANTIZER}",
             )
-        if self.clip_search is False and self.quantizer == DEFAULT_QUANTIZER:
-            object.__setattr__(self, "quantizer", _BY_CLIP_SEARCH[False])
+        if self.clip_search is None:
+            return
+        spelled = _BY_CLIP_SEARCH[self.clip_search]
+        if self.quantizer not in (DEFAULT_QUANTIZER, spelled):
+            raise QvlaError(
+                "scheme.clip_search",
+                f"{str(self.clip_search).lower()} with quantizer {self.quantizer}",
+                f"quantizer {spelled}, which it means",
+                "leave clip_search out",
+            )
+        object.__setattr__(self, "quantizer", spelled)
         object.__setattr__(self, "clip_search", None)
 
     def described(self) -> dict[str, Any]:

@@ -41,6 +41,21 @@ def test_a_quantizer_can_be_replaced_by_any_other(search, quantizer):
     assert replace(scheme, quantizer=quantizer).quantizer == quantizer
 
 
+@pytest.mark.parametrize("written", [{"clip_search": False}, {"quantizer": "released"}])
+def test_the_quantizer_of_a_file_can_be_changed_to_the_default(written):
+    assert replace(QuantizationScheme(**written), quantizer="clip_search") == QuantizationScheme()
+
+
+@pytest.mark.parametrize(
+    ("search", "quantizer"), [(False, "released"), (True, "released"), (True, "rtn")]
+)
+def test_a_clip_search_that_contradicts_the_quantizer_is_refused(search, quantizer):
+    with pytest.raises(QvlaError, match=rf"^scheme\.clip_search: .*{quantizer}"):
+        QuantizationScheme(clip_search=search, quantizer=quantizer)
+    with pytest.raises(QvlaError, match=r"^scheme\.clip_search"):
+        replace(QuantizationScheme(quantizer=quantizer), clip_search=search)
+
+
 def test_an_unknown_quantizer_is_refused_naming_those_that_there_are():
     with pytest.raises(QvlaError, match=r"scheme\.quantizer: got best.*clip_search.*rtn"):
         QuantizationScheme(quantizer="best")
