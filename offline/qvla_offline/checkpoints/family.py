@@ -14,20 +14,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from qvla_offline.checkpoints.config import DecodingConfig, PolicyConfig, stated_decoding
 from qvla_offline.checkpoints.layout import Layout, Part
 from qvla_offline.checkpoints.model import VisionLanguageModel
+from qvla_offline.checkpoints.prompt import openvla_prompt
 from qvla_offline.checkpoints.stored import COMPLETE, read_object
 from qvla_offline.checkpoints.tensor_source import config_file
-from qvla_offline.checkpoints.tokenizer import PROMPT_TEMPLATE
-from qvla_ros.bundle import DecoderSpec
+from qvla_ros.bundle import DecoderSpec, PromptSpec
 from qvla_ros.errors import QvlaError
-
-
-def _the_usual_prompt(directory: Path, data: Mapping[str, Any]) -> str:
-    return PROMPT_TEMPLATE
 
 
 def _no_parts(decoding: DecodingConfig) -> tuple[Part, ...]:
@@ -73,7 +70,7 @@ class Family:
     bundle's graph is run. export_options: those of ExportOptions' fields that not every family
     takes, and this one does.
 
-    prompt_template(directory, config.json): the prompt around an instruction. parts(decoding): the
+    prompt(directory, config.json, tokenizer): the prompt around an instruction. parts(decoding): the
     modules with a file of their own. float32_modules: prefixes of tensors that are float32 whatever
     the dtype of the rest. action_dim_from_statistics: only the statistics say how many numbers make
     an action.
@@ -88,7 +85,7 @@ class Family:
     emit: Callable[..., None]
     decoder: Callable[..., DecoderSpec]
     export_options: tuple[str, ...] = ()
-    prompt_template: Callable[[Path, Mapping[str, Any]], str] = _the_usual_prompt
+    prompt: Callable[[Path, Mapping[str, Any], Tokenizer], PromptSpec] = openvla_prompt
     parts: Callable[[DecodingConfig], tuple[Part, ...]] = _no_parts
     float32_modules: tuple[str, ...] = ()
     action_dim_from_statistics: bool = False

@@ -20,13 +20,13 @@ from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.empty import empty_model
 from qvla_offline.checkpoints.family import Family, family_of, read_layout
 from qvla_offline.checkpoints.model import VisionLanguageModel
+from qvla_offline.checkpoints.prompt import checkpoint_tokenizer
 from qvla_offline.checkpoints.statistics import choose_statistics
 from qvla_offline.checkpoints.stored import COMPLETE, read_object
 from qvla_offline.checkpoints.tensor_source import TensorSource, config_file
 from qvla_ros.bundle import PromptSpec
 from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import parse
-from qvla_ros.tokenizer import read_tokenizer
 
 _Triple = tuple[float, float, float]
 Normalization = tuple[_Triple, _Triple]
@@ -91,7 +91,8 @@ def load_checkpoint(
             config, decoding=replace(config.decoding, action_dim=len(statistics["action"]["min"]))
         )
     normalizations = _normalizations(directory, len(config.vision))
-    tokenizer = _load_tokenizer(directory / "tokenizer.json")
+    tokenizer = checkpoint_tokenizer(directory)
+    prompt = family.prompt(directory, data, tokenizer)
 
     tensors = layout.open_tensors()
     model = empty_model(config)
@@ -108,11 +109,7 @@ def load_checkpoint(
         model=model.eval().requires_grad_(False),
         tensors=tensors,
         tokenizer=tokenizer,
-        prompt=PromptSpec(
-            family.prompt_template(directory, data),
-            lowercase=True,
-            append_token_id=tokenizer.token_to_id("▁"),
-        ),
+        prompt=prompt,
         statistics=statistics,
         unnorm_key=key,
         normalizations=normalizations,
@@ -133,25 +130,6 @@ def check_device(device: str) -> None:
 def empty_policy(path: str | Path) -> VisionLanguageModel:
     """The policy of a checkpoint directory without its weights (all on the meta device)."""
     return empty_model(read_layout(Path(path)).config)
-
-
-def _load_tokenizer(file: Path) -> Tokenizer:
-    if not file.is_file():
-        raise QvlaError(str(file), "no such file", "the tokenizer of the checkpoint", COMPLETE)
-    tokenizer = read_tokenizer(file, COMPLETE)
-    first = tokenizer.encode("In").tokens[0]
-    if first != "<s>":
-        raise QvlaError(
-            str(file),
-            f"prompts that begin with {first!r}",
-            "<s>, which Llama's begin with",
-            COMPLETE,
-        )
-    if tokenizer.token_to_id("▁") is None:
-        raise QvlaError(
-            str(file), "no token '▁'", "a Llama tokenizer, whose lone '▁' ends the prompt", COMPLETE
-        )
-    return tokenizer
 
 
 def _normalizations(directory: Path, num_backbones: int) -> tuple[Normalization, ...]:

@@ -63,7 +63,7 @@ def export_bundle(
     "float16". tile: None stores exactly the bits of the gates; a number fills row groups up to
     multiples of it by promoting rows, which is printed. The bundle's gates.json holds the bits that
     are stored. ensemble: UniVLA executes one action an inference, averaged over inferences, in
-    place of whole chunks. guessed: OpenVLA and UniVLA in the form for TensorRT-RTX (see `tokens`).
+    place of whole chunks. guessed: OpenVLA and UniVLA in the form for TensorRT-RTX (see export.tokens).
     progress: called with the name of each linear layer as it is written. A policy of up to
     MAX_PARITY_BYTES is run before its bundle gets its name; the answers are added for other
     machines to compare.

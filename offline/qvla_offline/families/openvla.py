@@ -11,16 +11,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from qvla_offline.checkpoints.config import DecodingConfig, PolicyConfig, parse_config
 from qvla_offline.checkpoints.family import Family, RandomPolicies
 from qvla_offline.checkpoints.layout import Layout
 from qvla_offline.checkpoints.openvla import OpenVLA
+from qvla_offline.checkpoints.prompt import llama_prompt
 from qvla_offline.checkpoints.tokenizer import PROMPT_TEMPLATE
+from qvla_offline.export.openvla import emit_openvla
 from qvla_offline.export.options import ExportOptions
-from qvla_offline.export.tokens import emit_openvla
-from qvla_ros.bundle import DecoderSpec, TokenSpec
+from qvla_ros.bundle import DecoderSpec, PromptSpec, TokenSpec
 
 KIND = "action_tokens"
 PROMPT_TEMPLATE_V01 = (
@@ -50,13 +52,14 @@ def _read_layout(directory: Path, data: Mapping[str, Any], kind: str) -> Layout:
     return Layout(directory, parse_config(data, implied))
 
 
-def _prompt_template(directory: Path, data: Mapping[str, Any]) -> str:
+def _prompt(directory: Path, data: Mapping[str, Any], tokenizer: Tokenizer) -> PromptSpec:
     """OpenVLA v0.1, the one on Vicuna, has another prompt. The released code knows it by the path,
     which may change.
     """
     named = any("openvla-v01" in str(path) for path in (directory, directory.resolve()))
     old = named or str(data.get("llm_backbone_id")).startswith("vicuna")
-    return PROMPT_TEMPLATE_V01 if old else PROMPT_TEMPLATE
+    template = PROMPT_TEMPLATE_V01 if old else PROMPT_TEMPLATE
+    return llama_prompt(directory, tokenizer, template)
 
 
 def _decoder(config: PolicyConfig, options: ExportOptions) -> DecoderSpec:
@@ -74,7 +77,7 @@ OPENVLA = Family(
     emit=emit_openvla,
     decoder=_decoder,
     export_options=("guessed",),
-    prompt_template=_prompt_template,
+    prompt=_prompt,
     action_dim_from_statistics=True,
     random=RandomPolicies(
         variants={"openvla": DecodingConfig(KIND, chunk_length=1, proprio_dim=0, num_images=1)},

@@ -26,7 +26,7 @@ from qvla_offline.checkpoints.film import FILM_PART
 from qvla_offline.checkpoints.layout import Layout, Part, part_names, part_shapes, require_shape
 from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
 from qvla_offline.checkpoints.tensor_source import config_file
-from qvla_offline.export.oft import emit_oft
+from qvla_offline.export.openvla_oft import emit_oft
 from qvla_offline.export.options import NOISE_SEED, ExportOptions
 from qvla_offline.families.openvla import prefer_action_tokens
 from qvla_ros.bundle import DecoderSpec, DiffusionSpec

@@ -24,7 +24,7 @@ from qvla_offline.checkpoints.layout import Layout, Part, part_shapes, require_s
 from qvla_offline.checkpoints.stored import COMPLETE
 from qvla_offline.checkpoints.univla import LATENT_TOKENS, SAMPLING, UniVLA
 from qvla_offline.export.options import NOISE_SEED, ExportOptions
-from qvla_offline.export.tokens import emit_univla
+from qvla_offline.export.univla import emit_univla
 from qvla_offline.families.openvla import ACTION_TOKEN_GAIN
 from qvla_ros.bundle import DecoderSpec, LatentSpec
 from qvla_ros.decoding.univla import FIRST_LATENT
