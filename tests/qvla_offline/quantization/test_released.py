@@ -64,3 +64,13 @@ def test_a_weight_that_is_no_number_is_named():
     weight[0, 0] = float("nan")
     with pytest.raises(QvlaError, match=r"^a\.weight: got NaN"):
         quantize_layer(weight, [0, 4], QuantizationScheme(quantizer="released"), "a.weight")
+
+
+def test_each_row_is_rounded_with_a_scale_of_its_own():
+    weight = student_rows(5, 5) * 10.0 ** torch.arange(5)[:, None]
+    for bits in (2, 4, 8, 15):
+        found = released_rtn(weight, bits)
+        for row in range(5):
+            assert torch.equal(found[row : row + 1], released_rtn(weight[row : row + 1], bits))
+        step = weight.abs().amax(dim=1, keepdim=True) / (2 ** (bits - 1) - 1)
+        assert ((found - weight).abs() <= 0.5001 * step).all()
