@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qvla_offline.gates import assign
 from qvla_offline.gates.assign import assign_gates, describe
 from qvla_offline.gates.costs import COSTS
+from qvla_offline.gates.optimal import Allocation, optimal
 from qvla_offline.gates.options import Budget
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity
@@ -49,6 +54,22 @@ def test_filling_tiles_costs_little_of_the_budget_and_little_sensitivity(
     assert target - 16 * 2 * tile / 128 <= reached <= target
     assert alone["total_sensitivity"] <= budget["total_sensitivity"] * (1 + 1e-6)
     assert budget["lower_bound"] == pytest.approx(alone["lower_bound"])
+
+
+def test_what_filling_overspends_is_withheld_at_the_next_try_so_that_a_few_are_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each try is an allocation of the whole checkpoint. Small steps would need dozens."""
+    tries = Counter()
+
+    def counted(*arguments: Any) -> Allocation:
+        tries[seed] += 1
+        return optimal(*arguments)
+
+    monkeypatch.setattr(assign, "optimal", counted)
+    for seed in range(10):
+        assign_gates(random_sensitivity(seed, rows=128), Budget(8.0, tile=8), SCHEME)
+    assert tries.total() <= 10 * 6
 
 
 def test_all_bits_of_the_budget_are_spent_where_rows_fill_their_tiles_anyway() -> None:

@@ -396,3 +396,10 @@ def test_choosing_gates_imports_no_torch(tmp_path):
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     assert read_gates(tmp_path / "gates.json").method == "action/optimal"
+
+
+def test_a_budget_that_json_cannot_hold_is_not_written(tmp_path):
+    broken = Gates(GATES.layers, "test", {"reached": float("nan")})
+    with pytest.raises(ValueError, match="JSON"):
+        write_gates(tmp_path / "gates.json", broken)
+    assert not list(tmp_path.iterdir())
