@@ -40,7 +40,7 @@ class TinyPolicy(nn.Module):
         self.patch = nn.Conv2d(3, 6, 2, stride=2)
         self.first = nn.Linear(6, 8)
         self.second = nn.Linear(8, outputs)
-        self.unused = nn.Linear(4, 4)
+        self.unused = nn.Linear(4, 5)
         self.requires_grad_(False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -110,6 +110,7 @@ def test_with_one_action_number_a_single_probe_is_the_exact_jacobian_score():
     samples = images(3)
     found, unreached = scores_of(model, samples, Probing(BITS, probes=1))
     assert unreached == ("unused",)
+    assert found["unused"].shape == (len(BITS), 5)
     assert not found["unused"].any()
     for name in ("patch", "first", "second"):
         assert torch.allclose(
