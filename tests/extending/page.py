@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "how_to"
 # What the commands of a page read or change. The rest of a checkout is only linked.
 COPIED = ("qvla_ros", "offline", "tests", "config", "launch", "docs", "pyproject.toml")
-LINKED = ("reference_policy", "README.md", "Makefile", "environment", "cmake", "msg", "action")
+LINKED = ("reference_policy", "package.xml", "README.md")
 _FENCE = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -81,12 +81,17 @@ def read_page(name: str) -> Page:
 
 
 def changed(text: str, change: Block) -> str:
-    """`text` with a change as `diff -u` shows one; the lines around it must be there, once."""
-    lines = [line or " " for line in change.text.splitlines()]
-    before = "".join(f"{line[1:]}\n" for line in lines if line[0] != "+")
-    after = "".join(f"{line[1:]}\n" for line in lines if line[0] != "-")
-    assert text.count(before) == 1, f"{change.title} does not hold, once:\n{before}"
-    return text.replace(before, after)
+    """`text` with a change as `diff -u` shows one; the lines around it must be there, once.
+
+    A line `@@` stands for what lies between two places of the file.
+    """
+    for place in change.text.split("@@\n"):
+        lines = [line or " " for line in place.splitlines()]
+        before = "".join(f"{line[1:]}\n" for line in lines if line[0] != "+")
+        after = "".join(f"{line[1:]}\n" for line in lines if line[0] != "-")
+        assert text.count(before) == 1, f"{change.title} does not hold, once:\n{before}"
+        text = text.replace(before, after)
+    return text
 
 
 def run_commands(commands: str, checkout: Path) -> str:

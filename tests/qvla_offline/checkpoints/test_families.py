@@ -40,6 +40,15 @@ from qvla_offline.families.openvla import PROMPT_TEMPLATE_V01
 from qvla_offline.families.univla import HISTORY_TEMPLATE
 from qvla_ros.errors import QvlaError, QvlaWarning
 
+# The family of each variant; another one is called as its family is.
+NAMES = {
+    "openvla": "openvla",
+    "openvla_oft": "openvla-oft",
+    "openvla_oft_diffusion": "openvla-oft",
+    "openvla_oft_film": "openvla-oft",
+    "univla": "univla",
+}
+
 
 @pytest.fixture(scope="module")
 def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
@@ -59,9 +68,7 @@ def test_a_directory_gives_back_the_model_that_was_written(
     assert set(expected) == set(checkpoint.model.state_dict())
     for name, tensor in checkpoint.model.state_dict().items():
         assert torch.equal(tensor, expected[name].half().float()), name
-    assert checkpoint.family.name == {"openvla": "openvla", "univla": "univla"}.get(
-        family, "openvla-oft"
-    )
+    assert checkpoint.family.name == NAMES.get(family, family)
     targets = [name for name in quantization_targets(empty_policy(directories[family]))]
     assert any(".scale" in name for name in targets) == (family == "openvla_oft_film")
 
