@@ -1,5 +1,6 @@
-"""Turns a sensitivity file and its gates into the report's numbers: per layer, and error against
-budget.
+"""Turns a sensitivity file and its gates into the report's numbers.
+
+They are the sensitivity of each layer, and the predicted error against the budget.
 
     python -m qvla_offline.analysis --proxy_pt sensitivity.safetensors --gates_path gates.json
     --out_json analysis.json
@@ -29,8 +30,9 @@ UNITS = {"action": "squared normalised action", "hessian": "Hessian proxy"}
 
 
 def analyse(sensitivity: Sensitivity, gates: Gates) -> dict[str, Any]:
-    """The report's numbers; see the module. Priced as the gates were: their scheme, their kind of
-    cost.
+    """The report's numbers; see the module.
+
+    They are priced as the gates were: by their scheme and their kind of cost.
     """
     cost = gates.budget.get("cost", "nominal")
     compute_dtype = gates.budget.get("compute_dtype", "float32")

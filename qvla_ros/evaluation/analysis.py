@@ -15,12 +15,12 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Analysis:
-    """Sensitivity by layer, and the error of several gates; points are (bits per weight, error).
+    """Sensitivity by layer, and the predicted error of several gates.
 
-    sensitivity: bits -> summed sensitivity of each of `layers`. Bits per weight include the scales.
-    best: the least error at each budget. uniform: bits -> every channel at that width. chosen: the
-    bundle's gates. unit: of sensitivity and error. cost: "stored" or "nominal", how a 2-bit weight
-    is counted.
+    sensitivity: bits -> summed sensitivity of each of `layers`. Points are (bits per weight with
+    scales, predicted error); the prediction is the sum of the sensitivities. best: the least at
+    each budget. uniform: bits -> every channel at that width. chosen: the bundle's gates. unit: of
+    sensitivity and error. cost: "stored" or "nominal", how a 2-bit weight is counted.
     """
 
     layers: tuple[str, ...]

@@ -96,16 +96,17 @@ def sensitivity_per_layer(analysis: Analysis) -> str:
         return _svg(figure)
 
 
-def error_versus_bits(analysis: Analysis) -> str:
-    """Predicted error against bits per weight: the best gates at every budget, uniform bit-widths,
-    and the choice.
+def predicted_error_versus_bits(analysis: Analysis) -> str:
+    """Predicted error against bits per weight: the best gates at every budget, and others.
+
+    The others are uniform bit-widths and the gates that were chosen. Nothing here is measured.
     """
     with _figure(4.6, 3.0) as (figure, axes):
         axes.plot(
             *zip(*analysis.best, strict=True),
             color="#29335c",
             linewidth=1.5,
-            label="best gates a budget allows",
+            label="best prediction a budget allows",
         )
         for bits, (weight_bits, error) in analysis.uniform.items():
             axes.plot(
@@ -115,7 +116,7 @@ def error_versus_bits(analysis: Analysis) -> str:
         axes.set(
             yscale="log",
             xlabel=f"bits per weight ({analysis.cost}), scales included",
-            ylabel="predicted error",
+            ylabel=f"predicted error, {analysis.unit}",
         )
         axes.legend(fontsize=8)
         return _svg(figure)
@@ -186,8 +187,9 @@ def success_by_task(
 
 
 def success_versus_latency(points: Sequence[LatencyPoint], chunk_s: float) -> Figure:
-    """Success against latency with Wilson 95 % intervals, one line a policy and handover; dashed: a
-    chunk's length.
+    """Success against latency with Wilson 95 % intervals, one line a policy and handover.
+
+    The dashed line is the length of a chunk.
     """
     with _figure(6.4, 3.6) as (figure, axes):
         series = list(dict.fromkeys((point.policy, point.handover) for point in points))

@@ -88,10 +88,11 @@ def _figures(
         rows.append([latency])
     else:
         budget = Figure(
-            "Error against budget",
-            f"The least error ({analysis.unit}) that any gates can have at each size, and "
-            "where these lie.",
-            plots.error_versus_bits(analysis),
+            "Predicted error against budget",
+            f"Summed sensitivities ({analysis.unit}): the least that any gates can have at "
+            "each size, and those of these gates. A prediction, not a measurement: errors of "
+            "many channels add up otherwise. `qvla error` measures.",
+            plots.predicted_error_versus_bits(analysis),
         )
         rows.append([latency, budget])
     if gates:
@@ -103,8 +104,8 @@ def _figures(
         rows.append([Figure("Bits by layer", text, plots.bits_per_layer(gates))])
     if analysis is not None:
         text = (
-            "What quantizing a whole layer would do to the actions; the gates spend "
-            "bits where this is high."
+            "The predicted change of the actions if a whole layer were quantized; the gates "
+            "spend bits where this is high."
         )
         rows.append([Figure("Sensitivity by layer", text, plots.sensitivity_per_layer(analysis))])
     return rows

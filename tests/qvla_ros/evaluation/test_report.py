@@ -101,7 +101,7 @@ def test_what_is_unknown_is_left_out(tmp_path: Path, bundles, episodes) -> None:
     html = report(tmp_path, episodes, {"float": bundles["float"]}, None)
     assert html.count("<svg") == 2
     assert "Bits by layer" not in html
-    assert "Error against budget" not in html
+    assert "Predicted error against budget" not in html
 
 
 def test_an_analysis_is_read_as_written_and_a_broken_one_is_refused(tmp_path: Path) -> None:
