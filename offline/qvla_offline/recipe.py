@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from qvla_offline.calibration import calibration_sha256
 from qvla_offline.checkpoints.io import load_checkpoint
-from qvla_offline.export.options import ExportOptions, require_exportable
+from qvla_offline.export.exportable import require_exportable
+from qvla_offline.export.options import DEFAULT_OPTIONS, ExportOptions
 from qvla_offline.fingerprint import checkpoint_sha256, value_sha256
 from qvla_offline.gates import read_gates, write_gates
 from qvla_offline.gates.assign import assign_gates, describe
@@ -41,16 +42,6 @@ _FIX = "compare with config/quantize/reference.yaml"
 
 
 @dataclass(frozen=True)
-class ExportSection:
-    """See export_bundle."""
-
-    compute_dtype: Literal["float32", "float16"] = "float32"
-    tile: int = 8
-    ensemble: bool = False
-    guessed: bool = False
-
-
-@dataclass(frozen=True)
 class Recipe:
     """What to quantize, how, and what to leave in `out_dir`.
 
@@ -64,7 +55,7 @@ class Recipe:
     gates: GatesOptions
     sensitivity: Scoring | None = None
     scheme: QuantizationScheme | None = None
-    export: ExportSection | None = None
+    export: ExportOptions | None = None
     robot: str | None = None
     unnorm_key: str | None = None
     bundle: bool = True
@@ -93,7 +84,7 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
         (LIBERO, None) if robot is None else (read_robot(robot), sha256_of(Path(robot)))
     )
     scheme = recipe.scheme or QuantizationScheme()
-    export = recipe.export or ExportSection()
+    export = recipe.export or DEFAULT_OPTIONS
     if not checkpoint.is_dir():
         raise QvlaError(
             "checkpoint", checkpoint, "a checkpoint directory", f"set checkpoint in {path}"
@@ -171,12 +162,12 @@ def _require_later_steps(
     hours.
     """
     scheme = options.scheme
-    export = recipe.export or ExportSection()
+    export = recipe.export or DEFAULT_OPTIONS
     if recipe.bundle:
         require_exact_scales(scheme, export.compute_dtype)
     checkpoint = load_checkpoint(path, recipe.unnorm_key, lazily=True)
     if recipe.bundle or recipe.float_bundle:
-        require_exportable(checkpoint, robot, ExportOptions(**asdict(export)))
+        require_exportable(checkpoint, robot, export)
     rounds = recipe.gates.joint_rounds
     require_affordable(checkpoint.model, budget, scheme, options.method, options.bits, rounds)
 
@@ -252,14 +243,14 @@ def _export(
     gates: Path | None,
     target: Path,
     scheme: QuantizationScheme | None,
-    export: ExportSection,
+    export: ExportOptions,
     robot: RobotDescription,
     unnorm_key: str | None,
 ) -> None:
     from qvla_offline.export.bundle import export_bundle
 
-    options = {**asdict(export), "tile": None}  # the gates have filled the groups, if any has
-    export_bundle(checkpoint, gates, target, scheme, robot=robot, unnorm_key=unnorm_key, **options)
+    options = replace(export, tile=None)  # the gates have filled the groups, if any has
+    export_bundle(checkpoint, gates, target, scheme, options, robot, unnorm_key)
 
 
 def _fake_quantize(checkpoint: Path, gates: Path, target: Path, scheme: QuantizationScheme) -> None:

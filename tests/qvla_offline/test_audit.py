@@ -19,6 +19,7 @@ from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.cli import audit as verb
 from qvla_offline.engine import build_plan
 from qvla_offline.export.bundle import export_bundle
+from qvla_offline.export.options import ExportOptions
 from qvla_offline.gates import Gates, uniform
 from qvla_ros.bundle import Manifest, load_bundle, save_bundle
 
@@ -115,7 +116,9 @@ def test_a_real_plan_keeps_low_bits_packed_and_the_audit_sees_it(
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     gates = bundle_dir / "gates.json"
-    export_bundle(checkpoint_dir, gates, tmp_path / "half", compute_dtype="float16")
+    export_bundle(
+        checkpoint_dir, gates, tmp_path / "half", options=ExportOptions(compute_dtype="float16")
+    )
     plan = build_plan(tmp_path / "half", flavour="rtx").name
     audit = audit_bundle(tmp_path / "half")
     found: Counter[str] = Counter()

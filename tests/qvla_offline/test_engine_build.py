@@ -16,6 +16,7 @@ from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.cli import build as verb
 from qvla_offline.engine import build_plan
 from qvla_offline.export.bundle import export_bundle
+from qvla_offline.export.options import ExportOptions
 from qvla_offline.gates import Gates
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.bundle import load_bundle, sha256_of
@@ -95,7 +96,7 @@ def test_float16_compute_builds_a_plan_for_any_gpu(
         checkpoint_dir,
         gates(random_model(), QuantizationScheme()),
         tmp_path / "half",
-        compute_dtype="float16",
+        options=ExportOptions(compute_dtype="float16"),
     )
     parser = argparse.ArgumentParser()
     verb.add_arguments(parser)

@@ -19,14 +19,15 @@ from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
 from qvla_offline.export.bundle import export_bundle
-from qvla_offline.export.options import ExportOptions, require_exportable
+from qvla_offline.export.exportable import require_exportable
+from qvla_offline.export.options import ExportOptions
 from qvla_offline.fakequant import target_shapes
 from qvla_offline.gates import Pricing, read_gates, uniform
 from qvla_offline.gates.assign import assign_gates
 from qvla_offline.gates.foresight import require_affordable
 from qvla_offline.gates.options import Budget, GatesOptions
 from qvla_offline.quantization.scheme import QuantizationScheme
-from qvla_offline.recipe import ExportSection, Recipe, read_recipe, run_recipe
+from qvla_offline.recipe import Recipe, read_recipe, run_recipe
 from qvla_offline.robot import LIBERO
 from qvla_offline.sensitivity import run
 from qvla_offline.sensitivity.hessian import hessian_scores
@@ -89,7 +90,7 @@ def test_the_example_names_every_key_that_a_recipe_may_have():
         "sensitivity": Scoring,
         "gates": GatesOptions,
         "scheme": QuantizationScheme,
-        "export": ExportSection,
+        "export": ExportOptions,
     }
     for section, kind in kinds.items():
         assert set(example[section]) == keys(kind), section
@@ -258,11 +259,11 @@ def test_a_budget_too_small_is_told_before_the_scores_as_it_is_after_them(work, 
     "wrong", [{"tile": 0}, {"compute_dtype": "int8"}, {"guessed": True}, {"ensemble": True}]
 )
 def test_options_of_export_are_refused_in_the_words_of_export(work, wrong):
-    asked = {"compute_dtype": "float32", "tile": 8, "ensemble": False, "guessed": False} | wrong
+    asked = ExportOptions(**wrong)
     with pytest.raises(QvlaError) as before:
-        require_exportable(load_checkpoint(work / "checkpoint"), LIBERO, ExportOptions(**asked))
+        require_exportable(load_checkpoint(work / "checkpoint"), LIBERO, asked)
     with pytest.raises(QvlaError, match=f"^{re.escape(str(before.value))}$"):
-        export_bundle(work / "checkpoint", None, work / "refused", **asked)
+        export_bundle(work / "checkpoint", None, work / "refused", options=asked)
 
 
 def test_the_bundled_recipe_is_valid():
@@ -517,7 +518,9 @@ def test_priced_bits_equal_what_the_graph_holds(work, bits, dtype):
     shapes = target_shapes(work / "checkpoint")
     gates = uniform({name: rows for name, (rows, _) in shapes.items()}, bits)
     scheme = QuantizationScheme(16)
-    bundle = load_bundle(export_bundle(work / "checkpoint", gates, work / "priced", scheme, dtype))
+    bundle = load_bundle(
+        export_bundle(work / "checkpoint", gates, work / "priced", scheme, ExportOptions(dtype))
+    )
     idle = unexecuted_targets(load_checkpoint(work / "checkpoint").model)
     columns = {name: width for name, (_, width) in shapes.items() if name not in idle}
     priced = Pricing(scheme, "stored", dtype).bits_per_weight(gates.layers, columns)

@@ -6,6 +6,10 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from qvla_offline.export.options import ExportOptions
+from qvla_offline.option_fields import add_options, given
+from qvla_offline.quantization.scheme import QuantizationScheme
+
 HELP = (
     "write the bundle of a checkpoint: one ONNX graph with the bit-widths of the gates, "
     "and what the robot needs"
@@ -24,24 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="directory of the bundle; replaced if it is an earlier result",
     )
-    parser.add_argument(
-        "--group_size",
-        type=int,
-        help="inputs that share a scale at 2 and 4 bits (default: the gates' own)",
-    )
-    parser.add_argument(
-        "--two_bit_storage",
-        choices=("int4", "int2"),
-        help="int2: ONNX Runtime only (default: int4)",
-    )
-    parser.add_argument(
-        "--compute_dtype", default="float32", help="of activations; float16 for TensorRT"
-    )
-    parser.add_argument(
-        "--tile",
-        type=int,
-        help="promote rows until row groups are multiples of this (default: the gates' own bits)",
-    )
+    storage = {"group_size", "two_bit_storage"}
+    add_options(parser, QuantizationScheme, storage, default="the gates' own")
+    add_options(parser, ExportOptions)
     parser.add_argument(
         "--task_suite_name", help="instead of --unnorm_key: the statistics of this LIBERO suite"
     )
@@ -52,12 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unnorm_key", help="dataset whose statistics to take (default: the only one)"
     )
-    parser.add_argument(
-        "--ensemble", action="store_true", help="UniVLA: one action a look, averaged over looks"
-    )
-    parser.add_argument(
-        "--guessed", action="store_true", help="OpenVLA and UniVLA in the form for TensorRT-RTX"
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,7 +50,6 @@ def run(args: argparse.Namespace) -> int:
     from qvla_offline.export.bundle import export_bundle
     from qvla_offline.gates import read_gates
     from qvla_offline.memory import peak_memory
-    from qvla_offline.quantization.scheme import QuantizationScheme
     from qvla_offline.robot import LIBERO, read_robot
     from qvla_ros.bundle import load_bundle
     from qvla_ros.doctor.parity import PARITY_FILE
@@ -76,21 +58,17 @@ def run(args: argparse.Namespace) -> int:
     unnorm_key = args.unnorm_key
     if unnorm_key is None and args.task_suite_name is not None:
         unnorm_key = key_of_suite(Path(args.pretrained_checkpoint), args.task_suite_name)
-    asked = {"group_size": args.group_size, "two_bit_storage": args.two_bit_storage}
-    named = {key: value for key, value in asked.items() if value is not None}
-    scheme = replace(QuantizationScheme(**(gates.scheme if gates else {})), **named)
+    scheme = QuantizationScheme(**(gates.scheme if gates is not None else {}))
+    scheme = replace(scheme, **given(args, QuantizationScheme))
     with Console(stderr=True).status("reading the checkpoint") as status:
         path = export_bundle(
             args.pretrained_checkpoint,
             gates,
             args.out_dir,
             scheme=scheme,
-            compute_dtype=args.compute_dtype,
-            tile=args.tile,
+            options=ExportOptions(**given(args, ExportOptions)),
             robot=LIBERO if args.robot_path is None else read_robot(args.robot_path),
             unnorm_key=unnorm_key,
-            ensemble=args.ensemble,
-            guessed=args.guessed,
             progress=lambda layer: status.update(f"writing {layer}"),
         )
     sizes = load_bundle(path, verify_hashes=False).quantization

@@ -13,9 +13,10 @@ import onnx
 from qvla_offline.calibration import policy_needs
 from qvla_offline.checkpoints.io import Checkpoint, load_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets
+from qvla_offline.export.exportable import require_exportable
 from qvla_offline.export.graph import GraphBuilder, StoredGraph
 from qvla_offline.export.linear import StoredLinear, opset_for
-from qvla_offline.export.options import ExportOptions, require_exportable
+from qvla_offline.export.options import DEFAULT_OPTIONS, ExportOptions
 from qvla_offline.export.policy import emit_policy
 from qvla_offline.export.unpacked import merge_row_groups
 from qvla_offline.export.weights import Weights, parameters_in
@@ -47,31 +48,22 @@ def export_bundle(
     gates: Gates | str | Path | None,
     out_dir: str | Path,
     scheme: QuantizationScheme | None = None,
-    compute_dtype: str = "float32",
-    tile: int | None = None,
+    options: ExportOptions = DEFAULT_OPTIONS,
     robot: RobotDescription = LIBERO,
     unnorm_key: str | None = None,
-    ensemble: bool = False,
-    guessed: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Write the bundle of a checkpoint directory to `out_dir`, whole or not at all; returns its
     path.
 
     gates: bits per output channel (object or file), None for float16 everywhere. scheme: None takes
-    the one that the gates were priced with. compute_dtype: of activations and scales, "float32" or
-    "float16". tile: None stores exactly the bits of the gates; a number fills row groups up to
-    multiples of it by promoting rows, which is printed. The bundle's gates.json holds the bits that
-    are stored. ensemble: UniVLA executes one action an inference, averaged over inferences, in
-    place of whole chunks. guessed: OpenVLA and UniVLA in the form for TensorRT-RTX (see export.tokens).
-    progress: called with the name of each linear layer as it is written. A policy of up to
-    MAX_PARITY_BYTES is run before its bundle gets its name; the answers are added for other
-    machines to compare.
+    the one that the gates were priced with. Rows that `options.tile` promotes are printed, and the
+    bundle's gates.json holds the bits that are stored. progress: called with the name of each
+    linear layer as it is written. A policy of up to MAX_PARITY_BYTES is run before its bundle gets
+    its name; the answers are added for other machines to compare.
     """
     require_replaceable(out_dir, MANIFEST_NAME)
     checkpoint = load_checkpoint(checkpoint_path, unnorm_key, lazily=True)
-    rows_per_tile = 1 if tile is None else tile
-    options = ExportOptions(compute_dtype, rows_per_tile, ensemble, guessed)
     require_exportable(checkpoint, robot, options)
     policy_needs(checkpoint, robot)
     camera_specs(
@@ -87,8 +79,9 @@ def export_bundle(
     if scheme is None:
         scheme = QuantizationScheme(**gates.scheme) if gates is not None else QuantizationScheme()
     if gates is not None:
-        require_exact_scales(scheme, compute_dtype)
+        require_exact_scales(scheme, options.compute_dtype)
     asked = gates if gates is not None else uniform(rows, 16)
+    rows_per_tile = 1 if options.tile is None else options.tile
     weights = Weights(checkpoint.tensors, asked.layers, scheme, rows_per_tile, progress)
 
     out = Path(out_dir)
@@ -100,7 +93,7 @@ def export_bundle(
         }
         files["tokenizer.json"] = checkpoint.path / "tokenizer.json"
         with GraphBuilder(
-            files["policy.onnx.data"], compute_dtype, opset_for(scheme.two_bit_storage)
+            files["policy.onnx.data"], options.compute_dtype, opset_for(scheme.two_bit_storage)
         ) as graph:
             emit_policy(graph, weights, checkpoint.config, options)
             stored = graph.finish()
@@ -120,7 +113,7 @@ def export_bundle(
         if gates is not None:
             layers = {**gates.layers, **{name: layer.bits for name, layer in targets.items()}}
             columns = {name: layer.inputs for name, layer in targets.items()}
-            print_promotion(gates.layers, layers, columns, scheme, compute_dtype)
+            print_promotion(gates.layers, layers, columns, scheme, options.compute_dtype)
             files["gates.json"] = parts / "gates.json"
             write_gates(
                 files["gates.json"],

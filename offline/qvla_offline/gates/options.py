@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from qvla_offline.gates.costs import Pricing
@@ -69,8 +69,9 @@ class GatesOptions(Spending):
     target_avg_bits: float = required_option(_TARGET)
     joint_rounds: int = option(0, "measure how errors add up, N times", "N")
 
-    def budget(self, compute_dtype: str, tile: int) -> Budget:
-        """The budget of these options for a graph that computes in `compute_dtype`."""
+    def budget(self, compute_dtype: str, tile: int | None = None) -> Budget:
+        """The budget for a graph that computes in `compute_dtype`; tile: None is Budget's own."""
         spending = asdict(self)
         del spending["joint_rounds"]
-        return Budget(**spending, compute_dtype=compute_dtype, tile=tile)
+        budget = Budget(**spending, compute_dtype=compute_dtype)
+        return budget if tile is None else replace(budget, tile=tile)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.export.bundle import export_bundle
+from qvla_offline.export.options import ExportOptions
 from qvla_offline.fakequant import fake_quantize, target_shapes
 from qvla_offline.fingerprint import checkpoint_sha256
 from qvla_offline.gates import Gates, uniform, write_gates
@@ -56,7 +57,7 @@ def place(tmp_path_factory):
     sources = {"checkpoint_sha256": checkpoint_sha256(checkpoint)}
     gates = Gates(layers, "random", sources=sources, scheme=SCHEME)
     write_gates(folder / "gates.json", gates)
-    export_bundle(checkpoint, gates, folder / "bundle", tile=1)
+    export_bundle(checkpoint, gates, folder / "bundle", options=ExportOptions(tile=1))
     fake_quantize(checkpoint, gates, folder / "fakequant")
     write_observations(folder / "held_out", 12, seed=1)
     return folder

@@ -21,6 +21,7 @@ from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.cli import export as verb
 from qvla_offline.export.bundle import export_bundle
+from qvla_offline.export.options import ExportOptions
 from qvla_offline.fakequant import fake_quantize
 from qvla_offline.gates import Gates, read_gates, write_gates
 from qvla_offline.quantization.scheme import QuantizationScheme
@@ -33,6 +34,7 @@ from qvla_ros.observation import Observation
 from qvla_ros.policy import load_policy
 
 ROOT = Path(__file__).parents[3]
+HALF = ExportOptions(compute_dtype="float16")
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +202,9 @@ def test_rows_are_promoted_only_when_a_tile_is_asked_for_and_then_it_is_printed(
 ) -> None:
     plain = export_bundle(checkpoint_dir, gates, tmp_path / "plain")
     assert "promoted" not in capsys.readouterr().out
-    filled = export_bundle(checkpoint_dir, gates, tmp_path / "filled", tile=8)
+    filled = export_bundle(
+        checkpoint_dir, gates, tmp_path / "filled", options=ExportOptions(tile=8)
+    )
     printed = capsys.readouterr().out
     stored = read_gates(filled / "gates.json")
     changed = sum(int((stored.layers[n] != bits).sum()) for n, bits in gates.layers.items())
@@ -236,8 +240,8 @@ def test_the_robot_side_runs_the_bundle(bundle_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "key"),
     [
-        ({"compute_dtype": "bfloat16"}, "compute_dtype"),
-        ({"tile": 0}, "tile"),
+        ({"options": ExportOptions(compute_dtype="bfloat16")}, "compute_dtype"),
+        ({"options": ExportOptions(tile=0)}, "tile"),
         ({"robot": replace(LIBERO, cameras=LIBERO.cameras[:1])}, "robot cameras"),
         (
             {"robot": replace(LIBERO, actions=replace(LIBERO.actions, names=("x", "y")))},
@@ -281,7 +285,7 @@ def test_a_policy_that_cannot_be_run_leaves_no_bundle_and_an_earlier_one_stays(
     )  # finite, but what is made of it is not
     save_file(tensors, source / "model.safetensors", {"format": "pt"})
     with pytest.raises(QvlaError, match="actions: got .*finite"):
-        export_bundle(source, None, out, compute_dtype="float16")
+        export_bundle(source, None, out, options=HALF)
     assert {file.name: sha256_of(file) for file in out.glob("*")} == before
     assert list((tmp_path / "out").iterdir()) == [out] * earlier
     if earlier:
@@ -293,9 +297,9 @@ def test_scales_that_the_compute_dtype_would_round_are_refused(
 ) -> None:
     wide = QuantizationScheme(group_size=32, scale_dtype="float32")
     with pytest.raises(QvlaError, match=r"scheme\.scale_dtype.*float16"):
-        export_bundle(checkpoint_dir, gates, tmp_path / "bundle", wide, "float16")
+        export_bundle(checkpoint_dir, gates, tmp_path / "bundle", wide, HALF)
     assert not list(tmp_path.iterdir())
-    export_bundle(checkpoint_dir, None, tmp_path / "float", wide, "float16")  # no row has a scale
+    export_bundle(checkpoint_dir, None, tmp_path / "float", wide, HALF)  # no row has a scale
 
 
 def test_bad_statistics_are_named_by_the_checkpoints_own_file(

@@ -15,7 +15,7 @@ from qvla_offline.checkpoints.random_checkpoint import variants, write_random_ch
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.engine import build_plan
 from qvla_offline.export.bundle import export_bundle
-from qvla_offline.export.options import NOISE_SEED
+from qvla_offline.export.options import NOISE_SEED, ExportOptions
 from qvla_offline.fakequant import fake_quantize
 from qvla_offline.gates import Gates, read_gates
 from qvla_ros.bundle import load_bundle
@@ -104,7 +104,10 @@ def test_a_bundle_commands_what_the_fake_quantized_checkpoint_does(
         for name, module in quantization_targets(checkpoint.model).items()
     }
     bundle_dir = export_bundle(
-        checkpoint_dir, Gates(layers, "test"), tmp_path / "bundle", guessed=guessed
+        checkpoint_dir,
+        Gates(layers, "test"),
+        tmp_path / "bundle",
+        options=ExportOptions(guessed=guessed),
     )
     policy = load_policy(bundle_dir, "onnxruntime", threads=1)
     bundle = policy.bundle
@@ -138,7 +141,10 @@ def test_a_bundle_commands_what_the_fake_quantized_checkpoint_does(
 def test_an_ensembled_bundle_gives_one_action_a_look_and_tells_its_tokens(tmp_path: Path) -> None:
     checkpoint_dir = write_random_checkpoint(tmp_path / "checkpoint", "univla")
     policy = load_policy(
-        export_bundle(checkpoint_dir, None, tmp_path / "bundle", ensemble=True), "onnxruntime"
+        export_bundle(
+            checkpoint_dir, None, tmp_path / "bundle", options=ExportOptions(ensemble=True)
+        ),
+        "onnxruntime",
     )
     policy.warm_up()
     first = policy.graph_inputs(look(policy, 0))["input_ids"]
@@ -157,7 +163,9 @@ def test_an_ensembled_bundle_gives_one_action_a_look_and_tells_its_tokens(tmp_pa
 def test_an_option_of_another_family_is_refused(tmp_path: Path, family: str, option: str) -> None:
     checkpoint_dir = write_random_checkpoint(tmp_path / "checkpoint", family)
     with pytest.raises(QvlaError, match=option):
-        export_bundle(checkpoint_dir, None, tmp_path / "bundle", **{option: True})
+        export_bundle(
+            checkpoint_dir, None, tmp_path / "bundle", options=ExportOptions(**{option: True})
+        )
 
 
 def test_an_unrolled_quantized_graph_is_not_given_to_tensorrt_rtx(tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+"""Checks the options of export against a checkpoint, before the hours of scoring."""
+
+from __future__ import annotations
+
+from qvla_offline.checkpoints.family import families
+from qvla_offline.checkpoints.io import Checkpoint
+from qvla_offline.export.options import COMPUTE_DTYPES, ExportOptions
+from qvla_offline.robot import RobotDescription
+from qvla_ros.errors import QvlaError
+
+
+def require_exportable(
+    checkpoint: Checkpoint, robot: RobotDescription, options: ExportOptions
+) -> None:
+    """QvlaError if export_bundle would refuse these options for this checkpoint, opened lazily or
+    not.
+    """
+    if options.compute_dtype not in COMPUTE_DTYPES:
+        raise QvlaError(
+            "compute_dtype", options.compute_dtype, f"one of {list(COMPUTE_DTYPES)}", "use float32"
+        )
+    if options.tile is not None and options.tile < 1:
+        raise QvlaError(
+            "tile", options.tile, "a number of rows from 1 on", "use 8; 1 promotes no row"
+        )
+    for name in sorted({name for family in families().values() for name in family.export_options}):
+        if getattr(options, name) and name not in checkpoint.family.export_options:
+            takers = [f.title for f in families().values() if name in f.export_options]
+            raise QvlaError(
+                name,
+                f"asked of {checkpoint.family.name}",
+                f"a checkpoint of {' or '.join(takers)}",
+                f"leave out --{name}",
+            )
+    action_dim = checkpoint.config.decoding.action_dim
+    if len(robot.actions.names) != action_dim:
+        found = f"{len(robot.actions.names)} entries"
+        wanted = f"{action_dim}, as the checkpoint has"
+        fix = "describe the robot that the policy was trained on with --robot_path"
+        raise QvlaError("robot actions.names", found, wanted, fix)
