@@ -1,6 +1,4 @@
-"""What the doctor says of a bundle: whole, with a plan for this GPU, giving the same answers in
-time; or not.
-"""
+"""The doctor's findings about a bundle: its files, its plans, its actions and its speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor says of a running graph follows from who publishes what, how, and what came."""
+"""The doctor's findings about a running graph follow from its endpoints and its messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor says of a machine follows from the facts, each with its fix."""
+"""The doctor's findings about a machine follow from its facts, each with its fix."""
 
 from __future__ import annotations
 

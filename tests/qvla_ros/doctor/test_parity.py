@@ -1,4 +1,4 @@
-"""A bundle tells whether another machine gives what the exporting one gave."""
+"""A bundle shows whether a policy gives the same actions here as where it was exported."""
 
 from __future__ import annotations
 

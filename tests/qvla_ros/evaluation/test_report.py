@@ -1,4 +1,4 @@
-"""The report stands on its own, shows what it was given, and leaves out what it was not."""
+"""The report needs no other file, shows what it was given, and leaves out the rest."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Children always end, and their reason reaches their parent. Small scripts stand in for
-the nodes.
-"""
+"""Children always end, and their reason reaches their parent; scripts stand in for the nodes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A bag of one arm with a policy node, written by hand: what it saw, and the chunks that it could
-have sent.
-"""
+"""A bag of one arm with a policy node, written by hand: its inputs and possible chunks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A replay runs the policy on exactly the samples that a recorded chunk names, and says how far
-apart the two are.
-"""
+"""A replay runs the policy on exactly the samples that a recorded chunk names, and compares."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Chunks are executed to their end and no further, and an arm without a policy comes to rest (fake
-simulation).
-"""
+"""Chunks are executed to their end and no further; an arm without a policy comes to rest."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The bridge with time that goes on: /clock, late chunks and injected faults, over DDS (no
-physics).
+"""The bridge in real time: /clock, late chunks and injected faults, over DDS, without physics.
 
 The tiny bundle's chunks hold four actions of 50 ms, so that a latency of 0.2 s uses a whole chunk
 up.

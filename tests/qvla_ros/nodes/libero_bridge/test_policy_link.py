@@ -1,6 +1,4 @@
-"""A robot's line to a policy that a test plays: what is sent again, and what an answer is taken
-for.
-"""
+"""A robot's link to a policy that the test plays: what it sends again, which answers it takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doctor hears what a robot says in a real graph, and leaves."""
+"""The doctor hears a robot's messages in a real graph, and leaves."""
 
 from __future__ import annotations
 
