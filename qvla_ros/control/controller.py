@@ -22,16 +22,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qvla_ros.control.limits import (
-    STAGES,
-    MotionLimits,
-    MotionState,
-    at_rest,
-    is_usable,
-    limit_motion,
-)
+from qvla_ros.control.arming import require_deadman, require_fresh_input, usable_start
+from qvla_ros.control.decision import Decision
+from qvla_ros.control.limits import MotionLimits
+from qvla_ros.control.motion import MotionState, at_rest
 from qvla_ros.control.pace import Pace
 from qvla_ros.control.plan_reader import PlanReader
+from qvla_ros.control.safety_chain import STAGES, limit_motion
 from qvla_ros.control.setpoint import MotionSpec, Setpoint
 from qvla_ros.control.settings import ControllerSettings
 from qvla_ros.control.stop_reason import StopReason
@@ -42,33 +39,11 @@ from qvla_ros.control.watchdogs import (
     Passed,
     Tick,
     first_passed,
-    is_stale,
     just_after,
 )
 from qvla_ros.errors import QvlaError
 
-RATE = "rate"  # the stage of the safety chain that lies in time; the others: limits.STAGES
-FIX_ARM = "see to it, then call ~/arm again"
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What one tick leads to: all that is sent, and all that is reported of a stop.
-
-    motion: what to send, a setpoint with its velocities; None: nothing. stop: why commands end, in
-    the one tick that sends the stop, else None. `motion` is then the stop action: the setpoint to
-    hold at rest, for `zero` a motion at rest that says nothing of the gripper, for `none` nothing.
-    passed_s: with a stop, when its limit was passed or its cause happened, steady clock.
-    """
-
-    motion: MotionState | None = None
-    stop: StopReason | None = None
-    passed_s: float | None = None
-
-    @property
-    def command(self) -> Setpoint | None:
-        """The setpoint of the motion."""
-        return None if self.motion is None else self.motion.setpoint
+RATE = "rate"  # the stage of the safety chain that lies in time; the others: safety_chain.STAGES
 
 
 @dataclass(frozen=True)
@@ -122,7 +97,13 @@ class Controller:
         """
         if self.armed:
             return
-        start = self._checked_start(measured, now_ns)
+        if self._stop is not None:
+            found = f"the stop {self._stop.reason.name} not yet sent"
+            raise QvlaError("arm", found, "no stop under way", "call ~/arm again")
+        start = usable_start(measured, self._spec, self._limits)
+        require_fresh_input(self._input_ns, now_ns, self.settings)
+        last_s = -math.inf if self._clocks is None else self._clocks.steady_s
+        require_deadman(self._deadman, last_s, self.settings)
         self.armed = True
         self.reason = None
         self._sent = False
@@ -272,31 +253,3 @@ class Controller:
         self._pace.note(steady_s)
         self._sent = True
         return Decision(self.motion)
-
-    def _checked_start(self, measured: Setpoint | None, now_ns: int) -> Setpoint:
-        """The state to start from; QvlaError if anything would stop the robot at once."""
-        if self._stop is not None:
-            found = f"the stop {self._stop.reason.name} not yet sent"
-            raise QvlaError("arm", found, "no stop under way", "call ~/arm again")
-        if measured is None or not is_usable(measured):
-            expected = "a fresh measured state, finite, its quaternion of length 1"
-            value = "none" if measured is None else measured
-            raise QvlaError("arm", value, expected, f"start the robot's driver; {FIX_ARM}")
-        axes = self._limits.linear_low.shape
-        is_pose = measured.quaternion_xyzw is not None
-        if measured.linear.shape != axes or self._spec.is_pose != is_pose:
-            value = f"{measured.linear.shape[0]} axes, orientation: {is_pose}"
-            expected = f"{axes[0]} axes, orientation: {self._spec.is_pose}"
-            fix = "correct the parameter joints, or the limits"
-            raise QvlaError("arm: measured state", value, expected, fix)
-        settings = self.settings
-        if is_stale(self._input_ns, now_ns, settings.max_image_age_s):
-            expected = "an observation within max_image_age_s"
-            fix = f"start the cameras; {FIX_ARM}"
-            raise QvlaError("arm", "no fresh observation", expected, fix)
-        steady_s = -math.inf if self._clocks is None else self._clocks.steady_s
-        timeout_s = settings.deadman_timeout_s
-        if timeout_s > 0.0 and not self._deadman.is_held(steady_s, timeout_s):
-            fix = f"hold it; {FIX_ARM}"
-            raise QvlaError("arm", "the deadman is not held", "~/enable true", fix)
-        return measured

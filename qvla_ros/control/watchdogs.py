@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qvla_ros.control import rotation
-from qvla_ros.control.limits import is_usable
+from qvla_ros.control.motion import is_usable
 from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.control.settings import ControllerSettings
 from qvla_ros.control.stop_reason import StopReason

@@ -22,7 +22,7 @@ from rclpy.node import Node
 from std_msgs.msg import Bool
 
 from qvla_ros.bundle import ActionSpec
-from qvla_ros.control.controller import Decision
+from qvla_ros.control.decision import Decision
 from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.control.stop_reason import StopReason
 from qvla_ros.control.timeline import PlannedChunk

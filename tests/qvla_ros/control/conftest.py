@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvla_ros.control.controller import Controller, Decision
+from qvla_ros.control.controller import Controller
+from qvla_ros.control.decision import Decision
 from qvla_ros.control.limits import MotionLimits, motion_limits
 from qvla_ros.control.setpoint import MotionSpec, Setpoint
 from qvla_ros.control.settings import ControllerSettings

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qvla_ros.control.controller import RATE, Decision
+from qvla_ros.control.controller import RATE
+from qvla_ros.control.decision import Decision
 from qvla_ros.control.limits import motion_limits
 from qvla_ros.control.stop_reason import StopReason
 from qvla_ros.control.timeline import PlannedChunk

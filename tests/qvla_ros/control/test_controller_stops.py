@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvla_ros.control.controller import Decision
+from qvla_ros.control.decision import Decision
 from qvla_ros.control.limits import motion_limits
 from qvla_ros.control.stop_reason import StopReason
 

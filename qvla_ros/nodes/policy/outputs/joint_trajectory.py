@@ -5,7 +5,7 @@ from __future__ import annotations
 from builtin_interfaces.msg import Duration
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from qvla_ros.control.limits import MotionState
+from qvla_ros.control.motion import MotionState
 from qvla_ros.nodes.policy.outputs.form import CommandForm
 
 

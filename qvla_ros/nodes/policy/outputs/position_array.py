@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from std_msgs.msg import Float64MultiArray
 
-from qvla_ros.control.limits import MotionState
+from qvla_ros.control.motion import MotionState
 from qvla_ros.nodes.policy.outputs.form import CommandForm
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rclpy.duration import Duration
 from rclpy.node import Node
 
-from qvla_ros.control.limits import MotionState
+from qvla_ros.control.motion import MotionState
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.policy.outputs.form import CommandForm
 

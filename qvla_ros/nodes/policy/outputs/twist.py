@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from geometry_msgs.msg import TwistStamped
 
-from qvla_ros.control.limits import MotionState
+from qvla_ros.control.motion import MotionState
 from qvla_ros.nodes.chunk_message import stamp_message
 from qvla_ros.nodes.policy.outputs.form import CommandForm
 

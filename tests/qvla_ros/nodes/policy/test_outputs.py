@@ -16,7 +16,7 @@ from rclpy.node import Node
 from std_msgs.msg import Float64MultiArray
 
 from qvla_ros.bundle import ActionSpec
-from qvla_ros.control.limits import MotionState, at_rest
+from qvla_ros.control.motion import MotionState, at_rest
 from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.policy.gripper import make_gripper

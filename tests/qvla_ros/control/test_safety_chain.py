@@ -15,15 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qvla_ros.control.limits import (
-    STAGES,
-    MotionLimits,
-    MotionState,
-    at_rest,
-    braking_speed,
-    limit_motion,
-    motion_limits,
-)
+from qvla_ros.control.braking import braking_speed
+from qvla_ros.control.limits import MotionLimits, motion_limits
+from qvla_ros.control.motion import MotionState, at_rest
+from qvla_ros.control.safety_chain import STAGES, limit_motion
 from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.errors import QvlaError
 

@@ -1,0 +1,42 @@
+"""What must be so before a robot is armed: all that would stop it at once is refused here, by name."""
+
+from __future__ import annotations
+
+from qvla_ros.control.limits import MotionLimits
+from qvla_ros.control.motion import is_usable
+from qvla_ros.control.setpoint import MotionSpec, Setpoint
+from qvla_ros.control.settings import ControllerSettings
+from qvla_ros.control.watchdogs import Deadman, is_stale
+from qvla_ros.errors import QvlaError
+
+FIX = "see to it, then call ~/arm again"
+
+
+def usable_start(measured: Setpoint | None, spec: MotionSpec, limits: MotionLimits) -> Setpoint:
+    """`measured` itself; QvlaError if it is none, no state, or has other axes than the actions."""
+    if measured is None or not is_usable(measured):
+        expected = "a fresh measured state, finite, its quaternion of length 1"
+        value = "none" if measured is None else measured
+        raise QvlaError("arm", value, expected, f"start the robot's driver; {FIX}")
+    axes = limits.linear_low.shape
+    is_pose = measured.quaternion_xyzw is not None
+    if measured.linear.shape != axes or spec.is_pose != is_pose:
+        value = f"{measured.linear.shape[0]} axes, orientation: {is_pose}"
+        expected = f"{axes[0]} axes, orientation: {spec.is_pose}"
+        fix = "correct the parameter joints, or the limits"
+        raise QvlaError("arm: measured state", value, expected, fix)
+    return measured
+
+
+def require_fresh_input(input_ns: int | None, now_ns: int, settings: ControllerSettings) -> None:
+    """QvlaError unless an observation came within max_image_age_s."""
+    if is_stale(input_ns, now_ns, settings.max_image_age_s):
+        expected = "an observation within max_image_age_s"
+        raise QvlaError("arm", "no fresh observation", expected, f"start the cameras; {FIX}")
+
+
+def require_deadman(deadman: Deadman, steady_s: float, settings: ControllerSettings) -> None:
+    """QvlaError if there is a deadman and it is not held. steady_s: of the last tick."""
+    timeout_s = settings.deadman_timeout_s
+    if timeout_s > 0.0 and not deadman.is_held(steady_s, timeout_s):
+        raise QvlaError("arm", "the deadman is not held", "~/enable true", f"hold it; {FIX}")

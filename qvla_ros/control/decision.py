@@ -1,0 +1,29 @@
+"""What one tick of the controller leads to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qvla_ros.control.motion import MotionState
+from qvla_ros.control.setpoint import Setpoint
+from qvla_ros.control.stop_reason import StopReason
+
+
+@dataclass(frozen=True)
+class Decision:
+    """All that is sent, and all that is reported of a stop.
+
+    motion: what to send, a setpoint with its velocities; None: nothing. stop: why commands end, in
+    the one tick that sends the stop, else None. `motion` is then the stop action: the setpoint to
+    hold at rest, for `zero` a motion at rest that says nothing of the gripper, for `none` nothing.
+    passed_s: with a stop, when its limit was passed or its cause happened, steady clock.
+    """
+
+    motion: MotionState | None = None
+    stop: StopReason | None = None
+    passed_s: float | None = None
+
+    @property
+    def command(self) -> Setpoint | None:
+        """The setpoint of the motion."""
+        return None if self.motion is None else self.motion.setpoint
