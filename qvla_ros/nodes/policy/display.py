@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Duration as DurationMessage
-from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path
 from numpy.typing import NDArray
 from rclpy.node import Node
@@ -21,6 +20,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from qvla_ros.control.setpoint import MotionSpec, Setpoint, advance
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import stamp_message
+from qvla_ros.nodes.policy.outputs.pose import pose_message
 
 
 def predicted_setpoints(
@@ -44,7 +44,7 @@ def path_message(setpoints: Sequence[Setpoint], frame: str, now_ns: int, step_dt
     message.header.stamp = stamp_message(now_ns)
     message.header.frame_id = frame
     message.poses = [
-        _pose(setpoint, frame, now_ns + round(index * step_dt_s * 1e9))
+        pose_message(setpoint, frame, now_ns + round(index * step_dt_s * 1e9))
         for index, setpoint in enumerate(setpoints)
     ]
     return message
@@ -61,18 +61,6 @@ def trajectory_message(
         point = JointTrajectoryPoint(positions=setpoint.linear.tolist())
         point.time_from_start = DurationMessage(sec=seconds, nanosec=nanoseconds)
         message.points.append(point)
-    return message
-
-
-def _pose(setpoint: Setpoint, frame: str, stamp_ns: int) -> PoseStamped:
-    message = PoseStamped()
-    message.header.stamp = stamp_message(stamp_ns)
-    message.header.frame_id = frame
-    place = message.pose.position
-    turn = message.pose.orientation
-    place.x, place.y, place.z = setpoint.linear.tolist()
-    assert setpoint.quaternion_xyzw is not None
-    turn.x, turn.y, turn.z, turn.w = setpoint.quaternion_xyzw.tolist()
     return message
 
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from qvla.action import ExecuteInstruction
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action import CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
@@ -22,6 +21,7 @@ from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from qvla_ros.control.stop_reason import StopReason
+from qvla_ros.nodes.policy.held_goals import HeldGoals
 from qvla_ros.nodes.policy.snapshot import Snapshot
 from qvla_ros.nodes.policy.task_rules import (
     Ending,
@@ -71,7 +71,7 @@ class Tasks:
         self._topic_text: str | None = None
         self._goal: ServerGoalHandle | None = None  # None: started by ~/start
         self._last_feedback_s = float("-inf")
-        self._server = _HeldGoals(
+        self._server = HeldGoals(
             node,
             ExecuteInstruction,
             "~/execute_instruction",
@@ -240,30 +240,3 @@ class Tasks:
 
     def _now_ns(self) -> int:
         return self._node.get_clock().now().nanoseconds
-
-
-class _HeldGoals(ActionServer):
-    """An action server whose goals execute from their acceptance until `conclude`, with no callback
-    in between.
-    """
-
-    def notify_execute(
-        self, goal_handle: ServerGoalHandle, execute_callback: Callable[..., Any] | None
-    ) -> None:
-        """rclpy asks for the execute callback to be run: not now."""
-
-    def conclude(self, goal: ServerGoalHandle, result: ExecuteInstruction.Result) -> None:
-        """End a goal: succeeded if its time was up, canceled if its client asked for that, else
-        aborted.
-        """
-
-        def execute(handle: ServerGoalHandle) -> ExecuteInstruction.Result:
-            if result.termination_reason == Result.DURATION:
-                handle.succeed()
-            elif result.termination_reason == Result.CANCELED and handle.is_cancel_requested:
-                handle.canceled()
-            else:
-                handle.abort()
-            return result
-
-        super().notify_execute(goal, execute)
