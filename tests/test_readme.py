@@ -1,4 +1,4 @@
-"""What the documents tell people to type exists: verbs, options, make targets, parameters, files."""
+"""What the documents name exists: verbs, options, make targets, parameters, files."""
 
 from __future__ import annotations
 

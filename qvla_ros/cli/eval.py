@@ -221,12 +221,12 @@ def run_qvla(arguments: Sequence[str]) -> None:
 
 
 def run_module(module: str, arguments: Sequence[str]) -> None:
-    """Run `python -m module arguments...`; QvlaError when it fails, after it has said why."""
+    """Run `python -m module arguments...`; QvlaError when it fails, after it has printed why."""
     status = subprocess.run([sys.executable, "-m", module, *arguments]).returncode
     if status != 0:
         raise QvlaError(
             " ".join([module, arguments[0]]),
             f"exit status {status}",
             "0",
-            "mend what it says above",
+            "fix what it printed above",
         )

@@ -25,7 +25,7 @@ _python_s_way = warnings.formatwarning
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `qvla argv`; return the exit status: the verb's own, 2 for bad input, 130 for Ctrl-C.
+    """Run `qvla argv` and return its exit status: the verb's own, or one of qvla_ros.exit_codes.
 
     An error that is not about input carries its own `exit_status`
     (qvla_ros.evaluation.runner.ProcessEnded).
@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(error)
         return int(getattr(error, "exit_status", BAD_INPUT))
     except BrokenPipeError:  # `qvla inspect DIR | head`: the reader has what it wants
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what is still buffered has nowhere to go
+        # What is still buffered has nowhere to go.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return BROKEN_PIPE
     except OSError as error:
         fix = "check that the path, its permissions and the free space are as meant"
@@ -113,7 +114,7 @@ def package_version() -> str:
 
 
 def plain_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
-    """The text of a warning: ours as a sentence, others as Python's, with their place in the code."""
+    """The text of a warning: ours as a sentence, others as Python's, with their place."""
     if issubclass(category, QvlaWarning):
         return f"warning: {message}\n"
     return _python_s_way(message, category, *place, **more)

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that a replay found, to be told in words or as JSON."""
+    """All that a replay found, to be printed as text or JSON."""
 
     bag: Path
     bundle_id: str

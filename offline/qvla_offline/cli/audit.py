@@ -1,4 +1,4 @@
-"""`qvla audit`: bytes and precision of every layer, in the graph and in its plans."""
+"""`qvla audit`: lists bytes and precision of every layer, in the graph and in its plans."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _print_totals(audit: Audit) -> None:
         )
         if "not found" in found:
             print(
-                "  not found: in a layout of the builder's own; to tell its type takes the "
+                "  not found: in a layout of the builder's own; to find its type takes the "
                 "engine inspector, on a GPU"
             )
         if found["float32"] and "float32" not in graph:

@@ -1,4 +1,4 @@
-"""`qvla build`: the bundle's graph becomes a TensorRT plan."""
+"""`qvla build`: builds a TensorRT plan from a bundle's graph."""
 
 from __future__ import annotations
 
@@ -45,6 +45,6 @@ def run(args: argparse.Namespace) -> int:
         plan = build_plan(args.bundle, args.flavour, args.compute_capability, tokens)
     print(
         f"wrote {plan} ({plan.stat().st_size / 1e6:.1f} MB); `qvla audit --bundle "
-        f"{args.bundle}` looks into it"
+        f"{args.bundle}` lists its layers"
     )
     return 0

@@ -1,4 +1,4 @@
-"""`qvla error`: how far the actions of quantized policies are from the float policy's, measured."""
+"""`qvla error`: measures how far a quantized policy's actions are from the float policy's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`qvla export`: checkpoint and gates become the bundle that a robot runs."""
+"""`qvla export`: writes the bundle that a robot runs, from a checkpoint and gates."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--robot_path",
-        help="YAML like config/robots/libero/trained_on.yaml, or its folder (default: LIBERO's arm)",
+        help="YAML like config/robots/libero/trained_on.yaml, or its folder "
+        "(default: LIBERO's arm)",
     )
     parser.add_argument(
         "--unnorm_key", help="dataset whose statistics to take (default: the only one)"
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     float16_mb = sizes.float16_weight_bytes / 1e6
     if args.robot_path is None:
         print(
-            "robot: LIBERO's arm (cameras, units, frame and rate); --robot_path says "
+            "robot: LIBERO's arm (cameras, units, frame and rate); --robot_path names "
             "another, see config/robots/"
         )
     print(f"wrote {path}: {stored_mb:.2f} MB of weights (float16: {float16_mb:.2f} MB)")

@@ -1,4 +1,4 @@
-"""`qvla fakequant`: a checkpoint with the quantization error in its weights."""
+"""`qvla fakequant`: writes a checkpoint with the quantization error in its weights."""
 
 from __future__ import annotations
 

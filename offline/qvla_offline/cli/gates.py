@@ -1,4 +1,4 @@
-"""`qvla gates`: a budget becomes one bit-width per output channel."""
+"""`qvla gates`: chooses one bit-width for each output channel, within a budget."""
 
 from __future__ import annotations
 

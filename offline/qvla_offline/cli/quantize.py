@@ -1,4 +1,4 @@
-"""`qvla quantize`: the whole way from a checkpoint to a bundle, from one recipe."""
+"""`qvla quantize`: makes a bundle of a checkpoint, step by step, as one recipe asks."""
 
 from __future__ import annotations
 

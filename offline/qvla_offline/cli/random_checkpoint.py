@@ -1,4 +1,4 @@
-"""`qvla random_checkpoint`: a policy with random weights in the real layout."""
+"""`qvla random_checkpoint`: writes a policy with random weights in the real layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`qvla sensitivity`: how much each output channel matters at each bit-width."""
+"""`qvla sensitivity`: scores how much each output channel matters at each bit-width."""
 
 from __future__ import annotations
 

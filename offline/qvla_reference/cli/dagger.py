@@ -1,6 +1,4 @@
-"""`qvla reference dagger`: the policy in training drives, the expert says what it should have done; more data
-where it errs.
-"""
+"""`qvla reference dagger`: records episodes that the policy drives and the expert labels."""
 
 from __future__ import annotations
 

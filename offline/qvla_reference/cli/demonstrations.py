@@ -1,6 +1,4 @@
-"""`qvla reference demonstrations`: record the scripted expert in LIBERO; the data that the reference policy
-learns from.
-"""
+"""`qvla reference demonstrations`: records the scripted expert, from which the policy learns."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""`qvla reference evaluate`: closed-loop success of a checkpoint in LIBERO, without ROS, to follow
-a training run.
-"""
+"""`qvla reference evaluate`: measures a checkpoint's closed-loop success in LIBERO, without ROS."""
 
 from __future__ import annotations
 
@@ -89,7 +87,7 @@ def take_copy(source: Path, copy: Path) -> str:
 
 
 def run_missing(args: argparse.Namespace, copy: Path, checkpoint: str) -> None:
-    """Run what the options ask for and the results do not hold yet; one line of results an episode."""
+    """Runs the episodes that have no result yet, and appends a line of results for each."""
     jobs = missing_jobs(
         args, [entry for entry in read_results(args.out) if entry.get("checkpoint") == checkpoint]
     )

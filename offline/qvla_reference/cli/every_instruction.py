@@ -1,6 +1,4 @@
-"""`qvla reference every_instruction`: the same pictures labelled for each object that could be named; teaches
-to listen.
-"""
+"""`qvla reference every_instruction`: records pictures that are labelled for each of their objects."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""`qvla reference export_demonstrations`: recorded demonstrations as a LeRobot dataset, for other people's
-training code.
-"""
+"""`qvla reference export_demonstrations`: writes recordings as a LeRobot dataset."""
 
 from __future__ import annotations
 
@@ -24,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--driver",
         choices=("expert", "learner"),
         default="expert",
-        help="recordings of `qvla reference demonstrations`, or of `qvla reference dagger`; they differ in "
-        "frame rate (default: expert)",
+        help="expert: recordings of `qvla reference demonstrations`; learner: of `qvla reference "
+        "dagger`, which have another frame rate (default: expert)",
     )
     parser.add_argument(
         "--out",
@@ -42,6 +40,6 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"wrote {args.out}: {done.recordings} recordings as {done.episodes} episodes, "
         f"{done.frames} frames at "
-        f"{done.fps:.4g} a second; its README.md says what a reader must know"
+        f"{done.fps:.4g} a second; its README.md describes it"
     )
     return 0

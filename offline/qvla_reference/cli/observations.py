@@ -1,4 +1,4 @@
-"""`qvla reference observations`: what the policy sees at work in LIBERO, held out or for calibration."""
+"""`qvla reference observations`: records observations of the policy at work in LIBERO."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`qvla reference train`: train the policy that is bundled, from recorded demonstrations."""
+"""`qvla reference train`: trains the bundled policy on recorded demonstrations."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save_minutes",
         type=float,
         default=4.0,
-        help="time between saves and looks for new episodes",
+        help="time between saves, at which new episodes are picked up too",
     )
     parser.add_argument(
         "--threads", type=int, default=2, help="shards of a batch that run side by side"

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: overview, dashes, errors that say what to do, exit codes."""
+"""The command line as a person meets it: overview, dashes, errors that name a fix, exit codes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "rclpy", "mujoco", "lib
 
 @pytest.fixture
 def verb(monkeypatch: pytest.MonkeyPatch):
-    """Put a verb `try_it` whose run() does what it is told to into the table."""
+    """Put a verb `try_it` with the given run() into the table."""
 
     def install(run) -> None:
         module = ModuleType("qvla_try_it")
