@@ -47,6 +47,7 @@ class Output:
 
 
 _NODE = "qvla_ros.nodes.policy.outputs"
+_GRIPPERS = "qvla_ros.nodes.policy.grippers"
 OUTPUTS = {
     output.name: output
     for output in (
@@ -80,6 +81,20 @@ def register_output(output: Output) -> None:
             "register it under another name",
         )
     OUTPUTS[output.name] = output
+
+
+# The value of `gripper_output` that chooses one, and the dotted name of a module that holds
+# `make(node: Node, parameters: CommandParameters, closed: float, opened: float)`, which gives a
+# GripperOutput; imported when it is chosen.
+GRIPPER_OUTPUTS = {
+    "position": f"{_GRIPPERS}.position",
+    "parallel_gripper_command": f"{_GRIPPERS}.parallel_gripper_command",
+}
+
+
+def gripper_output_names() -> tuple[str, ...]:
+    """The values of the parameter `gripper_output`."""
+    return ("none", *GRIPPER_OUTPUTS)
 
 
 def output_names() -> tuple[str, ...]:

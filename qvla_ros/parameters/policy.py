@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qvla_ros.control.outputs import OUTPUTS, output_names
+from qvla_ros.control.outputs import OUTPUTS, gripper_output_names, output_names
 from qvla_ros.engines import BACKENDS, backend_help
 from qvla_ros.parameters.table import parameter, seconds
 
 EXECUTORS = ("single_threaded", "events")
-GRIPPER_OUTPUTS = ("none", "position", "parallel_gripper_command")
 STOP_ACTIONS = ("auto", "hold", "zero", "none")
 _ZEROED = ", ".join(name for name, each in OUTPUTS.items() if each.stop_actions[0] == "zero")
 _AXES = "one number an axis, or one for all"
@@ -78,7 +77,9 @@ class CommandParameters:
     angular_scale: float = parameter(
         0.0, "rad per unit of a rotational action; 0: its units are SI", 0.0, 1e3
     )
-    gripper_output: str = parameter("none", "how the gripper is commanded", choices=GRIPPER_OUTPUTS)
+    gripper_output: str = parameter(
+        "none", "how the gripper is commanded", choices=gripper_output_names
+    )
     gripper_topic: str = parameter(
         "~/gripper_command", "topic or action that the gripper listens to"
     )

@@ -33,7 +33,7 @@ from qvla_ros.nodes.policy.commands import Sources
 from qvla_ros.nodes.policy.control_loop import ControlLoop
 from qvla_ros.nodes.policy.display import PlanDisplay
 from qvla_ros.nodes.policy.figures import NOTHING_COMMANDED, CommandFigures, Stop
-from qvla_ros.nodes.policy.gripper import GripperOutput, make_gripper
+from qvla_ros.nodes.policy.grippers.gripper import GripperOutput, make_gripper
 from qvla_ros.nodes.policy.outputs.publisher import CommandOutput
 from qvla_ros.nodes.policy.snapshot import LoopHealth
 from qvla_ros.parameters.policy import PolicyParameters

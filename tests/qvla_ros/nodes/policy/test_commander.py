@@ -22,7 +22,7 @@ from qvla_ros.control.timeline import PlannedChunk
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.policy.commander import Commander
 from qvla_ros.nodes.policy.commands import Sources
-from qvla_ros.nodes.policy.gripper import PositionGripper
+from qvla_ros.nodes.policy.grippers.position import PositionGripper
 from qvla_ros.parameters.policy import PolicyParameters
 from qvla_ros.parameters.table import from_values
 

@@ -19,7 +19,7 @@ from qvla_ros.bundle import ActionSpec
 from qvla_ros.control.motion import MotionState, at_rest
 from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.errors import QvlaError
-from qvla_ros.nodes.policy.gripper import make_gripper
+from qvla_ros.nodes.policy.grippers.gripper import make_gripper
 from qvla_ros.nodes.policy.outputs import joint_trajectory, pose, position_array, twist
 from qvla_ros.nodes.policy.outputs.form import CommandForm, command_form
 from qvla_ros.parameters.policy import CommandParameters
@@ -232,7 +232,7 @@ class Client:
 @pytest.fixture
 def action_gripper(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Client, list[str]]:
     """A gripper by action, 0 to 0.04 m, its client and the warnings it gave."""
-    from qvla_ros.nodes.policy import gripper
+    from qvla_ros.nodes.policy.grippers import parallel_gripper_command as gripper
 
     client = Client()
     warnings = []

@@ -1,65 +1,21 @@
-"""The gripper's command: a position topic, or control_msgs' ParallelGripperCommand action where it
-is installed.
-"""
+"""A gripper that takes goals of an action."""
 
 from __future__ import annotations
 
 import time
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 from rclpy.action import ActionClient
 from rclpy.node import Node
-from std_msgs.msg import Float64MultiArray
 
-from qvla_ros.bundle import ActionSpec
 from qvla_ros.errors import QvlaError
-from qvla_ros.messages.robot_state import gripper_ends
-from qvla_ros.nodes import qos
 from qvla_ros.parameters.policy import CommandParameters
 
-GOAL_CHANGE = (
-    0.05  # opening fraction; an action's goal takes effect once, and each new one cancels the last
-)
+# Opening fraction: an action's goal takes effect once, and each new one cancels the last.
+GOAL_CHANGE = 0.05
 RETRY_S = 0.5  # until a goal that was refused is sent again
 WARN_EVERY_S = 10.0
-
-
-class GripperOutput(Protocol):
-    """Takes the opening as a fraction, 0 closed, 1 open, at every command; `begin` when commands
-    begin anew.
-    """
-
-    def begin(self) -> None: ...
-
-    def send(self, opening: float) -> None: ...
-
-    def destroy(self) -> None: ...
-
-
-class PositionGripper:
-    """std_msgs/Float64MultiArray of one number, as a position group controller takes it, at every
-    command.
-    """
-
-    def __init__(self, node: Node, topic: str, closed: float, opened: float) -> None:
-        self._node = node
-        self._closed = closed
-        self._opened = opened
-        self._publisher = node.create_publisher(
-            Float64MultiArray, topic, **qos.published(qos.COMMAND)
-        )
-
-    def begin(self) -> None:
-        """Nothing is remembered."""
-
-    def send(self, opening: float) -> None:
-        self._publisher.publish(
-            Float64MultiArray(data=[self._closed + opening * (self._opened - self._closed)])
-        )
-
-    def destroy(self) -> None:
-        self._node.destroy_publisher(self._publisher)
 
 
 class ActionGripper:
@@ -117,25 +73,10 @@ class ActionGripper:
         )
 
 
-def make_gripper(
-    node: Node, parameters: CommandParameters, actions: ActionSpec
-) -> GripperOutput | None:
-    """What the parameter gripper_output names. QvlaError when the bundle has no gripper or the
-    action is not there.
-    """
-    kind = parameters.gripper_output
-    if kind == "none":
-        return None
-    if actions.gripper_index is None:
-        fix = "-p gripper_output:=none"
-        raise QvlaError(
-            "parameter gripper_output", kind, "none: the bundle's actions have no gripper", fix
-        )
-    topic = parameters.gripper_topic
-    (closed, opened) = gripper_ends(parameters)
-    if kind == "position":
-        return PositionGripper(node, topic, closed, opened)
-    return ActionGripper(node, topic, parameters.gripper_joint, closed, opened)
+def make(node: Node, parameters: CommandParameters, closed: float, opened: float) -> ActionGripper:
+    """QvlaError where control_msgs is not installed."""
+    name = parameters.gripper_topic
+    return ActionGripper(node, name, parameters.gripper_joint, closed, opened)
 
 
 def _parallel_gripper_command() -> Any:

@@ -1,0 +1,1 @@
+"""Commands for a gripper: one file an output, beside how one is chosen."""
