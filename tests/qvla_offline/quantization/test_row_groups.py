@@ -117,3 +117,9 @@ def test_the_rows_that_quantizing_hurts_most_fill_a_group_not_the_largest() -> N
     weight = torch.stack([torch.ones(64), on_grid, torch.from_numpy(generator.random(64)).float()])
     layer = quantize_to_tile(weight, np.array([8, 4, 4]), QuantizationScheme(16), tile=2)
     assert {b: rows.tolist() for b, rows in layer.rows.items()} == {4: [1], 8: [0, 2]}
+
+
+def test_rows_of_a_group_lie_by_bits_then_by_channel_and_groups_from_wide_to_narrow() -> None:
+    layer = quantize_layer(torch.randn(7, 32), [2, 4, 8, 2, 16, 4, 8], QuantizationScheme(16))
+    found = [(group.container, group.rows.tolist()) for group in row_groups(layer)]
+    assert found == [("float16", [4]), ("int8", [2, 6]), ("int4", [1, 5, 0, 3])]
