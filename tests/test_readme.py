@@ -20,6 +20,7 @@ DOCUMENTS = [
     "docs/measured.md",
     "docs/bring_up.md",
     "docs/conventions.md",
+    "docs/lab_notes.md",
     "config/README.md",
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "how_to").glob("*.md")),
 ]
