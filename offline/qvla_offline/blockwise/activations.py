@@ -1,4 +1,4 @@
-"""Tensors that wait between blocks: in memory up to a budget, in files beyond it."""
+"""Holds the tensors that wait between blocks, in memory up to a budget and in files beyond it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class _Spilled:
 
 
 class Activations:
-    """Key -> tensor. What does not fit into `memory_bytes` goes to files in a folder of its own
-    within `folder`.
+    """Holds tensors by key; what does not fit into `memory_bytes` goes to files.
 
+    The files are in a folder of their own within `folder`.
     A context manager: the files are removed in the end. Tensors are not copied, so do not change
     them in place.
     """
@@ -50,13 +50,13 @@ class Activations:
         self.close()
 
     def close(self) -> None:
-        """Forget everything and remove the files."""
+        """Forgets everything and removes the files."""
         self._held.clear()
         if self._scratch is not None:
             self._scratch.cleanup()
 
     def put(self, key: Hashable, tensor: Tensor) -> None:
-        """Hold `tensor` under `key`, in place of what was there."""
+        """Holds `tensor` under `key`, in place of what was there."""
         self.drop(key)
         tensor = tensor.detach()
         if tensor.nbytes <= self._free_bytes:
@@ -73,7 +73,7 @@ class Activations:
         self._held[key] = _Spilled(file, tensor.shape, tensor.dtype, tensor.device)
 
     def get(self, key: Hashable) -> Tensor:
-        """The tensor under `key`; KeyError if there is none."""
+        """Returns the tensor under `key`; KeyError if there is none."""
         held = self._held[key]
         if isinstance(held, Tensor):
             return held
@@ -81,7 +81,7 @@ class Activations:
         return content.view(held.dtype).reshape(held.shape).to(held.device)
 
     def drop(self, key: Hashable) -> None:
-        """Forget what is under `key`, if anything."""
+        """Forgets what is under `key`, if anything."""
         held = self._held.pop(key, None)
         if isinstance(held, Tensor):
             self._free_bytes += held.nbytes

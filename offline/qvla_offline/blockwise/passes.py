@@ -1,5 +1,6 @@
-"""Passes over a model and its samples, one block at a time: every sample through a block before the
-next is loaded.
+"""Runs a model on samples, one block at a time, forward and backward.
+
+Every sample goes through a block before the next block is loaded.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Weights(Protocol):
 
 @dataclass
 class Blockwise:
-    """A model as its blocks.
+    """A model that is run block by block.
 
     run: sample -> tensor, made of calls of the blocks in `weights` (see schedule). memory_bytes:
     for the tensors that wait between blocks; what exceeds it goes to files in a folder of its own
@@ -67,14 +68,15 @@ class Blockwise:
 
     @contextmanager
     def filled_on_demand(self) -> Iterator[None]:
-        """Inside, the model may be used in any way, one sample at a time; a block is filled when it
-        is called.
+        """Lets the model be used in any way, one sample at a time.
+
+        A block is filled when it is called.
         """
         with answered(self.weights.blocks, self._run_block):
             yield
 
     def schedule(self, sample: Any) -> Schedule:
-        """The order of the blocks, taken from one sample when first asked for."""
+        """The order of the blocks, found with one sample when first asked for."""
         if self._schedule is None:
             self._schedule = trace(self.run, self.weights.blocks, sample, self._run_block)
         return self._schedule
@@ -92,12 +94,11 @@ def plainly(index: int, name: str, block: nn.Module) -> Iterator[Execute]:
 
 
 class BlockPass:
-    """One forward pass of `samples`, and the way back. A context manager: outputs may lie in files
-    until it ends.
+    """One forward pass of `samples`, and its backward pass.
 
-    keep: hold all outputs, as the way back needs them; else each goes once it has been read. over:
-    a kept pass of the same samples, whose outputs are taken instead of running again the blocks on
-    which `changed` has no influence.
+    A context manager: outputs may lie in files until it ends. keep: hold all outputs, which the
+    backward pass needs; else each goes once it has been read. over: a kept pass of the same
+    samples, whose outputs are taken for the blocks on which `changed` has no influence.
     """
 
     def __init__(
@@ -127,8 +128,9 @@ class BlockPass:
         self._outputs.close()
 
     def forward(self, title: str | None = None, work: Work = plainly) -> BlockPass:
-        """Run every sample through every block in turn. title: of the progress shown, None for
-        none.
+        """Runs every sample through every block in turn.
+
+        title: of the progress that is shown; None shows none.
         """
         for _ in self.steps(title, work):
             pass
@@ -136,7 +138,7 @@ class BlockPass:
 
     @torch.no_grad()
     def steps(self, title: str | None, work: Work) -> Iterator[str]:
-        """`forward`, stopping after each call of a block to tell its name."""
+        """Does the same as `forward`, and yields the name of each block after its call."""
         for index in _tracked(sorted(self.own), title):
             name = self.schedule.calls[index].block
             with self.model.weights.loaded(name) as block, work(index, name, block) as execute:
@@ -149,7 +151,7 @@ class BlockPass:
 
     @torch.no_grad()
     def result(self, sample: int) -> Tensor:
-        """What the model gives, after `forward`."""
+        """Returns what the model gives, after `forward`."""
         return self._result(sample, {}, ())
 
     @torch.no_grad()
@@ -160,7 +162,7 @@ class BlockPass:
         cotangents: Callable[[int, Tensor], Sequence[Tensor]],
         work: PullWork,
     ) -> None:
-        """Pull cotangents of the results back to the blocks named in `of`, last block first.
+        """Pulls cotangents of the results back to the blocks named in `of`, last block first.
 
         cotangents(sample, result) gives several per sample. work recomputes a block with gradients.
         Outputs are dropped on the way.
@@ -215,8 +217,9 @@ class BlockPass:
     def _reader(
         self, sample: int, wanted: Collection[int], leaves: dict[int, Tensor], live: Collection[int]
     ) -> Callable[[int], Tensor]:
-        """Outputs by call: those that are `wanted`, zeros of their shape for others. `live` ones
-        become `leaves`.
+        """Outputs by call: those that are `wanted`, and zeros of their shape for others.
+
+        `live` ones become `leaves`.
         """
 
         def output(index: int) -> Tensor:
@@ -256,8 +259,9 @@ def _hand_on(
     leaves: dict[int, Tensor],
     cotangents: Sequence[Sequence[Tensor]],
 ) -> None:
-    """Take cotangents of `tensors` through what lies between blocks, and add them up for the
-    outputs in `leaves`.
+    """Takes cotangents of `tensors` through what lies between blocks to the outputs in `leaves`.
+
+    They are added up for each output.
     """
     if not tensors or not leaves:
         return

@@ -1,13 +1,13 @@
-"""How a model's own forward is stopped and resumed at its blocks, without a change to the model.
+"""Stops and resumes a model's own forward at its blocks, without a change to the model.
 
-The forward of every block is replaced while the model runs: by one that hands back an output known
-from before, until the block of interest is reached, whose arguments are then what was sought. All
-that happens between blocks (images cut into views, tokens put in a row) is done again each time,
-which costs little; all weights are in blocks.
+While the model runs, the forward of every block is replaced. The replacement hands back an output
+known from before, until the block of interest is reached: its arguments are what was sought. What
+happens between blocks (images cut into views, tokens put in a row) is done again each time. That
+costs little, since all weights are in blocks.
 
-A model must therefore call its blocks in the same order for every sample, give them and take from
-them tensors only (beside constants), change none of these in place, and keep nothing between calls:
-no cache of keys and values.
+A model must therefore call its blocks in the same order for every sample, and keep nothing between
+calls (no cache of keys and values). Apart from constants, its blocks take and give tensors only,
+which nothing changes in place.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ Model = Callable[[Any], Tensor]
 
 @dataclass(frozen=True)
 class Call:
-    """One execution of a block. feeds: the earlier calls whose outputs its arguments are made of,
-    directly.
+    """One execution of a block.
+
+    feeds: the earlier calls whose outputs its arguments are made of, directly.
     """
 
     block: str
@@ -37,8 +38,9 @@ class Call:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The blocks in the order in which a model runs them. result: the calls that its result is made
-    of, directly.
+    """The blocks in the order in which a model runs them.
+
+    result: the calls that its result is made of, directly.
     """
 
     calls: tuple[Call, ...]
@@ -50,7 +52,7 @@ class Schedule:
         return {feed: index for index, feeds in enumerate(uses) for feed in feeds}
 
     def downstream(self, blocks: set[str]) -> set[int]:
-        """The calls of `blocks` and all that read what these give, however indirectly."""
+        """The calls of `blocks`, and all that read their outputs directly or indirectly."""
         found: set[int] = set()
         for index, call in enumerate(self.calls):
             if call.block in blocks or call.feeds & found:
@@ -60,7 +62,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a block is called with: tensors, in tuples and the like, and constants."""
+    """The arguments of a block's call: tensors, in tuples and the like, and constants."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -71,7 +73,7 @@ class Arguments:
         return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
 
     def call(self, block: nn.Module, tensors: Sequence[Tensor] | None = None) -> Tensor:
-        """Run the block, with `tensors` in place of its own if they are given."""
+        """Runs the block, with `tensors` in place of its own if they are given."""
         if tensors is None:
             return block(*self.args, **self.kwargs)
         substitutes = iter(tensors)
@@ -83,8 +85,9 @@ class Arguments:
 
 
 class _Reached(BaseException):
-    """The block of interest has been called. Not an Exception, so that no model takes it for an
-    error.
+    """The block of interest has been called.
+
+    Not an Exception, so that no model takes it for an error.
     """
 
     def __init__(self, arguments: Arguments) -> None:
@@ -95,8 +98,9 @@ class _Reached(BaseException):
 def trace(
     model: Model, blocks: Mapping[str, nn.Module], sample: Any, run: Callable[..., Tensor]
 ) -> Schedule:
-    """Run the model once to see in which order it calls its blocks. run(name, arguments) executes a
-    block.
+    """Runs the model once to see in which order it calls its blocks.
+
+    run(name, arguments) executes a block.
     """
     outputs: list[Tensor] = []
     calls: list[Call] = []
@@ -125,7 +129,7 @@ def arguments_of(
     index: int,
     output: Callable[[int], Tensor],
 ) -> Arguments:
-    """What call `index` is made with, given the outputs of earlier calls."""
+    """Returns the arguments of call `index`, given the outputs of earlier calls."""
     calls = iter(range(index + 1))
 
     def answer(name: str, arguments: Arguments) -> Tensor:
@@ -145,7 +149,7 @@ def arguments_of(
 def result_of(
     model: Model, blocks: Mapping[str, nn.Module], sample: Any, output: Callable[[int], Tensor]
 ) -> Tensor:
-    """The model's result, given the outputs of all calls."""
+    """Returns the model's result, given the outputs of all calls."""
     calls = iter(range(1 << 62))
     with answered(blocks, lambda name, arguments: output(next(calls))):
         return model(sample)
@@ -155,8 +159,9 @@ def result_of(
 def answered(
     blocks: Mapping[str, nn.Module], answer: Callable[[str, Arguments], Tensor]
 ) -> Iterator[None]:
-    """Inside, a call of a block gives what answer(name, arguments) gives; within `answer`, blocks
-    run as they are.
+    """Answers each call of a block by answer(name, arguments) while the context lasts.
+
+    Within `answer`, blocks run as they are.
     """
 
     def forward(name: str, *args: Any, **kwargs: Any) -> Tensor:
@@ -178,7 +183,7 @@ def answered(
 
 
 def _sources(tensors: Sequence[Tensor], outputs: Sequence[Tensor]) -> frozenset[int]:
-    """Which of `outputs` (leaves of the autograd graph) the tensors are computed from."""
+    """Finds which of `outputs` (leaves of the autograd graph) the tensors are computed from."""
     numbers = {id(output): number for number, output in enumerate(outputs)}
     found = {numbers[id(tensor)] for tensor in tensors if id(tensor) in numbers}
     waiting = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]

@@ -1,4 +1,4 @@
-"""What the layers inside a block read and give while it runs."""
+"""Records what the layers inside a block read and give while it runs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from qvla_offline.checkpoints.targets import QuantizableLayer
 
 @dataclass(frozen=True)
 class Tap:
-    """One execution of a layer: what it read and what it gave, both in the autograd graph if there
-    is one.
+    """One execution of a layer: what it read and what it gave.
+
+    Both are in the autograd graph if there is one.
     """
 
     name: str
@@ -26,8 +27,9 @@ class Tap:
 
 @contextmanager
 def tapped(layers: Mapping[str, QuantizableLayer]) -> Iterator[list[Tap]]:
-    """Inside, each execution of a layer is added to the list that is yielded, its output able to
-    take a gradient.
+    """Yields a list to which each execution of a layer is added while the context lasts.
+
+    The layer's output is able to take a gradient.
     """
     taps: list[Tap] = []
 

@@ -1,8 +1,8 @@
-"""Which parts of a model are blocks, and how the weights of one block at a time get into it.
+"""Cuts a model into blocks, and fills one block at a time with its weights.
 
 A block is the largest module that holds weights and no list of modules: each ViT block and decoder
-layer, each embedding, projector and norm between them. Nothing of this is known by name, so every
-family is cut the same way.
+layer, each embedding, projector and norm between them. No block is known by name, so every family
+is cut the same way.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from qvla_offline.finite import require_finite
 
 
 def blocks_of(model: nn.Module, name: str = "") -> dict[str, nn.Module]:
-    """{name: block} in the order of named_modules. A model without any ModuleList is one block,
-    named ''.
+    """Returns {name: block} in the order of named_modules.
+
+    A model without any ModuleList is one block, named ''.
     """
     if not any(isinstance(module, nn.ModuleList) for module in model.modules()):
         return {name: model} if next(model.parameters(), None) is not None else {}
@@ -32,7 +33,7 @@ def blocks_of(model: nn.Module, name: str = "") -> dict[str, nn.Module]:
 def members_of(
     blocks: Mapping[str, nn.Module], modules: Mapping[str, nn.Module]
 ) -> dict[str, list[str]]:
-    """{block: names of the `modules` that are part of it}, blocks without any left out."""
+    """Returns {block: names of the `modules` in it}, without the blocks that have none."""
     parts = {name: set(block.modules()) for name, block in blocks.items()}
     found = {
         name: [key for key, module in modules.items() if module in inside]
@@ -42,9 +43,9 @@ def members_of(
 
 
 class BlockWeights:
-    """Fills the blocks of a model that lies on the meta device from `tensors`, in `dtype` on
-    `device`.
+    """Fills the blocks of a model that lies on the meta device.
 
+    The weights come from `tensors`, in `dtype` on `device`.
     A block is emptied when it is done with, unless it and all that were kept before fit into
     `kept_bytes`: a small model is thus read once, a large one each time. Parameters outside of
     blocks (class tokens) are filled at once.
@@ -91,7 +92,10 @@ class BlockWeights:
                     slot.put(slot.empty)
 
     def _fill(self, slots: Sequence[_Slot]) -> int:
-        """Read the parameters; returns their bytes. QvlaError naming a tensor that is not finite."""
+        """Reads the parameters; returns their bytes.
+
+        QvlaError naming a tensor that is not finite.
+        """
         size = 0
         for slot in slots:
             tensor = self._tensors[slot.name].to(device=self._device, dtype=self._dtype)
@@ -103,8 +107,9 @@ class BlockWeights:
 
 @dataclass(frozen=True)
 class _Slot:
-    """Where a parameter goes. name: of the tensor in the checkpoint; empty: the parameter on the
-    meta device.
+    """Where a parameter goes.
+
+    name: of the tensor in the checkpoint; empty: the parameter on the meta device.
     """
 
     module: nn.Module

@@ -1,3 +1,1 @@
-"""Recordings in the formats of the field: LeRobot datasets (read and written) and ROS 2 bags
-(read).
-"""
+"""Reads and writes LeRobot datasets, and reads ROS 2 bags and JSONL files."""

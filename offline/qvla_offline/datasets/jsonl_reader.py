@@ -1,6 +1,6 @@
-"""Observations from JSONL, one object a line: {"text", "image", "wrist_image", "proprio"}; paths
-relative to the file.
+"""Reads observations from JSONL.
 
+A line is one object, {"text", "image", "wrist_image", "proprio"}; paths are relative to the file.
 Images are upright camera frames of any size (what a person sees; LIBERO's raw frames are upside
 down, so turn them first). `text` may also be a whole prompt, as in the files for the released
 scripts.
@@ -19,12 +19,13 @@ from qvla_offline.datasets.observed import Needs, Observed, decoded_image
 from qvla_ros.errors import QvlaError
 
 IMAGE_KEYS = ("image", "wrist_image")
-_FIX = "mend the line, or pass --skip_bad_lines to go on without it"
+_FIX = "correct the line, or pass --skip_bad_lines to go on without it"
 
 
 def lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(name for errors, text) of every line that is not blank; QvlaError if there is no such file,
-    or it is no text.
+    """Yields (name for errors, text) of every line that is not blank.
+
+    QvlaError if there is no such file, or it is no text.
     """
     if not path.is_file():
         raise QvlaError("calib_jsonl", path, "a JSONL file", "name one with --calib_jsonl")
@@ -40,8 +41,9 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def read_line(line: str, where: str, folder: Path, needs: Needs) -> Observed:
-    """One line; QvlaError if it is not JSON, lacks a key or names a missing image. folder: of the
-    file.
+    """Reads one line. folder: of the file.
+
+    QvlaError if the line is not JSON, lacks a key or names a missing image.
     """
     try:
         record = json.loads(line)
@@ -64,7 +66,7 @@ def read_line(line: str, where: str, folder: Path, needs: Needs) -> Observed:
 
 
 def image_files(path: Path, max_samples: int | None) -> list[Path]:
-    """The image files that the first `max_samples` lines name, those that exist."""
+    """Lists the existing image files that the first `max_samples` lines name."""
     found = []
     for _, line in list(lines(path))[:max_samples]:
         try:

@@ -1,4 +1,4 @@
-"""Names of files in a LeRobot dataset, version 3.0, that both its writer and its readers know."""
+"""Names the files of a LeRobot dataset, version 3.0, for its writer and its readers."""
 
 from __future__ import annotations
 

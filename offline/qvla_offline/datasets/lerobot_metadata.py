@@ -1,6 +1,6 @@
-"""What a LeRobot dataset says about itself: features, instructions, and where each episode lies;
-versions 3.0 and 2.1.
+"""Reads the metadata of a LeRobot dataset: features, instructions, and where each episode lies.
 
+Versions 3.0 and 2.1 are read.
 Layouts: the `lerobot` library (Apache 2.0), `src/lerobot/datasets/` of its versions 0.3 (2.1) and
 0.4 (3.0).
 """
@@ -24,8 +24,9 @@ FIX_BROKEN = "download or write the dataset again"
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode. videos: feature -> file, and the time of the episode's first frame in that file
-    (s).
+    """One episode of a dataset.
+
+    videos: feature -> file, and the time of the episode's first frame in that file, s.
     """
 
     index: int
@@ -36,7 +37,9 @@ class Episode:
 
 @dataclass(frozen=True)
 class Metadata:
-    """features: name -> {"dtype", "shape", ...} as info.json has them; tasks: task_index ->
+    """The metadata of a dataset, without its statistics.
+
+    features: name -> {"dtype", "shape", ...} as info.json has them; tasks: task_index ->
     instruction.
     """
 
@@ -52,8 +55,9 @@ class Metadata:
 
 
 def read_metadata(root: Path) -> Metadata:
-    """Everything below meta/ but statistics; QvlaError if the version is unknown or something is
-    missing or broken.
+    """Reads everything below meta/ except the statistics.
+
+    QvlaError if the version is unknown or something is missing or broken.
     """
     info = read_json(root / INFO, FIX_BROKEN)
     try:
@@ -77,7 +81,7 @@ def read_metadata(root: Path) -> Metadata:
 
 
 def inside(root: Path, name: str) -> Path:
-    """`name` below `root`; QvlaError if it leads elsewhere."""
+    """Returns the path of `name` below `root`; QvlaError if it leads elsewhere."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise QvlaError(f"{root}: a file's place", name, "a path inside the dataset", FIX_BROKEN)
     return root / name
@@ -109,8 +113,9 @@ def _episodes_v3(root: Path, info: dict[str, Any], videos: Sequence[str]) -> Ite
 
 
 def _tasks_v3(root: Path) -> dict[int, str]:
-    """The instructions are the index of a pandas table, which has no name of its own when lerobot
-    writes it.
+    """Reads the instructions, which are the index of a pandas table.
+
+    The index has no name of its own when lerobot writes it.
     """
     table = parquet.read_table(root / TASKS)
     [column] = [name for name in table.column_names if name != "task_index"]

@@ -1,4 +1,4 @@
-"""Observations from a LeRobot dataset directory, with images embedded or as video."""
+"""Reads observations from a LeRobot dataset directory, with images embedded or as video."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _EXAMPLE = "config/calibration/lerobot.yaml"
 def read_lerobot(
     root: Path, source: LeRobotSource, needs: Needs, max_samples: int | None
 ) -> list[Observed]:
-    """`max_samples` frames spread evenly over the dataset (None: all).
+    """Reads `max_samples` frames spread evenly over the dataset (None: all).
 
     QvlaError: an unknown version or feature (it lists those present), a state of another width, a
     file that is missing.

@@ -1,13 +1,13 @@
-"""Write a LeRobot dataset, version 3.0, with its images embedded in parquet.
+"""Writes a LeRobot dataset, version 3.0, with its images embedded in parquet.
 
 The layout is that of the `lerobot` library (Apache 2.0), `src/lerobot/datasets/utils.py` and
 `dataset_metadata.py`:
 
-    meta/info.json                                    features, totals, path templates
-    meta/stats.json                                   statistics of every feature over the dataset
-    meta/tasks.parquet                                instruction -> task_index, as pandas stores it
-    meta/episodes/chunk-000/file-000.parquet          one row an episode: length, where its rows are, its statistics
-    data/chunk-000/file-000.parquet, file-001, ...    one row a frame, one row group an episode
+    meta/info.json                              features, totals, path templates
+    meta/stats.json                             statistics of every feature over the dataset
+    meta/tasks.parquet                          instruction -> task_index, as pandas stores it
+    meta/episodes/chunk-000/file-000.parquet    one row an episode: length, place, statistics
+    data/chunk-000/file-000.parquet, ...        one row a frame, one row group an episode
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ class Feature:
     names: tuple[str, ...] | None = None
 
     def arrow_type(self) -> pa.DataType:
-        """How parquet stores it: an image as its file's bytes, a vector or matrix as (nested)
-        lists.
-        """
+        """The type in parquet: an image is its file's bytes, a vector or matrix (nested) lists."""
         if self.dtype == "image":
             return pa.struct({"bytes": pa.binary(), "path": pa.string()})
         kind = pa.bool_() if self.dtype == "bool" else getattr(pa, self.dtype)()
@@ -50,7 +48,7 @@ class Feature:
         return kind
 
     def hugging_face_type(self) -> dict[str, Any]:
-        """How the `datasets` library names it in a parquet file's metadata."""
+        """The type's name in the metadata that the `datasets` library adds to a parquet file."""
         value = {"dtype": self.dtype, "_type": "Value"}
         if self.dtype == "image":
             return {"_type": "Image"}
@@ -71,9 +69,9 @@ BOOKKEEPING = {
 
 
 class LeRobotWriter:
-    """Writes one dataset below `root`, episode by episode; `finish` completes it. Not resumable:
-    use a fresh `root`.
+    """Writes one dataset below `root`, episode by episode; `finish` completes it.
 
+    Writing cannot be resumed: use a fresh `root`.
     features: without the bookkeeping columns, which the writer adds. Frame i of an episode is at i
     / fps seconds.
     """
@@ -106,10 +104,10 @@ class LeRobotWriter:
         columns: Mapping[str, np.ndarray | Sequence[bytes]],
         pixels: Mapping[str, np.ndarray],
     ) -> None:
-        """Append an episode of N frames.
+        """Appends an episode of N frames.
 
-        columns: feature -> array [N, *shape] (or [N] where the shape is (1,)), or N image files. pixels: image feature
-        -> uint8 [n, 3], a sample of the episode's pixels, for the statistics.
+        columns: feature -> array [N, *shape] (or [N] where the shape is (1,)), or N image files.
+        pixels: image feature -> uint8 [n, 3], a sample of the episode's pixels, for the statistics.
         """
         episode = len(self._episodes)
         count = len(next(iter(columns.values())))
@@ -156,7 +154,7 @@ class LeRobotWriter:
         self._frames += count
 
     def finish(self) -> None:
-        """Write what describes the whole dataset; nothing may be added afterwards."""
+        """Writes what describes the whole dataset; nothing may be added afterwards."""
         self._close()
         episodes = self._root / EPISODES / FILE_PATTERN.format(chunk_index=0, file_index=0)
         episodes.parent.mkdir(parents=True)
@@ -192,8 +190,9 @@ class LeRobotWriter:
         _write_json(self._root / INFO, info)
 
     def _write_rows(self, table: pa.Table) -> tuple[int, int]:
-        """Append to the current data file, or to a new one if it would grow too large; (chunk,
-        file) it went to.
+        """Appends to the current data file, or to a new one if it would grow too large.
+
+        Returns the (chunk, file) that the rows went to.
         """
         if self._writer is None or self._file_bytes + table.nbytes > FILE_MEGABYTES * 2**20:
             self._close()
@@ -213,11 +212,10 @@ class LeRobotWriter:
 
 
 def feature_statistics(values: np.ndarray, feature: Feature) -> dict[str, Any]:
-    """{"min", "max", "mean", "std", "count", "q01" ...} over the first axis, as nested lists of the
-    feature's shape.
+    """Computes {"min", "max", "mean", "std", "count", "q01" ...} over the first axis.
 
-    Those of an image are per colour channel [3, 1, 1] of pixels in [0, 1], as the library gives
-    them.
+    The values are nested lists of the feature's shape. Those of an image are per colour channel
+    [3, 1, 1] of pixels in [0, 1], as the library gives them.
     """
     shape = (3, 1, 1) if feature.dtype == "image" else feature.shape
     values = np.asarray(values, np.float64)
@@ -252,8 +250,9 @@ def _place(file: int) -> dict[str, int]:
 
 
 def _tasks_table(tasks: list[str]) -> pa.Table:
-    """One row a task. The metadata make pandas take the instruction for the index, where the
-    library looks it up.
+    """Makes the table of tasks, one row each.
+
+    Its metadata make pandas take the instruction for the index, where the library reads it.
     """
     columns = [
         {

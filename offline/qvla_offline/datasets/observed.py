@@ -1,6 +1,4 @@
-"""One observation of a recording, whatever the format, and which observations of a long recording
-to take.
-"""
+"""One observation of a recording of any format, and the choice of a few from a long recording."""
 
 from __future__ import annotations
 
@@ -19,9 +17,9 @@ _GOLDEN_RATIO = (
 
 @dataclass(frozen=True)
 class Needs:
-    """What a policy reads: cameras in its order, names of its proprioception (none if it reads
-    none), frame of poses.
+    """What a policy reads: cameras, proprioception and the frame of poses.
 
+    The cameras are in the policy's order; a policy without proprioception names none.
     rotate_180: for each camera, whether the policy turns what the robot publishes.
     """
 
@@ -48,7 +46,7 @@ class Observed:
 
 
 def decoded_image(data: bytes, where: str, fix: str) -> np.ndarray:
-    """The pixels of an image file, uint8 [H, W, 3], RGB; QvlaError naming `where` if it is none."""
+    """Decodes an image file to uint8 [H, W, 3], RGB; QvlaError naming `where` if it is none."""
     try:
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     except (
@@ -61,11 +59,10 @@ def decoded_image(data: bytes, where: str, fix: str) -> np.ndarray:
 
 
 def evenly(total: int, count: int | None) -> list[int]:
-    """`count` of the indices 0 ... total - 1 in order, or all of them if there are no more (count
-    None: all).
+    """Chooses `count` of the indices 0 ... total - 1, in order (None, or no more there: all).
 
-    One from each of `count` equal stretches, at a place that differs from stretch to stretch: equal
-    distances could fall on the same phase of every episode.
+    One is from each of `count` equal stretches, at a place that differs from stretch to stretch:
+    equal distances could fall on the same phase of every episode.
     """
     if count is None or count >= total:
         return list(range(total))

@@ -1,6 +1,6 @@
-"""Observations from a ROS 2 bag (mcap or sqlite), put together by stamp with the rule that the
-policy node has.
+"""Reads observations from a ROS 2 bag (mcap or sqlite).
 
+They are put together by stamp with the rule of the policy node.
 The bag is read twice: once for stamps, once for the messages that were chosen.
 """
 
@@ -23,12 +23,12 @@ from qvla_ros.recording.source import BagSource, ObservationNames, find_topics
 def read_rosbag(
     path: Path, source: BagSource, needs: Needs, max_samples: int | None
 ) -> list[Observed]:
-    """`max_samples` observations spread evenly over the moments at which the policy would have had
-    one (None: all).
+    """Reads `max_samples` observations (None: all), spread evenly over the recording.
 
-    Images are as published: the policy turns them as it does on the robot. QvlaError: a missing
-    topic (it lists those of the bag), a topic of another type, streams that never come within
-    `max_spread_s`, a joint or pose that is not what the policy reads.
+    They are spread over the moments at which the policy would have had an observation. Images are
+    as published: the policy turns them as it does on the robot. QvlaError: a missing topic (it
+    lists those of the bag), a topic of another type, streams that never come within `max_spread_s`,
+    a joint or pose that is not what the policy reads.
     """
     inputs = ObservationNames(needs.cameras, needs.proprioception, needs.pose_frame)
     with open_bag(path) as bag:

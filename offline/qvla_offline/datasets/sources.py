@@ -1,6 +1,4 @@
-"""Where a recording is and what is called how in it: found by looking at a path, or written down in
-a YAML file.
-"""
+"""Finds a recording and the names in it, from a path or from a YAML file that describes it."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ _FIX = "write it after the examples in config/calibration/"
 
 @dataclass(frozen=True)
 class LeRobotSource:
-    """A LeRobot dataset and which of its features the policy reads.
+    """A LeRobot dataset and the features of it that the policy reads.
 
     cameras: the policy's camera -> feature, by default `observation.images.<camera>`.
     state_dimensions: which numbers of `state` are the policy's proprioception, in its order; by
@@ -38,8 +36,9 @@ class LeRobotSource:
 
 
 def find_source(path: Path) -> tuple[Path, LeRobotSource | BagSource] | None:
-    """The place of the dataset or bag that `path` is or describes, and its description; None for
-    any other file.
+    """Finds the dataset or bag that `path` is or describes.
+
+    Returns its place and its description; None for any other file.
     """
     if path.is_dir() and (path / INFO).is_file():
         return path, LeRobotSource(str(path))
@@ -62,5 +61,5 @@ def find_source(path: Path) -> tuple[Path, LeRobotSource | BagSource] | None:
 
 
 def source_files(path: Path, root: Path) -> list[Path]:
-    """Every file that a reading of `path` may depend on; root: the place that find_source found."""
+    """Lists the files that a reading of `path` may depend on. root: what find_source returned."""
     return [*([path] if path != root else []), *(visible_files(root) if root.is_dir() else [root])]

@@ -1,4 +1,4 @@
-"""One frame of a video file, by the ffmpeg that comes with imageio-ffmpeg."""
+"""Reads one frame of a video file, by the ffmpeg that comes with imageio-ffmpeg."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from qvla_ros.errors import QvlaError
 
 
 def video_frame(path: Path, time_s: float, fps: float) -> np.ndarray:
-    """The frame shown `time_s` after the beginning, uint8 [H, W, 3], RGB; fps: frames a second."""
+    """Reads the frame shown `time_s` after the beginning, uint8 [H, W, 3], RGB.
+
+    fps: frames a second.
+    """
     try:
         import imageio_ffmpeg
     except ImportError:

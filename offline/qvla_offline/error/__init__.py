@@ -1,1 +1,1 @@
-"""The error of quantized policies, measured: their actions against those of the float policy."""
+"""Measures the error of quantized policies: their actions against those of the float policy."""

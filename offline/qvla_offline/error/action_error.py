@@ -1,4 +1,4 @@
-"""How far a policy's actions are from the float policy's, as a few numbers with their uncertainty.
+"""Computes how far a policy's actions are from the float policy's, with the uncertainty.
 
 The error of one observation is ||A' - A||^2: squared differences of normalised actions, summed over
 the chunk [K, A]. It has the units of the sensitivities, which estimate it.
@@ -38,10 +38,10 @@ class ActionError:
 def action_error(
     actions: np.ndarray, reference: np.ndarray, episodes: Sequence[Hashable] | None = None
 ) -> ActionError:
-    """The error of `actions` [N, K, A] against `reference` [N, K, A].
+    """Computes the error of `actions` [N, K, A] against `reference` [N, K, A].
 
-    episodes: of which episode each observation is, [N]. Observations of one episode resemble each
-    other, so the interval takes whole episodes at a time.
+    episodes: the episode of each observation, [N]. Observations of one episode resemble each other,
+    so the interval takes whole episodes at a time.
     """
     squared = np.square(np.asarray(actions, np.float64) - np.asarray(reference, np.float64))
     errors = squared.sum(axis=(1, 2))
@@ -60,7 +60,7 @@ def action_error(
 
 
 def mean_interval(values: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of the mean of `values` [N] by the percentile bootstrap over `groups`.
+    """Computes the 95 % interval of the mean of `values` [N] by a bootstrap over `groups`.
 
     groups: int [N] from 0 on. Groups are drawn with replacement, as many as there are; the mean is
     over all values of those drawn. The same input gives the same interval.
@@ -76,6 +76,6 @@ def mean_interval(values: np.ndarray, groups: np.ndarray) -> tuple[float, float]
 
 
 def _numbered(names: Sequence[Hashable]) -> np.ndarray:
-    """Equal names as equal numbers, 0, 1, ... in the order in which they appear."""
+    """Numbers the names 0, 1, ... in the order in which they appear."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)

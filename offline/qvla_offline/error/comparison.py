@@ -1,5 +1,6 @@
-"""Action error of several quantizations of one checkpoint, on the same observations; the float
-policy runs once.
+"""Compares several quantizations of one checkpoint on the same observations.
+
+The float policy runs once.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Measured:
 
 
 def compare(subjects: Sequence[Subject], made_by: Subjects, held_out: HeldOut) -> list[Measured]:
-    """The action error of every subject against the float policy, in order.
+    """Measures the action error of every subject against the float policy, in order.
 
     Raises QvlaError naming the subject if it answers in another shape, or with numbers that are not
     finite.
@@ -88,7 +89,7 @@ def require_held_out(
 
 
 def require_distinct(names: Collection[str]) -> None:
-    """QvlaError if there is nothing to measure, or two things have one name."""
+    """Raises QvlaError if there is nothing to measure, or two things have one name."""
     doubled = sorted({name for name in names if list(names).count(name) > 1})
     if doubled or not names:
         raise QvlaError(

@@ -23,7 +23,10 @@ EPISODE_KEYS = ("suite", "task_id", "episode")
 
 @dataclass(frozen=True)
 class HeldOut:
-    """samples: batches of one. episodes: of which episode each sample is, None if not known."""
+    """Observations to measure on, as batches of one.
+
+    episodes: the episode of each sample; None if not known.
+    """
 
     path: Path
     samples: list[PolicyInputs]
@@ -36,11 +39,11 @@ def read_held_out(
     max_samples: int | None = None,
     robot: RobotDescription = LIBERO,
 ) -> HeldOut:
-    """The observations of a JSONL file, LeRobot dataset or ROS 2 bag; all of them unless
-    `max_samples` is given.
+    """Reads the observations of a JSONL file, LeRobot dataset or ROS 2 bag.
 
-    A line of a JSONL file may name its "suite", "task_id" and "episode"; if every line names an
-    episode, the episodes are known. Raises QvlaError for whatever is wrong in the file.
+    All are read unless `max_samples` is given. A line of a JSONL file may name its "suite",
+    "task_id" and "episode"; if every line names an episode, the episodes are known. Raises
+    QvlaError for whatever is wrong in the file.
     """
     samples = read_calibration(path, checkpoint, max_samples, robot=robot)
     episodes: list[Hashable] | None = None
@@ -62,9 +65,9 @@ def read_held_out(
 
 
 def sample_sha256(sample: PolicyInputs) -> str:
-    """Hash of all that the policy reads of one observation: pixels, tokens and proprioception.
+    """Hashes all that the policy reads of one observation: pixels, tokens and proprioception.
 
-    Equal for equal observations, whatever the format of the file that they are kept in.
+    The hash is equal for equal observations, whatever the format of their file.
     """
     digest = hashlib.sha256()
     for tensor in (sample.pixel_values, sample.input_ids, sample.proprio):
@@ -77,7 +80,7 @@ def sample_sha256(sample: PolicyInputs) -> str:
 def require_unseen(
     held_out: HeldOut, calibration: Iterable[PolicyInputs], calibration_path: Path
 ) -> None:
-    """QvlaError if one of the observations is among those of `calibration`."""
+    """Raises QvlaError if one of the observations is among those of `calibration`."""
     known = {sample_sha256(sample) for sample in calibration}
     seen = [i for i, sample in enumerate(held_out.samples) if sample_sha256(sample) in known]
     if seen:
@@ -91,7 +94,7 @@ def require_unseen(
 
 
 def batches(samples: Sequence[PolicyInputs], most: int) -> list[list[int]]:
-    """Numbers of samples with prompts of equal length, at most `most` together."""
+    """Groups the numbers of samples with prompts of equal length, at most `most` together."""
     by_length: dict[int, list[int]] = {}
     for index, sample in enumerate(samples):
         by_length.setdefault(sample.input_ids.shape[1], []).append(index)

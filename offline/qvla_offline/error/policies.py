@@ -1,5 +1,4 @@
-"""What acts in a comparison: the float policy, or one whose weights are quantized in one of the ways
-that this project writes down.
+"""Runs the policies of a comparison: the float one, and those that are quantized from it.
 
 Each gives normalised actions, float64 [N, K, A], for the same observations.
 """
@@ -32,9 +31,9 @@ def checkpoint_actions(
     memory_bytes: float,
     device: str = "cpu",
 ) -> np.ndarray:
-    """The actions of a checkpoint that was opened lazily, in float32, with `tensors` as weights.
+    """Runs a checkpoint that was opened lazily, in float32, with `tensors` as its weights.
 
-    Its blocks are filled one after the other, and stay as far as `memory_bytes` reach.
+    Its blocks are filled one after the other. They stay filled as far as `memory_bytes` reach.
     """
     weights = BlockWeights(checkpoint.model, tensors, device, kept_bytes=memory_bytes)
     policy = Blockwise(checkpoint.model, weights)
@@ -48,10 +47,10 @@ def checkpoint_actions(
 
 
 def bundle_actions(bundle: Bundle, samples: Sequence[PolicyInputs], backend: str) -> np.ndarray:
-    """The actions of a bundle's graph in an engine; each observation is its first.
+    """Runs a bundle's graph in an engine; each observation is the first of its episode.
 
-    The graph is given the very inputs that the checkpoint is given, so that only the graph and its
-    weights can make a difference.
+    The graph gets the very inputs that the checkpoint gets, so only the graph and its weights can
+    make a difference.
     """
     from tokenizers import Tokenizer
 
@@ -70,7 +69,7 @@ def bundle_actions(bundle: Bundle, samples: Sequence[PolicyInputs], backend: str
 
 
 def require_no_noise(bundle: Bundle) -> None:
-    """QvlaError for a policy that draws random numbers: its noise is not that of the checkpoint."""
+    """Refuses a policy that draws random numbers: its noise is not that of the checkpoint."""
     if bundle.decoder.draws_noise:
         raise QvlaError(
             f"bundle {bundle.directory}",

@@ -1,4 +1,4 @@
-"""The result of a comparison as a table to read and as JSON."""
+"""Shows the result of a comparison as a table, and writes it as JSON."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ _HEADINGS = ("nominal", "stored", "error", "95 % interval", "median", "maximum")
 
 
 def table(measured: Sequence[Measured], dimensions: Sequence[str] = ()) -> str:
-    """One line a subject: bits per weight, mean error with its interval, median and maximum.
+    """Returns one line a subject: bits per weight, mean error with interval, median and maximum.
 
-    dimensions: names of the action dimensions, to show the share of each below; none to leave that
-    out.
+    dimensions: names of the action dimensions, whose shares are shown below. None leaves them out.
     """
     lines = _aligned([("", *_HEADINGS), *(_row(one) for one in measured)])
     first = measured[0].error
@@ -38,7 +37,7 @@ def table(measured: Sequence[Measured], dimensions: Sequence[str] = ()) -> str:
 
 
 def report(measured: Sequence[Measured], checkpoint: Path, held_out: HeldOut) -> dict[str, Any]:
-    """The result as one JSON object."""
+    """Returns the result as one JSON object."""
     return {
         "schema_version": SCHEMA_VERSION,
         "unit": UNIT,
@@ -60,7 +59,7 @@ def report(measured: Sequence[Measured], checkpoint: Path, held_out: HeldOut) ->
 def write_report(
     path: Path, measured: Sequence[Measured], checkpoint: Path, held_out: HeldOut
 ) -> None:
-    """Write `report` to `path`, whole or not at all."""
+    """Writes `report` to `path`, whole or not at all."""
     with atomic_file(path) as temporary:
         document = report(measured, checkpoint, held_out)
         temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")

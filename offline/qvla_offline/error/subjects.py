@@ -1,4 +1,4 @@
-"""The quantized policies that a comparison is about, opened and checked before anything runs."""
+"""Opens and checks the quantized policies of a comparison before anything runs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Subjects:
-    """Makes subjects of the files made from one checkpoint.
+    """Makes subjects from the files that were made from one checkpoint.
 
     scheme: fields to set otherwise than a gates file has them. compute_dtype: for stored bits, as
     in `qvla gates`.
@@ -127,7 +127,7 @@ class Subjects:
         return Subject(name, kind, actions, self._bits(checkpoint, gates, scheme), gates)
 
     def _gates_beside(self, key: str, directory: Path) -> Gates | None:
-        """The gates.json in a directory that was made from the checkpoint, None if there is none."""
+        """The gates.json of a directory that was made from the checkpoint; None if it has none."""
         file = directory / "gates.json"
         if not file.is_file():
             return None

@@ -1,4 +1,4 @@
-"""One bit-width per output channel: choosing them under a budget, and their file."""
+"""Chooses one bit-width per output channel under a budget, and reads and writes them."""
 
 from __future__ import annotations
 

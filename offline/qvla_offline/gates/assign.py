@@ -25,10 +25,10 @@ def assign_gates(
     scheme: QuantizationScheme,
     sources: Mapping[str, str] | None = None,
 ) -> Gates:
-    """Gates for every layer of the sensitivity file, in its order.
+    """Chooses gates for every layer of the sensitivity file, in its order.
 
-    Layers that no sample reached keep 16 bits and stay out of the budget (method 'released' treats
-    them like all others, as it always did).
+    Layers that no sample reached keep 16 bits and stay out of the budget. (Method 'released' treats
+    them like all others, as the released script does.)
     """
     columns = sensitivity.columns
     if budget.method == "optimal" and not columns:
@@ -111,11 +111,10 @@ def optimal_in_tiles(
     budget: Budget,
     scheme: QuantizationScheme,
 ) -> Allocation:
-    """`optimal`, then groups filled up to the tile; the budget given to the former shrinks until
-    the latter fits.
+    """Chooses optimal gates whose groups of rows are filled up to the tile, within the budget.
 
-    Should it never fit (few rows, a large tile), the widest bit-width is given up: fewer groups
-    need less filling.
+    The budget given to `optimal` shrinks until the filled groups fit. If they never do (few rows,
+    a large tile), the widest bit-width is given up: fewer groups need less filling.
     """
     pricing = budget.pricing(scheme)
     first = optimal(scores, columns, bits, budget.target_avg_bits, pricing)
@@ -153,8 +152,9 @@ def fill_tiles(
     tile: int,
     scheme: QuantizationScheme,
 ) -> np.ndarray:
-    """uint8 [R]: the groups of export filled up to `tile` rows by promoting the rows that gain
-    most.
+    """Fills the groups of export up to `tile` rows by promoting the rows that gain most.
+
+    Returns uint8 [R].
     """
     promoted = promote_to_tile(row_bits, _chosen(scores, row_bits, position), tile, scheme)
     usable = np.isin(
@@ -185,7 +185,7 @@ def _released_budget(
 
 
 def describe(gates: Gates) -> str:
-    """What a person wants to know about gates, a few lines."""
+    """Describes gates to a person, in a few lines."""
     counts = gates.histogram()
     channels = sum(counts.values())
     lines = [f"gates {gates.method}, {len(gates.layers)} layers, {channels} channels"]

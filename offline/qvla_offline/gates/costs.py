@@ -1,6 +1,4 @@
-"""What a row costs: the bits that its codes and scales need, or those that the exported graph
-spends on it.
-"""
+"""Prices rows by the bits of their codes and scales, or by those that the exported graph holds."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ class Pricing:
             )
 
     def row_bits(self, columns: int, bits: int) -> int:
-        """Bits of one row of `columns` weights at `bits`, scales included."""
+        """Returns the bits of one row of `columns` weights at `bits`, scales included."""
         if self.cost == "nominal":
             return self.scheme.row_bits(columns, bits)
         container = container_of(bits, self.scheme)
@@ -51,7 +49,7 @@ class Pricing:
         return 4 * pair  # groups hold an even number of rows, so two rows are priced and halved
 
     def choices(self, columns: Mapping[str, int], bits: Sequence[int]) -> dict[str, np.ndarray]:
-        """{layer: int64 [len(bits)]}: bits that one of its rows takes at each bit-width."""
+        """Returns {layer: int64 [len(bits)]}: the bits that one row takes at each bit-width."""
         return {
             n: np.array([self.row_bits(width, b) for b in bits], dtype=np.int64)
             for n, width in columns.items()
@@ -60,8 +58,9 @@ class Pricing:
     def bits_per_weight(
         self, layers: Mapping[str, np.ndarray], columns: Mapping[str, int]
     ) -> float:
-        """Mean bits per weight of gates {layer: uint8 [R]}, scales included, over the layers named
-        in `columns`.
+        """Returns the mean bits per weight of gates {layer: uint8 [R]}, scales included.
+
+        The mean is over the layers named in `columns`.
         """
         spent = weights = 0
         for name, width in columns.items():

@@ -41,7 +41,7 @@ class Gates:
     scheme: dict[str, Any] = field(default_factory=dict)
 
     def histogram(self) -> dict[int, int]:
-        """Channels at each bit-width that occurs."""
+        """Counts the channels at each bit-width that occurs."""
         if not self.layers:
             return {}
         counts = np.bincount(np.concatenate(list(self.layers.values())))
@@ -49,15 +49,16 @@ class Gates:
 
 
 def uniform(layer_rows: Mapping[str, int], bits: int) -> Gates:
-    """The same bit-width everywhere: 16 for the float policy, 4 or 8 as baselines. layer_rows:
-    {module: R}.
+    """Makes gates of one bit-width everywhere: 16 for the float policy, 4 or 8 as baselines.
+
+    layer_rows: {module: R}.
     """
     layers = {name: np.full(rows, bits, dtype=np.uint8) for name, rows in layer_rows.items()}
     return Gates(_checked(layers, "uniform"), "uniform", {"bits": bits})
 
 
 def write_gates(path: str | Path, gates: Gates) -> None:
-    """Write gates.json, schema version 1."""
+    """Writes gates.json, schema version 1."""
     document = {
         "schema_version": SCHEMA_VERSION,
         "method": gates.method,
@@ -73,8 +74,9 @@ def write_gates(path: str | Path, gates: Gates) -> None:
 
 
 def read_gates(path: str | Path, layer_rows: Mapping[str, int] | None = None) -> Gates:
-    """Read gates.json, or a released file: {module: [bits]}, the same under 'assign', or a .pt of
-    tensors.
+    """Reads gates.json, or a released file.
+
+    A released file is {module: [bits]}, the same under 'assign', or a .pt of tensors.
 
     With layer_rows = {module: R} of a checkpoint, the gates are matched to it (see match_layers) in
     its order. Raises QvlaError naming the layer for a wrong length, an unknown bit-width or an
@@ -93,7 +95,7 @@ def read_gates(path: str | Path, layer_rows: Mapping[str, int] | None = None) ->
 
 
 def match_layers(gates: Gates, layer_rows: Mapping[str, int]) -> Gates:
-    """The gates under the checkpoint's own module names, every module covered, lengths checked.
+    """Returns the gates under the checkpoint's own module names, all covered, lengths checked.
 
     A gate may leave out the prefix `language_model.` or `vision_backbone.`, as the released reader
     allows.
@@ -178,7 +180,7 @@ def _from_schema(document: dict[str, Any], path: Path) -> Gates:
 
 
 def _checked(layers: Any, source: object) -> dict[str, np.ndarray]:
-    """{name: uint8 [R]}; anything but lists of known bit-widths is an error naming the layer."""
+    """Returns {name: uint8 [R]}; QvlaError naming the layer unless it is a list of bit-widths."""
     if not isinstance(layers, Mapping) or not layers:
         raise QvlaError(
             f"gates in {source}",

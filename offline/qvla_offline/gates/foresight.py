@@ -19,10 +19,10 @@ def require_affordable(
     scored_bits: tuple[int, ...],
     joint_rounds: int,
 ) -> None:
-    """QvlaError if assign_gates or assign_jointly would refuse `budget` for scores of `method` at
-    `scored_bits`.
+    """Raises the QvlaError with which assign_gates or assign_jointly would refuse `budget`.
 
-    model: of the checkpoint; it may be empty. The message is that of the later step.
+    method, scored_bits: of the scores. model: of the checkpoint; it may be empty. The message is
+    that of the later step.
     """
     require_joint(joint_rounds, method, budget)
     if budget.method == "released":

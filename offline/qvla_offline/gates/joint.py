@@ -1,5 +1,6 @@
-"""Chooses gates by how errors really add up: allocate, measure the rows of each bit-width together,
-reprice, allocate again.
+"""Chooses gates by how errors really add up.
+
+Each round allocates bits, measures the rows of each bit-width together, and reprices the scores.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def assign_jointly(
     rounds: int,
     sources: Mapping[str, str] | None = None,
 ) -> Gates:
-    """The best of `rounds` + 1 optimal allocations, by the measured error of the actions.
+    """Returns the best of `rounds` + 1 optimal allocations, by the measured error of the actions.
 
     measure: {module: bits [R]} -> ({bits: error of its rows together}, error of all rows), in the
     units of the scores. After each round the scores of a bit-width are multiplied by measured /
@@ -62,7 +63,7 @@ def assign_jointly(
 
 
 def require_joint(rounds: int, method: str, budget: Budget) -> None:
-    """QvlaError unless so many rounds can be measured with scores of `method`."""
+    """Raises QvlaError unless so many rounds can be measured with scores of `method`."""
     require_rounds(rounds)
     if rounds and (budget.method != "optimal" or method != "action"):
         raise QvlaError(
@@ -75,7 +76,7 @@ def require_joint(rounds: int, method: str, budget: Budget) -> None:
 
 
 def require_rounds(rounds: int) -> None:
-    """QvlaError for a negative number."""
+    """Raises QvlaError for a negative number."""
     if rounds < 0:
         raise QvlaError(
             "joint_rounds", rounds, "a number from 0 on", "set joint_rounds to 0, or to 1 or more"
@@ -83,7 +84,7 @@ def require_rounds(rounds: int) -> None:
 
 
 def repriced(sensitivity: Sensitivity, factors: Mapping[int, float]) -> Sensitivity:
-    """The scores of every bit-width times its factor."""
+    """Returns the scores of every bit-width times its factor."""
     column = np.array([factors[b] for b in sensitivity.bits], dtype=np.float32)[:, None]
     return replace(
         sensitivity, scores={name: score * column for name, score in sensitivity.scores.items()}

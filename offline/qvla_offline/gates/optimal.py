@@ -1,6 +1,6 @@
-"""The least total sensitivity within a budget of stored bits: a multiple-choice knapsack by its
-Lagrangian relaxation.
+"""Finds the gates of least total sensitivity within a budget of bits.
 
+This is a multiple-choice knapsack, solved by its Lagrangian relaxation.
 Every channel offers one point (cost, sensitivity) per bit-width. The relaxation walks the edges of
 all channels' lower convex hulls from the steepest down. A prefix of that walk is optimal for the
 bits that it spends, so at any budget only the one channel at the cut can be wrong, and the linear
@@ -22,8 +22,10 @@ _FILL_EDGES = 100_000  # after the cut, so many smaller edges are tried against 
 
 @dataclass(frozen=True)
 class Allocation:
-    """layers: {name: uint8 [R]}. Bits per weight include scales. total: summed sensitivity; none is
-    below bound.
+    """Gates, the budget that they were asked to keep, and what they reach.
+
+    layers: {name: uint8 [R]}. Bits per weight include scales. total: summed sensitivity. bound: no
+    gates within the budget have a total below it.
     """
 
     layers: dict[str, np.ndarray]
@@ -45,9 +47,9 @@ def optimal(
     target_avg_bits: float,
     pricing: Pricing,
 ) -> Allocation:
-    """Gates of least summed sensitivity that take at most `target_avg_bits` per weight, scales
-    included.
+    """Finds gates of least summed sensitivity that take at most `target_avg_bits` a weight.
 
+    The budget includes scales.
     scores: {layer: [len(bits), R]}, rows in the order of `bits` (ascending); columns: {layer: C}.
     Raises QvlaError when the budget is below the cheapest gates.
     """
@@ -83,8 +85,9 @@ def spendable_bits(
     target_avg_bits: float,
     pricing: Pricing,
 ) -> int:
-    """Bits that the layers {name: R} and {name: C} may take together; QvlaError below those of the
-    cheapest gates.
+    """Returns the bits that the layers {name: R} and {name: C} may take together.
+
+    QvlaError if the cheapest gates take more.
     """
     weights = sum(count * columns[name] for name, count in rows.items())
     budget = int(np.floor(target_avg_bits * weights + 1e-6))
@@ -103,7 +106,7 @@ def spendable_bits(
 def allocate(
     scores: np.ndarray, prices: np.ndarray, budget: int
 ) -> tuple[np.ndarray, float, float]:
-    """Choose one column of `scores` [N, n] a row, prices [N, n] int64 ascending, within `budget`.
+    """Chooses one column a row of `scores` [N, n], at ascending prices int64 [N, n], in `budget`.
 
     Returns the chosen columns int64 [N], their summed score, and the lower bound that the linear
     relaxation gives.
@@ -125,8 +128,9 @@ def allocate(
 def _hull_edges(
     scores: np.ndarray, prices: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All channels' lower-hull edges, steepest first: channel, column reached, score saved, bits
-    spent.
+    """Returns all channels' lower-hull edges, steepest first.
+
+    Of each edge: the channel, the column reached, the score saved, the bits spent.
     """
     count, columns = scores.shape
     everyone = np.arange(count)
@@ -164,7 +168,7 @@ def _hull_edges(
 def _fill(
     choice: np.ndarray, channel: np.ndarray, target: np.ndarray, price: np.ndarray, left: int
 ) -> None:
-    """Spend, in place, what the first edge past the cut left over on later edges that still fit."""
+    """Spends, in place, what the edge at the cut left over on later edges that still fit."""
     blocked: set[int] = set()
     edges = (array[:_FILL_EDGES].tolist() for array in (channel, target, price))
     for c, t, p in zip(*edges, strict=True):

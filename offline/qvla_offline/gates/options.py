@@ -1,4 +1,4 @@
-"""How many bits to spend, and how: what a recipe's section `gates` and `qvla gates` may set."""
+"""The options of a recipe's section `gates` and of `qvla gates`: how to spend how many bits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TARGET = "bits per weight, scales included; method released: bits per channel, 
 
 @dataclass(frozen=True)
 class Spending:
-    """What to spend, and on which bit-widths.
+    """How many bits to spend, and on which bit-widths.
 
     target_avg_bits: bits per weight with scales (method 'released': per channel, without, as
     in the released scripts). cost: see Pricing.
@@ -32,7 +32,7 @@ class Spending:
 
 @dataclass(frozen=True)
 class Budget(Spending):
-    """What to spend, at the prices of a graph.
+    """How many bits to spend, at the prices of a graph.
 
     compute_dtype: see Pricing. tile: the optimal method fills groups of rows up to multiples of it
     by promoting rows, within the budget; 1 promotes none.
@@ -42,7 +42,7 @@ class Budget(Spending):
     tile: int = option(8, "rows that groups are filled up to")
 
     def pricing(self, scheme: QuantizationScheme, cost: str | None = None) -> Pricing:
-        """How this budget (or the same one at another `cost`) prices rows stored by `scheme`."""
+        """The prices of rows stored by `scheme`, at this budget's `cost` or at another `cost`."""
         return Pricing(scheme, cost or self.cost, self.compute_dtype)
 
     def __post_init__(self) -> None:

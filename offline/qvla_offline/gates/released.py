@@ -1,6 +1,4 @@
-"""The greedy allocation of the released QVLA scripts, reproduced so that their gates can be
-compared with ours.
-"""
+"""Reproduces the greedy allocation of the released QVLA scripts, for comparison."""
 
 from __future__ import annotations
 
@@ -15,16 +13,15 @@ import numpy as np
 def released_greedy(
     proxies: Mapping[str, Mapping[int, np.ndarray]], bits: Sequence[int], target_avg_bits: float
 ) -> dict[str, np.ndarray]:
-    """Bit-width of every output channel, {layer: uint8 [R]}, as `assign_gates_from_sensitivity.py`
-    chooses it.
+    """Chooses the bits of every output channel as `assign_gates_from_sensitivity.py` does.
 
-    proxies: {layer: {bits: cost [R]}}, in the order of the file, which breaks ties. Every channel
-    starts at the highest of `bits`; the cheapest next step down is taken until the mean over
-    *channels* (not weights; scales uncounted) is at most the target. A step costs proxy[lower] /
-    saved bits: the whole error of the lower level, not the increase. A channel whose layer has no
-    score for the next level stays where it is; if that (or the lowest of `bits`) keeps the mean
-    above the target, a warning names what was reached. Ties go to the earliest push, which is why
-    this walks a heap instead of sorting.
+    Returns {layer: uint8 [R]}. proxies: {layer: {bits: cost [R]}}, in the order of the file, which
+    breaks ties. Every channel starts at the highest of `bits`; the cheapest next step down is taken
+    until the mean over *channels* (not weights; scales uncounted) is at most the target. A step
+    costs proxy[lower] / saved bits: the whole error of the lower level, not the increase. A channel
+    whose layer has no score for the next level stays where it is; if that (or the lowest of `bits`)
+    keeps the mean above the target, a warning names what was reached. Ties go to the earliest push,
+    which is why this walks a heap instead of sorting.
     """
     levels = sorted(set(bits))
     below = dict(itertools.pairwise(reversed(levels)))

@@ -1,1 +1,1 @@
-"""Weights to codes and scales, and the row groups in which they are stored."""
+"""Turns weights into codes and scales, and into the row groups in which they are stored."""

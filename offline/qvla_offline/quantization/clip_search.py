@@ -1,4 +1,4 @@
-"""Quantizer `clip_search`: for every group the clip that keeps its direction best. The default."""
+"""Quantizer `clip_search`, the default: searches the clip that keeps a group's direction best."""
 
 from __future__ import annotations
 
@@ -46,17 +46,18 @@ def quantize_rows(
     name: str = "weight",
     ratios: Sequence[float] = CLIP_RATIOS,
 ) -> RowCodes:
-    """Codes and scales of every row of `weight` [R, C] at 2, 4 or 8 bits. name: of the tensor, for
-    errors.
+    """Computes codes and scales of every row of `weight` [R, C] at 2, 4 or 8 bits.
 
-    A group w takes the codes q, over the clip ratios, that point most nearly its way (largest
-    cosine, which is the least squared error at the best scale), and the scale s at which s q
-    overlaps with w as w does with itself: <s q, w> = <w, w>. The least-squares scale is smaller by
-    the square of the cosine; it shrinks the output of every channel alike, errors that add up
-    through a network instead of averaging out (at 2 bits by an eighth; measured, half to two thirds
-    of the action error). At most MOST_GAIN times the least-squares scale: a group with one huge
-    outlier at 2 bits is better left small. With one ratio alone its scale is kept and the nearest
-    codes are taken. An all-zero group gets the smallest positive scale.
+    Of the codes q that the clip ratios give, a group w takes those with the largest cosine to w,
+    which have the least squared error at the best scale. The scale s is that at which s q overlaps
+    with w as w does with itself: <s q, w> = <w, w>. The least-squares scale is smaller by the
+    square of the cosine (at 2 bits by an eighth). It would shrink the output of every channel
+    alike; such errors add up through a network instead of averaging out (measured: half to two
+    thirds of the action error). s is at most MOST_GAIN times the least-squares scale: a group with
+    one huge outlier at 2 bits is better left small.
+
+    With one ratio alone its scale is kept and the nearest codes are taken. An all-zero group gets
+    the smallest positive scale. name: of the tensor, for errors.
     """
     if bits not in CODE_LIMITS:
         raise QvlaError(
@@ -88,8 +89,9 @@ def quantize_rows(
 
 
 def nearest_codes(blocks: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """Nearest allowed code to blocks / scale, as float. At 2 bits only odd codes exist: the
-    half-offset grid.
+    """Returns the nearest allowed code to blocks / scale, as float.
+
+    At 2 bits only odd codes exist: the half-offset grid.
     """
     low, high = CODE_LIMITS[bits]
     if bits == 2:
@@ -105,8 +107,9 @@ def _row_chunks(rows: int, columns: int) -> Iterator[slice]:
 def _search_scales(
     blocks: Tensor, bits: int, ratios: Sequence[float], dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """(codes float [R, G, S], scales [R, G] in `dtype`) of `blocks` [R, G, S] by the rule of
-    `quantize_rows`.
+    """Finds codes and scales of `blocks` [R, G, S] by the rule of `quantize_rows`.
+
+    Returns (codes float [R, G, S], scales [R, G] in `dtype`).
     """
     info = torch.finfo(dtype)
     # float16 scales may be subnormal

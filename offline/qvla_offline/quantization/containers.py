@@ -1,8 +1,8 @@
-"""What rows take in the file: their containers, and how containers are filled up. numpy alone.
+"""Maps rows to the containers of the file, and fills containers up. Needs numpy alone.
 
 A bit-width is what a row asks for; a container is what the file holds. 2-bit rows lie in the INT4
-container beside the 4-bit ones (unless two_bit_storage is "int2"): the same format, so they share
-one matrix and one kernel.
+container with the 4-bit ones, unless two_bit_storage is "int2": they have the same format, so they
+share one matrix and one kernel.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ SMALLEST_BLOCK = 16  # of ONNX Runtime's packed kernels
 
 
 def container_of(bits: int, scheme: QuantizationScheme) -> str | None:
-    """Where a row of `bits` is kept; None for 0 bits."""
+    """Returns the container of a row of `bits`; None for 0 bits."""
     two_bit = "int2" if scheme.two_bit_storage == "int2" else "int4"
     return {16: "float16", 8: "int8", 4: "int4", 2: two_bit, 0: None}[bits]
 
 
 def block_layout(inputs: int, group_size: int) -> tuple[int, int]:
-    """(inputs per scale, scales per row) of an INT4 or INT2 matrix: two blocks or more where 16
-    inputs allow.
+    """Returns (inputs per scale, scales per row) of an INT4 or INT2 matrix.
+
+    There are two blocks or more where 16 inputs allow.
     """
     block = group_size
     while block >= inputs and block > SMALLEST_BLOCK:
@@ -35,7 +36,7 @@ def block_layout(inputs: int, group_size: int) -> tuple[int, int]:
 
 
 def group_bytes(container: str, rows: int, inputs: int, group_size: int, scale_bytes: int) -> int:
-    """Bytes of a group of `rows` as the graph stores it, scales and padding included."""
+    """Returns the bytes of a group of `rows` as the graph stores it, with scales and padding."""
     if container == "float16":
         return 2 * rows * inputs
     if container == "int8":
@@ -48,7 +49,7 @@ def group_bytes(container: str, rows: int, inputs: int, group_size: int, scale_b
 def layer_bytes(
     row_bits: np.ndarray, inputs: int, scheme: QuantizationScheme, scale_bytes: int
 ) -> int:
-    """Bytes of a layer's weights, scales and padding included. row_bits: [R]."""
+    """Returns the bytes of a layer's weights, scales and padding included. row_bits: [R]."""
     rows = Counter(container_of(int(b), scheme) for b in row_bits)
     return sum(
         group_bytes(container, count, inputs, scheme.group_size, scale_bytes)
@@ -60,12 +61,11 @@ def layer_bytes(
 def promote_to_tile(
     row_bits: np.ndarray, row_error: np.ndarray, tile: int, scheme: QuantizationScheme
 ) -> np.ndarray:
-    """Bits per row [R] with every container's row count a multiple of `tile`, as far as narrower
-    rows last.
+    """Promotes rows until the row count of every container is a multiple of `tile`.
 
-    A group that is short takes the rows with the largest `row_error` [R] (squared weight error at
-    the asked bits) from the next narrower group, and so on down to the 0-bit rows. Nothing is
-    narrowed; the narrowest group may stay ragged.
+    Returns bits per row [R]. A group that is short takes the rows with the largest `row_error` [R]
+    (squared weight error at the asked bits) from the next narrower group, and so on down to the
+    0-bit rows. No row is narrowed. The narrowest group may stay ragged.
     """
     bits = np.array(row_bits, dtype=np.int64)
     wanted = [c for c in CONTAINERS if c != "int2" or scheme.two_bit_storage == "int2"]

@@ -1,7 +1,8 @@
-"""A layer as codes and scales, one bit-width per output channel: what fake-quant and export read.
+"""A layer as codes and scales, with one bit-width per output channel.
 
-What a layer gives back is computed from the codes and scales as stored, so that the numbers
-evaluated are the numbers written.
+Fake-quant and export both read it.
+A layer's weights are computed from the codes and scales as stored, so that the numbers evaluated
+are the numbers written.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ CODE_LIMITS = {2: (-3, 3), 4: (-8, 7), 8: (-127, 127)}
 
 @dataclass(frozen=True)
 class RowCodes:
-    """Quantized rows: weight[r, c] = codes[r, c] * scales[r, c // inputs_per_scale]. The last group
-    may be ragged.
+    """Quantized rows: weight[r, c] = codes[r, c] * scales[r, c // inputs_per_scale].
 
-    codes: int8 [R, C]; scales: float [R, G], always positive; bits: 2, 4 or 8.
+    codes: int8 [R, C]; scales: float [R, G], always positive; bits: 2, 4 or 8. The last group may
+    be ragged.
     """
 
     codes: Tensor
@@ -34,9 +35,7 @@ class RowCodes:
     inputs_per_scale: int
 
     def dequantize(self) -> Tensor:
-        """float32 [R, C]: products of integers and stored scales, so exact but for float32
-        rounding.
-        """
+        """Returns float32 [R, C], codes times stored scales: exact except for float32 rounding."""
         scales = self.scales.float().repeat_interleave(self.inputs_per_scale, dim=1)[
             :, : self.codes.shape[1]
         ]
@@ -61,7 +60,7 @@ class QuantizedLayer:
     bias_correction: Tensor | None = None
 
     def dequantize(self) -> Tensor:
-        """float32 [R, C]; rows of 0 bits are zero."""
+        """Returns float32 [R, C]; rows of 0 bits are zero."""
         weight = torch.zeros(self.shape, dtype=torch.float32, device=self.float_rows.device)
         for bits, codes in self.codes.items():
             weight[self.rows[bits]] = codes.dequantize()
@@ -77,8 +76,9 @@ class QuantizedLayer:
         return bits
 
     def with_rows(self, index: Tensor, other: QuantizedLayer) -> QuantizedLayer:
-        """This layer with the rows `index` (int64, ascending) replaced by all those of `other`, in
-        order.
+        """Returns this layer with the rows `index` replaced by all those of `other`, in order.
+
+        index: int64, ascending.
         """
         stays = torch.ones(self.shape[0], dtype=torch.bool)
         stays[index] = False
@@ -129,11 +129,10 @@ def split_rows(
     scheme: QuantizationScheme,
     quantize_rows: Callable[[Tensor, int], RowCodes],
 ) -> QuantizedLayer:
-    """The layer whose rows of 2, 4 and 8 bits `quantize_rows(rows [n, C], bits)` quantizes, and
-    whose rows of 16 bits are float16.
+    """Quantizes the rows of 2, 4 and 8 bits by `quantize_rows(rows [n, C], bits)`.
 
-    For quantizers that treat every row alone. Raises QvlaError naming the tensor unless the rows of
-    16 bits fit float16.
+    Rows of 16 bits become float16. This is for quantizers that treat every row alone. Raises
+    QvlaError naming the tensor unless the rows of 16 bits fit float16.
     """
     rows = rows_by_bits(bits, weight.device)
     codes = {
@@ -148,10 +147,10 @@ def split_rows(
 
 
 def rows_by_bits(bits: np.ndarray, device: torch.device) -> dict[int, Tensor]:
-    """{bit-width: int64 [n] rows of it, ascending}, for the widths that occur in `bits` [R]."""
+    """Returns {bit-width: its rows int64 [n], ascending} for the widths in `bits` [R]."""
     return {int(b): torch.from_numpy(np.flatnonzero(bits == b)).to(device) for b in np.unique(bits)}
 
 
 def rows_of(weight: Tensor, index: Tensor) -> Tensor:
-    """The rows `index` of `weight`; all of them without a copy."""
+    """Returns the rows `index` of `weight`; without a copy if they are all."""
     return weight if len(index) == len(weight) else weight[index]

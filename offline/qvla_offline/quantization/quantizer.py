@@ -18,7 +18,7 @@ from qvla_ros.errors import QvlaError
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """What a quantizer may ask about a layer's inputs x [C] and about its gradients.
+    """Statistics of a layer's inputs x [C] and gradients, which a quantizer may ask for.
 
     samples: number of inputs x that were summed. input_hessian: float [C, C], sum of x x^T.
     input_mean: float [C]. gradient_weighted_hessian: float [C, C], sum of g^2 x x^T with g the
@@ -33,7 +33,7 @@ class LayerStatistics:
 
 @runtime_checkable
 class Quantizer(Protocol):
-    """A way to choose codes and scales, made with a scheme. To be derived from.
+    """The base class of a way to choose codes and scales; it is made with a scheme.
 
     needs: names of the LayerStatistics that `quantize` reads. corrects_bias: whether a layer that
     it makes may have a bias_correction.
@@ -45,7 +45,7 @@ class Quantizer(Protocol):
     def quantize(
         self, name: str, weight: Tensor, bits: np.ndarray, statistics: LayerStatistics | None
     ) -> QuantizedLayer:
-        """Each output channel of `weight` [R, C] at its own bit-width, on the device of `weight`.
+        """Quantizes each output channel of `weight` [R, C] at its own bit-width, on its device.
 
         name: of the tensor, for errors. weight: in the dtype of the checkpoint. bits: int64 [R],
         out of BIT_WIDTHS. statistics: holds what `needs` names; None if that is empty. Rows depend
@@ -62,10 +62,10 @@ def quantize_layer(
     name: str = "weight",
     statistics: LayerStatistics | None = None,
 ) -> QuantizedLayer:
-    """Quantize each output channel of `weight` [R, C] (a convolution flattened from dim 1) at its
-    own bit-width, by the scheme's quantizer.
+    """Quantizes each output channel of `weight` [R, C] at its own bit-width.
 
-    name: of the tensor, for errors. statistics: for the quantizers that need them.
+    The scheme names the quantizer. weight: a convolution is flattened from dim 1. name: of the
+    tensor, for errors. statistics: for the quantizers that need them.
     """
     bits = np.asarray(row_bits, dtype=np.int64)
     unknown = sorted(set(bits.tolist()) - set(BIT_WIDTHS))
@@ -95,11 +95,10 @@ def reconstruct_rows(
     name: str = "weight",
     statistics: LayerStatistics | None = None,
 ) -> Tensor:
-    """float32 [R, C]: every row of `weight` as it comes back from storage at `bits` (0 gives zeros,
-    16 float16).
+    """Returns every row of `weight` as it comes back from storage at `bits`, float32 [R, C].
 
-    name: of the tensor, for errors. A correction of the bias is left out: first-order scores
-    are those of the weights.
+    0 bits give zeros, 16 bits float16. name: of the tensor, for errors. A correction of the bias is
+    left out: first-order scores are those of the weights.
     """
     if bits == 0:
         return torch.zeros_like(weight, dtype=torch.float32)

@@ -25,8 +25,9 @@ INJECTION_FLOOR = 1e-8  # of the largest magnitude of a row, as their injection 
 
 @dataclass(frozen=True)
 class Released(Quantizer):
-    """The released injection: each row rounded in the dtype of the weight, with one scale of that
-    dtype. Rows of 16 bits stay as they are.
+    """The released injection: rounds each row in the dtype of the weight, with one scale.
+
+    The scale has that dtype too. Rows of 16 bits stay as they are.
     """
 
     scheme: QuantizationScheme
@@ -59,7 +60,7 @@ class Released(Quantizer):
 
 
 def released_rtn(weight: Tensor, bits: int, floor: float = 1e-6) -> Tensor:
-    """Round-to-nearest of the released QVLA scripts, per row, in the dtype of `weight` [R, C].
+    """Rounds to nearest as the released QVLA scripts do, per row, in the dtype of `weight` [R, C].
 
     Their sensitivity script calls it on float32 with floor 1e-6; their injection script on the
     checkpoint's own dtype with floor 1e-8 (in bfloat16 about an eighth of the codes differ). The
@@ -79,7 +80,7 @@ def released_rtn(weight: Tensor, bits: int, floor: float = 1e-6) -> Tensor:
 
 
 def _rounded(weight: Tensor, bits: int, floor: float) -> tuple[Tensor, Tensor]:
-    """Codes [R, C] and scales [R, 1], both in the dtype of `weight`."""
+    """Returns codes [R, C] and scales [R, 1], both in the dtype of `weight`."""
     highest = 2 ** (bits - 1) - 1
     scale = weight.abs().amax(dim=1, keepdim=True).clamp(min=floor) / highest
     return torch.clamp(torch.round(weight / scale), -highest - 1, highest), scale

@@ -1,4 +1,4 @@
-"""A checkpoint's tensors with the quantization error in them, made one at a time when asked for."""
+"""Gives a checkpoint's tensors with the quantization error in them, one at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qvla_ros.errors import QvlaError
 
 @dataclass(frozen=True)
 class RestoredTensors(Mapping[str, Tensor]):
-    """Name -> tensor: quantized and restored if a gate names its layer, else as it is.
+    """Maps a name to its tensor: quantized and restored if a gate names its layer, else as it is.
 
     tensors: of the float checkpoint. layers: {target module: bits [R]}. dtype: of what is changed,
     None keeps the tensor's own.

@@ -1,5 +1,6 @@
-"""Rows of one layer, sorted into the few matrices that an engine multiplies: float16, INT8, INT4
-(and INT2).
+"""Sorts the rows of one layer into the few matrices that an engine multiplies.
+
+Their types are float16, INT8, INT4 (and INT2).
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ class RowGroup:
 
 
 def row_groups(layer: QuantizedLayer) -> list[RowGroup]:
-    """The non-empty groups of `layer`, widest container first; within one, wide bits first, then by
-    channel.
+    """Returns the non-empty groups of `layer`, widest container first.
+
+    Within a group wide bits come first, then the rows are in order of channel.
     """
     groups = []
     for container in CONTAINERS:
@@ -75,13 +77,12 @@ def row_groups(layer: QuantizedLayer) -> list[RowGroup]:
 def _blocked(
     container: str, rows: np.ndarray, codes: np.ndarray, scales: np.ndarray, group_size: int
 ) -> RowGroup:
-    """Codes and scales of an INT4 or INT2 group, shaped as TensorRT reads it right and keeps it
-    packed.
+    """Shapes codes and scales of an INT4 or INT2 group so that TensorRT reads and packs them right.
 
-    Measured with TensorRT-RTX 1.7: it takes inputs / scales for the block size, so that a ragged
-    last block is refused or, worse, misread: zero inputs make it whole. It unpacks a weight with an
-    odd number of columns, or with one block for all inputs: a zero column is added, and a lone
-    block is written as several with the same scale.
+    Measured with TensorRT-RTX 1.7: it takes inputs / scales for the block size, so it refuses or,
+    worse, misreads a ragged last block; zero inputs make it whole. It unpacks a weight with an odd
+    number of columns, or with one block for all inputs; a zero column is added, and a lone block is
+    written as several with the same scale.
     """
     inputs, columns = codes.shape
     block, blocks = block_layout(inputs, group_size)
@@ -100,10 +101,9 @@ def quantize_to_tile(
     name: str = "weight",
     statistics: LayerStatistics | None = None,
 ) -> QuantizedLayer:
-    """Quantize `weight` [R, C] with its row groups filled up to `tile` by promoting rows; a tile of
-    1 promotes none.
+    """Quantizes `weight` [R, C] with its row groups filled up to `tile` by promoting rows.
 
-    name: of the tensor, for errors.
+    A tile of 1 promotes none. name: of the tensor, for errors.
     """
     layer = quantize_layer(weight, row_bits, scheme, name, statistics)
     if tile == 1:

@@ -1,4 +1,4 @@
-"""Quantizer `rtn`: round to nearest, with scales that keep the largest magnitude of every group."""
+"""Quantizer `rtn`: rounds to nearest; the scale of a group keeps its largest magnitude."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qvla_offline.quantization.scheme import QuantizationScheme
 
 @dataclass(frozen=True)
 class RoundToNearest(Quantizer):
-    """No weight is clipped; the nearest code to each is taken."""
+    """Takes the nearest code to each weight; clips none."""
 
     scheme: QuantizationScheme
 

@@ -1,4 +1,4 @@
-"""How rows are stored, and by which quantizer. Imports no torch, so that options show fast."""
+"""Describes how rows are stored and by which quantizer. Imports no torch, so options show fast."""
 
 from __future__ import annotations
 
@@ -85,23 +85,24 @@ class QuantizationScheme:
         return values
 
     def scales_per_row(self, columns: int, bits: int) -> int:
-        """Stored scales of a row: none at 0 and 16 bits, one at 8, one a group of inputs below."""
+        """Counts the scales of a row: none at 0 and 16 bits, one at 8, one per group below."""
         if bits in (0, 16):
             return 0
         return 1 if bits == 8 else -(-columns // self.group_size)
 
     def row_bits(self, columns: int, bits: int) -> int:
-        """Bits of one row's codes and scales. See qvla_offline.gates.costs for what its container
-        takes.
+        """Returns the bits of one row's codes and scales.
+
+        See qvla_offline.gates.costs for what its container takes.
         """
         return columns * bits + SCALE_BITS[self.scale_dtype] * self.scales_per_row(columns, bits)
 
 
 def require_exact_scales(scheme: QuantizationScheme, compute_dtype: str) -> None:
-    """QvlaError if a graph that computes in `compute_dtype` would round the scales, which it holds
-    in that type.
+    """Raises QvlaError if a graph that computes in `compute_dtype` would round the scales.
 
-    Then its numbers would no longer be those of the fake-quantized checkpoint.
+    The graph holds them in that type. With rounded scales its numbers would no longer be those of
+    the fake-quantized checkpoint.
     """
     if (scheme.scale_dtype, compute_dtype) == ("float32", "float16"):
         found = "float32 with compute_dtype float16"

@@ -1,3 +1,4 @@
-"""How much each output channel matters at each bit-width: as released, and in the space of the
-actions.
+"""Scores how much each output channel matters at each bit-width.
+
+The scores are those of the released scripts, or changes of the actions.
 """

@@ -1,9 +1,8 @@
-"""The action sensitivity measured instead of estimated: quantize one channel, run the policy,
-compare the actions.
+"""Measures the action sensitivity instead of estimating it.
 
-One run per channel and bit-width, from the changed block on, so it checks the first-order estimate
-on a sample of channels, and replaces it where that matters most (the paper measures its top-ranked
-channels so).
+One channel is quantized, the policy runs from the changed block on, and the actions are compared.
+That is one run per channel and bit-width. So it checks the first-order estimate on a sample of
+channels, and replaces it where that matters most. (The paper measures its top-ranked channels so.)
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ Choice = tuple[str, int, int]  # module, channel, bits
 
 @dataclass(frozen=True)
 class Agreement:
-    """First-order scores against measured ones, over `count` channels.
+    """How well first-order scores agree with measured ones, over `count` channels.
 
     rank_correlation: Spearman's, of the scores as the file holds them. ratio: median of measured
-    over estimated, both on the same samples. Either is None where there are too few channels to
-    say. by_bits: {bits: (count, rank correlation, ratio)}.
+    over estimated, both on the same samples. Either is None where there are too few channels.
+    by_bits: {bits: (count, rank correlation, ratio)}.
     """
 
     count: int
@@ -43,8 +42,9 @@ class Agreement:
     by_bits: dict[int, tuple[int, float | None, float | None]]
 
     def table(self) -> str:
-        """One line per bit-width, then all together: channels, rank correlation, ratio; a dash for
-        None.
+        """Returns one line per bit-width, then one for all: channels, rank correlation, ratio.
+
+        None is shown as a dash.
         """
         rows = [*self.by_bits.items(), ("all", (self.count, self.rank_correlation, self.ratio))]
         lines = [
@@ -66,11 +66,11 @@ def measured_scores(
     choices: Sequence[Choice],
     scheme: QuantizationScheme,
 ) -> np.ndarray:
-    """float64 [len(choices)]: mean over samples of ||A(w + dw) - A(w)||^2 for each (module,
-    channel, bits).
+    """Measures the mean over samples of ||A(w + dw) - A(w)||^2 for each (module, channel, bits).
 
-    A sample may be a batch: actions [B, K, A] count as B samples. For each choice the policy runs
-    from the block of its module on. Weights are put back even when interrupted.
+    Returns float64 [len(choices)]. A sample may be a batch: actions [B, K, A] count as B samples.
+    For each choice the policy runs from the block of its module on. Weights are put back even when
+    interrupted.
     """
     owner = {
         name: block
@@ -125,8 +125,9 @@ def _with_one_row_quantized(
 def stratified_choices(
     scores: Mapping[str, np.ndarray], bits: Sequence[int], count: int, seed: int
 ) -> list[Choice]:
-    """`count` (module, channel, bits), spread over bit-widths and, within one, over equal ranges of
-    estimated rank.
+    """Chooses `count` (module, channel, bits) to measure, spread over bit-widths.
+
+    Within one bit-width they are spread over equal ranges of estimated rank.
     """
     generator = np.random.default_rng(seed)
     names = np.concatenate(
@@ -152,7 +153,7 @@ def agreement(
     measured: np.ndarray,
     same_samples: np.ndarray | None = None,
 ) -> Agreement:
-    """Compare over all choices and per bit-width.
+    """Compares estimated with measured scores, over all choices and per bit-width.
 
     same_samples: the estimate on the very samples that were measured, for the ratio; None takes
     `estimated`.
@@ -172,7 +173,7 @@ def agreement(
 def look_up(
     scores: Mapping[str, np.ndarray], bits: Sequence[int], choices: Sequence[Choice]
 ) -> np.ndarray:
-    """float64 [len(choices)]: the estimated score of each choice."""
+    """Returns the estimated score of each choice, float64 [len(choices)]."""
     position = {width: index for index, width in enumerate(bits)}
     return np.array(
         [scores[name][position[width], channel] for name, channel, width in choices],
@@ -181,7 +182,7 @@ def look_up(
 
 
 def top_channels(scores: Mapping[str, np.ndarray], bits: Sequence[int], count: int) -> list[Choice]:
-    """Every bit-width of the `count` channels with the largest mean estimate over bit-widths."""
+    """Returns every bit-width of the `count` channels with the largest mean estimate."""
     means = [score.mean(axis=0) for score in scores.values()]
     names = np.concatenate([np.full(mean.size, index) for index, mean in enumerate(means)])
     channels = np.concatenate([np.arange(mean.size) for mean in means])
@@ -191,8 +192,9 @@ def top_channels(scores: Mapping[str, np.ndarray], bits: Sequence[int], count: i
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Rank correlation with ties at their mean rank; None when one side does not vary, as a single
-    value does not.
+    """Computes Spearman's rank correlation, with ties at their mean rank.
+
+    None when one side does not vary, as a single value does not.
     """
     ranks = []
     for values in (first, second):

@@ -1,10 +1,12 @@
-"""The sensitivity that the released QVLA scripts compute, for all layers in one pass over the data.
+"""Computes the sensitivity of the released QVLA scripts, for all layers in one pass over the data.
 
 Per layer, H = (2/N) sum X X^T over its inputs X; d_j^2 = [(H_{>=j,>=j})^-1]_jj from a Cholesky
 factor, as in GPTQ; score[b, r] = sum_j (W_rj - Q_b(W)_rj)^2 / d_j^2. N counts forward calls (the
-leading dimension), not tokens. The released script runs every sample once per layer; here all
-samples go through one block after the other, whose layers are scored on the way; layers that read
-the very same tensor (q, k and v; gate and up) share one H.
+leading dimension), not tokens.
+
+The released script runs every sample once per layer. Here all samples go through one block after
+the other, and its layers are scored on the way. Layers that read the very same tensor (q, k and v;
+gate and up) share one H.
 """
 
 from __future__ import annotations
@@ -40,12 +42,12 @@ def hessian_scores(
     bits: Sequence[int],
     percdamp: float = 0.01,
 ) -> Iterator[Scores]:
-    """Yield, block by block, {module: (scores float32 [len(bits), R], whether any sample reached
-    it)}.
+    """Yields the scores of each block in turn, {module: (scores, reached)}.
 
-    A layer that is never reached has H = 0 and thus d = 1 / sqrt(1 + percdamp) throughout, as in
-    the released script. The Hessians of one block are in memory at a time: C^2 floats for each
-    tensor of width C that its layers read.
+    scores: float32 [len(bits), R]; reached: whether any sample reached the layer. A layer that is
+    never reached has H = 0 and thus d = 1 / sqrt(1 + percdamp) throughout, as in the released
+    script. The Hessians of one block are in memory at a time: C^2 floats for each tensor of width C
+    that its layers read.
     """
     members = members_of(policy.weights.blocks, targets)
     gathering = _Gathering(members, targets, bits, percdamp)
@@ -66,8 +68,9 @@ def hessian_scores(
 
 
 class _Gathering:
-    """The Hessians of the block that runs, by the first layer that reads the tensor; scores once it
-    has run.
+    """The Hessians of the block that runs, and the scores of its layers once it has run.
+
+    A Hessian is kept under the first layer that reads its tensor.
     """
 
     def __init__(
@@ -121,8 +124,9 @@ class _Gathering:
 
 
 def shared_inputs(taps: Sequence[Tap]) -> dict[str, list[str]]:
-    """Layers that ran, grouped by the tensors that they read: {first layer: [layers]}; each
-    convolution by itself.
+    """Groups the layers that ran by the tensors that they read: {first layer: [layers]}.
+
+    Each convolution is a group by itself.
     """
     seen: dict[str, list[Tap]] = {}
     for tap in taps:
@@ -135,8 +139,9 @@ def shared_inputs(taps: Sequence[Tap]) -> dict[str, list[str]]:
 
 
 class HessianSum:
-    """Running H = (2/N) sum X X^T of one layer, float32 [C, C]; N counts the leading dimension of
-    the inputs.
+    """The running sum H = (2/N) sum X X^T of one layer, float32 [C, C].
+
+    N counts the leading dimension of the inputs.
     """
 
     def __init__(self, module: QuantizableLayer) -> None:
@@ -145,7 +150,9 @@ class HessianSum:
         self.total = torch.zeros((columns(module),) * 2, device=module.weight.device)
 
     def add(self, x: Tensor) -> None:
-        """x: [C], [n, C] or [n, tokens, C] for a Linear (fewer than three dimensions count as one
+        """Adds the inputs of one call.
+
+        x: [C], [n, C] or [n, tokens, C] for a Linear (fewer than three dimensions count as one
         call).
         """
         if x.ndim < 3:
@@ -163,9 +170,9 @@ class HessianSum:
 
 
 def inverse_factor_diagonal(hessian: Tensor, percdamp: float, name: str = "layer") -> Tensor:
-    """d [C]: the diagonal of the upper Cholesky factor of the damped H^-1. Changes `hessian` in
-    place.
+    """Returns d [C], the diagonal of the upper Cholesky factor of the damped H^-1.
 
+    Changes `hessian` in place.
     A zero on the diagonal (an input that is always zero) becomes 1; then percdamp times the mean of
     the diagonal is added. If H is still not positive definite in float32, the damping grows
     tenfold, with a warning.
@@ -193,8 +200,9 @@ def inverse_factor_diagonal(hessian: Tensor, percdamp: float, name: str = "layer
 
 
 def proxy_scores(weight: Tensor, diagonal: Tensor, bits: Sequence[int]) -> Tensor:
-    """float32 [len(bits), R]: squared rounding error of every row of `weight` [R, C], weighed by 1
-    / d^2.
+    """Scores every row of `weight` [R, C] by its squared rounding error, weighed by 1 / d^2.
+
+    Returns float32 [len(bits), R].
     """
     wide = weight.float()
     importance = diagonal.square().clamp(min=1e-12)
@@ -204,12 +212,15 @@ def proxy_scores(weight: Tensor, diagonal: Tensor, bits: Sequence[int]) -> Tenso
 
 
 def columns(module: QuantizableLayer) -> int:
-    """Inputs of one output channel: C of a Linear, channels times kernel area of a convolution."""
+    """Counts the inputs of one output channel.
+
+    C of a Linear; channels times kernel area of a convolution.
+    """
     return module.weight[0].numel()
 
 
 def flat_weight(module: QuantizableLayer) -> Tensor:
-    """The weight as [R, C], a convolution flattened from dim 1, detached."""
+    """Returns the weight as [R, C], a convolution flattened from dim 1, detached."""
     return module.weight.detach().flatten(1)
 
 

@@ -1,4 +1,4 @@
-"""Completes a released .pt with what it leaves out, from the checkpoint that it scores."""
+"""Adds to a released .pt what it leaves out, from the checkpoint that it scores."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from qvla_ros.errors import QvlaError
 
 
 def completed(sensitivity: Sensitivity, checkpoint_path: str | Path) -> Sensitivity:
-    """`sensitivity` with the row lengths and the layers that never run; config.json is all that is
-    read.
+    """Returns `sensitivity` with the row lengths and the layers that never run.
 
+    Only config.json is read.
     Raises QvlaError naming the layer when the scores are those of another checkpoint.
     """
     model = empty_policy(checkpoint_path)

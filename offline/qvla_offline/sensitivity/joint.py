@@ -1,9 +1,9 @@
-"""Measures what all rows of one bit-width do to the actions together: not the sum of their scores.
+"""Measures what all rows of one bit-width do to the actions together.
 
-A score is what a channel does alone. Errors of many channels partly align: rows that are dropped
-all take away, never add. Measured on the reference policy, the sum predicts the error of the 8- and
-4-bit rows within a fifth and a half, but the dropped rows together cost ten times the sum of their
-scores.
+A score is what a channel does alone, and the sum of scores is not the error of many channels. Their
+errors partly align: rows that are dropped all take away, never add. Measured on the reference
+policy, the sum predicts the error of the 8-bit rows within a fifth and of the 4-bit rows within a
+half, but the dropped rows together cost ten times the sum of their scores.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def joint_errors(
     layers: Mapping[str, np.ndarray],
     scheme: QuantizationScheme,
 ) -> tuple[dict[int, float], float]:
-    """Mean over samples of ||A' - A||^2, with all rows of one bit-width quantized, and with all
-    rows quantized.
+    """Measures the error of the rows of each bit-width together, and of all rows together.
 
-    layers: {module: bits [R]}. Returns ({bits below 16: error}, whole error). Every sample goes
-    through each block with all of these weights in turn, so that a block is loaded and quantized
-    once. Weights and biases are put back in the end.
+    The error is the mean over samples of ||A' - A||^2. layers: {module: bits [R]}. Returns ({bits
+    below 16: error}, whole error). Every sample goes through each block with all of these weights
+    in turn, so that a block is loaded and quantized once. Weights and biases are put back in the
+    end.
     """
     widths = sorted({int(b) for name in targets for b in np.unique(layers[name])} - {16})
     variants: list[tuple[int, ...]] = [(), *((b,) for b in widths), tuple(widths)]

@@ -1,4 +1,4 @@
-"""How to score: what a recipe's section `sensitivity` and `qvla sensitivity` may set."""
+"""The options of a recipe's section `sensitivity` and of `qvla sensitivity`: how to score."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ METHODS = ("action", "hessian")
 
 @dataclass(frozen=True)
 class Scoring:
-    """How to score, and what a recipe may set; the defaults are those of the released script, where
-    it has the option.
+    """How to score; the defaults are those of the released script, where it has the option.
 
     check: channels to measure exactly and compare; refine: so many top channels get measured
     scores.
@@ -77,11 +76,11 @@ class SensitivityOptions(Scoring):
     scheme: QuantizationScheme = field(default_factory=QuantizationScheme)
 
     def described(self) -> dict[str, object]:
-        """All options as files hold them."""
+        """Returns all options as files hold them."""
         return asdict(self) | {"scheme": self.scheme.described()}
 
     def identity(self) -> dict[str, object]:
-        """The options that change the numbers of the estimate."""
+        """Returns the options that change the numbers of the estimate."""
         kept = {
             k: v
             for k, v in self.described().items()

@@ -1,6 +1,4 @@
-"""Calibration samples with the policy's own choices (tokens, noisy actions) written down, several
-at a time.
-"""
+"""Adds the policy's own choices (tokens, noisy actions) to calibration samples, in batches."""
 
 from __future__ import annotations
 
@@ -18,7 +16,10 @@ MOST_AT_ONCE = 8
 
 
 def prepared(model: VisionLanguageModel, samples: Sequence[PolicyInputs]) -> list[PolicyInputs]:
-    """`model.prepare` of each sample, equally long prompts together; in the order of `samples`."""
+    """Prepares each sample by `model.prepare`, equally long prompts together.
+
+    Returns them in the order of `samples`.
+    """
     by_length: dict[int, list[int]] = {}
     for index, sample in enumerate(samples):
         by_length.setdefault(sample.input_ids.shape[1], []).append(index)
@@ -45,6 +46,6 @@ def _row(batch: PolicyInputs, row: int) -> PolicyInputs:
 
 
 def _present(inputs: PolicyInputs) -> list[str]:
-    """Names of the tensors that `inputs` holds."""
+    """Names the tensors that `inputs` holds."""
     names = [field.name for field in fields(inputs)]
     return [name for name in names if getattr(inputs, name) is not None]

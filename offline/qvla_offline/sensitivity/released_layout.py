@@ -1,4 +1,7 @@
-"""The released scripts' sensitivity file: a .pt of tensors, {module: {'proxy_4': scores}}."""
+"""Reads and writes the released scripts' sensitivity file.
+
+It is a .pt of tensors, {module: {'proxy_4': scores}}.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from qvla_ros.errors import QvlaError
 
 
 def write_proxies(path: Path, bits: Sequence[int], scores: Mapping[str, np.ndarray]) -> None:
-    """Write {module: {'proxy_4': float [R], ...}}. scores: {module: [len(bits), R]}."""
+    """Writes {module: {'proxy_4': float [R], ...}}. scores: {module: [len(bits), R]}."""
     entries = {
         name: {
             f"proxy_{b}": torch.from_numpy(row.copy()) for b, row in zip(bits, score, strict=True)
@@ -25,9 +28,10 @@ def write_proxies(path: Path, bits: Sequence[int], scores: Mapping[str, np.ndarr
 
 
 def read_proxies(path: Path, fix: str) -> tuple[tuple[int, ...], dict[str, np.ndarray]]:
-    """(bit-widths below 16, ascending; {module: float32 [len(bits), R]}) of a released file.
+    """Reads the bit-widths and the scores of a released file.
 
-    Raises QvlaError with `fix` for anything else.
+    The bit-widths are below 16 and ascending; scores: {module: float32 [len(bits), R]}. Raises
+    QvlaError with `fix` for anything else.
     """
     document = load_pt(path, "a .pt file of tensors", fix)
     if (
@@ -58,7 +62,7 @@ def read_proxies(path: Path, fix: str) -> tuple[tuple[int, ...], dict[str, np.nd
 
 
 def _has_proxies(entry: Any) -> bool:
-    """Whether it holds scores, all of one length."""
+    """Whether the entry holds scores, all of one length."""
     rows = (
         [row for key, row in entry.items() if _is_proxy(key)] if isinstance(entry, Mapping) else []
     )

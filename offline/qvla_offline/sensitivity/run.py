@@ -1,4 +1,4 @@
-"""Sensitivity of a checkpoint directory on a calibration file: from paths to the finished file."""
+"""Scores a checkpoint directory on calibration data: from paths to the finished file."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ SMALL_MODEL = 50_000_000  # weights
 
 @dataclass(frozen=True)
 class Inputs:
-    """A policy whose weights are read block by block, its layers to score, and calibration samples
-    on its device.
+    """A policy to score, its layers and the calibration samples.
+
+    The policy's weights are read block by block; the samples are on its device.
     """
 
     policy: Blockwise
@@ -60,7 +61,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class _Run:
-    """One scoring run. empty: the result but for its scores."""
+    """One scoring run. empty: the result without its scores."""
 
     inputs: Inputs
     empty: Sensitivity
@@ -76,8 +77,9 @@ def compute_sensitivity(
     options: SensitivityOptions,
     resume: bool = False,
 ) -> tuple[Sensitivity, Agreement | None]:
-    """Score every target layer, write `out_path`; returns the scores and, if asked, how exact
-    measurement agrees.
+    """Scores every target layer and writes `out_path`.
+
+    Returns the scores and, if asked for, how well they agree with exact measurement.
     """
     inputs = load_inputs(checkpoint_path, calib_jsonl, options, Path(out_path).parent)
     sources = {
@@ -114,7 +116,7 @@ def load_inputs(
     options: SensitivityOptions,
     folder: Path | None = None,
 ) -> Inputs:
-    """The policy and its calibration samples.
+    """Loads the policy and its calibration samples.
 
     folder: for activations that exceed the memory (None: the system's temporary one). Of memory_gb,
     half is for weights that stay and half for activations.
@@ -141,7 +143,8 @@ def joint_measure(
     options: SensitivityOptions,
     folder: Path | None = None,
 ) -> Callable[[Mapping[str, np.ndarray]], tuple[dict[int, float], float]]:
-    """The measurement that assign_jointly asks for, on JOINT_SAMPLES of the calibration samples.
+    """Makes the measurement for assign_jointly, on JOINT_SAMPLES of the calibration samples.
+
     See load_inputs.
     """
     inputs = load_inputs(checkpoint_path, calib_jsonl, options, folder)
@@ -155,8 +158,9 @@ def joint_measure(
 
 
 def check(inputs: Inputs, sensitivity: Sensitivity, options: SensitivityOptions) -> Agreement:
-    """Compare the estimate with exact measurement on `options.check` channels, spread over ranks
-    and bit-widths.
+    """Compares the estimate with exact measurement on `options.check` channels.
+
+    They are spread over ranks and bit-widths.
     """
     executed = sensitivity.executed()
     choices = stratified_choices(executed, sensitivity.bits, options.check, options.seed)
@@ -173,13 +177,13 @@ def check(inputs: Inputs, sensitivity: Sensitivity, options: SensitivityOptions)
 
 
 def spread(samples: list[PolicyInputs], most: int = EXACT_SAMPLES) -> list[PolicyInputs]:
-    """`most` of the samples at even distances, or all if there are fewer."""
+    """Returns `most` of the samples at even distances, or all if there are fewer."""
     count = min(most, len(samples))
     return [samples[index * len(samples) // count] for index in range(count)]
 
 
 def suit_threads(model: torch.nn.Module) -> None:
-    """One thread for a small policy, unless OMP_NUM_THREADS is set.
+    """Uses one thread for a small policy, unless OMP_NUM_THREADS is set.
 
     Its matrices gain little from a second thread and lose tenfold when other processes share the
     cores (measured).
@@ -246,13 +250,14 @@ def _hessian(run: _Run) -> Sensitivity:
 
 
 def _partial_path(out_path: Path) -> Path:
-    """Where a run keeps what it has until the result is whole."""
+    """The file in which a run keeps its scores until the result is whole."""
     return out_path.with_name(f"{out_path.name}.partial")
 
 
 def _finished_layers(out_path: Path, expected: Sensitivity) -> dict[str, np.ndarray]:
-    """Scores that an earlier run left in `out_path`, which must have had the same inputs and
-    options.
+    """Reads the scores that an earlier run left in `out_path`.
+
+    The earlier run must have had the same inputs and options.
     """
     if not out_path.is_file():
         return {}

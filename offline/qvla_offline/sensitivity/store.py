@@ -1,4 +1,4 @@
-"""The sensitivity file: S[bits, channel] of every layer, with what it was computed from."""
+"""Reads and writes the sensitivity file: S[bits, channel] of every layer, and its sources."""
 
 from __future__ import annotations
 
@@ -45,21 +45,20 @@ class Sensitivity:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def executed(self) -> dict[str, np.ndarray]:
-        """The scores of the layers that some sample reached."""
+        """Returns the scores of the layers that some sample reached."""
         return {name: score for name, score in self.scores.items() if name not in self.not_executed}
 
 
 def side_file(path: str | Path) -> Path:
-    """Where `X.pt` keeps what the released layout has no place for: `X.pt.json`."""
+    """The file `X.pt.json`, in which `X.pt` keeps what the released layout has no place for."""
     return Path(f"{path}.json")
 
 
 def write_sensitivity(path: str | Path, sensitivity: Sensitivity) -> None:
-    """Write `path`: safetensors with metadata, or for .pt the released layout with the same
-    metadata beside it.
+    """Writes `path`: safetensors with metadata, or for .pt the released layout.
 
-    The released layout is {module: {'proxy_4': [R], ...}}; `side_file` names the file with all the
-    rest. QvlaError naming the layer if a score is not finite.
+    The released layout is {module: {'proxy_4': [R], ...}}; the same metadata go into the file that
+    `side_file` names. QvlaError naming the layer if a score is not finite.
     """
     for name, score in sensitivity.scores.items():
         _require_finite(f"sensitivity of {name}", score)
@@ -87,8 +86,9 @@ def write_sensitivity(path: str | Path, sensitivity: Sensitivity) -> None:
 
 
 def read_sensitivity(path: str | Path) -> Sensitivity:
-    """Read what `write_sensitivity` or the released script wrote. Raises QvlaError on anything
-    else.
+    """Reads what `write_sensitivity` or the released script wrote.
+
+    Raises QvlaError on anything else.
     """
     path = Path(path)
     if not path.is_file():
@@ -121,7 +121,7 @@ def _read_safetensors(path: Path) -> Sensitivity:
 
 
 def _described(header: Any, scores: dict[str, np.ndarray], path: Path) -> Sensitivity:
-    """The scores with what the header in (or beside) their file adds."""
+    """Adds to the scores what the header in (or next to) their file holds."""
     version = header.get("schema_version") if isinstance(header, dict) else None
     if version != SCHEMA_VERSION:
         raise QvlaError(f"{path}: schema_version", version, str(SCHEMA_VERSION), AGAIN)
