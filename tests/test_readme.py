@@ -53,6 +53,20 @@ def test_every_option_is_one_of_its_verb(document: str) -> None:
             assert option in parser._option_string_actions, f"{line}: {option}"
 
 
+@pytest.mark.parametrize("folder", ["qvla_ros", "offline"])
+def test_messages_and_docstrings_name_commands_that_exist(folder: str) -> None:
+    found = 0
+    for path in (ROOT / folder).rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for verb, word in re.findall(r"`qvla ([a-z]\w+)(?: ([a-z]\w+))?", text):
+            if verb == "argv":  # the parameter of main
+                continue
+            assert verb in VERBS, f"{path}: {verb}"
+            assert verb != "reference" or word in {"", *STAGES}, f"{path}: {word}"
+            found += 1
+    assert found > 10
+
+
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"`?make ([a-z]+)", README)) | {"demo", "test"}
