@@ -122,6 +122,8 @@ def test_a_guess_is_corrected_until_the_graph_confirms_it(
     np.testing.assert_array_equal(actions[0, 0], token_actions(truth, 32000))
     assert len(engine.asked) <= 7
     assert engine.asked[-1]["guess"].dtype == np.int64
+    # Of the seven tokens the last is what follows, and no part of the guess.
+    assert {inputs["guess"].shape for inputs in engine.asked} == {(1, 6)}
     engine.asked.clear()
     np.testing.assert_array_equal(decoder.run(engine, {})[0, 0], token_actions(truth, 32000))
     assert len(engine.asked) == 1  # nothing has changed since the last look
