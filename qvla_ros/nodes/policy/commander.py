@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -32,13 +31,12 @@ from qvla_ros.nodes.policy.command_setup import command_setup
 from qvla_ros.nodes.policy.commands import Sources
 from qvla_ros.nodes.policy.control_loop import ControlLoop
 from qvla_ros.nodes.policy.display import PlanDisplay
-from qvla_ros.nodes.policy.figures import NOTHING_COMMANDED, CommandFigures, Stop
+from qvla_ros.nodes.policy.figures import NOTHING_COMMANDED, CommandFigures, Stop, TickLog
 from qvla_ros.nodes.policy.grippers.gripper import GripperOutput, make_gripper
 from qvla_ros.nodes.policy.outputs.publisher import CommandOutput
 from qvla_ros.nodes.policy.snapshot import LoopHealth
 from qvla_ros.parameters.policy import PolicyParameters
 
-TICKS_KEPT = 1000  # to count those that a stop took
 GOODBYE_S = 0.2  # for the stop command to arrive before its publisher goes
 
 
@@ -78,7 +76,7 @@ class Commander:
             node, self._setup.spec, form.frame, form.joints, actions.control_period_s
         )
         self._running: _Running | None = None
-        self._ticks_s: deque[float] = deque(maxlen=TICKS_KEPT)
+        self._ticks = TickLog()
         self._measured_ns: int | None = None
         self._orders = 0  # to disarm
         self._orders_done = 0
@@ -238,8 +236,11 @@ class Commander:
                 self._silent_reason = self._controller.reason
         self._send(decision, now_ns)
         if decision.stop is not None and decision.passed_s is not None:
-            self._note_stop(decision.stop, decision.passed_s, now_ns)
-        self._ticks_s.append(steady_s)
+            stop = self._ticks.stop(decision.stop, decision.passed_s, now_ns)
+            with self._lock:
+                if not self._controller.armed:  # again, already: then the stop is no news
+                    self._last_stop = stop
+        self._ticks.note(steady_s)
         self._orders_done = orders
 
     def _send(self, decision: Decision, now_ns: int) -> None:
@@ -250,13 +251,6 @@ class Commander:
         if self._gripper is not None and opening is not None:
             self._gripper.send(float(opening))
         self._commands_sent += 1
-
-    def _note_stop(self, reason: StopReason, passed_s: float, now_ns: int) -> None:
-        ticks = 1 + sum(tick_s >= passed_s for tick_s in self._ticks_s)
-        with self._lock:
-            if not self._controller.armed:  # again, already: then the stop is no news
-                delay_s = time.monotonic() - passed_s
-                self._last_stop = Stop(reason, now_ns, delay_s, ticks)
 
     def _on_enable(self, message: Bool) -> None:
         with self._lock:

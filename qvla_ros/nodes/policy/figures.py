@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qvla_ros.control.stop_reason import StopReason
+
+TICKS_KEPT = 1000  # ten seconds at 100 Hz
 
 
 @dataclass(frozen=True)
@@ -38,3 +42,19 @@ class CommandFigures:
 
 
 NOTHING_COMMANDED = CommandFigures()
+
+
+class TickLog:
+    """When the last ticks began, to count those that a stop took. Control thread only."""
+
+    def __init__(self) -> None:
+        self._ticks_s: deque[float] = deque(maxlen=TICKS_KEPT)
+
+    def note(self, steady_s: float) -> None:
+        """A tick that began then is over."""
+        self._ticks_s.append(steady_s)
+
+    def stop(self, reason: StopReason, passed_s: float, stamp_ns: int) -> Stop:
+        """The stop that the present tick sent; passed_s: when its limit was passed, steady clock."""
+        ticks = 1 + sum(tick_s >= passed_s for tick_s in self._ticks_s)
+        return Stop(reason, stamp_ns, time.monotonic() - passed_s, ticks)
