@@ -114,7 +114,7 @@ def arguments(file: str) -> dict[str, Recorder]:
 
 
 ROBOT_FOLDERS = ROOT / "config" / "robots"
-ROBOTS = ("franka_jtc", "franka_cartesian", "ur_servo", "so101")
+ROBOTS = sorted(file.parent.name for file in ROBOT_FOLDERS.glob("*/remaps.yaml"))
 PHASES = ("dry_run", "observe", "slow", "full")
 WITH_NODES = ["libero.launch.py", "policy.launch.py"]
 FILES = sorted(path.name for path in (ROOT / "launch").iterdir() if path.suffix == ".py")
