@@ -224,10 +224,10 @@ class Controller:
 
     def _send_stop(self, stop: _Stop) -> Decision:
         self._stop = None
-        if self.settings.stop_action == "none":
+        if self.settings.stop == "none":
             return Decision(None, stop.reason, stop.passed_s)
         hold = stop.hold
-        if self.settings.stop_action == "zero":
+        if self.settings.stop == "zero":
             hold = replace(hold, gripper=None)
         self.motion = at_rest(hold)
         return Decision(self.motion, stop.reason, stop.passed_s)

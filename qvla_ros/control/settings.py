@@ -20,8 +20,9 @@ _POSITIVE = (
 
 @dataclass(frozen=True)
 class ControllerSettings:
-    """Names are those of the node's parameters, but for period_s (from control_hz) and
-    follow_measured (from output).
+    """Limits of one arm. Names are those of the node's parameters, except for three.
+
+    period_s comes from control_hz, stop from stop_action and output, follow_measured from output.
 
     period_s: between two commands. max_image_age_s: of the newest observation's stamp, and of the
     measured state. inference_timeout_s: of one inference. max_command_age_s: how long past its last
@@ -38,7 +39,7 @@ class ControllerSettings:
     max_command_age_s: float
     deadman_timeout_s: float = 0.0
     max_clock_jump_s: float = 0.5
-    stop_action: StopAction = "hold"
+    stop: StopAction = "hold"
     max_linear_lead: float = math.inf
     max_angular_lead_rad: float = math.inf
     use_sim_time: bool = False

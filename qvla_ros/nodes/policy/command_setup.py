@@ -59,7 +59,7 @@ def _settings(parameters: PolicyParameters, form: CommandForm) -> ControllerSett
         max_command_age_s=watchdogs.max_command_age_s,
         deadman_timeout_s=watchdogs.deadman_timeout_s if watchdogs.deadman else 0.0,
         max_clock_jump_s=watchdogs.max_clock_jump_s,
-        stop_action=form.stop_action,
+        stop=form.stop_action,
         max_linear_lead=watchdogs.max_linear_lead,
         max_angular_lead_rad=watchdogs.max_angular_lead_rad,
         use_sim_time=parameters.use_sim_time,

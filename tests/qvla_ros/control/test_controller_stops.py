@@ -171,13 +171,13 @@ def test_a_robot_that_was_told_nothing_is_not_told_to_stop(make_rig: Any) -> Non
 
 
 def test_none_commands_nothing_at_a_stop(make_rig: Any) -> None:
-    rig = make_rig(stop_action="none").moving()
+    rig = make_rig(stop="none").moving()
     rig.controller.disarm(StopReason.disarmed, 12.0)
     assert rig.tick() == Decision(None, StopReason.disarmed, 12.0)
 
 
 def test_zero_is_a_motion_at_rest_that_leaves_the_gripper_alone(make_rig: Any) -> None:
-    rig = make_rig(stop_action="zero").moving()
+    rig = make_rig(stop="zero").moving()
     rig.controller.disarm()
     decision = rig.tick()
     assert decision.stop is StopReason.disarmed
