@@ -103,6 +103,15 @@ def test_every_linked_file_exists(document: str) -> None:
         assert (path.parent / link).exists(), link
 
 
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if "how_to" not in d])
+def test_every_path_of_the_checkout_exists(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    folders = "benchmarks|config|docs|environment|launch|offline|qvla_ros|tests"
+    for path in re.findall(rf"(?<![\w/.-])((?:{folders})/[\w./-]+\.\w+)", text):
+        if not re.search(r"/[A-Z]+/", path):  # a name to fill in
+            assert (ROOT / path).exists(), path
+
+
 def test_every_listed_folder_exists() -> None:
     tree = re.findall(r"^([a-z_]+/)", README.split("## Layout")[1], re.MULTILINE)
     assert len(tree) > 5
