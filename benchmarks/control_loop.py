@@ -164,9 +164,8 @@ def control(bench: Bench, seconds: float, executor: str = EXECUTORS[0]) -> dict[
     """
     with bench.active(bench.commanding, executor) as spin:
         bench.chunk_ms.clear()
-        spin(
-            max(seconds, WINDOW_TICKS * PERIOD_S)
-        )  # so that no tick of the start is in the loop's window
+        # so that no tick of the start is in the loop's window
+        spin(max(seconds, WINDOW_TICKS * PERIOD_S))
         snapshot = bench.commanding.snapshot()
     if not bench.chunk_ms:
         raise SystemExit(

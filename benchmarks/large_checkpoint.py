@@ -121,9 +121,8 @@ def measure(args: argparse.Namespace, layers: int, calibration: Path) -> list[di
         rows = [{"layers": layers, "step": "write the checkpoint", **run(random)}]
         for step in (step for step in commands if step in wanted):
             rows.append({"layers": layers, "step": step, **run(commands[step])})
-            shutil.rmtree(
-                folder / "fakequant", ignore_errors=True
-            )  # as large as its source; nothing reads it
+            # as large as its source; nothing reads it
+            shutil.rmtree(folder / "fakequant", ignore_errors=True)
         return rows
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -77,9 +77,8 @@ def measure(variants: dict[tuple[str, str], Bundle], rounds: int) -> list[dict]:
         for key, bundle in variants.items()
     }
     inputs = random_inputs(next(iter(variants.values())))
-    actions = {
-        key: engine.run(inputs)["actions"] for key, engine in engines.items()
-    }  # and warms up
+    # and warms up
+    actions = {key: engine.run(inputs)["actions"] for key, engine in engines.items()}
     times_ms: dict[tuple[str, str], list[float]] = {key: [] for key in engines}
     for _ in range(rounds):
         for key, engine in engines.items():

@@ -121,9 +121,8 @@ def test_a_policy_trained_in_liberos_units_runs_on_a_robot_that_is_told_their_si
     commands = given.commands
     stop_action = given.watchdogs.stop_action
     command_form(commands, stop_action, _actions(LIBERO), 1 / commands.control_hz)
-    assert (
-        motion_spec(_actions(LIBERO), 0.05, 0.5).linear_scale == 0.05
-    )  # what config/README.md says
+    # what config/README.md says
+    assert motion_spec(_actions(LIBERO), 0.05, 0.5).linear_scale == 0.05
 
 
 @pytest.mark.parametrize("robot", ROBOTS)

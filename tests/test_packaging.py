@@ -206,9 +206,8 @@ def ros_modules(folder: Path) -> set[str]:
     modules = {
         name.partition(".")[0] for source in folder.rglob("*.py") for name in imports(source)
     }
-    modules = {
-        "tf2_ros_py" if name == "tf2_ros" else name for name in modules
-    }  # the package that has the module
+    # the package that has the module
+    modules = {"tf2_ros_py" if name == "tf2_ros" else name for name in modules}
     return modules - {"__future__", "qvla", "qvla_ros", *NOT_ROS, *sys.stdlib_module_names}
 
 

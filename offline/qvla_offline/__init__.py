@@ -1,3 +1,1 @@
-"""The workstation side of qvla: a checkpoint becomes sensitivities, gates and a mixed-bit bundle
-(torch).
-"""
+"""The workstation side (torch): turns a checkpoint into sensitivities, gates and a bundle."""

@@ -27,12 +27,13 @@ from qvla_ros.engines.plan import graph_hashes, list_plans
 NOT_FOUND = "not found"
 SMALLEST_SEARCHED_BYTES = 64  # shorter strings could lie in a plan by chance
 INTEGERS = ("int8", "int4", "int2")
+# between an initializer and its matrix product
 _PASSED_THROUGH = (
     "DequantizeLinear",
     "Cast",
     "Transpose",
     "Reshape",
-)  # between an initializer and its matrix product
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class LayerAudit:
 
     @property
     def complaint(self) -> str | None:
-        """How the graph breaks the promise of the gates for this layer, or None."""
+        """How this layer's bytes in the graph differ from what the gates promise; None if not."""
         held = sum(self.graph_bytes.values())
         if self.promised_bytes is None or held <= self.promised_bytes:
             return None
@@ -84,8 +85,9 @@ class Audit:
 
     @property
     def complaints(self) -> list[str]:
-        """All that breaks a promise; empty when the graph and its plans are as small as the gates
-        say.
+        """Lists all that breaks a promise.
+
+        It is empty when the graph and its plans are as small as the gates promise.
         """
         broken = [layer.complaint for layer in self.layers if layer.complaint is not None]
         if self.absent and self.unnamed:
@@ -97,7 +99,10 @@ class Audit:
 
 
 def audit_bundle(directory: str | Path) -> Audit:
-    """Audits the graph and the plans of a bundle. QvlaError if the bundle is damaged."""
+    """Compares the graph and the plans of a bundle with its gates.
+
+    QvlaError if the bundle is damaged.
+    """
     bundle = load_bundle(directory)
     gates, scheme = _gates(bundle)
     model = onnx.load(bundle.directory / "policy.onnx")
@@ -147,8 +152,9 @@ def audit_bundle(directory: str | Path) -> Audit:
 
 
 def find_weight(weight: TensorProto, scale: TensorProto | None, plan: bytes) -> tuple[str, int]:
-    """The narrowest precision in which `plan` holds this weight, and its bytes there; (NOT_FOUND,
-    its bytes here).
+    """Finds the narrowest precision in which `plan` holds this weight.
+
+    Returns the precision and the bytes there; NOT_FOUND and the bytes here if it is nowhere.
     """
     for precision, content in _forms(weight, scale):
         if len(content) >= SMALLEST_SEARCHED_BYTES and content in plan:
@@ -157,7 +163,7 @@ def find_weight(weight: TensorProto, scale: TensorProto | None, plan: bytes) -> 
 
 
 def _forms(weight: TensorProto, scale: TensorProto | None) -> Iterator[tuple[str, bytes]]:
-    """The forms in which a builder may keep a weight, narrowest first, each also transposed."""
+    """Yields the forms in which a builder may keep a weight, narrowest first, also transposed."""
     stored = numpy_helper.to_array(weight)
     arrays = [(_precision(weight), stored)]
     if scale is not None:
@@ -209,8 +215,9 @@ def _promised_bytes(
     initializers: dict[str, TensorProto],
     scheme: QuantizationScheme,
 ) -> int:
-    """Bytes of rows of these bit-widths. Inputs per row: the fewest of the layer's matrices, as
-    blocks pad theirs.
+    """Computes the bytes of rows of these bit-widths.
+
+    Inputs per row: the fewest of the layer's matrices, as blocks pad theirs.
     """
     ours = [weight.dims[0] for weight in weights if not weight.name.endswith(".weight")]
     inputs = min(ours) if ours else int(np.prod(weights[0].dims)) // len(bits)
@@ -220,7 +227,7 @@ def _promised_bytes(
 
 
 def _matrices(model: onnx.ModelProto) -> set[str]:
-    """Names of the initializers that a matrix product or a convolution takes as its weight."""
+    """Names the initializers that a matrix product or a convolution takes as its weight."""
     makers = {output: node for node in model.graph.node for output in node.output}
     names = {tensor.name for tensor in model.graph.initializer}
     found = set()

@@ -1,5 +1,4 @@
-"""Calibration data: recordings become the inputs that the policy sees on the robot, through the
-same preprocessing.
+"""Turns recordings into the inputs that the policy sees on the robot, by the same preprocessing.
 
 What a path may be, and which observations are taken of it:
 
@@ -9,8 +8,7 @@ What a path may be, and which observations are taken of it:
                                    directory, .mcap or .db3
     a YAML file                    one of the two latter, and its names: see config/calibration/
 
-A path given without a YAML file is read by the names that the policy node and LeRobot's convention
-have.
+Without a YAML file, names are those of the policy node and of LeRobot's convention.
 """
 
 from __future__ import annotations
@@ -39,9 +37,9 @@ def read_calibration(
     skip_bad_lines: bool = False,
     robot: RobotDescription = LIBERO,
 ) -> list[PolicyInputs]:
-    """`max_samples` observations (None: all) as batches of one, on the CPU, in the dtype of the
-    checkpoint.
+    """Reads `max_samples` observations (None: all) as batches of one.
 
+    They are on the CPU, in the dtype of the checkpoint.
     A JSONL line that is not JSON, lacks a key or names a missing image is a QvlaError naming the
     line; with skip_bad_lines it is counted and reported instead. (The released script drops such
     lines silently.) Whatever is wrong in a dataset or bag is a QvlaError. robot: whose image chain
@@ -66,11 +64,11 @@ def read_calibration(
 def calibration_sha256(
     path: str | Path, max_samples: int | None = None, skip_bad_lines: bool = False
 ) -> str:
-    """Hash of what read_calibration reads: a JSONL file and the images of its first `max_samples`
-    lines that exist, or every file of a dataset or bag, and the YAML file that describes it.
+    """Hashes what read_calibration reads.
 
-    skip_bad_lines: the images of all lines, since reading goes on past bad ones, and which are bad
-    the checkpoint says.
+    That is a JSONL file and those images of its first `max_samples` lines that exist, or every file
+    of a dataset or bag, and the YAML file that describes it. skip_bad_lines: the images of all
+    lines, since reading goes on past bad ones, and the checkpoint decides which are bad.
     """
     path = Path(path)
     found = find_source(path)
@@ -82,8 +80,9 @@ def calibration_sha256(
 
 
 def policy_needs(checkpoint: Checkpoint, robot: RobotDescription) -> Needs:
-    """What the checkpoint reads, by the robot's names; QvlaError if the robot has not as many
-    cameras or numbers.
+    """Returns what the checkpoint reads, by the robot's names.
+
+    QvlaError if the robot has not as many cameras or numbers.
     """
     decoding = checkpoint.config.decoding
     wanted = (
@@ -121,7 +120,7 @@ def policy_needs(checkpoint: Checkpoint, robot: RobotDescription) -> Needs:
 def policy_inputs(
     observed: Observed, checkpoint: Checkpoint, robot: RobotDescription = LIBERO
 ) -> PolicyInputs:
-    """One observation as model inputs, a batch of one."""
+    """Turns one observation into model inputs, a batch of one."""
     dtype = next(checkpoint.model.parameters()).dtype
     pixels = []
     for image, turn in zip(observed.images, observed.rotate_180, strict=True):
@@ -142,7 +141,7 @@ def policy_inputs(
 
 
 def instruction_of(text: str, template: str) -> str:
-    """The instruction, whether `text` is one or a whole prompt around one."""
+    """Returns the instruction, whether `text` is one or a whole prompt around one."""
     head, tail = (part.strip() for part in template.split("{instruction}"))
     stripped = text.strip()
     if head and stripped.startswith(head):

@@ -1,8 +1,8 @@
 """Builds a TensorRT plan from the bundle's ONNX graph, with TensorRT-RTX or with TensorRT proper.
 
 TensorRT-RTX compiles for desktop GPUs (Ampere, Ada, Blackwell) on a machine without one. TensorRT
-(Jetson, data centre) builds for the GPU it sits beside. Both networks are strongly typed: the graph
-says every precision, the builder obeys.
+(Jetson, data centre) builds for the GPU of its own machine. Both networks are strongly typed: the
+graph sets every precision, and the builder keeps it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def build_plan(
     compute_capability: str | None = None,
     prompt_tokens: tuple[int, int, int] = PROMPT_TOKENS,
 ) -> Path:
-    """Build the plan of one bundle and write it, with its sidecar, under `engines/`; returns its
-    path.
+    """Builds the plan of one bundle and writes it, with its sidecar, under `engines/`.
 
+    Returns the plan's path.
     flavour: "rtx" or "tensorrt"; None takes the one installed, TensorRT-RTX first.
     compute_capability: for RTX, a comma list such as "86,89", or None for a plan that runs on any
     GPU it knows from 8.0 on; for TensorRT, None or that of the GPU here. QvlaError for whatever the
@@ -98,7 +98,7 @@ def _as_number(capability: str) -> int:
             "compute_capability",
             repr(capability),
             expected,
-            "look it up: `nvidia-smi --query-gpu=compute_cap`",
+            "print it with `nvidia-smi --query-gpu=compute_cap`",
         )
     return int(capability)
 
@@ -131,7 +131,7 @@ def _compile(
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         reason = "; ".join(messages[-5:]) or "no reason given"
-        fix = "see what it said; another --compute_capability or --compute_dtype may do"
+        fix = "read its messages; another --compute_capability or --compute_dtype may do"
         raise QvlaError(f"{trt.__name__} {trt.__version__}", reason, "a built plan", fix)
     return bytes(plan)
 

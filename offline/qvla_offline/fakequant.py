@@ -1,5 +1,6 @@
-"""A checkpoint with the quantization error in its weights: same layout, same size, runs wherever
-the original runs.
+"""Writes a checkpoint with the quantization error in its weights.
+
+It has the layout and size of the original, and runs with the original code.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ MODES = ("scheme", "released")
 
 
 def target_shapes(checkpoint_path: str | Path) -> dict[str, tuple[int, int]]:
-    """{module: (R, C)} of every layer that QVLA quantizes, from config.json alone; no weight is
-    read.
+    """Returns {module: (R, C)} of every layer that QVLA quantizes.
+
+    It is read from config.json; no weight is read.
     """
     targets = quantization_targets(empty_policy(checkpoint_path))
     return {
@@ -53,9 +55,9 @@ def fake_quantize(
     mode: str = "scheme",
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Write `out_dir`: the checkpoint with quantized and restored weights, gates.json, all other
-    files unchanged.
+    """Writes the checkpoint with quantized and restored weights to `out_dir`.
 
+    gates.json is added; all other files are unchanged.
     mode: 'scheme' restores exactly what export stores (up to the rounding of the checkpoint's own
     dtype: float32 is exact); 'released' rounds as the released injection script, in the
     checkpoint's dtype. dtype: of the target weights, None keeps theirs. Files, names and types stay
@@ -102,9 +104,7 @@ def fake_quantize(
 
 
 def _require_outside(target: Path, sources: set[Path]) -> None:
-    """QvlaError if `target` could take the place of a source, or be copied as a part of it by the
-    next run.
-    """
+    """Raises QvlaError if `target` could replace a source, or be copied with it by the next run."""
     out = target.resolve()
     for source in (source.resolve() for source in sources):
         if out == source or out in source.parents or source in out.parents:
@@ -123,7 +123,7 @@ def _write_shard(
     tensors: TensorSource,
     restored: RestoredTensors,
 ) -> None:
-    """One safetensors file with its target weights restored, a tensor at a time.
+    """Writes one safetensors file with its target weights restored, a tensor at a time.
 
     What a FiLM file overrides stays as it is: the policy does not read it here.
     """
@@ -148,8 +148,9 @@ def _write_film(
     copy: Path,
     restored: RestoredTensors,
 ) -> None:
-    """The FiLM file with the weights of its targets restored: adapters merged into them, and their
-    factors zeroed.
+    """Writes the FiLM file with the weights of its targets restored.
+
+    Adapters are merged into them, and their factors zeroed.
     """
     state = dict(state_dict(source))
     for key, tensor in state.items():

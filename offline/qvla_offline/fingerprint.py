@@ -1,6 +1,4 @@
-"""SHA-256 of the inputs of a step: what a result was computed from, and whether it has to be
-computed again.
-"""
+"""Hashes the inputs of a step, to know whether its result is current."""
 
 from __future__ import annotations
 
@@ -26,10 +24,10 @@ _OTHERS = (
 
 
 def checkpoint_sha256(directory: str | Path) -> str:
-    """Hash of everything that a checkpoint's numbers depend on: weights, configuration, statistics,
-    adapter.
+    """Hashes all that a checkpoint's numbers depend on.
 
-    Also of the base model's weights, where an adapter is all that the directory holds.
+    That is weights, configuration, statistics and adapter. If the directory holds an adapter alone,
+    the base model's weights are hashed too.
     """
     directory = Path(directory)
     base = origin_of(directory).base
@@ -48,10 +46,10 @@ def _telling(directory: Path) -> list[Path]:
 
 
 def combined_sha256(files: Iterable[Path]) -> str:
-    """Hash over the names and contents of `files`, in order."""
+    """Hashes the names and contents of `files`, in order."""
     return value_sha256([[file.name, sha256_of(file)] for file in files])
 
 
 def value_sha256(value: Any) -> str:
-    """Hash of anything that JSON can hold."""
+    """Hashes anything that JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()

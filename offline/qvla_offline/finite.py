@@ -1,8 +1,7 @@
-"""Weights and activations that are numbers: NaN goes through a network unseen and still gives
-actions.
+"""Refuses weights and activations that are not finite.
 
-A policy whose logits are NaN commands the first bin of every axis, whatever it sees; so the tensor
-is named instead.
+NaN goes through a network unseen and still gives actions: a policy whose logits are NaN commands
+the first bin of every axis, whatever it sees. So the tensor is named instead.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ BROKEN_WEIGHT = "download the checkpoint again, or train it again"
 
 
 def require_finite(name: str, values: Tensor, fix: str = BROKEN_WEIGHT) -> None:
-    """QvlaError with the key `name` unless all `values` are finite."""
+    """Raises QvlaError with the key `name` unless all `values` are finite."""
     largest = _largest(values)
     if not largest.isfinite():
         raise QvlaError(name, "NaN" if largest.isnan() else "infinity", "finite numbers", fix)
 
 
 def require_representable(name: str, values: Tensor, dtype: torch.dtype, fix: str) -> None:
-    """QvlaError with the key `name` if one of the finite `values` becomes infinite in `dtype`."""
+    """Raises QvlaError with the key `name` if one of the finite `values` overflows `dtype`."""
     largest = _largest(values)
     if not largest.to(dtype).isfinite():
         kind = str(dtype).removeprefix("torch.")
@@ -37,8 +36,9 @@ def require_representable(name: str, values: Tensor, dtype: torch.dtype, fix: st
 
 
 def _largest(values: Tensor) -> Tensor:
-    """The largest magnitude, NaN if one of `values` is; without a copy of them, which may be a
-    whole embedding.
+    """Returns the largest magnitude, NaN if one of `values` is.
+
+    They are not copied: they may be a whole embedding.
     """
     if not values.numel():
         return torch.zeros(())

@@ -1,4 +1,4 @@
-"""How much memory the process has taken at most."""
+"""Measures the peak memory of the process."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import sys
 
 
 def peak_memory_bytes() -> int:
-    """The largest resident set so far, pages of mapped files included."""
+    """Returns the largest resident set so far, pages of mapped files included."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def peak_memory() -> str:
-    """The same in words, with what was allocated on a GPU if one was used."""
-    told = f"peak memory {peak_memory_bytes() / 1e9:.2f} GB"
+    """Returns the peak memory in words, with that of the GPU if one was used."""
+    text = f"peak memory {peak_memory_bytes() / 1e9:.2f} GB"
     torch = sys.modules.get("torch")  # not worth importing for a process that has used none
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        told += f", on the GPU {torch.cuda.max_memory_allocated() / 1e9:.2f} GB"
-    return told
+        text += f", on the GPU {torch.cuda.max_memory_allocated() / 1e9:.2f} GB"
+    return text

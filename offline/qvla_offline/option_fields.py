@@ -23,14 +23,15 @@ Value = TypeVar("Value")
 
 
 def option(default: Value, help: str, metavar: str | None = None) -> Value:
-    """A field that is an option; its annotation says how its text is read. The default is added to
-    `help` unless that names one.
+    """Declares a field that is an option; its annotation decides how its text is read.
+
+    The default is added to `help` unless that names one.
     """
     return field(default=default, metadata={_HELP: help, "metavar": metavar})
 
 
 def required_option(help: str) -> Any:
-    """A field that is an option and must be given."""
+    """Declares a field that is an option and must be given."""
     return field(metadata={_HELP: help, "metavar": None})
 
 
@@ -75,13 +76,13 @@ def add_options(
 
 
 def given(args: argparse.Namespace, kind: type) -> dict[str, Any]:
-    """{name: value} of the options of `kind` that the command line names."""
+    """Returns {name: value} of the options of `kind` that the command line names."""
     values = {entry.name: getattr(args, entry.name, None) for entry in fields(kind)}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def integers(text: str) -> tuple[int, ...]:
-    """'0,2,4,8' as (0, 2, 4, 8)."""
+    """Reads '0,2,4,8' as (0, 2, 4, 8)."""
     try:
         return tuple(int(part) for part in text.replace(" ", "").split(",") if part)
     except ValueError:
@@ -91,7 +92,7 @@ def integers(text: str) -> tuple[int, ...]:
 
 
 def _reader(annotation: Any) -> Callable[[str], Any]:
-    """What reads an option's text; bool for a switch."""
+    """Returns the function that reads an option's text; bool for a switch."""
     if get_origin(annotation) in (Union, types.UnionType):
         (annotation,) = [part for part in get_args(annotation) if part is not type(None)]
     if annotation == tuple[int, ...]:

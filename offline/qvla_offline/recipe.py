@@ -1,6 +1,6 @@
-"""One YAML for the whole way: sensitivity, gates, bundle, and (if wanted) the fake-quantized
-checkpoint and a summary.
+"""Runs all steps of a quantization from one YAML file.
 
+They make sensitivity, gates, bundle and, if wanted, a fake-quantized checkpoint and a summary.
 A step is skipped when its result exists and was made from the same inputs; `steps.json` in the
 output directory holds the hashes. Paths in the YAML are relative to it.
 """
@@ -64,15 +64,14 @@ class Recipe:
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """Parse a recipe strictly: an unknown or missing key or a wrong type is a QvlaError that names
-    it.
-    """
+    """Reads a recipe; an unknown or missing key or a wrong type is a QvlaError that names it."""
     return parse(Recipe, read_yaml(Path(path), "recipe", _FIX), Path(path).name, _FIX)
 
 
 def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
-    """Run every step of the recipe that is not up to date; returns the output directory, which
-    holds summary.json.
+    """Runs every step of the recipe that is not up to date.
+
+    Returns the output directory, which holds summary.json.
     """
     recipe = read_recipe(path)
     folder = Path(path).resolve().parent
@@ -158,9 +157,7 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
 def _require_later_steps(
     recipe: Recipe, path: Path, options: SensitivityOptions, budget: Budget, robot: RobotDescription
 ) -> None:
-    """QvlaError for what gates or export would refuse only after the sensitivities, which take
-    hours.
-    """
+    """Raises QvlaError for what gates or export would refuse, before the hours of scoring."""
     scheme = options.scheme
     export = recipe.export or DEFAULT_OPTIONS
     if recipe.bundle:
@@ -173,8 +170,9 @@ def _require_later_steps(
 
 
 class Steps:
-    """Which results in a directory are up to date: {step: {inputs: hash, seconds: wall time}} in
-    steps.json.
+    """Knows which results in a directory are up to date.
+
+    steps.json holds {step: {inputs: hash, seconds: wall time}}.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -189,7 +187,7 @@ class Steps:
     def run(
         self, name: str, target: Path, inputs: list[Any], make: Callable[[Path, bool], object]
     ) -> Path:
-        """Make `target` unless it is there and was made from equal `inputs`; returns `target`.
+        """Makes `target` unless it is there and was made from equal `inputs`; returns `target`.
 
         make(target, resume): resume is true when an earlier run began with equal inputs and did not
         finish.
@@ -214,7 +212,7 @@ class Steps:
             temporary.write_text(json.dumps(self.done, indent=1) + "\n")
 
     def seconds(self) -> dict[str, float]:
-        """Wall time that each step took when it last ran."""
+        """Returns the wall time that each step took when it last ran, s."""
         return {name: entry["seconds"] for name, entry in self.done.items() if "seconds" in entry}
 
 

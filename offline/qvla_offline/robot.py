@@ -1,5 +1,6 @@
-"""The robot that a policy was trained on, which its checkpoint does not describe; LIBERO's arm by
-default.
+"""Describes the robot that a policy was trained on, which its checkpoint does not.
+
+The default is LIBERO's arm.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ class RobotActions:
 
 @dataclass(frozen=True)
 class RobotDescription:
-    """Cameras in the order in which the policy reads them, the image chain, and names for the
-    numbers in and out.
+    """Cameras, image chain, and names for the numbers in and out.
 
+    The cameras are in the order in which the policy reads them.
     jpeg_quality: of the files in which the training images were kept; the robot's images go through
     the same. center_crop_area: fraction of the pixels that the policy sees, the middle of them.
     bicubic_size: side of the square that the images are made before all that (ALOHA's: 256); none
@@ -87,13 +88,13 @@ LIBERO = RobotDescription(
 
 
 def camera_specs(checkpoint: Checkpoint, robot: RobotDescription) -> tuple[CameraSpec, ...]:
-    """The cameras that the policy reads, the robot's first ones, with the whole chain of images."""
+    """Returns the cameras that the policy reads: the robot's first ones, with the image chain."""
     cameras = robot.cameras[: checkpoint.config.decoding.num_images]
     return tuple(camera_spec(checkpoint, robot, camera) for camera in cameras)
 
 
 def camera_spec(checkpoint: Checkpoint, robot: RobotDescription, camera: RobotCamera) -> CameraSpec:
-    """One camera with the robot's chain of images, for what the checkpoint's ViTs take."""
+    """Returns one camera with the robot's chain of images, for what the checkpoint's ViTs take."""
     input_size = checkpoint.config.input_size
     resize_size = checkpoint.config.resize_size
     return CameraSpec(
@@ -108,15 +109,15 @@ def camera_spec(checkpoint: Checkpoint, robot: RobotDescription, camera: RobotCa
 
 
 def robot_file(path: str | Path) -> Path:
-    """The robot description that a path names: the file itself, or trained_on.yaml of a folder."""
+    """Returns the file that a path names: the file itself, or trained_on.yaml of a folder."""
     return Path(path) / "trained_on.yaml" if Path(path).is_dir() else Path(path)
 
 
 def read_robot(path: str | Path) -> RobotDescription:
-    """A robot description in YAML, as config/robots/libero/trained_on.yaml, or the robot's folder.
+    """Reads a robot description like config/robots/libero/trained_on.yaml, or the robot's folder.
 
-    QvlaError names what is missing, of a wrong type, or refused by the bundle's specifications:
-    here, and not after the hours that may lie between reading the file and writing the bundle.
+    QvlaError names what is missing, of a wrong type, or refused by the bundle's specifications. It
+    comes here, and not hours later when the bundle is written.
     """
     path = robot_file(path)
     fix = "write it after the example config/robots/libero/trained_on.yaml"
@@ -126,9 +127,8 @@ def read_robot(path: str | Path) -> RobotDescription:
         _check_values(robot)
     except QvlaError as error:
         leaf = error.key.rpartition(".")[2]
-        key = (
-            leaf if leaf in content else error.key
-        )  # the image chain is written once, for all cameras
+        # the image chain is written once, for all cameras
+        key = leaf if leaf in content else error.key
         raise QvlaError(
             f"{path}: {key}", error.value, error.expected, f"correct it there, or {fix}"
         ) from None
@@ -136,7 +136,10 @@ def read_robot(path: str | Path) -> RobotDescription:
 
 
 def _check_values(robot: RobotDescription) -> None:
-    """QvlaError for values that no bundle may have. Those that a checkpoint gives are filled in."""
+    """Raises QvlaError for values that no bundle may have.
+
+    The values that a checkpoint gives are filled in for the check.
+    """
     for camera in robot.cameras:
         CameraSpec(
             **asdict(camera),

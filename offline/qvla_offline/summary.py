@@ -1,5 +1,6 @@
-"""Summarises a quantization for a report: where the bits went, how sensitive the layers are. Plain
-JSON values.
+"""Summarises a quantization for a report: where the bits went, and how sensitive the layers are.
+
+All values are plain JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 def quantization_summary(
     sensitivity: Sensitivity, gates: Gates, bundle: Path | None, step_seconds: Mapping[str, float]
 ) -> dict[str, Any]:
-    """The summary as one JSON object.
+    """Returns the summary as one JSON object.
 
     layers: one entry each, in model order: rows, columns, executed, bit_histogram {bits: channels}
     (of the bundle, where there is one, whose groups are filled up to the tile),

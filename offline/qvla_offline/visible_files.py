@@ -1,6 +1,4 @@
-"""The files of a directory that are its content, and not what a clone or a download keeps beside
-it.
-"""
+"""Lists the files of a directory without those that a clone or a download adds to them."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ from pathlib import Path
 
 
 def visible_files(root: Path) -> list[Path]:
-    """All files under `root` in order, but those in or called `.git`, `.cache` and the like."""
+    """Lists all files under `root` in order, except those in or called `.git`, `.cache` etc."""
     found = (file for file in root.rglob("*") if file.is_file())
     return sorted(
         file

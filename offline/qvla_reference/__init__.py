@@ -1,3 +1,1 @@
-"""The bundled policy: a small OpenVLA-OFT trained from nothing on demonstrations that a scripted
-expert makes.
-"""
+"""Makes the bundled policy: a small OpenVLA-OFT, trained on a scripted expert's demonstrations."""

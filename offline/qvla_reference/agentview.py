@@ -1,4 +1,4 @@
-"""Where a point of the world lies in the picture that the policy sees of LIBERO's agentview camera."""
+"""Projects points of the world into the picture that the policy sees of the agentview camera."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ FIELD_OF_VIEW_RAD = math.radians(45.0)  # vertical; the pictures are square
 
 @dataclass(frozen=True)
 class Camera:
-    """position_m: world. pitch_rad: how far it looks down. Both of LIBERO's look along -x, with y
-    to the right.
+    """The pose of an agentview camera.
+
+    position_m: world. pitch_rad: how far it is tilted down. Both of LIBERO's cameras point along
+    -x, with y to the right.
     """
 
     position_m: tuple[float, float, float]
@@ -30,7 +32,7 @@ _CAMERAS = {"libero_object": _FLOOR, "libero_object_named": _FLOOR, "libero_spat
 
 
 def camera_of(suite: str) -> Camera:
-    """The agentview of a suite's scenes. QvlaError on a suite whose camera is not known."""
+    """Returns the agentview camera of a suite; QvlaError for a suite whose camera is not known."""
     if suite not in _CAMERAS:
         fix = "train without it, or add its camera to offline/qvla_reference/agentview.py"
         raise QvlaError("suite of the demonstrations", suite, "one of " + ", ".join(_CAMERAS), fix)
@@ -38,12 +40,11 @@ def camera_of(suite: str) -> Camera:
 
 
 def picture_coordinates(points_m: NDArray, camera: Camera, crop_area: float) -> NDArray[np.float64]:
-    """(column, row) [N, 2] of world points [N, 3]: fractions of the upright picture after the
-    centre crop.
+    """Projects world points [N, 3] to (column, row) [N, 2] in the upright, cropped picture.
 
-    Outside of [0, 1]: not in the picture. Upright pictures are mirrored: rotating robosuite's by
-    180 degrees undoes its flip of the rows and mirrors the columns instead, in the released data
-    too.
+    They are fractions of the picture after the centre crop; outside of [0, 1] they are not in it.
+    Upright pictures are mirrored: rotating robosuite's by 180 degrees undoes its flip of the rows
+    and mirrors the columns instead, in the released data too.
     """
     forward = np.array([-math.cos(camera.pitch_rad), 0.0, -math.sin(camera.pitch_rad)])
     up = np.array([-math.sin(camera.pitch_rad), 0.0, math.cos(camera.pitch_rad)])
@@ -55,8 +56,10 @@ def picture_coordinates(points_m: NDArray, camera: Camera, crop_area: float) -> 
 
 
 def patch_shares(coordinates: NDArray, side: int) -> NDArray[np.float32]:
-    """How a point at (column, row) [N, 2] falls on `side` x `side` patches, [N, side^2]: bilinear
-    shares of the four nearest, row by row; a point outside counts at the edge.
+    """Spreads points at (column, row) [N, 2] over `side` x `side` patches, [N, side^2].
+
+    The shares are bilinear over the four nearest patches, row by row. A point outside counts at the
+    edge.
     """
     grid = np.clip(np.asarray(coordinates) * side - 0.5, 0.0, side - 1.0)
     columns, rows = (

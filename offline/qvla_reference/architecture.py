@@ -1,5 +1,6 @@
-"""The bundled policy's size and starting weights: OpenVLA-OFT in every part, about a thousandth of
-its weights.
+"""Defines the bundled policy's size and starting weights.
+
+It is OpenVLA-OFT in every part, with about a thousandth of its weights.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ IMAGE_SIZE = 112
 
 
 def reference_config(tokenizer: Tokenizer) -> PolicyConfig:
-    """Two ViTs of width 128, of which four blocks each are executed, and a decoder of width 192 and
-    four layers.
+    """The config: two ViTs of width 128, and a decoder of width 192 and four layers.
+
+    Four blocks of each ViT are executed.
     """
     dino = VisionConfig(
         "vit_large_patch14_reg4_dinov2.lvd142m",
@@ -61,11 +63,11 @@ def reference_config(tokenizer: Tokenizer) -> PolicyConfig:
 
 @torch.no_grad()
 def initialize(model: OpenVLAOFT) -> None:
-    """Starting weights for training from nothing, from torch's global generator.
+    """Draws the starting weights for training, from torch's global generator.
 
-    Xavier layers, those that write to a residual stream scaled down by the depth; positions of
-    patches start as 2-D sines, which spares a small model from learning where things are from few
-    images.
+    Layers are Xavier; those that write to a residual stream are scaled down by the depth. Positions
+    of patches start as 2-D sines, so that a small model need not learn from few images where things
+    are.
     """
     config = model.config
     for name, module in model.named_modules():
@@ -88,14 +90,15 @@ def initialize(model: OpenVLAOFT) -> None:
 
 
 def output_layer(model: OpenVLAOFT) -> nn.Linear:
-    """The last layer of the L1 head, which the bundled policy has; its rows are action numbers."""
+    """Returns the last layer of the bundled policy's L1 head; its rows are action numbers."""
     assert isinstance(model.action_head, L1Head)
     return model.action_head.model.fc2
 
 
 def sine_positions(side: int, width: int) -> Tensor:
-    """[1, side^2, width]: sines and cosines of the column, then of the row, as in ViT's fixed 2-D
-    embedding.
+    """Returns ViT's fixed 2-D embedding [1, side^2, width].
+
+    It holds sines and cosines of the column, then of the row.
     """
     frequencies = math.pi * torch.logspace(0, math.log10(side), width // 4) / side
     angles = (torch.arange(side, dtype=torch.float32)[:, None] + 0.5) * frequencies

@@ -1,4 +1,4 @@
-"""Attention as plain matrix products, for training in bfloat16 on a CPU."""
+"""Computes attention as plain matrix products, for training in bfloat16 on a CPU."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from torch.overrides import TorchFunctionMode
 
 
 class PlainAttention(TorchFunctionMode):
-    """Within this block, scaled_dot_product_attention runs as two products and a softmax; same
-    result, rounded anew.
+    """Makes scaled_dot_product_attention two products and a softmax while the context lasts.
+
+    The result is the same up to rounding. Only the thread that enters the context is concerned.
 
     torch's fused kernel computes bfloat16 gradients on a CPU several times slower than oneDNN's
     plain products do: at the reference policy's size it took 40 % of a training step, and leaving
-    it out made the step 1.6 times as fast. Of the thread that enters it only.
+    it out made the step 1.6 times as fast.
     """
 
     def __torch_function__(
@@ -35,8 +36,9 @@ class PlainAttention(TorchFunctionMode):
 def _plain_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None
 ) -> Tensor:
-    """query, key, value: [B, heads, T, D]; attn_mask: bool, broadcast to [B, heads, T, T], true
-    where attended to.
+    """Computes attention of query, key and value [B, heads, T, D].
+
+    attn_mask: bool, broadcast to [B, heads, T, T], true where attended to.
     """
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if attn_mask is not None:

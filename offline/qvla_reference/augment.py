@@ -1,6 +1,4 @@
-"""From stored samples to network inputs: crop, colour, normalise; noise only where training asks
-for it.
-"""
+"""Turns stored samples into network inputs: crop, colour, normalise, and noise for training."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Half-widths of uniform noise; all zero gives what the robot computes."""
+    """Half-widths of uniform noise for training; all zero gives what the robot computes."""
 
     crop_shift: float = (
         0.008  # fraction of the image; far below the 0.026 of a random crop, which blurs positions
@@ -29,11 +27,10 @@ NONE = Augmentation(0.0, 0.0, 0.0, 0.0)
 def crop_images(
     images: Tensor, area: float, augmentation: Augmentation, generator: torch.Generator
 ) -> Tensor:
-    """uint8 [B, V, S, S, 3] -> float [B, V, 3, S, S] in [0, 1]: near-centre crop, resized back
-    bilinearly.
+    """Crops near the centre and resizes back bilinearly, to floats in [0, 1].
 
-    area: fraction of the pixels that the crop keeps. One box and one colour change per sample,
-    shared by its views.
+    uint8 [B, V, S, S, 3] -> float [B, V, 3, S, S]. area: fraction of the pixels that the crop
+    keeps. One box and one colour change per sample, shared by its views.
     """
     batch, views, size = images.shape[:3]
     side = area**0.5
@@ -42,9 +39,8 @@ def crop_images(
         noise = torch.rand(batch, columns, generator=generator) * 2.0 - 1.0
         return (noise * half_width).to(images.device)
 
-    axis = torch.linspace(
-        -side, side, size, device=images.device
-    )  # align_corners: -1 and 1 are the outer pixels
+    # align_corners: -1 and 1 are the outer pixels
+    axis = torch.linspace(-side, side, size, device=images.device)
     shift = 2.0 * uniform(augmentation.crop_shift, 2)
     columns = (axis[None] + shift[:, :1])[:, None, :].expand(-1, size, -1)
     rows = (axis[None] + shift[:, 1:])[:, :, None].expand(-1, -1, size)
@@ -60,8 +56,9 @@ def crop_images(
 
 
 def normalize_pixels(images: Tensor, means: Tensor, stds: Tensor) -> Tensor:
-    """float [B, V, 3, S, S] -> pixel_values [B, V * backbones * 3, S, S]; means, stds: [backbones,
-    3].
+    """Normalises pixels for each backbone.
+
+    float [B, V, 3, S, S] -> pixel_values [B, V * backbones * 3, S, S]; means, stds: [backbones, 3].
     """
     shape = (1, 1, len(means), 3, 1, 1)
     normalized = (images[:, :, None] - means.view(shape)) / stds.view(shape)

@@ -1,4 +1,4 @@
-"""Samples to what the network takes and what it is to answer."""
+"""Turns samples into what the network takes and what it is to answer."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ MEANS, STDS = (torch.tensor([pair[part] for pair in (IMAGENET, SYMMETRIC)]) for 
 
 @dataclass(frozen=True)
 class Batch:
-    """inputs, and the answers: normalised chunks [B, 8, 7], positions of object and goal from the
-    hand [B, 2, 3] m, the object's share of each agentview patch [B, n], the number of the sentence
-    int64 [B].
+    """Inputs of the network and the answers that it is to give.
+
+    The answers: normalised chunks [B, 8, 7], positions of object and goal from the hand [B, 2, 3]
+    m, the object's share of each agentview patch [B, n], the number of the sentence int64 [B].
     """
 
     inputs: PolicyInputs
@@ -51,7 +52,7 @@ class Batcher:
         sentences: Sequence[str],
         patches_per_side: int,
     ) -> None:
-        """sentences: numbered by their places; whoever owns the list may append to it."""
+        """sentences: numbered by their places; the caller may append to the list."""
         self.statistics = statistics
         self.tokenizer = tokenizer
         self.prompt = prompt
@@ -63,7 +64,7 @@ class Batcher:
     def batch(
         self, samples: Samples, tasks: Sequence[Task], augmentation: Augmentation, seed: int
     ) -> Batch:
-        """`samples.task` counts in `tasks`; all noise follows from `seed`."""
+        """Makes one batch; `samples.task` counts in `tasks`, and all noise follows from `seed`."""
         generator = torch.Generator().manual_seed(seed)
         images = torch.from_numpy(samples.images).to(self.device)
         cropped = crop_images(images, CROP_AREA, augmentation, generator)
@@ -112,8 +113,9 @@ class Batcher:
 
 
 def normalize_actions(actions: np.ndarray, statistics: Mapping[str, Any]) -> np.ndarray:
-    """The inverse of OpenVLA-OFT's un-normalisation, clipped to [-1, 1]; columns without mask stay,
-    float32.
+    """Inverts OpenVLA-OFT's un-normalisation, clipped to [-1, 1], float32.
+
+    Columns without mask stay as they are.
     """
     low, high = (np.array(statistics[name]) for name in ("q01", "q99"))
     normalized = np.clip(2.0 * (actions - low) / (high - low + RANGE_EPSILON) - 1.0, -1.0, 1.0)
@@ -121,8 +123,9 @@ def normalize_actions(actions: np.ndarray, statistics: Mapping[str, Any]) -> np.
 
 
 def action_loss_weights(statistics: Mapping[str, Any], gripper_weight: float) -> Tensor:
-    """[7]: turns an error in normalised units into one in controller units, so that no idle axis
-    outweighs another.
+    """Returns factors [7] that turn an error in normalised units into one in controller units.
+
+    With them no idle axis outweighs another.
     """
     low, high = (np.array(statistics[name]) for name in ("q01", "q99"))
     weights = np.where(np.array(statistics["mask"]), (high - low) / 2.0, gripper_weight)

@@ -1,6 +1,4 @@
-"""The calibration set that goes with the policy: what quantization may look at; none of it is a
-test episode.
-"""
+"""Writes the calibration set that goes with the policy; none of it is a test episode."""
 
 from __future__ import annotations
 
@@ -24,10 +22,10 @@ _GOLDEN_RATIO = (
 def write_calibration_set(
     demonstrations: Path, out: Path, prompt: PromptSpec, count: int = 64
 ) -> None:
-    """Write <out>/calibration.jsonl and its images: `count` observations, even over suites, tasks
-    and phases.
+    """Writes <out>/calibration.jsonl and its images, `count` observations.
 
-    So is every first part of them, because whoever quantizes may take only the first few.
+    They are even over suites, tasks and phases. So is every first part of them, because a
+    quantization may take only the first few.
 
     A line: {"text": full prompt, "image": agent view, "wrist_image": ..., "proprio": 8 raw
     numbers}; images upright (turned by 180 degrees), 256 x 256, paths relative to the file.

@@ -1,8 +1,7 @@
-"""Labels where the learner goes: the expert says what it would do next at states that it did not
-choose.
+"""Records episodes that the learner drives and the expert labels.
 
-DAgger (Ross et al. 2011) for policies that answer with a chunk: at a state the learner visits, the
-expert is let run for a chunk in a branch of the simulation, which is then undone.
+This is DAgger (Ross et al. 2011) for policies that answer with a chunk: at a state that the learner
+visits, the expert runs for a chunk in a branch of the simulation, which is then undone.
 """
 
 from __future__ import annotations
@@ -28,14 +27,18 @@ from qvla_ros.simulation.libero import LiberoObservation, LiberoTask
 DISTURBANCES = Disturbances(start_at_rest=0.5)
 
 Learner = Callable[[LiberoObservation, str], np.ndarray]
-"""(rendered observation, instruction) -> float [K, 7] simulator actions: six deltas in [-1, 1], gripper -1 or +1."""
+"""(rendered observation, instruction) -> simulator actions, float [K, 7].
+
+Of the actions six are deltas in [-1, 1], and the gripper is -1 or +1.
+"""
 
 
 def expert_chunk(
     task: LiberoTask, expert: PickPlaceExpert, scene: PrivilegedScene, horizon: int = CHUNK_LENGTH
 ) -> np.ndarray:
-    """What the expert would do from here on to reach the goal of `scene`, float32 [horizon, 7];
-    nothing is changed.
+    """Returns what the expert would do next to reach the goal of `scene`, float32 [horizon, 7].
+
+    The simulation is as it was afterwards.
     """
     labels = []
     with task.branch():
@@ -54,14 +57,13 @@ def record_learner_episode(
     disturbances: Disturbances = DISTURBANCES,
     hold_steps: int = CHUNK_LENGTH,
 ) -> Episode:
-    """Let `learner` drive from a fresh placement, until success or the step limit; the expert
-    labels each chunk.
+    """Lets `learner` drive from a fresh placement; the expert labels each chunk.
 
-    seed: every random choice follows from it. expert_share: of the chunks that the expert executes
-    instead of the learner, so that a poor learner still gets to see the later parts of the task.
-    Failures are kept: they are where the labels matter, unless the object falls off the table,
-    where nobody can fetch it: then the episode ends. The learner looks once a chunk, as it will
-    when deployed.
+    The episode ends with success, at the step limit, or when the object falls off the table, where
+    the arm cannot reach it. Other failures are kept: there the labels matter. seed: every random
+    choice follows from it. expert_share: share of the chunks that the expert executes instead of
+    the learner, so that a poor learner still sees the later parts of the task. The learner is asked
+    once a chunk, as it will be when deployed.
     """
     rng = np.random.default_rng(seed)
     scene = PrivilegedScene(task)

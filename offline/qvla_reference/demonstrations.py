@@ -1,21 +1,25 @@
-"""Demonstrations: the scripted expert, disturbed and recovering, seen through the robot's two
-cameras.
+"""Records demonstrations of the scripted expert, disturbed and recovering, with two cameras.
 
 One episode is one file, `<out>/<suite>/task_<id>/episode_<index>.npz` (numpy, nothing pickled), T
 steps of 50 ms:
 
-    label_actions          float32 [T, 7]  what the noise-free expert would do at step t: the training target
+    label_actions          float32 [T, 7]  the noise-free expert's action at step t: the target
     executed_actions       float32 [T, 7]  what was done: the label with noise, or a random push
-    is_push                bool    [T]     a push was under way at step t: its label is not to be learnt
-    eef_position_m [T, 3], eef_quaternion_xyzw [T, 4], gripper_positions_m [T, 2], joint_positions_rad [T, 7]: float32,
-                           as observed when action t was chosen (the observation that step t - 1
-                           returned)
-    object_position_m      float32 [T, 3]  middle of the object to be picked; privileged, for auxiliary losses only
+    is_push                bool    [T]     a push is under way: its label is not to be learnt
+    eef_position_m         float32 [T, 3]  this and the next three: as observed when action t was
+                                           chosen (the observation that step t - 1 returned)
+    eef_quaternion_xyzw    float32 [T, 4]
+    gripper_positions_m    float32 [T, 2]
+    joint_positions_rad    float32 [T, 7]
+    object_position_m      float32 [T, 3]  middle of the object to be picked; privileged, for
+                                           auxiliary losses only
     goal_position_m        float32 [T, 3]  middle of the container's rim; privileged as well
     image_steps            int32   [N]     the steps t that have images
-    <camera>_jpeg          uint8   [B]     N JPEG files (4:2:0, the robot's quality), one after another, not rotated
+    <camera>_jpeg          uint8   [B]     N JPEG files (4:2:0, the robot's quality), one after
+                                           another, not rotated
     <camera>_jpeg_offsets  int64   [N + 1] where each of them starts; cameras: agentview, wrist
-    label_chunks           float32 [N, 8, 7], only if a learner drove (see dagger): the expert's next actions from there
+    label_chunks           float32 [N, 8, 7], only if a learner drove (see dagger): the expert's
+                                           next actions from there
     instruction, suite, task_id, episode, seed, attempt, success_step (-1: the task was not done)
 
 Actions are those of the simulator: six OSC_POSE deltas in [-1, 1], gripper -1 open, +1 close.
@@ -64,7 +68,7 @@ _FACTS = ("instruction", "suite", "task_id", "episode", "seed", "attempt", "succ
 
 @dataclass(frozen=True)
 class Disturbances:
-    """How far an episode is driven from the expert's own path. Action units unless named otherwise."""
+    """How far an episode is driven from the expert's own path, in action units by default."""
 
     start_at_rest: float = (
         0.25  # share of the episodes that start where a reset leaves the arm, as the test does
@@ -83,7 +87,7 @@ class Disturbances:
 
 @dataclass(frozen=True)
 class Episode:
-    """One recorded episode; the series and facts of the module's docstring, by name."""
+    """One recorded episode: the series and facts of the module's docstring, by name."""
 
     series: dict[str, np.ndarray]
     image_steps: np.ndarray  # [N]
@@ -95,11 +99,11 @@ class Episode:
         return len(self.series["label_actions"])
 
     def image(self, camera: str, index: int) -> np.ndarray:
-        """Image `index` (of step image_steps[index]), uint8 [H, W, 3], not rotated."""
+        """Returns image `index` (of step image_steps[index]), uint8 [H, W, 3], not rotated."""
         return np.asarray(Image.open(io.BytesIO(self.jpegs[camera][index])).convert("RGB"))
 
     def action_chunk(self, index: int, length: int = CHUNK_LENGTH) -> np.ndarray:
-        """The labels from the step of image `index` on, float32 [length, 7]."""
+        """Returns the labels from the step of image `index` on, float32 [length, 7]."""
         if self.label_chunks is not None:
             return self.label_chunks[index, :length]
         step = int(self.image_steps[index])
@@ -114,7 +118,7 @@ def record_episode(
     image_period: int | None = 3,
     hold_steps: int = 16,
 ) -> Episode | None:
-    """Run one disturbed episode; None if the task was not done within its step limit.
+    """Runs one disturbed episode; None if the task was not done within its step limit.
 
     seed: every random choice follows from it. image_period: render every so many steps, None for
     never. hold_steps: recorded after success, so that a policy learns to stay up and still.
@@ -175,7 +179,10 @@ def assemble_episode(
     success_step: int,
     label_chunks: np.ndarray | None = None,
 ) -> Episode:
-    """Stack the rows of `series_row` and compress the frames (step -> camera -> uint8 [H, W, 3])."""
+    """Stacks the rows of `series_row` and compresses the frames.
+
+    frames: step -> camera -> uint8 [H, W, 3].
+    """
     return Episode(
         series={name: np.stack([row[name] for row in rows]) for name in _SERIES},
         image_steps=np.array(list(frames), dtype=np.int32),
@@ -196,7 +203,7 @@ def assemble_episode(
 def random_start(
     task: LiberoTask, scene: PrivilegedScene, rng: np.random.Generator, disturbances: Disturbances
 ) -> LiberoObservation:
-    """Drive the hand, unrecorded, to where the episode is to start; returns a rendered observation."""
+    """Drives the hand, unrecorded, to the start of the episode; returns a rendered observation."""
     if rng.random() < disturbances.start_at_rest:
         return task.step(np.array(HOLD_ACTION), True)[0]
     state = scene.state()
@@ -220,7 +227,7 @@ def random_start(
 
 
 def _small_rotation(vector: np.ndarray) -> np.ndarray:
-    """[3, 3] rotation about `vector` [3] by its length, radians (Rodrigues)."""
+    """Returns the rotation [3, 3] about `vector` [3] by its length, radians (Rodrigues)."""
     angle = max(float(np.linalg.norm(vector)), 1e-12)
     x, y, z = vector / angle
     skew = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
@@ -230,8 +237,9 @@ def _small_rotation(vector: np.ndarray) -> np.ndarray:
 def _scheduled_pushes(
     rng: np.random.Generator, disturbances: Disturbances
 ) -> Iterator[tuple[int, int]]:
-    """(first step, step after the last) of each push, known ahead so that nobody renders what
-    cannot be used.
+    """Draws (first step, step after the last) of each push.
+
+    They are drawn ahead, so that no image is rendered that cannot be used.
     """
     start = 0
     while True:
@@ -259,7 +267,7 @@ def series_row(
     action: np.ndarray,
     is_push: bool,
 ) -> dict[str, Any]:
-    """One step of the series of an Episode, by name."""
+    """Returns one step of the series of an Episode, by name."""
     values = {
         "label_actions": label,
         "executed_actions": action,
@@ -276,8 +284,9 @@ def series_row(
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:
-    """uint8 [H, W, 3] -> a JPEG file, 4:2:0, as TensorFlow's encoder writes it: the round trip of
-    the robot's chain.
+    """Compresses uint8 [H, W, 3] to a JPEG file, 4:2:0, as TensorFlow's encoder writes it.
+
+    This is the JPEG round trip of the robot's image chain.
     """
     buffer = io.BytesIO()
     Image.fromarray(image).save(
@@ -287,12 +296,12 @@ def encode_jpeg(image: np.ndarray) -> bytes:
 
 
 def episode_path(out: Path, suite: str, task_id: int, episode: int) -> Path:
-    """Where an episode lies below the folder of all demonstrations."""
+    """Returns the path of an episode below the folder of all demonstrations."""
     return out / suite / f"task_{task_id:02d}" / f"episode_{episode:05d}.npz"
 
 
 def write_episode(path: Path, episode: Episode) -> None:
-    """Write one episode, whole or not at all."""
+    """Writes one episode, whole or not at all."""
     arrays: dict[str, Any] = dict(episode.series, image_steps=episode.image_steps)
     if episode.label_chunks is not None:
         arrays["label_chunks"] = episode.label_chunks
@@ -305,7 +314,7 @@ def write_episode(path: Path, episode: Episode) -> None:
 
 
 def read_episode(path: Path) -> Episode:
-    """Read one episode; QvlaError if the file is not one."""
+    """Reads one episode; QvlaError if the file is not one."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

@@ -1,5 +1,6 @@
-"""Closed-loop results of a checkpoint in training: one line an episode, kept apart by the weights
-that they are of.
+"""Keeps the closed-loop results of checkpoints in training, one line an episode.
+
+Each line names the weights that it belongs to.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Entry = Mapping[str, Any]  # an EpisodeResult (qvla_reference.rollout) by its fi
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
-    """The lines of a results file, none if there is no file."""
+    """Reads the lines of a results file; none if there is no file."""
     return (
         [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         if path.exists()
@@ -27,8 +28,9 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 
 def newest(entries: Sequence[Entry]) -> list[Entry]:
-    """The results of one checkpoint: that of the highest step and, of several with that step, the
-    one run last.
+    """Returns the results of the checkpoint with the highest step.
+
+    Of several with that step, those of the one that was run last.
     """
     steps = [entry["checkpoint_step"] for entry in entries if entry["checkpoint_step"] is not None]
     if not steps:
@@ -38,8 +40,9 @@ def newest(entries: Sequence[Entry]) -> list[Entry]:
 
 
 class Jobs:
-    """Episodes still to run, (suite, task, initial state); handed out so that a worker keeps its
-    simulator's task.
+    """Hands out the episodes still to run, (suite, task, initial state).
+
+    A worker keeps the task of its simulator as long as there is one to run.
     """
 
     def __init__(self, missing: Mapping[Task, Sequence[int]]) -> None:
@@ -51,8 +54,9 @@ class Jobs:
         return sum(map(len, self._pending.values()))
 
     def take(self, worker: int) -> tuple[str, int, int] | None:
-        """The next episode for `worker`: of its task, else of one that nobody is at, else of the
-        longest; or None.
+        """Returns the next episode for `worker`, or None.
+
+        It is of the worker's task, else of a task that no worker has, else of the longest.
         """
         with self._lock:
             if not self._pending:
@@ -71,13 +75,13 @@ class Jobs:
             return *held, state
 
     def drop(self) -> None:
-        """Hand out nothing any more: what is under way is the last."""
+        """Stops handing out episodes; those under way are the last."""
         with self._lock:
             self._pending.clear()
 
 
 def trials_of(text: str, suites: Sequence[str]) -> list[int]:
-    """Episodes a task for each suite, from one number for all or one each: "20" or "20,20,2"."""
+    """Reads the episodes a task of each suite: one number for all, or one each: "20,20,2"."""
     try:
         counts = [int(item) for item in text.split(",")]
     except ValueError:
@@ -91,7 +95,7 @@ def trials_of(text: str, suites: Sequence[str]) -> list[int]:
 
 
 def success_table(entries: Iterable[Entry]) -> list[str]:
-    """Success of each suite and of each of its tasks, with 95 % Wilson intervals, as lines.
+    """Returns lines with the success of each suite and task, with 95 % Wilson intervals.
 
     A suite's percentage is the mean over its tasks; its interval is that of all its episodes taken
     together.

@@ -1,8 +1,7 @@
-"""The same pictures under every instruction: what the expert would do next if it were told each
-object in turn.
+"""Records the same pictures with the expert's next action for each object that could be named.
 
-In libero_object a scene gives its target away, so a policy learns to ignore what it is told, and a
-few demonstrations of other objects do not undo that: at the start the pictures are the same, and
+In libero_object a scene gives its target away, so a policy learns to ignore the instruction. A few
+demonstrations of other objects do not undo that: at the start the pictures are the same, and
 the usual label is the most frequent one. Here every picture comes with one label for each of the
 scene's six objects, so that only the instruction tells them apart. The hand wanders from above one
 object to above another and never grasps.
@@ -43,8 +42,7 @@ LARGEST_NOISE = 0.25  # of the translation, action units; rotation has a fifth
 def record_every_instruction(
     task: LiberoTask, expert: PickPlaceExpert, seed: tuple[int, ...], steps: int = STEPS
 ) -> list[Episode]:
-    """One wandering episode in a scene of libero_object as six, one for each object that could be
-    named.
+    """Records one wandering episode in a scene of libero_object as six, one for each object.
 
     The first is that of the scene's usual object; all have the same pictures. Every random choice
     follows from `seed`.

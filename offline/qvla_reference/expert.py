@@ -1,13 +1,13 @@
 """A scripted teacher that picks an object and places it in its container, from any state.
 
-It has no memory: what it does is a function of the present state, and its decisions (descend,
-close, lift, release) hang on quantities a policy can see: where the hand is relative to the object,
+It has no memory: its action is a function of the present state. Its decisions (descend, close,
+lift, release) depend on quantities that a policy can see: where the hand is relative to the object,
 and how far the fingers are open. So it recovers from a push or a dropped object by itself, and it
 can be asked for a label at any state a learner visits (DAgger, Ross et al. 2011). It uses ordinary
-OSC_POSE actions; its episodes are valid demonstrations.
+OSC_POSE actions, so its episodes are valid demonstrations.
 
-    hover above the grasp -> descend in a funnel (only as low as the hand is centred) -> close -> lift
-    -> carry above the rim -> release over the middle of the container -> stay there, hand open
+    hover above the grasp -> descend in a funnel (only as low as the hand is centred) -> close ->
+    lift -> carry above the rim -> release over the middle of the container -> stay there, hand open
 
 A bowl is pinched by its rim; a plate is a container on which the object is put down before it is
 let go.
@@ -29,14 +29,13 @@ ROTATION_UNIT_RAD = 0.5
 OPEN = -1.0
 CLOSE = 1.0
 TURN_LIMIT = 0.5  # units: a quarter radian a step at most
-_HAND_DOWN = np.array(
-    [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]]
-)  # fingers (its x axis) along world y
+# fingers (its x axis) along world y
+_HAND_DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 
 
 @dataclass(frozen=True)
 class PickPlaceExpert:
-    """The teacher's few constants, in metres unless told otherwise."""
+    """The teacher and its few constants, in metres unless a comment names another unit."""
 
     gain: float = 1.2  # of the error, in OSC_POSE units: the controller is critically damped at 1
     grasp_depth_m: float = 0.035  # below the object's top
@@ -63,7 +62,7 @@ class PickPlaceExpert:
     on_plate_m: float = 0.027  # horizontal error up to which it lies well; LIBERO allows 0.03
 
     def act(self, state: PickPlaceState) -> np.ndarray:
-        """Float64 [7] in [-1, 1]: the noise-free action at `state`."""
+        """Returns the noise-free action at `state`, float64 [7] in [-1, 1]."""
         if self._is_placed(state):
             return self._stay_above_goal(state)
         if self._is_held(state):
@@ -71,8 +70,9 @@ class PickPlaceExpert:
         return self._reach(state)
 
     def _is_placed(self, state: PickPlaceState) -> bool:
-        """Let go of (or never held), with its middle inside the container's outline and not
-        standing on the rim.
+        """Whether the object is free, inside the container's outline and not on its rim.
+
+        It is free once the hand has let go of it, or never held it; its middle counts.
         """
         if self._is_held(state):
             return False
@@ -98,9 +98,7 @@ class PickPlaceExpert:
         return self._move(state, np.append(state.goal_center_m, height), OPEN)
 
     def _put_down(self, state: PickPlaceState) -> np.ndarray:
-        """Carry over what is in the way to the plate, sink as the object comes over its middle, and
-        let go.
-        """
+        """Carries the object over obstacles to the plate, sinks over its middle, and lets go."""
         low = state.object_points_m.min(axis=0)
         high = state.object_points_m.max(axis=0)
         bottom = low[2]
@@ -133,9 +131,8 @@ class PickPlaceExpert:
         if state.goal_is_plate:
             return self._put_down(state)
         bottom = state.object_points_m[:, 2].min()
-        hanging = (
-            state.object_center_m[:2] - state.eef_position_m[:2]
-        )  # where in the hand the object sits
+        # where in the hand the object sits
+        hanging = state.object_center_m[:2] - state.eef_position_m[:2]
         over_goal = state.goal_center_m - hanging
         away = over_goal - state.eef_position_m[:2]
         distance = float(np.linalg.norm(away))
@@ -191,8 +188,9 @@ class PickPlaceExpert:
         )
 
     def _grasp(self, state: PickPlaceState) -> Grasp:
-        """Across the object, at the smallest turn of the wrist at which it fits between the
-        fingers; a bowl's rim.
+        """Chooses the grasp: across the object, or at a bowl's rim.
+
+        The wrist has the smallest turn at which the object fits between the fingers.
         """
         widths = grasp_widths(state.object_points_m)
         fits = np.flatnonzero(widths < self.widest_grasp_m)
@@ -226,27 +224,33 @@ def step_towards(
     target_rotation: np.ndarray,
     gain: float = 1.2,
 ) -> np.ndarray:
-    """A proportional action, float64 [7], towards a pose of the hand; seen from above, the path is
-    straight.
+    """Returns a proportional action, float64 [7], towards a pose of the hand.
+
+    Seen from above, the path is straight.
     """
     delta = gain * (target_m - state.eef_position_m) / POSITION_UNIT_M
     delta[:2] /= max(1.0, float(np.abs(delta[:2]).max()))
-    delta[2] = np.clip(
-        delta[2], -1.0, 1.0
-    )  # on its own: rising comes first, whatever the way to go
+    # on its own: rising comes first, whatever the way to go
+    delta[2] = np.clip(delta[2], -1.0, 1.0)
     turn = rotation_vector(target_rotation @ state.eef_rotation.T) / ROTATION_UNIT_RAD
     return np.concatenate([delta, np.clip(turn, -TURN_LIMIT, TURN_LIMIT), [gripper]])
 
 
 def hand_rotation(yaw_rad: float) -> np.ndarray:
-    """[3, 3]: the hand points down, its fingers `yaw_rad` from the world's y axis."""
+    """Returns the rotation [3, 3] of a hand that points down.
+
+    Its fingers are turned by `yaw_rad` from the world's y axis.
+    """
     cosine = np.cos(yaw_rad)
     sine = np.sin(yaw_rad)
     return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]]) @ _HAND_DOWN
 
 
 def rotation_vector(rotation: np.ndarray) -> np.ndarray:
-    """Axis times angle, radians, [3], of a rotation matrix; well defined below half a turn."""
+    """Returns axis times angle [3], radians, of a rotation matrix.
+
+    It is well defined below half a turn.
+    """
     skew = np.array(
         [
             rotation[2, 1] - rotation[1, 2],

@@ -1,5 +1,4 @@
-"""Observations of the policy at work in LIBERO: what it sees on its own way, spread over tasks and
-time.
+"""Records what the policy sees at work in LIBERO, spread over tasks and time.
 
 A roll-out starts from a placement that the simulator samples, never from an official initial state:
 those are the test set of closed-loop success. Its seed has a branch of its own, so no demonstration
@@ -23,7 +22,7 @@ _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 @dataclass(frozen=True)
 class Frame:
-    """One observation of a roll-out, as the policy is asked with it.
+    """One observation of a roll-out, as the policy gets it.
 
     images: camera name -> uint8 [H, W, 3], not rotated. proprioception: float64 [8], position in m,
     axis-angle in rad, gripper in m. step: control periods since the start of the episode.
@@ -36,7 +35,7 @@ class Frame:
 
 
 def wanted_chunks(count: int, episode: int, chunks: int = CHUNKS) -> list[int]:
-    """`count` of the first `chunks` chunks, one from each equal part of them, ascending.
+    """Chooses `count` of the first `chunks` chunks, one from each equal part, ascending.
 
     Where in its part the chunk lies depends on the number of the episode, so that many episodes
     cover all chunks evenly.
@@ -48,7 +47,7 @@ def wanted_chunks(count: int, episode: int, chunks: int = CHUNKS) -> list[int]:
 def roll_out_frames(
     task: LiberoTask, policy: Policy, seed: Sequence[int], wanted: Sequence[int]
 ) -> list[Frame]:
-    """The observations at the chunks numbered `wanted`, of one roll-out from a sampled placement.
+    """Rolls out once from a sampled placement; returns the observations at the chunks `wanted`.
 
     The episode ends with the last of them, with success, or at the step limit. If it ends before
     some of `wanted`, chunks that it did reach take their place, as far as there are any left.
@@ -68,7 +67,10 @@ def roll_out_frames(
 
 
 def _reached(wanted: Sequence[int], count: int) -> list[int]:
-    """As many of 0 ... `count` - 1 as are `wanted`, ascending: those wanted, then others evenly."""
+    """Returns as many of 0 ... `count` - 1 as are `wanted`, ascending.
+
+    They are those wanted, then others evenly.
+    """
     kept = [number for number in wanted if number < count]
     others = [number for number in range(count) if number not in kept]
     missing = min(len(wanted) - len(kept), len(others))

@@ -1,5 +1,4 @@
-"""Recorded demonstrations as a LeRobot dataset that others can train on: which frames, which
-commands, which times.
+"""Exports recorded demonstrations as a LeRobot dataset that others can train on.
 
 An episode of a LeRobot dataset has one frame every 1 / fps seconds. Recordings have an image every
 few 50 ms steps only, and none around a push, so one episode of the dataset is one *uninterrupted
@@ -29,14 +28,14 @@ from qvla_ros.progress import track
 from qvla_ros.simulation.specification import ACTION_NAMES, CONTROL_PERIOD_S, PROPRIOCEPTION_NAMES
 
 Driver = Literal["expert", "learner"]
-# frames and pixels that image statistics look at
+# frames and pixels of which image statistics are taken
 _STATISTICS_PERIOD = 8
 _STATISTICS_STRIDE = 8
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What went into a dataset."""
+    """Counts of what went into a dataset."""
 
     recordings: int
     episodes: int
@@ -47,11 +46,11 @@ class Exported:
 def export_demonstrations(
     demonstrations: Path, suite: str, out: Path, driver: Driver = "expert"
 ) -> Exported:
-    """Write the recordings of `suite` that `driver` drove to `out`, whole or not at all.
+    """Writes the recordings of `suite` that `driver` drove to `out`, whole or not at all.
 
-    driver: "expert" for `qvla reference demonstrations`, "learner" for `qvla reference dagger`; they have images at
-    different rates, and a LeRobot dataset has one. Raises QvlaError if there are none, or if one
-    cannot be read.
+    driver: "expert" for `qvla reference demonstrations`, "learner" for `qvla reference dagger`;
+    they have images at different rates, and a LeRobot dataset has one. Raises QvlaError if there
+    are none, or if one cannot be read.
     """
     paths = sorted((demonstrations / suite).rglob("episode_*.npz"))
     if not paths:
@@ -87,7 +86,7 @@ def export_demonstrations(
 
 
 def features(height: int, width: int) -> dict[str, Feature]:
-    """The columns of the dataset, for cameras of `height` x `width` pixels."""
+    """Describes the columns of the dataset, for cameras of `height` x `width` pixels."""
     images = {
         f"{IMAGE_PREFIX}{c}": Feature("image", (height, width, 3), ("height", "width", "channels"))
         for c in CAMERAS
@@ -106,8 +105,9 @@ def features(height: int, width: int) -> dict[str, Feature]:
 
 
 def image_steps(path: Path, driver: Driver) -> np.ndarray:
-    """The steps [N] of a recording that have images; none if somebody else drove it. Its images are
-    not read.
+    """Returns the steps [N] of a recording that have images; none if another driver drove it.
+
+    Its images are not read.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -123,14 +123,14 @@ def image_steps(path: Path, driver: Driver) -> np.ndarray:
 
 
 def uninterrupted_runs(steps: np.ndarray, period: int) -> list[np.ndarray]:
-    """Indices into `steps` (ascending), cut where two neighbours are not `period` apart."""
+    """Cuts the indices into `steps` (ascending) where two neighbours are not `period` apart."""
     if len(steps) == 0:
         return []
     return np.split(np.arange(len(steps)), np.flatnonzero(np.diff(steps) != period) + 1)
 
 
 def upright_jpeg(file: bytes) -> bytes:
-    """A JPEG file turned by 180 degrees, compressed again at the recorder's quality.
+    """Turns a JPEG file by 180 degrees and compresses it again at the recorder's quality.
 
     Decoding repeats chroma samples instead of blending them, so that the encoder finds the ones it
     once wrote: measured on recorded frames, pixels move by 0.08 of 255 on average and by at most
@@ -144,8 +144,9 @@ def upright_jpeg(file: bytes) -> bytes:
 def _frames(
     episode: Episode, recording: int, run: np.ndarray
 ) -> tuple[str, dict[str, np.ndarray | Sequence[bytes]], dict[str, np.ndarray]]:
-    """Instruction, columns and sampled pixels of the frames `run` (indices into image_steps), for
-    LeRobotWriter.
+    """Returns instruction, columns and sampled pixels of some frames, for LeRobotWriter.
+
+    run: indices into image_steps.
     """
     steps = episode.image_steps[run]
     chunks = dataset_actions(np.stack([episode.action_chunk(index) for index in run])).astype(

@@ -1,5 +1,6 @@
-"""Sets of observations of the policy at work, kept as JPEG files and a JSONL file: some held out for
-measuring error, some for calibration.
+"""Records sets of observations of the policy at work, as JPEG files and a JSONL file.
+
+Some sets are held out for measuring error, some are for calibration.
 
 A set lies in <out>/<name>.jsonl and <out>/<name>/. One line an observation, as in calibration.jsonl
 ({"text": full prompt, "image": agent view, "wrist_image": ..., "proprio": 8 raw numbers}), and
@@ -32,7 +33,7 @@ Line = dict[str, Any]
 
 
 class Share(NamedTuple):
-    """What a set takes of one suite: `episodes` roll-outs a task, `frames` observations of each."""
+    """The share of one suite in a set: `episodes` roll-outs a task, `frames` of each."""
 
     tasks: int
     episodes: int
@@ -41,8 +42,10 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True)
 class ObservationSet:
-    """A set by its name. seed: first part of the seed of every roll-out; each set and each recorder
-    has another. shares: by the suites of SUITES.
+    """A set with its name.
+
+    seed: first part of the seed of every roll-out; each set and each recorder has another. shares:
+    by the suites of SUITES.
     """
 
     name: str
@@ -50,8 +53,9 @@ class ObservationSet:
     shares: tuple[Share, ...]
 
     def episodes(self) -> Iterator[tuple[int, int, int]]:
-        """(number of the suite, task, episode), task after task, so that one simulator is built for
-        each.
+        """Lists (number of the suite, task, episode), task after task.
+
+        So one simulator is built for each task.
         """
         for suite, share in enumerate(self.shares):
             for task in range(share.tasks):
@@ -76,7 +80,7 @@ def record_set(
     simulator: Callable[[str, int], LiberoTask],
     progress: Callable[[str], None] = print,
 ) -> Path:
-    """Record what `out` lacks of the set; returns its JSONL file, which appears when it is whole.
+    """Records what `out` lacks of the set; returns its JSONL file, which appears when it is whole.
 
     simulator: (suite, task) -> the task, ready to be reset. An interrupted run goes on where it
     was: finished episodes are kept in <name>.jsonl.partial.
@@ -107,7 +111,7 @@ def record_set(
 
 
 def spread(lines: Sequence[Line]) -> list[Line]:
-    """The lines in an order of which every first part is even over suites, tasks and time."""
+    """Orders the lines so that every first part is even over suites, tasks and time."""
     places: list[tuple[float, str, int, Line]] = []
     for suite in dict.fromkeys(line["suite"] for line in lines):
         turns: list[tuple[int, int, Line]] = []
@@ -127,7 +131,7 @@ def spread(lines: Sequence[Line]) -> list[Line]:
 
 
 def encode(image: np.ndarray) -> bytes:
-    """uint8 [H, W, 3] as a small JPEG file (progressive, 4:2:0)."""
+    """Compresses uint8 [H, W, 3] to a small JPEG file (progressive, 4:2:0)."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(
         buffer,

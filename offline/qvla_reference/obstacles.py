@@ -1,4 +1,4 @@
-"""What stands in the way of a hand or of a carried object, as boxes seen from above."""
+"""Represents obstacles of a hand or of a carried object as boxes seen from above."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ class Obstacles:
     def of_boxes(
         center_m: np.ndarray, rotation: np.ndarray, half_extent_m: np.ndarray
     ) -> Obstacles:
-        """From N boxes in space: centres [N, 3], axes as columns [N, 3, 3], half extents [N, 3].
+        """Makes them of N boxes in space: centres [N, 3], axes as columns, half extents [N, 3].
+
+        axes: [N, 3, 3].
 
         A box that leans is taken to be as wide as the two sides that are least upright, and as high
         as its top corner.
@@ -35,8 +37,9 @@ class Obstacles:
         )
 
     def heights_m(self, points_m: np.ndarray, margin_m: float = 0.0) -> np.ndarray:
-        """[K]: the highest top of the boxes within `margin_m` of each of `points_m` [K, 2]; -inf if
-        there is none.
+        """Returns the highest top [K] of the boxes within `margin_m` of each of `points_m` [K, 2].
+
+        -inf if there is no box.
         """
         offsets = np.einsum("nij,knj->kni", self.axes, points_m[:, None, :] - self.center_m)
         hit = (np.abs(offsets) <= self.half_extent_m + margin_m).all(axis=-1)
@@ -46,8 +49,9 @@ class Obstacles:
 def swept_footprint(
     low_m: np.ndarray, high_m: np.ndarray, way_m: np.ndarray, spacing_m: float = 0.015
 ) -> np.ndarray:
-    """[K, 2]: points of the rectangle between `low_m` [2] and `high_m` [2], and of all it covers on
-    `way_m` [2].
+    """Returns points [K, 2] of all that a rectangle covers when it moves by `way_m` [2].
+
+    The rectangle is between `low_m` [2] and `high_m` [2].
     """
     counts = np.maximum(np.ceil((high_m - low_m) / spacing_m).astype(int), 1) + 1
     sides = [np.linspace(a, b, n) for a, b, n in zip(low_m, high_m, counts, strict=True)]

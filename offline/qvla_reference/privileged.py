@@ -1,8 +1,8 @@
-"""What the expert may see and a policy may not: where the object and its container really are.
+"""Reads where the object and its container really are, which the expert may know, a policy not.
 
 `PrivilegedScene` reads it from a pick-and-place task of LIBERO with one goal, `In(object,
 container)` or `On(object, plate)`. Everything is in metres in the simulator's world frame;
-collision geometry, not looks, decides.
+collision geometry decides, not appearance.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.simulation.libero import LiberoTask
 
 WIDEST_OBJECT_M = 0.074  # of the 0.08 m between the open fingers
-WRIST_TURNS_RAD = np.deg2rad(
-    [0, 10, -10, 20, -20, 30, -30, 45, -45, 60, -60, 75, -75, 90]
-)  # smallest first
+# smallest first
+WRIST_TURNS_RAD = np.deg2rad([0, 10, -10, 20, -20, 30, -30, 45, -45, 60, -60, 75, -75, 90])
 # mujoco.mjtGeom
 _PLANE = 0
 _MESH = 7
@@ -32,9 +31,8 @@ class PickPlaceState:
     """One instant of a pick-and-place task. Positions in metres, world frame."""
 
     eef_position_m: np.ndarray  # [3], between the finger pads
-    eef_rotation: (
-        np.ndarray
-    )  # [3, 3], the grip site's axes as columns: the fingers move along x, z points ahead
+    # [3, 3], the grip site's axes as columns: the fingers move along x, z points ahead
+    eef_rotation: np.ndarray
     finger_opening_m: float  # distance between the finger pads, 0 to 0.08
     object_points_m: np.ndarray  # [N, 3], vertices of the object's collision geometry
     object_touches_fingers: bool  # both of them
@@ -50,7 +48,7 @@ class PickPlaceState:
 
     @property
     def object_center_m(self) -> np.ndarray:
-        """[3], middle of the object's bounding box."""
+        """The middle [3] of the object's bounding box."""
         return (self.object_points_m.min(axis=0) + self.object_points_m.max(axis=0)) / 2
 
     @property
@@ -62,8 +60,9 @@ class PickPlaceState:
 
 
 class PrivilegedScene:
-    """Reads a PickPlaceState from a running task. Keeps nothing between calls, so one serves all
-    episodes of a task.
+    """Reads a PickPlaceState from a running task.
+
+    It keeps nothing between calls, so one serves all episodes of a task.
     """
 
     def __init__(self, task: LiberoTask, goal: Sequence[str] | None = None) -> None:
@@ -104,9 +103,8 @@ class PrivilegedScene:
             if self._goal_is_plate
             else ("left_fingerpad", "right_fingerpad")
         )
-        self._fingers = [
-            gripper.important_geoms[part] for part in parts
-        ]  # a rim may be held above the pads
+        # a rim may be held above the pads
+        self._fingers = [gripper.important_geoms[part] for part in parts]
         robot_root = model.body_rootid[model.site_bodyid[self._site]]
         others = set(model.body_rootid) - {
             robot_root,
@@ -119,9 +117,9 @@ class PrivilegedScene:
         self._obstacle_high = np.array([points.max(axis=0) for _, points in boxes]).reshape(-1, 3)
 
     def require_graspable(self) -> None:
-        """QvlaError if the object, as it stands after a reset, fits between the fingers nowhere.
+        """Raises QvlaError if the object, as it stands after a reset, fits between no fingers.
 
-        Not to be asked in mid-episode: an object that has fallen over may well be too wide, and
+        Not to be called in mid-episode: an object that has fallen over may well be too wide, and
         still be pushed.
         """
         points = self._world_points(self._object)
@@ -134,7 +132,7 @@ class PrivilegedScene:
             )
 
     def state(self) -> PickPlaceState:
-        """The state at this instant (not delayed, unlike observations)."""
+        """Returns the state at this instant (not delayed, unlike observations)."""
         data = self._environment.sim.data
         robot = self._environment.robots[0]
         goal = self._world_points(self._goal)
@@ -173,14 +171,15 @@ class PrivilegedScene:
 
 
 def grasp_widths(points_m: np.ndarray) -> np.ndarray:
-    """How wide `points_m` [N, 3] are along the fingers at each of WRIST_TURNS_RAD, in metres."""
+    """Measures how wide `points_m` [N, 3] are along the fingers at each of WRIST_TURNS_RAD, m."""
     fingers = np.stack([-np.sin(WRIST_TURNS_RAD), np.cos(WRIST_TURNS_RAD)], axis=-1)
     return np.ptp(fingers @ points_m[:, :2].T, axis=-1)
 
 
 def _collision_vertices(model: Any, roots: set[int]) -> list[tuple[int, np.ndarray]]:
-    """(geom, vertices [N, 3] in the geom's frame) of all collision geometry that hangs on the root
-    bodies `roots`.
+    """Lists all collision geometry of the root bodies `roots` and their parts.
+
+    Of each: (geom, vertices [N, 3] in the geom's frame).
     """
     vertices = []
     for geom in range(model.ngeom):

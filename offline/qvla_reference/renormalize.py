@@ -1,6 +1,4 @@
-"""Other normalisation statistics for a trained policy, without changing what it does in physical
-units.
-"""
+"""Gives a trained policy other normalisation statistics; its behaviour in physical units stays."""
 
 from __future__ import annotations
 
@@ -19,8 +17,9 @@ Statistics = Mapping[str, Mapping[str, Any]]
 
 @torch.no_grad()
 def renormalize(model: OpenVLAOFT, old: Statistics, new: Statistics) -> None:
-    """Fold the change from `old` to `new` statistics into the first proprioception layer and the
-    last action layer.
+    """Folds the change from `old` to `new` statistics into two layers.
+
+    They are the first proprioception layer and the last action layer.
 
     With x = scale n + offset for both, n_new = (scale_old n_old + offset_old - offset_new) /
     scale_new. Exact, but for proprioception that one of the two statistics clips, and for actions
@@ -41,8 +40,9 @@ def renormalize(model: OpenVLAOFT, old: Statistics, new: Statistics) -> None:
 def _change(
     source: Mapping[str, Any], target: Mapping[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(scale, offset), float32 [D]: target's number = scale * source's number + offset; identity
-    where not masked.
+    """Returns (scale, offset), float32 [D]: target = scale * source + offset.
+
+    It is the identity where the statistics are not masked.
     """
     low, high = (np.array(source[name]) for name in ("q01", "q99"))
     new_low, new_high = (np.array(target[name]) for name in ("q01", "q99"))

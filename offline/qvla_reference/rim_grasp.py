@@ -1,5 +1,6 @@
-"""Where to pinch the rim of a bowl: one rule at every state, so the choice at a scene does not
-depend on the way there.
+"""Chooses where to pinch the rim of a bowl, by one rule at every state.
+
+So the choice at a scene does not depend on the way there.
 
 The preferred place is the rim's right side (world -y): the fingers of a wrist that is not turned
 move along world y. Where something stands in the way of the hand, or the arm would be all but
@@ -18,10 +19,11 @@ from qvla_reference.obstacles import Obstacles
 # Turn of the wrist, rad; side of the rim; how far inside it the hand is: a drawer has little room
 # for the outer finger.
 _PREFERENCES = ((0.0, -1.0, 0.004), (np.pi / 2, 1.0, 0.014))
+# of the hand from the robot's base, seen from above; less the higher it is
 _REACH_M, _REACH_PER_HEIGHT = (
     0.95,
     0.2,
-)  # of the hand from the robot's base, seen from above; less the higher it is
+)
 _POINTS_PER_M = (
     1000  # a millimetre out of reach counts as much as one point of the hand inside something
 )
@@ -41,7 +43,7 @@ _PALM_M = 0.030
 
 @dataclass(frozen=True)
 class Grasp:
-    """Where the point between the pads goes, [3] metres, and how far the wrist is turned."""
+    """The place of the point between the pads, [3] metres, and the turn of the wrist."""
 
     position_m: np.ndarray
     yaw_rad: float
@@ -49,8 +51,9 @@ class Grasp:
 
 
 def is_bowl(points_m: np.ndarray) -> bool:
-    """Whether an object, from the vertices [N, 3] of its geometry, is hollow and open upwards as it
-    stands.
+    """Whether an object is hollow and open upwards as it stands.
+
+    vertices: [N, 3], of its geometry.
     """
     low = points_m.min(axis=0)
     high = points_m.max(axis=0)
@@ -66,11 +69,10 @@ def rim_grasp(
     hand_m: np.ndarray | None = None,
     hand_yaw_rad: float = 0.0,
 ) -> Grasp:
-    """The first grasp of the rim of a bowl [N, 3] that is clear and within reach of the robot at
-    `base_m`, or nearly.
+    """Chooses the first grasp of the rim of a bowl [N, 3] that is clear and (nearly) in reach.
 
-    hand_m: where the hand is, [3]. A grasp that it is about to close is kept, though the bowl may
-    have moved a little.
+    base_m: where the robot stands. hand_m: where the hand is, [3]. A grasp that it is about to
+    close is kept, though the bowl may have moved a little.
     """
 
     def badness(choice: tuple[float, float, float]) -> float:
@@ -101,7 +103,7 @@ def _grasp(points_m: np.ndarray, yaw_rad: float, side: float, inside_m: float) -
 
 
 def _blocked(grasp: Grasp, side: float, obstacles: Obstacles) -> int:
-    """How many points of the open hand would be inside something."""
+    """Counts the points of the open hand that would be inside something."""
     along = side * _fingers(grasp.yaw_rad)
     frame = np.stack([along, [-along[1], along[0]]])
     parts = ((_OUTER_FINGER, _FINGERTIP_M), (_PALM, _PALM_M))

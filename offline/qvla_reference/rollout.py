@@ -1,6 +1,6 @@
-"""A checkpoint driving LIBERO without ROS: the quick check of a policy in training.
+"""Lets a checkpoint drive LIBERO without ROS: the quick check of a policy in training.
 
-The official figures come from `qvla eval`, through the ROS nodes; here the same chain of images,
+The official figures come from `qvla eval`, through the ROS nodes. Here the same chain of images,
 that of the robot description, runs in one process a worker.
 """
 
@@ -22,8 +22,9 @@ from qvla_ros.simulation.libero import LiberoObservation, LiberoTask
 
 
 class Learner:
-    """A policy as a function: (rendered observation, instruction) -> simulator actions, float64 [K,
-    7].
+    """A policy as a function of (rendered observation, instruction).
+
+    It returns simulator actions, float64 [K, 7].
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -31,7 +32,7 @@ class Learner:
         self.cameras = camera_specs(checkpoint, LIBERO)
 
     def inputs(self, observation: LiberoObservation, instruction: str) -> PolicyInputs:
-        """What the network reads, batch of one."""
+        """Returns what the network reads, a batch of one."""
         checkpoint, proprio = self.checkpoint, self.checkpoint.statistics["proprio"]
         rotation = quaternion_to_axis_angle(observation.eef_quaternion_xyzw)
         state = np.concatenate(
@@ -63,7 +64,7 @@ class Learner:
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """How one episode went; steps: control periods until success or the limit."""
+    """The result of one episode. steps: control periods until success or the limit."""
 
     suite: str
     task_id: int
@@ -78,8 +79,9 @@ class EpisodeResult:
 
 
 def run_episode(task: LiberoTask, learner: Learner, init_state: int) -> EpisodeResult:
-    """One episode from an official initial state, chunks executed open loop, as the OpenVLA-OFT
-    evaluation does.
+    """Runs one episode from an official initial state.
+
+    Chunks are executed open loop, as in the OpenVLA-OFT evaluation.
     """
     scene = PrivilegedScene(task)
     observation = task.reset(init_state)
@@ -112,6 +114,6 @@ def run_episode(task: LiberoTask, learner: Learner, init_state: int) -> EpisodeR
 
 
 def load_learner(path: Path) -> Learner:
-    """A checkpoint as a Learner, on one thread: workers run side by side."""
+    """Loads a checkpoint as a Learner, on one thread: workers run side by side."""
     torch.set_num_threads(1)
     return Learner(load_checkpoint(path))

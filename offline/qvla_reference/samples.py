@@ -1,9 +1,8 @@
-"""Training samples from recorded episodes: what the policy would have seen, and what the expert
-would have done.
+"""Makes training samples of recorded episodes: the policy's view and the expert's next actions.
 
-Every episode is decoded once into small uint8 images and kept beside the training run, so that a
-later start is quick. The images went through the robot's own functions (qvla_ros.preprocess) up to
-the centre crop; their JPEG round trip was the storing in the episode file.
+Every episode is decoded once into small uint8 images, which are kept with the training run, so that
+a later start is quick. The images went through the robot's own functions (qvla_ros.preprocess) up
+to the centre crop; their JPEG round trip was the storing in the episode file.
 """
 
 from __future__ import annotations
@@ -26,8 +25,9 @@ from qvla_ros.preprocess import lanczos3_resize, rotate_180
 
 @dataclass(frozen=True)
 class Samples:
-    """N observations with their chunks, SI units, actions in the dataset convention (gripper 0
-    closed, 1 open).
+    """N observations with their chunks, in SI units.
+
+    Actions are in the dataset convention (gripper 0 closed, 1 open).
     """
 
     images: np.ndarray  # uint8 [N, cameras, S, S, 3], upright
@@ -41,15 +41,16 @@ class Samples:
         return len(self.images)
 
     def part(self, index: int, count: int) -> Samples:
-        """Every `count`-th sample from `index` on."""
+        """Returns every `count`-th sample from `index` on."""
         return Samples(
             **{field.name: getattr(self, field.name)[index::count] for field in fields(Samples)}
         )
 
 
 def proprio_of(episode: Episode) -> np.ndarray:
-    """The released state vector of every step, float32 [T, 8]: position, axis-angle, two finger
-    positions.
+    """Returns the released state vector of every step, float32 [T, 8].
+
+    It holds position, axis-angle and two finger positions.
     """
     series = episode.series
     rotations = np.stack(
@@ -61,8 +62,9 @@ def proprio_of(episode: Episode) -> np.ndarray:
 
 
 def dataset_actions(simulator_actions: np.ndarray) -> np.ndarray:
-    """Simulator actions [..., 7] (gripper -1 open, +1 close) in the dataset convention (gripper 1
-    open, 0 closed).
+    """Converts simulator actions [..., 7] to the dataset convention.
+
+    The gripper goes from -1 open, +1 close to 1 open, 0 closed.
     """
     return np.concatenate(
         [simulator_actions[..., :-1], (1.0 - simulator_actions[..., -1:]) / 2.0], axis=-1
@@ -70,7 +72,7 @@ def dataset_actions(simulator_actions: np.ndarray) -> np.ndarray:
 
 
 def decode_episode(episode: Episode, size: int) -> Samples:
-    """Samples of one episode, `task` all zero; images resized to `size`."""
+    """Makes the samples of one episode, `task` all zero; images are resized to `size`."""
     steps = episode.image_steps
     images = np.zeros((len(steps), len(CAMERAS), size, size, 3), np.uint8)
     for index in range(len(steps)):
@@ -89,8 +91,9 @@ def decode_episode(episode: Episode, size: int) -> Samples:
 
 
 class Task(NamedTuple):
-    """What an episode is about. The same instruction may belong to several tasks: other scenes,
-    other suites.
+    """The task of an episode.
+
+    The same instruction may belong to several tasks, of other scenes or suites.
     """
 
     suite: str
@@ -99,8 +102,9 @@ class Task(NamedTuple):
 
 
 class SampleSet:
-    """All samples of a folder of demonstrations, in memory; `refresh` picks up episodes that have
-    appeared since.
+    """All samples of a folder of demonstrations, in memory.
+
+    `refresh` adds episodes that have appeared since.
     """
 
     def __init__(
@@ -119,27 +123,25 @@ class SampleSet:
 
     @property
     def instructions(self) -> list[str]:
-        """The text of each task."""
+        """Returns the text of each task."""
         return [task.instruction for task in self.tasks]
 
     def episode_counts(self) -> dict[str, int]:
-        """Episodes of each suite."""
+        """Counts the episodes of each suite."""
         suites = [self.tasks[samples.task[0]].suite for samples in self.episodes]
         return {suite: suites.count(suite) for suite in sorted(set(suites))}
 
     def refresh(self, limit: int | None = None, workers: int = 1) -> int:
-        """Decode and add new episodes (at most `limit`), in the order of their names; returns how
-        many were added.
+        """Decodes and adds new episodes (at most `limit`), in the order of their names.
 
-        workers: processes that decode what the cache does not hold yet.
+        Returns how many were added. workers: processes that decode what the cache does not hold.
         """
         found = (path for path in self.demonstrations.rglob("episode_*.npz") if self.select(path))
         new = sorted(path for path in found if path not in self._known)[:limit]
         cached = [self.cache / path.relative_to(self.demonstrations) for path in new]
         stale = [pair for pair in zip(new, cached, strict=True) if not _is_current(*pair)]
-        _decode_all(
-            stale, self.size, workers if len(stale) > 8 else 1
-        )  # a process takes as long as some episodes
+        # a process takes as long as some episodes
+        _decode_all(stale, self.size, workers if len(stale) > 8 else 1)
         for path, copy in zip(new, cached, strict=True):
             self._known.add(path)
             samples, task = _read_samples(copy)
@@ -159,13 +161,13 @@ class SampleSet:
     def draw(
         self, count: int, rng: np.random.Generator, suite_weights: Mapping[str, float] | None = None
     ) -> Samples:
-        """`count` samples. A task's share grows with the root of its size, so that a task with few
-        episodes is neither drowned nor learnt by heart; within a task the samples around a grasp or
-        release are twice as likely.
+        """Draws `count` samples.
 
-        suite_weights: a suite's share is its weight times the root of its size, however many tasks
-        it has, so that a suite whose recording has just begun is not learnt by heart; one that is
-        not named is left out.
+        A task's share grows with the root of its size, so that a task with few episodes is neither
+        drowned nor learnt by heart. Within a task the samples around a grasp or release are twice
+        as likely. suite_weights: a suite's share is its weight times the root of its size, however
+        many tasks it has, so that a suite whose recording has just begun is not learnt by heart. A
+        suite that is not named is left out.
         """
         fix = "record some with `qvla reference demonstrations`"
         if not len(self):
@@ -196,7 +198,7 @@ class SampleSet:
         return self.take(self._index[chosen])
 
     def take(self, pairs: Sequence[Sequence[int]] | np.ndarray) -> Samples:
-        """The samples at (episode, row) pairs."""
+        """Returns the samples at (episode, row) pairs."""
         rows = {
             field.name: np.stack(
                 [getattr(self.episodes[episode], field.name)[row] for episode, row in pairs]
@@ -217,7 +219,7 @@ class SampleSet:
 
 
 def _decode_all(pairs: Sequence[tuple[Path, Path]], size: int, workers: int) -> None:
-    """Decode each (episode file, cache file) pair; a tenth of a second each."""
+    """Decodes each (episode file, cache file) pair; a tenth of a second each."""
     if workers <= 1:
         for episode, cached in pairs:
             _decode_into(episode, cached, size)
@@ -255,14 +257,15 @@ def _read_samples(cached: Path) -> tuple[Samples, Task]:
 
 
 def _sample_weights(samples: Samples) -> np.ndarray:
-    """2 where the gripper's command changes within the chunk, 1 elsewhere."""
+    """Weighs a sample 2 where the gripper's command changes within the chunk, 1 elsewhere."""
     gripper = samples.chunks[..., -1]
     return 1.0 + (np.ptp(gripper, axis=1) > 0.5)
 
 
 def dataset_statistics(samples: Sequence[Samples]) -> dict[str, object]:
-    """{"action": ..., "proprio": ...} as OpenVLA-OFT stores them; the gripper is left as it is
-    (mask false, 0 to 1).
+    """Computes {"action": ..., "proprio": ...} as OpenVLA-OFT stores them.
+
+    The gripper is left as it is (mask false, 0 to 1).
     """
     actions = np.concatenate([part.chunks[:, 0] for part in samples]).astype(np.float64)
     proprio = np.concatenate([part.proprio for part in samples]).astype(np.float64)

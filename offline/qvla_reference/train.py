@@ -1,5 +1,6 @@
-"""Behaviour cloning of the bundled policy: L1 on normalised chunks, exact resumption, an export at
-every save.
+"""Trains the bundled policy by behaviour cloning: L1 on normalised chunks.
+
+Training resumes exactly, and exports a checkpoint at every save.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ NEW_EPISODES_AT_ONCE = (
 
 
 def learning_rate_factor(step: int, options: TrainingOptions, warm_from: int = 0) -> float:
-    """Linear warm-up from update `warm_from` on, constant, linear decay over the last
+    """Returns the factor of the learning rate at an update.
+
+    It warms up linearly from update `warm_from` on, is constant, and decays linearly over the last
     `decay_steps`.
     """
     warmup_steps = options.rewarm_steps if warm_from else options.warmup_steps
@@ -55,7 +58,7 @@ def learning_rate_factor(step: int, options: TrainingOptions, warm_from: int = 0
 
 
 def losses(state: TrainingState, batch: Batch, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """(action error in controller units per number, error of the auxiliary heads): both scalars."""
+    """Returns two scalars: action error in controller units per number, and auxiliary error."""
     context = state.model.context(batch.inputs)
     slots, patches = state.model.decode(batch.inputs, context)
     error = (state.model.action_head(slots).float() - batch.chunks).abs()
@@ -72,8 +75,9 @@ def losses(state: TrainingState, batch: Batch, weights: Tensor) -> tuple[Tensor,
 def gradients(
     state: TrainingState, batch: Batch, weights: Tensor, options: TrainingOptions
 ) -> tuple[list[Tensor | None], float, float]:
-    """(gradient per parameter of model and heads, None where unused; action error; auxiliary error)
-    of one batch.
+    """Computes the gradients of one batch, its action error and its auxiliary error.
+
+    There is a gradient per parameter of model and heads, None where unused.
     """
     device = weights.device.type
     in_bfloat16 = options.precision == "bfloat16"
@@ -95,8 +99,7 @@ def train_step(
     options: TrainingOptions,
     pool: Executor,
 ) -> tuple[float, float]:
-    """One update of weights and average from the mean gradient of equal shards; returns the two
-    losses.
+    """Updates weights and average by the mean gradient of equal shards; returns the two losses.
 
     Shards are made and run side by side, one thread each. On a processor that is shared this is a
     third faster than two threads within each operation, which wait for one another hundreds of
@@ -124,10 +127,10 @@ def train_step(
 
 @contextmanager
 def _training_arithmetic() -> Iterator[None]:
-    """Flush denormals, and on a CPU use one thread an operator: `threads` shards of a batch run
-    side by side instead.
+    """Flushes denormals and, on a CPU, uses one thread an operator while the context lasts.
 
-    Both are settings of the whole process, so they are put back.
+    `threads` shards of a batch run side by side instead. Both are settings of the whole process, so
+    they are put back.
     """
     threads = torch.get_num_threads()
     torch.set_flush_denormal(True)
@@ -146,14 +149,13 @@ def train(
     report: Callable[[str], None] = print,
     config: PolicyConfig | None = None,
 ) -> TrainingState:
-    """Train until `options.steps`, saving and exporting every few minutes, at the end and on
-    Ctrl-C.
+    """Trains until `options.steps`.
 
-    config: another size than the reference's, for tests.
+    It saves and exports every few minutes, at the end and on Ctrl-C. config: another size than the
+    reference's, for tests.
     """
-    require_result_replaceable(
-        options.out, "trained"
-    )  # which the first export would say after minutes
+    # the first export would raise it after minutes
+    require_result_replaceable(options.out, "trained")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = train_tokenizer()
     prompt = PromptSpec(PROMPT_TEMPLATE, lowercase=True, append_token_id=tokenizer.token_to_id("▁"))
@@ -168,9 +170,8 @@ def train(
     )
     for samples in (training, validation):
         samples.refresh(workers=options.threads)
-    training.draw(
-        1, np.random.default_rng(0), options.suite_weights
-    )  # says so if there is nothing to learn from
+    # an error if there is nothing to learn from
+    training.draw(1, np.random.default_rng(0), options.suite_weights)
     state = start(options, config, device, training, report)
     if state.step >= options.steps and (options.out / "config.json").exists():
         report(
@@ -291,8 +292,9 @@ def start(
     training: SampleSet,
     report: Callable[[str], None],
 ) -> TrainingState:
-    """Where the saved state stopped, or a pretrained checkpoint, or step 0; with statistics of all
-    episodes there are if it has no fitting ones.
+    """Starts where the saved state stopped, or at a pretrained checkpoint, or at step 0.
+
+    Without fitting statistics it takes those of all episodes that are there.
     """
     state = new_state(options, config, device)
     saved = options.work_dir / "state.pt"
@@ -318,8 +320,9 @@ def start(
 def export(
     state: TrainingState, options: TrainingOptions, tokenizer: Tokenizer, prompt: PromptSpec
 ) -> None:
-    """Write the averaged weights as a checkpoint; what else lies there stays, the calibration set
-    until the end.
+    """Writes the averaged weights as a checkpoint.
+
+    Other files of the directory stay, the calibration set until the end.
     """
     kept = [options.out / "README.md", options.out / "calibration.jsonl"]
     kept += sorted((options.out / "calibration").glob("*.jpg"))
@@ -337,11 +340,10 @@ def _interrupt(*_: object) -> None:
 
 
 def is_held_out(path: Path) -> bool:
-    """Whether an episode file belongs to the validation set, by the numbers in its name: one in
-    HELD_OUT_EVERY.
+    """Whether an episode file belongs to the validation set, by the numbers in its name.
 
-    Tasks from 10 on hold out other numbers each, for suites of many tasks have few episodes of
-    each.
+    One in HELD_OUT_EVERY does. Tasks from 10 on hold out other numbers each, because suites of many
+    tasks have few episodes of each.
     """
     number, task_id = (int(name.rpartition("_")[2]) for name in (path.stem, path.parent.name))
     return (number + (task_id if task_id >= 10 else 0)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
@@ -355,10 +357,10 @@ def held_out_errors(
     pool: Executor,
     count: int = 96,
 ) -> dict[str, float]:
-    """Action error of each suite, controller units per number, on `count` held-out samples without
-    noise.
+    """Measures the action error of each suite on `count` held-out samples without noise.
 
-    The same samples every time, as long as no episode is added.
+    Units: controller units per number. The samples are the same every time, as long as no episode
+    is added.
     """
 
     def error(samples: Samples) -> float:

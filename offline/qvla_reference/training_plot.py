@@ -1,6 +1,4 @@
-"""What a training run has come to, as one picture: errors, success in closed loop and learning rate
-over updates.
-"""
+"""Plots a training run: errors, success in closed loop and learning rate over updates."""
 
 from __future__ import annotations
 
@@ -20,12 +18,13 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.plots import POLICY_COLOURS, STYLE
 from qvla_ros.statistics import wilson_interval
 
-_ALL = "all"  # held-out error of entries that do not tell suites apart
+_ALL = "all"  # held-out error of entries that do not separate suites
 
 
 def plot_run(work_dir: Path) -> Path:
-    """Draw <work_dir>/training.png from its curve.jsonl and, if there is one, evaluation.jsonl;
-    returns its path.
+    """Draws <work_dir>/training.png and returns its path.
+
+    It is drawn from curve.jsonl and, if there is one, evaluation.jsonl.
     """
     curve_file = work_dir / "curve.jsonl"
     picture = work_dir / "training.png"
@@ -44,7 +43,10 @@ def plot_run(work_dir: Path) -> Path:
 def training_figure(
     curve: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]
 ) -> Figure:
-    """curve: one entry a save, as training writes them; results: one entry a closed-loop episode."""
+    """Draws the figure.
+
+    curve: one entry a save, as training writes them; results: one entry a closed-loop episode.
+    """
     figure = Figure(figsize=(8.0, 7.0), layout="constrained")
     errors, success, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1))
     held_out = held_out_of_suite(curve)
@@ -68,7 +70,7 @@ def training_figure(
 
 
 def held_out_of_suite(curve: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
-    """(update, held-out error) by suite."""
+    """Returns (update, held-out error) by suite."""
     points: dict[str, list[tuple[int, float]]] = {}
     for entry in curve:
         errors = entry.get("held_out_of_suite", {_ALL: entry.get("held_out")})
@@ -79,8 +81,9 @@ def held_out_of_suite(curve: Sequence[Mapping[str, Any]]) -> dict[str, list[tupl
 
 
 def success_of_step(results: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, int, int]]]:
-    """(update, successes, episodes) by suite; of a checkpoint without a known update nothing is
-    drawn.
+    """Returns (update, successes, episodes) by suite.
+
+    A checkpoint without a known update is left out.
     """
     counts: dict[tuple[str, int], list[bool]] = {}
     for entry in results:

@@ -1,4 +1,4 @@
-"""What a training run follows from, and what it has reached."""
+"""The options and the state of a training run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from qvla_ros.errors import QvlaError
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Everything a run follows from, besides the demonstrations."""
+    """The options of a run; with the demonstrations they determine it."""
 
     demonstrations: Path
     out: Path
@@ -51,13 +51,13 @@ class TrainingOptions:
 
     @property
     def decay_from(self) -> int:
-        """The update at which the learning rate begins to fall."""
+        """Returns the update at which the learning rate begins to fall."""
         return self.steps - self.decay_steps
 
 
 @dataclass
 class TrainingState:
-    """What a run has reached; saved whole, so that it goes on at the next step as if never stopped."""
+    """The state that a run has reached, saved whole so that it resumes exactly."""
 
     model: OpenVLAOFT
     heads: nn.ModuleDict  # "position", "grounding": training-only
@@ -66,15 +66,14 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     statistics: dict[str, Any]
     unnorm_key: str = ""  # of the statistics
-    sentences: list[str] = field(
-        default_factory=list
-    )  # the rows of the grounding heads; training appends
+    # the rows of the grounding heads; training appends
+    sentences: list[str] = field(default_factory=list)
     step: int = 0
     warm_from: int = 0  # where the latest warm-up began
     trained_s: float = 0.0  # wall-clock time spent on all updates so far
 
     def number_sentences(self, texts: Sequence[str]) -> None:
-        """Give those of `texts` a number that have none yet. QvlaError when there are too many."""
+        """Numbers those of `texts` that have no number yet. QvlaError when there are too many."""
         self.sentences += [text for text in dict.fromkeys(texts) if text not in self.sentences]
         if len(self.sentences) > MAX_SENTENCES:
             fix = (
@@ -91,8 +90,9 @@ class TrainingState:
         return [*self.model.parameters(), *self.heads.parameters()]
 
     def save(self, path: Path, decay_from: int) -> None:
-        """Write the state, whole or not at all. decay_from: of the run so far; going on tells from
-        it if it decayed.
+        """Writes the state, whole or not at all.
+
+        decay_from: of the run so far; a later run finds by it whether the rate had decayed.
         """
         payload = {
             "model": self.model.state_dict(),
@@ -111,8 +111,9 @@ class TrainingState:
             torch.save(payload, temporary)
 
     def load(self, path: Path, decay_from: int) -> None:
-        """Continue from a saved state; warm up anew if its rate had begun to fall and is not to
-        fall yet.
+        """Continues from a saved state.
+
+        The rate warms up anew if it had begun to fall and is not to fall yet.
         """
         payload = torch.load(path, map_location="cpu", weights_only=True)
         self.model.load_state_dict(payload["model"])
@@ -121,9 +122,8 @@ class TrainingState:
         for saved, group in zip(
             payload["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True
         ):
-            saved.update(
-                {name: value for name, value in group.items() if name != "params"}
-            )  # options of this run
+            # options of this run
+            saved.update({name: value for name, value in group.items() if name != "params"})
         self.optimizer.load_state_dict(payload["optimizer"])
         self.statistics = json.loads(payload["statistics"])
         self.unnorm_key = payload["unnorm_key"]
@@ -135,9 +135,9 @@ class TrainingState:
             self.warm_from = self.step
 
     def adopt(self, checkpoint: Checkpoint) -> None:
-        """Begin with the weights, statistics and step of an exported checkpoint; heads and
-        optimizer begin anew.
+        """Begins with the weights, statistics and step of an exported checkpoint.
 
+        Heads and optimizer begin anew.
         QvlaError unless it has the architecture of this run.
         """
         weights = checkpoint.model.state_dict()
@@ -164,8 +164,9 @@ class TrainingState:
         self.step = self.warm_from = checkpoint.step or 0
 
     def change_statistics(self, statistics: dict[str, Any], unnorm_key: str) -> None:
-        """Go on with other statistics; what the policy does in physical units stays, and the rate
-        warms up anew.
+        """Goes on with other statistics.
+
+        What the policy does in physical units stays, and the rate warms up anew.
         """
         if self.step:
             for model in (self.model, self.average):
@@ -176,7 +177,7 @@ class TrainingState:
 
 
 def new_state(options: TrainingOptions, config: PolicyConfig, device: str) -> TrainingState:
-    """Step 0 of a run; the same weights for the same seed."""
+    """Makes step 0 of a run; the same weights for the same seed."""
     torch.manual_seed(options.seed)
     model = OpenVLAOFT(config)
     average = OpenVLAOFT(config)
@@ -193,7 +194,7 @@ def new_state(options: TrainingOptions, config: PolicyConfig, device: str) -> Tr
 
 
 def make_optimizer(options: TrainingOptions, modules: Sequence[nn.Module]) -> torch.optim.Optimizer:
-    """AdamW; weight decay on matrices only."""
+    """Makes AdamW with weight decay on matrices only."""
     parameters = [parameter for module in modules for parameter in module.parameters()]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},

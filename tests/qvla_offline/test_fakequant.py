@@ -221,9 +221,8 @@ def check_policy(source, out, gates) -> None:
         layer = name.removesuffix(".weight")
         if name.endswith(".weight") and layer in gates.layers:
             restored = quantize_layer(tensor.flatten(1), gates.layers[layer], SCHEME).dequantize()
-            stored_as = (
-                torch.float16 if "vision_backbone" in name else tensor.dtype
-            )  # FiLM's are merged in float32
+            # FiLM's are merged in float32
+            stored_as = torch.float16 if "vision_backbone" in name else tensor.dtype
             tensor = restored.reshape(tensor.shape).to(stored_as).to(tensor.dtype)
         assert after.stored[name].dtype == stored.dtype
         assert torch.equal(after[name], tensor), name
@@ -361,6 +360,5 @@ def test_an_adapter_is_merged_into_what_is_written(tmp_path, checkpoint, gates):
     assert not list(out.glob("adapter*"))
     check_policy(source, out, gates)
     written = load_file(out / "model.safetensors")[f"{head}.weight"]
-    torch.testing.assert_close(
-        written, wrapped.half() + 0.25, rtol=1e-3, atol=1e-3
-    )  # alpha / r, times 2 * 1 / 4
+    # alpha / r, times 2 * 1 / 4
+    torch.testing.assert_close(written, wrapped.half() + 0.25, rtol=1e-3, atol=1e-3)

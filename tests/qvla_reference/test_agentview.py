@@ -25,10 +25,11 @@ def test_points_lie_where_the_simulators_camera_sees_them(suite: str, ground_m: 
         task.reset(0)
         sim = task.environment.sim
         camera = sim.model.camera_name2id("agentview")
+        # right, up, backwards
         position_m, axes = (
             sim.data.cam_xpos[camera],
             sim.data.cam_xmat[camera].reshape(3, 3),
-        )  # right, up, backwards
+        )
         half_height = np.tan(np.radians(sim.model.cam_fovy[camera]) / 2)
     right, up, backwards = ((points_m - position_m) @ axes).T
     upright = 0.5 + 0.5 * np.stack([right, -up], axis=-1) / -backwards[:, None] / half_height

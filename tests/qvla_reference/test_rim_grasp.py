@@ -180,6 +180,5 @@ def test_the_bowl_on_the_stove_comes_to_lie_on_the_plate_twice_from_the_same_see
     assert first.facts["success_step"] < 140
     np.testing.assert_array_equal(first.series["label_actions"], second.series["label_actions"])
     start = first.series["object_position_m"][0]
-    np.testing.assert_allclose(
-        start[:2], [-0.26, -0.13], atol=0.05
-    )  # on the burner, not where a stale pose puts it
+    # on the burner, not where a stale pose puts it
+    np.testing.assert_allclose(start[:2], [-0.26, -0.13], atol=0.05)

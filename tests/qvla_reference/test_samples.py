@@ -35,9 +35,8 @@ def test_samples_are_upright_and_in_the_dataset_convention(
     samples = SampleSet(demonstrations, tmp_path / "cache", 32, lambda _: True)
     assert samples.refresh() == 6
     first = samples.episodes[0]
-    assert (
-        first.images[0, 0, -8:, -8:].min() > 240
-    )  # the camera's top left corner ends up bottom right
+    # the camera's top left corner ends up bottom right
+    assert first.images[0, 0, -8:, -8:].min() > 240
     assert first.images[0, 0, :8, :8].max() < 15
     assert set(np.unique(first.chunks[..., -1])) == {0.0, 1.0}
     assert first.chunks[0, 0, -1] == 1.0  # simulator -1 is open, and open is 1
@@ -141,9 +140,8 @@ def test_suite_weights_hold_for_suites_of_equal_size(
         record(demonstrations, 0, number, "libero_spatial")
     samples.refresh()
     drawn = shares(samples, {"libero_object": 1.0, "libero_spatial": 1.0})
-    assert drawn["libero_spatial", 0] == pytest.approx(
-        2 / 3, abs=0.03
-    )  # four times the samples, twice the share
+    # four times the samples, twice the share
+    assert drawn["libero_spatial", 0] == pytest.approx(2 / 3, abs=0.03)
     with pytest.raises(QvlaError, match="suite_weights"):
         samples.draw(1, np.random.default_rng(0), {"libero_goal": 1.0})
 

@@ -111,9 +111,8 @@ def test_normalised_pixels_equal_the_reference_processor(vectors: dict) -> None:
     assert tensor.dtype == np.float32
     for key, expected in vectors["normalised_pixels"]["(y,x)->6 values fp32"].items():
         y, x = literal_eval(key)
-        np.testing.assert_allclose(
-            tensor[:, y, x], expected, rtol=0, atol=2.5e-7
-        )  # one unit in the last place
+        # one unit in the last place
+        np.testing.assert_allclose(tensor[:, y, x], expected, rtol=0, atol=2.5e-7)
 
 
 def test_the_chain_runs_in_the_released_order() -> None:

@@ -11,10 +11,11 @@ from qvla_reference.demonstrations import CAMERAS, Episode, encode_jpeg, episode
 from qvla_reference.lerobot_export import export_demonstrations
 
 SIZE = 32
+# recording -> steps with images; the first was pushed once
 STEPS = {
     0: [0, 3, 6, 18, 21],
     1: [0, 3],
-}  # recording -> steps with images; the first was pushed once
+}
 LENGTH = 30
 
 

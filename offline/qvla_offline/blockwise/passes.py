@@ -266,9 +266,8 @@ def _hand_on(
     if not tensors or not leaves:
         return
     inner = list(leaves.values())
-    if (
-        len(tensors) == len(inner) == 1 and tensors[0] is inner[0]
-    ):  # nothing lies between: the usual case
+    # nothing lies between: the usual case
+    if len(tensors) == len(inner) == 1 and tensors[0] is inner[0]:
         sums: list[Sequence[Tensor]] = list(cotangents)
     else:
         sums = [

@@ -173,9 +173,8 @@ def answered(
 
     try:
         for name, block in blocks.items():
-            block.__dict__["forward"] = partial(
-                forward, name
-            )  # past nn.Module's own bookkeeping of attributes
+            # past nn.Module's own bookkeeping of attributes
+            block.__dict__["forward"] = partial(forward, name)
         yield
     finally:
         for block in blocks.values():

@@ -144,8 +144,9 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 _V2 = (_episodes_v2, _tasks_v2)
+# they differ in statistics, unread here
 _READERS = {
     "v3.0": (_episodes_v3, _tasks_v3),
     "v2.1": _V2,
     "v2.0": _V2,
-}  # they differ in statistics, unread here
+}

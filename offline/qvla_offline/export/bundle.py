@@ -38,9 +38,8 @@ from qvla_ros.bundle import (
 from qvla_ros.doctor.parity import write_parity
 from qvla_ros.policy import load_policy
 
-MAX_PARITY_BYTES = (
-    2 << 30
-)  # of weights as ONNX Runtime holds them: exporting a large policy must not need its memory
+# of weights as ONNX Runtime holds them: exporting a large policy must not need its memory
+MAX_PARITY_BYTES = 2 << 30
 
 
 def export_bundle(
@@ -66,9 +65,8 @@ def export_bundle(
     checkpoint = load_checkpoint(checkpoint_path, unnorm_key, lazily=True)
     require_exportable(checkpoint, robot, options)
     policy_needs(checkpoint, robot)
-    camera_specs(
-        checkpoint, robot
-    )  # may refuse a size that config.json states, before anything is written
+    # may refuse a size that config.json states, before anything is written
+    camera_specs(checkpoint, robot)
     rows = {
         name: module.weight.shape[0]
         for name, module in quantization_targets(checkpoint.model).items()

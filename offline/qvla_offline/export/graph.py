@@ -25,18 +25,20 @@ if TYPE_CHECKING:
 # the first with INT4 and blocked DequantizeLinear; ONNX Runtime and TensorRT(-RTX) both read it
 OPSET = 21
 OPSET_INT2 = 25  # the first whose DequantizeLinear takes INT2; ONNX Runtime only
+# the oldest that holds the opset: older engines refuse newer files
 IR_VERSION = {
     OPSET: 10,
     OPSET_INT2: 13,
-}  # the oldest that holds the opset: older engines refuse newer files
+}
 # shapes, indices and small vectors stay in the protobuf, where shape inference can see them
 INLINE_BYTES = 1024
 PAGE_BYTES = 4096  # ONNX Runtime maps a tensor straight from the file only if it starts on a page:
 MAPPED_BYTES = 1 << 16  # worth the gap for tensors from this size on
+# several codes to the byte
 PACKED_BITS = {
     np.dtype(ml_dtypes.int4): 4,
     np.dtype(ml_dtypes.int2): 2,
-}  # several codes to the byte
+}
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,8 @@ class GraphBuilder:
         self._initializers: dict[str, TensorProto] = {}
         self.stored_bytes: dict[str, int] = {}  # of every tensor and constant, by name
         self.products: list[RowProduct] = []
-        self.layers: dict[
-            str, StoredLinear
-        ] = {}  # by module; one that is used again is not stored again
+        # by module; one that is used again is not stored again
+        self.layers: dict[str, StoredLinear] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._scope: list[str] = []

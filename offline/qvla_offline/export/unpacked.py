@@ -28,9 +28,8 @@ def merge_row_groups(model: onnx.ModelProto, products: Sequence[RowProduct]) -> 
     makers = {output: node for node in graph.node for output in node.output}
     replaced: set[str] = set()
     at_node: dict[str, list[onnx.NodeProto]] = {}
-    whole: dict[
-        tuple[str, ...], str
-    ] = {}  # a layer that is multiplied with several times has one weight
+    # a layer that is multiplied with several times has one weight
+    whole: dict[tuple[str, ...], str] = {}
     for product in products:
         if _is_whole(product):
             continue

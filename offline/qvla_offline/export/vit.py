@@ -72,14 +72,12 @@ def _embed_patches(
     patch = config.patch_size
     covered = side * patch
     with graph.scope(module):
-        if (
-            covered < config.image_size
-        ):  # the convolution leaves out what does not fill a patch, as at 384 pixels
+        # the convolution leaves out what does not fill a patch, as at 384 pixels
+        if covered < config.image_size:
             images = slice_axis(graph, slice_axis(graph, images, 2, 0, covered), 3, 0, covered)
         x = graph.op("Reshape", images, graph.constant([count, 3, side, patch, side, patch]))
-        x = graph.op(
-            "Transpose", x, perm=[0, 2, 4, 1, 3, 5]
-        )  # the order of the flattened kernel: channel, row, column
+        # the order of the flattened kernel: channel, row, column
+        x = graph.op("Transpose", x, perm=[0, 2, 4, 1, 3, 5])
         x = graph.op("Reshape", x, graph.constant([count, side * side, 3 * patch * patch]))
     return linear(graph, weights, module, x)
 

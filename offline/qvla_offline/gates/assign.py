@@ -137,9 +137,8 @@ def optimal_in_tiles(
                 _chosen(scores[name], row_bits, position).sum() for name, row_bits in layers.items()
             )
             return Allocation(layers, budget.target_avg_bits, reached, float(total), first.bound)
-        withheld = max(
-            withheld + reached - budget.target_avg_bits, 1.25 * withheld, 1e-3
-        )  # grows, so this ends
+        # grows, so this ends
+        withheld = max(withheld + reached - budget.target_avg_bits, 1.25 * withheld, 1e-3)
     narrower = {name: score[:-1] for name, score in scores.items()}
     found = optimal_in_tiles(narrower, columns, bits[:-1], budget, scheme)
     return replace(found, bound=first.bound)
@@ -157,9 +156,8 @@ def fill_tiles(
     Returns uint8 [R].
     """
     promoted = promote_to_tile(row_bits, _chosen(scores, row_bits, position), tile, scheme)
-    usable = np.isin(
-        promoted, list(position)
-    )  # a container's full width that --bits leaves out is not used
+    # a container's full width that --bits leaves out is not used
+    usable = np.isin(promoted, list(position))
     return np.where(usable, promoted, row_bits).astype(np.uint8)
 
 

@@ -166,9 +166,8 @@ def _from_schema(document: dict[str, Any], path: Path) -> Gates:
         if not isinstance(document.get(key, {}), dict):
             raise QvlaError(f"{path}: {key}", type(document[key]).__name__, "an object", _AGAIN)
     scheme = document.get("scheme", {})
-    parse(
-        QuantizationScheme, scheme, f"{path}: scheme", _AGAIN
-    )  # so that QuantizationScheme(**scheme) holds
+    # so that QuantizationScheme(**scheme) holds
+    parse(QuantizationScheme, scheme, f"{path}: scheme", _AGAIN)
     return Gates(
         _checked(document["layers"], path),
         str(document.get("method", "unknown")),

@@ -159,9 +159,8 @@ def _hull_edges(
     channel, target, gain, price, slope = (
         np.concatenate(parts) for parts in zip(*edges, strict=True)
     )
-    order = np.argsort(
-        -slope, kind="stable"
-    )  # stable: a channel's own edges keep their order when slopes are equal
+    # stable: a channel's own edges keep their order when slopes are equal
+    order = np.argsort(-slope, kind="stable")
     return channel[order], target[order], gain[order], price[order]
 
 

@@ -76,9 +76,8 @@ def promote_to_tile(
         count = int((ranks == place).sum())
         missing = -count % tile if count else 0
         narrower = np.flatnonzero(ranks > place)
-        order = np.lexsort(
-            (narrower, -row_error[narrower], ranks[narrower])
-        )  # next group first, then largest error
+        # next group first, then largest error
+        order = np.lexsort((narrower, -row_error[narrower], ranks[narrower]))
         taken = narrower[order[:missing]]
         bits[taken] = FULL_BITS[name]
         ranks[taken] = place

@@ -226,9 +226,8 @@ def flat_weight(module: QuantizableLayer) -> Tensor:
 
 def _unfolded(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """The patches that a convolution reads, [C * kh * kw, n * positions]."""
-    assert not isinstance(
-        conv.padding, str
-    )  # the policies' convolutions give their padding in pixels
+    # the policies' convolutions give their padding in pixels
+    assert not isinstance(conv.padding, str)
     patches = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
     return patches.permute(1, 0, 2).flatten(1)
 

@@ -41,9 +41,8 @@ class Scoring:
         if self.method not in METHODS:
             raise QvlaError("method", self.method, f"one of {METHODS}", "choose with --method")
         allowed = (0, 2, 4, 8) if self.method == "action" else (0, *range(2, 16))
-        object.__setattr__(
-            self, "bits", tuple(sorted(set(self.bits) - {16}))
-        )  # at 16 the score is 0
+        # at 16 the score is 0
+        object.__setattr__(self, "bits", tuple(sorted(set(self.bits) - {16})))
         if not self.bits or not set(self.bits) <= set(allowed):
             raise QvlaError(
                 "bits",

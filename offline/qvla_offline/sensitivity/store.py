@@ -63,9 +63,8 @@ def write_sensitivity(path: str | Path, sensitivity: Sensitivity) -> None:
     for name, score in sensitivity.scores.items():
         _require_finite(f"sensitivity of {name}", score)
     described = {k: v for k, v in asdict(sensitivity).items() if k != "scores"}
-    order = list(
-        sensitivity.scores
-    )  # safetensors sorts by size; ties in the released greedy go by layer order
+    # safetensors sorts by size; ties in the released greedy go by layer order
+    order = list(sensitivity.scores)
     header = {"schema_version": SCHEMA_VERSION, "order": order, **described}
     text = json.dumps(header, allow_nan=False)  # before anything is written
     with atomic_file(path) as temporary:

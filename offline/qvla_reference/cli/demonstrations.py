@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Record what is missing; 0 when every episode is there."""
+    """Records what is missing; returns 0 when every episode is there."""
     from qvla_reference.demonstrations import episode_path
 
     task_ids = task_ids_of(args.task_ids, args.task_suite_name)
@@ -65,11 +65,10 @@ def record_in_turns(
     place: Callable[[int, int], Path],
     record: Callable[[argparse.Namespace, int, list[int]], int],
 ) -> int:
-    """Have worker processes `record(args, task_id, numbers)` what has no file at `place(task_id,
-    number)` yet.
+    """Lets worker processes `record(args, task_id, numbers)` the episodes that are missing.
 
-    args: --episodes, --first_episode, --workers and --out are read here. Returns 0 when every
-    episode is there.
+    An episode is missing if there is no file at `place(task_id, number)`. args: --episodes,
+    --first_episode, --workers and --out are read here. Returns 0 when every episode is there.
     """
     for key in ("episodes", "workers"):
         if getattr(args, key) < 1:
@@ -103,7 +102,7 @@ def record_in_turns(
 
 
 def turns(first_episode: int, episodes: int) -> list[range]:
-    """The episode numbers, EPISODES_A_TURN at a time."""
+    """Yields the episode numbers, EPISODES_A_TURN at a time."""
     last = first_episode + episodes
     return [
         range(start, min(start + EPISODES_A_TURN, last))
@@ -112,8 +111,9 @@ def turns(first_episode: int, episodes: int) -> list[range]:
 
 
 def record(args: argparse.Namespace, task_id: int, numbers: list[int]) -> int:
-    """Record some episodes of a task, each into its file, with a line about each; returns how many.
-    In a worker.
+    """Records some episodes of a task, each into its file, and prints a line about each.
+
+    Returns how many. Runs in a worker.
     """
     from qvla_reference.demonstrations import episode_path, write_episode
     from qvla_reference.held_task import held_task

@@ -70,8 +70,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def take_copy(source: Path, copy: Path) -> str:
-    """Copy a checkpoint, so that training may go on exporting to `source`; returns the hash of what
-    was copied.
+    """Copies a checkpoint, so that training may go on exporting to `source`.
+
+    Returns the hash of what was copied.
     """
     from qvla_offline.fingerprint import checkpoint_sha256
 
@@ -122,7 +123,7 @@ def run_missing(args: argparse.Namespace, copy: Path, checkpoint: str) -> None:
 
 
 def missing_jobs(args: argparse.Namespace, done: list[dict[str, Any]]) -> Jobs:
-    """What the options ask for and `done` does not hold."""
+    """Returns the episodes that the options ask for and `done` does not hold."""
     suites = args.task_suite_names.split(",")
     known = {(entry["suite"], entry["task_id"], entry["init_state"]) for entry in done}
     missing = {}
@@ -134,7 +135,7 @@ def missing_jobs(args: argparse.Namespace, done: list[dict[str, Any]]) -> Jobs:
 
 
 def print_newest(path: Path, checkpoint: str | None = None) -> None:
-    """The table of one checkpoint's results, the newest one's unless named."""
+    """Prints the table of one checkpoint's results, the newest one's unless named."""
     entries = read_results(path)
     chosen = (
         newest(entries)
@@ -159,7 +160,7 @@ _held: dict[str, Any] = {}  # the learner of one worker process
 def evaluate(
     path: Path, checkpoint: str, suite: str, task_id: int, init_state: int
 ) -> dict[str, Any]:
-    """Run one episode in this worker process."""
+    """Runs one episode in this worker process."""
     os.environ.setdefault("LP_NUM_THREADS", "1")
     from qvla_reference.held_task import held_task
     from qvla_reference.rollout import load_learner, run_episode

@@ -1,4 +1,4 @@
-"""`qvla reference every_instruction`: records pictures that are labelled for each of their objects."""
+"""`qvla reference every_instruction`: records pictures that are labelled for each object."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Record what is missing; 0 when every episode is there."""
+    """Records what is missing; returns 0 when every episode is there."""
     from qvla_reference.demonstrations import episode_path
     from qvla_ros.simulation.named_object import SCENE_SUITE
 
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def record(args: argparse.Namespace, scene: int, numbers: list[int]) -> int:
-    """Record some wandering episodes of a scene; returns how many. In a worker."""
+    """Records some wandering episodes of a scene in a worker; returns how many."""
     from qvla_reference.demonstrations import episode_path, write_episode
     from qvla_reference.every_instruction import record_every_instruction
     from qvla_reference.expert import PickPlaceExpert

@@ -1,5 +1,6 @@
-"""`qvla reference`: makes the bundled policy from nothing, stage by stage: record, train, let it
-drive, train, evaluate. `qvla reference STAGE` runs one stage.
+"""`qvla reference`: makes the bundled policy from nothing, stage by stage.
+
+The stages are: record, train, let it drive, train, evaluate. `qvla reference STAGE` runs one.
 """
 
 from __future__ import annotations
@@ -79,8 +80,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_stage(command: Sequence[str]) -> int:
-    """Run a stage in a process of its own, which frees simulators and memory at its end; returns
-    its exit status.
+    """Runs a stage in a process of its own; returns its exit status.
+
+    The process frees simulators and memory at its end.
     """
     program = [sys.executable, "-m", "qvla_ros.cli.main", "reference", *command]
     process = subprocess.Popen(program)
@@ -92,8 +94,9 @@ def run_stage(command: Sequence[str]) -> int:
 
 
 def read_stages(path: Path) -> list[list[str]]:
-    """The stages of a recipe as command lines without `qvla reference`; QvlaError (or argparse's
-    exit) for what a stage would refuse.
+    """Reads the stages of a recipe as command lines without `qvla reference`.
+
+    QvlaError (or argparse's exit) for what a stage would refuse.
     """
     content = read_yaml(path, "recipe", _FIX)
     if (

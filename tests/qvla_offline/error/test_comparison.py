@@ -84,9 +84,8 @@ def test_gates_bundle_and_fake_quantized_checkpoint_have_one_error(place, capsys
     bits = {name: line["bits_per_weight"] for name, line in found.items()}
     assert bits["graph"]["nominal"] == pytest.approx(bits["mixed"]["nominal"], abs=1e-3)
     assert bits["graph"]["stored"] == pytest.approx(bits["mixed"]["stored"], rel=0.02)
-    assert bits["uniform 4 bits"]["nominal"] == pytest.approx(
-        5.0, abs=0.02
-    )  # one scale of 16 bits for 16 inputs
+    # one scale of 16 bits for 16 inputs
+    assert bits["uniform 4 bits"]["nominal"] == pytest.approx(5.0, abs=0.02)
     error_of_mixed = found["mixed"]["measured_error"]
     assert (error_of_mixed["observations"], error_of_mixed["episodes"]) == (12, 6)
     shown = capsys.readouterr().out

@@ -78,10 +78,11 @@ def test_the_manifest_carries_the_checkpoints_and_the_robots_facts(
     for camera in bundle.cameras:
         assert camera.input_size == checkpoint.config.vision[0].image_size
         assert (camera.jpeg_quality, camera.center_crop_area) == (95, 0.9)
+        # as the released evaluations have it
         assert (camera.bicubic_size, camera.resize_size) == (
             None,
             224,
-        )  # as the released evaluations have it
+        )
         assert camera.normalizations == checkpoint.normalizations
     assert bundle.prompt == checkpoint.prompt
     assert (bundle.actions.chunk_length, bundle.actions.normalization) == (8, "q99")
@@ -280,9 +281,8 @@ def test_a_policy_that_cannot_be_run_leaves_no_bundle_and_an_earlier_one_stays(
     before = {file.name: sha256_of(file) for file in out.glob("*")}
     tensors = load_file(source / "model.safetensors")
     (source / "model.safetensors").unlink()  # it is mapped
-    tensors["projector.fc1.bias"].fill_(
-        torch.finfo(torch.float16).max
-    )  # finite, but what is made of it is not
+    # finite, but what is made of it is not
+    tensors["projector.fc1.bias"].fill_(torch.finfo(torch.float16).max)
     save_file(tensors, source / "model.safetensors", {"format": "pt"})
     with pytest.raises(QvlaError, match="actions: got .*finite"):
         export_bundle(source, None, out, options=HALF)

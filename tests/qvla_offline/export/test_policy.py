@@ -215,9 +215,8 @@ def test_what_a_policy_never_executes_is_not_in_the_graph(
     )
     left_out = set(quantization_targets(model)) - set(weights.bits)
     assert {name.split(".")[2] for name in left_out} == {"blocks", "attn_pool"}
-    assert (
-        len(left_out) == 13
-    )  # the last block of two ViTs, four layers each, and five of the pooling head
+    # the last block of two ViTs, four layers each, and five of the pooling head
+    assert len(left_out) == 13
 
 
 def test_openvlas_tokens_agree_and_every_weight_is_stored_once(tmp_path: Path, run_graph) -> None:
@@ -254,9 +253,8 @@ def test_the_graph_tells_what_follows_each_token_of_a_guess(tmp_path: Path, run_
     wrong = truth[:, :-1].copy()
     wrong[0, 3] += 1
     told = run_graph(path, {**inputs, "guess": wrong})["action_tokens"]
-    np.testing.assert_array_equal(
-        told[:, :4], truth[:, :4]
-    )  # what comes after the wrong one is another matter
+    # what comes after the wrong one is another matter
+    np.testing.assert_array_equal(told[:, :4], truth[:, :4])
     weighed = [
         node.input[1]
         for node in onnx.load(path, load_external_data=False).graph.node

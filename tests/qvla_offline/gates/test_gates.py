@@ -234,9 +234,8 @@ def test_assigned_gates_fill_tiles_within_the_budget(seed, target, tile, cost):
     assert gates.budget["lower_bound"] <= gates.budget["total_sensitivity"]
     for name in sensitivity.executed():
         bits = gates.layers[name]
-        assert np.array_equal(
-            promote_to_tile(bits, np.zeros(bits.size), tile, SCHEME), bits
-        )  # nothing left to promote
+        # nothing left to promote
+        assert np.array_equal(promote_to_tile(bits, np.zeros(bits.size), tile, SCHEME), bits)
 
 
 def test_layers_that_never_run_keep_sixteen_bits_and_cost_nothing():

@@ -30,9 +30,8 @@ def test_promotion_fills_the_tile_and_never_narrows_a_row(
     assert (promoted >= bits).all()
     containers = [container_of(int(b), scheme) for b in promoted]
     present = [c for c in ("float16", "int8", "int4", "int2", None) if c in containers]
-    for container in present[
-        :-1
-    ]:  # only the narrowest may be ragged: nothing is left to promote into it
+    # only the narrowest may be ragged: nothing is left to promote into it
+    for container in present[:-1]:
         assert containers.count(container) % tile == 0
 
 
@@ -40,6 +39,7 @@ def test_the_rows_with_the_largest_error_are_promoted() -> None:
     bits = np.array([8, 4, 4, 2, 0, 4])
     error = np.array([0.0, 1.0, 5.0, 9.0, 99.0, 2.0])
     promoted = promote_to_tile(bits, error, 2, QuantizationScheme())
+    # row 3 of the int4 container to 8; then int4 lacks one: row 4
     assert promoted.tolist() == [
         8,
         4,
@@ -47,7 +47,7 @@ def test_the_rows_with_the_largest_error_are_promoted() -> None:
         8,
         4,
         4,
-    ]  # row 3 of the int4 container to 8; then int4 lacks one: row 4
+    ]
 
 
 @settings(max_examples=25, deadline=None)

@@ -203,9 +203,8 @@ def test_first_order_scores_rank_channels_as_exact_measurement_does():
     assert result.rank_correlation > 0.95
     count, _, ratio = result.by_bits[8]
     assert count == 10
-    assert ratio == pytest.approx(
-        1.0, abs=0.3
-    )  # at 8 bits the step is small: first order holds, but for the probes
+    # at 8 bits the step is small: first order holds, but for the probes
+    assert ratio == pytest.approx(1.0, abs=0.3)
 
 
 def test_measured_scores_average_over_every_row_of_a_batch():

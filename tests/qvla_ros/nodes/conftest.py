@@ -69,9 +69,8 @@ class Process:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        lines = self._out.read_text().split("\n")[
-            :-1
-        ]  # what follows the last newline is not whole yet
+        # what follows the last newline is not whole yet
+        lines = self._out.read_text().split("\n")[:-1]
         return [json.loads(line) for line in lines]
 
     def wait(self) -> int:

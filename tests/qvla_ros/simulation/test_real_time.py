@@ -129,9 +129,8 @@ def test_a_latency_of_a_whole_chunk_leaves_nothing_to_execute_when_the_past_is_s
     task, arm = run(CHUNK * 0.05)
     assert not any(executed(task))
     assert arm.counts.hold_steps == len(task.executed)
-    assert (
-        arm.counts.skipped_actions == CHUNK * arm.counts.looks
-    )  # the last one took effect at the very end
+    # the last one took effect at the very end
+    assert arm.counts.skipped_actions == CHUNK * arm.counts.looks
 
 
 def test_blending_moves_over_step_by_step() -> None:

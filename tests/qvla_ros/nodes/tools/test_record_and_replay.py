@@ -102,9 +102,8 @@ def test_a_recorded_policy_gives_the_same_on_its_bag_and_another_does_not(
             bag.types
         )
         chunks = read_chunks(bag, CHUNK_TOPIC)
-    assert (
-        len({chunk.actions[0, 0] for chunk in chunks}) > LOOKS / 2
-    )  # the arm moved: a wrong sample would show
+    # the arm moved: a wrong sample would show
+    assert len({chunk.actions[0, 0] for chunk in chunks}) > LOOKS / 2
 
     replay = ["replay", str(tmp_path / "bag"), "--bundle", str(bundle_dir), "--json"]
     assert main([*replay, "--tolerance", "0"]) == 0
