@@ -3,7 +3,7 @@
     python benchmarks/mutants.py [control gates ...] [--seed 1] [--mutants 240]
 
 A mutant is the code with one comparison, operator, constant, `and` or `or` replaced. Its tests kill
-it when one of them fails or they compute far too long; else it survives. benchmarks/mutants.yaml names
+it when one of them fails or they compute far too long; else it survives. mutants.yaml beside it names
 the modules, their tests and the replacements, and lists the mutants that no test can kill
 ("equivalent"). Works in a copy under build/mutants; results are kept there, and a mutant runs again
 only when its file or its tests have changed, so an interrupted run goes on where it was.
@@ -221,14 +221,19 @@ def judge(
 
 
 def table(results: list[Result], modules: list[str]) -> str:
-    """Markdown: a row a module, and the survivors' changes below."""
+    """Markdown, a row a module: counts, and the share killed of all and of all but equivalents."""
     outcomes = ["killed", "equivalent", "survived"]
-    lines = [f"| module | mutants | {' | '.join(outcomes)} | killed of all |", "|---" * 6 + "|"]
+    lines = [
+        f"| module | mutants | {' | '.join(outcomes)} | killed of all | of all but equivalents |",
+        "|---" * 7 + "|",
+    ]
     for name in [*modules, "all"]:
         of_module = [result.outcome for result in results if name in (result.module, "all")]
-        counts = [of_module.count(outcome) for outcome in outcomes]
-        share = f"{counts[0] / max(1, len(of_module)):.0%}"
-        lines.append(f"| {name} | {len(of_module)} | {' | '.join(map(str, counts))} | {share} |")
+        killed, equivalent, survived = (of_module.count(outcome) for outcome in outcomes)
+        shares = (killed / max(1, count) for count in (len(of_module), killed + survived))
+        counts = (len(of_module), killed, equivalent, survived)
+        cells = [name, *map(str, counts), *(f"{share:.0%}" for share in shares)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
