@@ -128,7 +128,10 @@ class Bench:
     def active(
         self, node: PolicyNode, executor: str = EXECUTORS[0]
     ) -> Iterator[Callable[[float], None]]:
-        """Active, and armed as soon as its inputs have come; gives what spins it for some seconds."""
+        """A node that is active, and armed as soon as its inputs have come.
+
+        Gives a function that spins it for some seconds.
+        """
         node.trigger_activate()
         with spinning(node, executor) as spin:
             end_s = time.monotonic() + ARMING_S
@@ -194,7 +197,7 @@ def events(bench: Bench, seconds: float) -> dict[str, Any]:
 
 
 def plain(bench: Bench, seconds: float) -> dict[str, Any]:
-    """The same of a thread that does nothing but keep to its deadlines, beside the same inference."""
+    """Measures the same of a thread that only keeps its deadlines, next to the same inference."""
     periods_s: list[float] = []
 
     def keep_time() -> None:
@@ -300,7 +303,7 @@ def main() -> None:
 
 
 def report(phases: dict[str, list[dict[str, Any]]]) -> None:
-    """Both tables: of periods medians over the rounds, of latencies what all rounds together have."""
+    """Prints both tables: medians over the rounds of periods, all rounds together of latencies."""
 
     def periods(phase: str) -> list[float]:
         return [

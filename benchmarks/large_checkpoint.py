@@ -182,15 +182,16 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
             f"{row['step']:<22}{row['layers']:>8}{row['wall_s']:>10.1f}{row['cpu_s']:>10.1f}"
             f"{row['peak_bytes'] / 1e9:>10.2f}"
         )
-    told = extrapolated(rows)
-    if told:
+    at_full_size = extrapolated(rows)
+    if at_full_size:
         print(
             f"\nextrapolated to {ALL_LAYERS} "
             f"layers\n{'step':<22}{'CPU s a layer':>14}{'CPU h':>10}{'peak GB':>10}"
         )
-    for step, row in told.items():
+    for step, row in at_full_size.items():
         print(
-            f"{step:<22}{row['per_layer_s']:>14.1f}{row['cpu_s'] / 3600:>10.2f}{row['peak_bytes'] / 1e9:>10.2f}"
+            f"{step:<22}{row['per_layer_s']:>14.1f}{row['cpu_s'] / 3600:>10.2f}"
+            f"{row['peak_bytes'] / 1e9:>10.2f}"
         )
 
 

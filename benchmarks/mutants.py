@@ -1,12 +1,13 @@
-"""Do the tests notice a slip in the code? Random mutants, each judged by its own module's tests.
+"""Measures whether the tests notice a slip in the code, by random mutants.
 
     python benchmarks/mutants.py [control gates ...] [--seed 1] [--mutants 240]
 
-A mutant is the code with one comparison, operator, constant, `and` or `or` replaced. Its tests kill
-it when one of them fails or they compute far too long; else it survives. mutants.yaml beside it names
-the modules, their tests and the replacements, and lists the mutants that no test can kill
-("equivalent"). Works in a copy under build/mutants; results are kept there, and a mutant runs again
-only when its file or its tests have changed, so an interrupted run goes on where it was.
+A mutant is the code with one comparison, operator, constant, `and` or `or` replaced. The tests of
+its own module kill it when one of them fails or they compute far too long; else it survives.
+mutants.yaml in the same folder names the modules, their tests and the replacements, and lists the
+mutants that no test can kill ("equivalent"). Works in a copy under build/mutants; results are kept there,
+and a mutant runs again only when its file or its tests have changed, so an interrupted run goes on
+where it was.
 """
 
 from __future__ import annotations

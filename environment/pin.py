@@ -11,8 +11,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 HEADER = """\
-# The one place that pins versions: the environment in which the tests passed, as `make pin` found it.
-# pyproject.toml names what to install; this file gives the version of what is installed.
+# The one place that pins versions: those of the environment in which the tests passed. Written by
+# `make pin`. pyproject.toml names what to install; this file gives the versions installed.
 """
 # The tools that bring an environment up are not part of it.
 NOT_PINNED = {"pip", "wheel", "qvla-ros"}

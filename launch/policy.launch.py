@@ -37,7 +37,7 @@ ARGUMENTS = {
     "autostart": {
         "default_value": "true",
         "choices": ["true", "false"],
-        "description": "Configure and activate at the start; false leaves it to a lifecycle manager",
+        "description": "Configure and activate at start; false leaves it to a lifecycle manager",
     },
     "use_sim_time": {
         "default_value": "false",

@@ -1,4 +1,4 @@
-"""Nothing half-written: files and directories appear whole, under their final name, or not at all."""
+"""Writes files and directories so that they appear whole, under their final name, or not at all."""
 
 from __future__ import annotations
 

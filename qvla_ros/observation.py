@@ -1,4 +1,4 @@
-"""What a policy sees at one moment, and how it comes together from streams that arrive one by one."""
+"""Puts an observation together from the streams of samples that arrive one by one."""
 
 from __future__ import annotations
 

@@ -19,7 +19,10 @@ LINE_EVERY_S = 30.0
 def track(
     items: Sequence[Item] | Iterable[Item], title: str, total: int | None = None
 ) -> Iterator[Item]:
-    """Yield `items`; on standard error a bar if that is a terminal, else a line every LINE_EVERY_S."""
+    """Yields `items` and shows the progress on standard error.
+
+    It shows a bar if that is a terminal, else a line every LINE_EVERY_S.
+    """
     if sys.stderr.isatty():
         yield from rich_track(
             items, title, total=total, console=Console(stderr=True), transient=True

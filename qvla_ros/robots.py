@@ -15,7 +15,10 @@ ROBOTS = "config/robots"
 
 
 def robot_names() -> list[str]:
-    """The robots in config/robots that can be launched. LIBERO has none: its bridge needs no remaps."""
+    """Lists the robots in config/robots that can be launched.
+
+    LIBERO's cannot: its bridge needs no remaps.
+    """
     return sorted(folder.name for folder in share_path(ROBOTS).iterdir() if _is_robot(folder))
 
 

@@ -33,7 +33,7 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[f
 
 
 def percentiles(values: ArrayLike, percents: Sequence[float] = (50, 99)) -> tuple[float, ...]:
-    """The given percentiles of `values`, linearly interpolated; NaN each when there are no values."""
+    """Returns percentiles of `values`, linearly interpolated; NaN each if there are no values."""
     array = np.asarray(values, np.float64).ravel()
     if array.size == 0:
         return (math.nan,) * len(percents)

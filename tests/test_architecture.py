@@ -1,4 +1,4 @@
-"""docs/architecture.md shows the tree as it is: paths that exist, and every folder of the packages."""
+"""docs/architecture.md shows the tree as it is: paths that exist, every folder of the packages."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ SIMULATED_ROBOT = ("qvla_ros/simulation", "qvla_ros/nodes/libero_bridge")
 
 
 def imported_packages(path: Path) -> set[str]:
-    """Top-level names of every import statement of a file, wherever it stands (lazy imports too)."""
+    """Top-level names of every import statement of a file, lazy imports included."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

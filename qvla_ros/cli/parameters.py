@@ -13,13 +13,15 @@ HELP = "the parameters of the nodes as Markdown: types, defaults, ranges, meanin
 _HEADER = """\
 # Parameters of the nodes
 
-Written by `qvla parameters > docs/parameters.md` from the tables that declare and check them. Set one with
-`--ros-args -p NAME:=VALUE`, or in a YAML file under `/**: ros__parameters:` as in [config/](../config/README.md).
-A value of the wrong type or out of range ends the node with the reason and exit code 2. All are fixed at the start:
-a limit that another process can lift while the arm moves is none.
+Written by `qvla parameters > docs/parameters.md` from the tables that declare and check them. Set
+one with `--ros-args -p NAME:=VALUE`, or in a YAML file under `/**: ros__parameters:` as in
+[config/](../config/README.md). A value of the wrong type or out of range ends the node with the
+reason and exit code 2. All are fixed at the start: a limit that another process can lift while the
+arm moves is none.
 
-`use_sim_time` and `qos_overrides.<topic>.subscription|publisher.{history,depth,reliability}` are ROS's own; the latter
-work for inputs, chunks and commands, e.g. `qos_overrides./arm/joint_states.subscription.reliability: reliable`.
+`use_sim_time` and `qos_overrides.<topic>.subscription|publisher.{history,depth,reliability}` are
+ROS's own. The latter work for inputs, chunks and commands, for example
+`qos_overrides./arm/joint_states.subscription.reliability: reliable`.
 """
 
 

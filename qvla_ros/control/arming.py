@@ -1,4 +1,4 @@
-"""What must be so before a robot is armed: all that would stop it at once is refused here, by name."""
+"""Refuses to arm a robot, by name, while anything would stop it at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""qvla/ActionChunk: written by the policy node, checked and read by the program that drives a robot."""
+"""Writes qvla/ActionChunk for the policy node, and checks and reads it for a robot's program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page of docs/how_to, read as what it says to do: files to write, lines to change, commands to run.
+"""Reads a page of docs/how_to as instructions: files to write, lines to change, commands to run.
 
 Fences say which is which. ```python title=PATH is a new file, ```diff title=PATH a change of a file
 that is there, ```bash a list of commands. Other fences are only shown.

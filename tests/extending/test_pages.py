@@ -1,5 +1,6 @@
-"""The pages of docs/how_to keep their form: the files to touch first, errors that exist, one change a
-registration.
+"""The pages of docs/how_to keep their form.
+
+They name the files to touch first and errors that exist, and a registration is one change.
 """
 
 from __future__ import annotations

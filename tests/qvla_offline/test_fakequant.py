@@ -229,7 +229,7 @@ def check_policy(source, out, gates) -> None:
 
 
 def contents(directory) -> dict[str, object]:
-    """{file: {tensor: (shape, dtype)} of weights, bytes of all else}: what the original code reads."""
+    """What the original code reads: {file: {tensor: (shape, dtype)} of weights, else bytes}."""
     read = {".safetensors": load_file, ".pt": lambda file: torch.load(file, weights_only=True)}
     return {
         file.name: [(name, t.shape, t.dtype) for name, t in sorted(read[file.suffix](file).items())]

@@ -1,4 +1,4 @@
-"""Two small recordings, as `qvla reference demonstrations` leaves them, and the LeRobot dataset made of them."""
+"""Two small recordings of `qvla reference demonstrations`, and the LeRobot dataset made of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LENGTH = 30
 
 
 def picture(seed: int) -> np.ndarray:
-    """A smooth picture without symmetry, uint8 [SIZE, SIZE, 3]: dark where its corner of origin is."""
+    """A smooth picture without symmetry, uint8 [SIZE, SIZE, 3]: dark at its corner of origin."""
     ramp = np.linspace(0, 200, SIZE)
     return np.stack(
         [ramp[:, None] + 0 * ramp, ramp + 0 * ramp[:, None], np.full((SIZE, SIZE), 20.0 * seed)], 2

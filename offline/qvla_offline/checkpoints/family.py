@@ -70,10 +70,10 @@ class Family:
     bundle's graph is run. export_options: those of ExportOptions' fields that not every family
     takes, and this one does.
 
-    prompt(directory, config.json, tokenizer): the prompt around an instruction. parts(decoding): the
-    modules with a file of their own. float32_modules: prefixes of tensors that are float32 whatever
-    the dtype of the rest. action_dim_from_statistics: only the statistics say how many numbers make
-    an action.
+    prompt(directory, config.json, tokenizer): the prompt around an instruction. parts(decoding):
+    the modules with a file of their own. float32_modules: prefixes of tensors that are float32
+    whatever the dtype of the rest. action_dim_from_statistics: the number of action dimensions is
+    in the statistics alone.
     """
 
     name: str

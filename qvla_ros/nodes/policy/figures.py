@@ -55,6 +55,9 @@ class TickLog:
         self._ticks_s.append(steady_s)
 
     def stop(self, reason: StopReason, passed_s: float, stamp_ns: int) -> Stop:
-        """The stop that the present tick sent; passed_s: when its limit was passed, steady clock."""
+        """The stop that the present tick sent.
+
+        passed_s: when its limit was passed, steady clock.
+        """
         ticks = 1 + sum(tick_s >= passed_s for tick_s in self._ticks_s)
         return Stop(reason, stamp_ns, time.monotonic() - passed_s, ticks)

@@ -16,7 +16,7 @@ from qvla_offline.checkpoints.llama import LlamaForCausalLM
 
 @pytest.fixture(scope="session")
 def transformers_decoder() -> Callable[[LlamaForCausalLM], nn.Module]:
-    """transformers_decoder(ours) -> a causal transformers.LlamaForCausalLM with the same weights."""
+    """transformers_decoder(ours) -> a transformers.LlamaForCausalLM with the same weights."""
     from transformers import LlamaConfig
     from transformers import LlamaForCausalLM as Reference
 

@@ -1,4 +1,4 @@
-"""A family is one object: once it is registered, its checkpoints load, are scored, exported and run."""
+"""A family is one object: once registered, its checkpoints load, are scored, exported and run."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_with_one_action_number_a_single_probe_is_the_exact_jacobian_score():
 
 @pytest.mark.parametrize(("kind", "outputs"), [(TinyPolicy, 3), (InBlocks, 2)])
 def test_random_probes_are_unbiased(kind, outputs):
-    """Over all sign vectors, each equally likely, the mean estimate is exactly the Jacobian score."""
+    """Over all sign vectors, equally likely, the mean estimate is exactly the Jacobian score."""
     model = kind()
     [sample] = images(1)
     drawn: dict[tuple[int, ...], dict[str, torch.Tensor]] = {}

@@ -155,7 +155,8 @@ import os, pathlib, time
 from qvla_ros.evaluation.processes import start, stopped_at_the_end
 children = []
 with stopped_at_the_end(children):
-    children.append(start("child", ["-c", "import time; time.sleep(99)"], os.environ, pathlib.Path({str(tmp_path)!r})))
+    code = ["-c", "import time; time.sleep(99)"]
+    children.append(start("child", code, os.environ, pathlib.Path({str(tmp_path)!r})))
     print(children[0].process.pid, flush=True)
     time.sleep(99)
 """

@@ -1,4 +1,4 @@
-"""JPEG and PNG become RGB; what is not a whole colour image of the right size is refused by name."""
+"""JPEG and PNG become RGB; all but a whole colour image of the right size is refused by name."""
 
 from __future__ import annotations
 

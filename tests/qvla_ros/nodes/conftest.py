@@ -97,7 +97,7 @@ def wait_for(
 
 @pytest.fixture
 def start(ros_environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """start(module, parameters, namespace="x") -> Process in this test's graph; killed at the end."""
+    """start(module, parameters, namespace="x") -> Process in the test graph, killed at its end."""
     processes: list[Process] = []
 
     def run(module: str, parameters: dict[str, Any], namespace: str = "") -> Process:

@@ -1,4 +1,4 @@
-"""A signal ends what spins, wherever it arrives; what goes wrong without one is not taken for one."""
+"""A signal ends what spins, wherever it arrives; an error without one is not taken for one."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_the_instruction_is_the_task_language(milk_task):
 
 @pytest.mark.simulation
 def test_observations_are_those_of_the_benchmark_environment(milk_task):
-    """Official protocol on the benchmark's own environment, which renders always and resets hard."""
+    """The official protocol on the benchmark's environment, which always renders, resets hard."""
     from libero.libero import get_libero_path
     from libero.libero.envs import OffScreenRenderEnv
 

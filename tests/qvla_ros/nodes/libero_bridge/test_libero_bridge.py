@@ -184,7 +184,7 @@ def test_a_policy_for_other_cameras_is_told_apart_and_disarmed(
     robot.wait(lambda: not robot.statuses[-1].armed, "a disarmed policy")
 
 
-def test_an_error_in_mid_chunk_is_what_is_heard_of_after_the_arm_rests_and_the_policy_is_asked_to_disarm(
+def test_an_error_in_mid_chunk_is_raised_after_the_arm_rests_and_the_policy_is_asked_to_disarm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("qvla_ros.nodes.libero_bridge.episode_run.ignore_signals", lambda: None)

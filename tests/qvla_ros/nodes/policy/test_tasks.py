@@ -1,4 +1,4 @@
-"""Tasks over real DDS: goals, feedback, cancel and the service twins, as a task planner meets them."""
+"""Tasks over real DDS, as a task planner meets them: goals, feedback, cancel, service twins."""
 
 from __future__ import annotations
 

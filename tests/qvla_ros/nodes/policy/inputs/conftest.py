@@ -33,7 +33,7 @@ SETTINGS = InputParameters(max_stamp_spread_s=0.05, max_image_age_s=1.0)
 
 
 class Bench:
-    """A node with inputs, a robot beside it that publishes, and the observations that came of it."""
+    """A node with inputs, a robot that publishes to it, and the observations that came of it."""
 
     def __init__(
         self,
