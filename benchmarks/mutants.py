@@ -5,9 +5,9 @@
 A mutant is the code with one comparison, operator, constant, `and` or `or` replaced. The tests of
 its own module kill it when one of them fails or they compute far too long; else it survives.
 mutants.yaml in the same folder names the modules, their tests and the replacements, and lists the
-mutants that no test can kill ("equivalent"). Works in a copy under build/mutants; results are kept there,
-and a mutant runs again only when its file or its tests have changed, so an interrupted run goes on
-where it was.
+mutants that no test can kill ("equivalent"). Works in a copy under build/mutants; results are kept
+there, and a mutant runs again only when its file or its tests have changed, so an interrupted run
+goes on where it was.
 """
 
 from __future__ import annotations
