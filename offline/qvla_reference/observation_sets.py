@@ -67,7 +67,7 @@ HELD_OUT = ObservationSet(
     "held_out", 3_000_003, (Share(10, 2, 4), Share(10, 2, 4), Share(50, 1, 1))
 )
 CALIBRATION_POOL = ObservationSet(
-    "calibration_pool", 4_000_003, (Share(10, 3, 4), Share(10, 3, 4), Share(50, 1, 2))
+    "calibration_pool", 4_000_003, (Share(10, 1, 8), Share(10, 1, 8), Share(50, 1, 1))
 )
 SETS = {chosen.name: chosen for chosen in (HELD_OUT, CALIBRATION_POOL)}
 
