@@ -23,6 +23,10 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "sensitivity": Verb(
             "qvla_offline.cli.sensitivity", "score each output channel at each bit-width"
         ),
+        "statistics": Verb(
+            "qvla_offline.cli.statistics",
+            "Hessians of layer inputs, for --quantizer gptq",
+        ),
         "gates": Verb("qvla_offline.cli.gates", "spend a bit budget: one bit-width a channel"),
         "export": Verb(
             "qvla_offline.cli.export", "make the bundle that a robot runs of checkpoint and gates"

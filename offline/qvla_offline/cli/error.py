@@ -55,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what the quantization has read; observations in it are refused (default: "
         "calibration.jsonl in the checkpoint's directory, if it is there)",
     )
+    parser.add_argument(
+        "--statistics",
+        type=Path,
+        help="directory of `qvla statistics`, for --quantizer gptq or guided_gptq",
+    )
     parser.add_argument("--max_samples", type=int, help="of the observations (default: all)")
     parser.add_argument(
         "--by_dimension", action="store_true", help="print the error of each action dimension too"
@@ -80,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
     from qvla_offline.error.held_out import read_held_out
     from qvla_offline.error.report import table, write_report
     from qvla_offline.error.subjects import Subjects
+    from qvla_offline.layer_statistics.store import StoredStatistics
     from qvla_offline.robot import LIBERO, read_robot
     from qvla_offline.sensitivity.run import suit_threads
 
@@ -88,11 +94,15 @@ def run(args: argparse.Namespace) -> int:
         args.pretrained_checkpoint,
         args.unnorm_key,
         given(args, QuantizationScheme),
+        None if args.statistics is None else StoredStatistics(args.statistics),
         args.compute_dtype,
         args.backend,
         args.memory_gb * 1e9,
         args.device,
     )
+    if made_by.statistics is not None:
+        key = f"statistics {args.statistics}"
+        made_by.require_same_checkpoint(key, made_by.statistics.sources)
     named = [_named(texts) for texts in (args.gates_path, args.bundle, args.fakequant)]
     require_distinct(
         [name for pairs in named for name, _ in pairs] + [str(b) for b in args.uniform]

@@ -60,17 +60,15 @@ def require_held_out(
     directory, if it is there. Gates that say the hash of their calibration set are compared by that
     too, and there is a warning if they say one and no set is there to compare with.
     """
-    known = {
-        digest
-        for subject in subjects
-        if subject.gates is not None
-        and (digest := subject.gates.sources.get("calibration_sha256")) is not None
-    }
+    made_with = [subject.gates.sources for subject in subjects if subject.gates is not None]
+    if made_by.statistics is not None:
+        made_with.append(made_by.statistics.sources)
+    known = {s["calibration_sha256"] for s in made_with if "calibration_sha256" in s}
     for count in _USUAL_SAMPLES:
         if known and calibration_sha256(held_out.path, count) in known:
             raise QvlaError(
                 "observations",
-                f"{held_out.path}, the calibration set of these gates",
+                f"{held_out.path}, a calibration set of these gates or statistics",
                 "observations that no step of the quantization has read",
                 "name others with --observations",
             )

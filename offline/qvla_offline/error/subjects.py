@@ -19,6 +19,7 @@ from qvla_offline.error.policies import bundle_actions, checkpoint_actions, requ
 from qvla_offline.fingerprint import checkpoint_sha256
 from qvla_offline.gates import Gates, match_layers, read_gates, uniform
 from qvla_offline.gates.costs import COSTS, Pricing
+from qvla_offline.layer_statistics.store import StoredStatistics
 from qvla_offline.quantization.restored import RestoredTensors
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.hessian import columns
@@ -49,12 +50,13 @@ class Subjects:
     """Makes subjects from the files that were made from one checkpoint.
 
     scheme: fields to set otherwise than a gates file has them. compute_dtype: for stored bits, as
-    in `qvla gates`.
+    in `qvla gates`. statistics: for quantizers that need them.
     """
 
     checkpoint: Path
     unnorm_key: str | None = None
     scheme: Mapping[str, Any] | None = None
+    statistics: StoredStatistics | None = None
     compute_dtype: str = "float32"
     backend: str = "onnxruntime"
     memory_bytes: float = 2e9
@@ -74,7 +76,7 @@ class Subjects:
     def of_gates(self, name: str, path: Path) -> Subject:
         """The checkpoint, fake-quantized in memory by the gates of a file."""
         gates = read_gates(path)
-        self._require_same_checkpoint(f"gates {path}", gates)
+        self.require_same_checkpoint(f"gates {path}", gates.sources)
         return self._gated(name, "gates", gates)
 
     def of_uniform(self, bits: int) -> Subject:
@@ -119,7 +121,9 @@ class Subjects:
         targets = quantization_targets(checkpoint.model)
         gates = match_layers(gates, {n: m.weight.shape[0] for n, m in targets.items()})
         scheme = _scheme(gates, self.scheme or {})
-        restored = RestoredTensors(checkpoint.tensors, gates.layers, scheme, torch.float32)
+        restored = RestoredTensors(
+            checkpoint.tensors, gates.layers, scheme, torch.float32, self.statistics or {}
+        )
 
         def actions(samples: Sequence[PolicyInputs]) -> np.ndarray:
             return self._run(checkpoint, restored, samples)
@@ -132,7 +136,7 @@ class Subjects:
         if not file.is_file():
             return None
         gates = read_gates(file)
-        self._require_same_checkpoint(key, gates)
+        self.require_same_checkpoint(key, gates.sources)
         return gates
 
     def _run(
@@ -154,8 +158,9 @@ class Subjects:
             for cost in COSTS
         }
 
-    def _require_same_checkpoint(self, key: str, gates: Gates) -> None:
-        made_from = gates.sources.get("checkpoint_sha256")
+    def require_same_checkpoint(self, key: str, sources: Mapping[str, str]) -> None:
+        """QvlaError if `sources`, which `key` states, name another checkpoint than this one."""
+        made_from = sources.get("checkpoint_sha256")
         here = checkpoint_sha256(self.checkpoint)
         if made_from is not None and made_from != here:
             raise QvlaError(

@@ -15,6 +15,8 @@ QUANTIZERS: dict[str, str] = {
     "clip_search": "qvla_offline.quantization.clip_search:ClipSearch",
     "rtn": "qvla_offline.quantization.rtn:RoundToNearest",
     "released": "qvla_offline.quantization.released:Released",
+    "gptq": "qvla_offline.quantization.gptq:Gptq",
+    "guided_gptq": "qvla_offline.quantization.guided_gptq:GuidedGptq",
 }
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from qvla_offline.quantization.layer import QuantizedLayer
-from qvla_offline.quantization.quantizer import quantize_layer
+from qvla_offline.quantization.quantizer import LayerStatistics, quantize_layer
 from qvla_offline.quantization.registry import quantizer_of
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.errors import QvlaError
@@ -21,13 +21,15 @@ class RestoredTensors(Mapping[str, Tensor]):
     """Maps a name to its tensor: quantized and restored if a gate names its layer, else as it is.
 
     tensors: of the float checkpoint. layers: {target module: bits [R]}. dtype: of what is changed,
-    None keeps the tensor's own.
+    None keeps the tensor's own. statistics: {target module: its statistics}, for the quantizers
+    that need them.
     """
 
     tensors: Mapping[str, Tensor]
     layers: Mapping[str, np.ndarray]
     scheme: QuantizationScheme
     dtype: torch.dtype | None = None
+    statistics: Mapping[str, LayerStatistics] = field(default_factory=dict)
 
     def changes(self, name: str) -> bool:
         """Whether tensor `name` may differ from the checkpoint's."""
@@ -58,7 +60,8 @@ class RestoredTensors(Mapping[str, Tensor]):
     def _layer(self, module: str) -> QuantizedLayer:
         name = f"{module}.weight"
         weight = self.tensors[name].flatten(1)
-        layer = quantize_layer(weight, self.layers[module], self.scheme, name)
+        statistics = self.statistics.get(module)
+        layer = quantize_layer(weight, self.layers[module], self.scheme, name, statistics)
         if layer.bias_correction is not None and f"{module}.bias" not in self.tensors:
             raise QvlaError(
                 f"bias correction of {module}",

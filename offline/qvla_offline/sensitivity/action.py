@@ -80,7 +80,7 @@ def action_scores(
         run.backward(
             "action, backward",
             unfinished,
-            lambda sample, actions: _signs(actions, sample, probing),
+            lambda sample, actions: random_signs(actions, sample, probing),
             work.pulling,
         )
     scores = {
@@ -100,7 +100,7 @@ def action_scores(
     return scores, tuple(name for name in targets if name not in work.reached)
 
 
-def _signs(actions: Tensor, sample: int, probing: Probing) -> list[Tensor]:
+def random_signs(actions: Tensor, sample: int, probing: Probing) -> list[Tensor]:
     """Random signs in the shape of the actions, one tensor per probe, equal for equal seed and
     sample number.
     """

@@ -143,7 +143,7 @@ def test_gates_that_were_calibrated_on_the_very_file_refuse_it_by_its_hash(place
 
     digest = calibration_sha256(place / "held_out" / "set_1.jsonl", 32)
     assert error(place, "--gates_path", calibrated_on(place, digest)) == 2
-    assert "the calibration set of these gates" in capsys.readouterr().err
+    assert "a calibration set of these gates" in capsys.readouterr().err
 
 
 def test_gates_of_an_unknown_calibration_set_are_measured_with_a_warning(place):

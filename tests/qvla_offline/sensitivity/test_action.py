@@ -13,8 +13,8 @@ from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.action import (
     PartialSums,
     Probing,
-    _signs,
     action_scores,
+    random_signs,
     weight_errors,
 )
 from qvla_offline.sensitivity.exact import (
@@ -284,7 +284,7 @@ def test_the_error_of_a_weight_is_the_stored_one_less_the_true_one():
 def test_probes_are_signs_that_differ_by_sample_and_seed():
     actions = torch.zeros(1, 8, 7)
     drawn = [
-        _signs(actions, sample, Probing(probes=3, seed=seed))
+        random_signs(actions, sample, Probing(probes=3, seed=seed))
         for sample in range(3)
         for seed in range(3)
     ]

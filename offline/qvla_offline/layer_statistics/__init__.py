@@ -1,0 +1,1 @@
+"""What compensating quantizers read of the calibration samples: Hessians of layer inputs."""

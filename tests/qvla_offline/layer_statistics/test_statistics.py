@@ -1,0 +1,127 @@
+"""Hessians of a small checkpoint's layers: what they hold, and how a run goes on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from qvla_offline.calibration import read_calibration
+from qvla_offline.checkpoints.io import load_checkpoint
+from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
+from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
+from qvla_offline.layer_statistics.gather import input_rows, output_rows
+from qvla_offline.layer_statistics.store import StoredStatistics
+from qvla_ros.cli.main import main
+from qvla_ros.errors import QvlaError
+from tests.qvla_offline.error.test_comparison import write_observations
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("statistics")
+    write_random_checkpoint(folder / "tiny")
+    write_observations(folder / "data", 3, seed=5)
+    write_observations(folder / "data", 40, seed=6)
+    assert gather(folder, "whole") == 0
+    return folder
+
+
+def gather(place, name: str, *more: str) -> int:
+    paths = ["--pretrained_checkpoint", place / "tiny", "--out_dir", place / name]
+    paths += ["--calib_jsonl", place / "data" / "set_5.jsonl"]
+    return main(["statistics", *map(str, paths), *more])
+
+
+def test_every_layer_that_runs_has_the_sums_of_its_inputs(place):
+    stored = StoredStatistics(place / "whole")
+    checkpoint = load_checkpoint(place / "tiny")
+    targets = quantization_targets(checkpoint.model)
+    assert set(stored) == set(targets) - unexecuted_targets(checkpoint.model)
+    name = next(name for name in stored if name.endswith("mlp.fc1"))
+    seen = []
+    targets[name].register_forward_hook(lambda module, given, output: seen.append(given[0]))
+    for sample in read_calibration(place / "data" / "set_5.jsonl", checkpoint):
+        checkpoint.model(sample)
+    x = torch.cat([rows.reshape(-1, rows.shape[-1]) for rows in seen])
+    found = stored[name]
+    assert found.samples == len(x)
+    assert torch.allclose(found.input_hessian, x.T @ x, rtol=1e-3, atol=1e-3)
+    assert torch.allclose(found.input_mean, x.mean(dim=0), rtol=1e-3, atol=1e-4)
+    eigenvalues = torch.linalg.eigvalsh(found.gradient_weighted_hessian.double())
+    assert eigenvalues.min() > -1e-6 * eigenvalues.max()
+    assert eigenvalues.max() > 0
+
+
+def test_the_rows_of_a_convolution_are_its_patches_in_the_order_of_its_outputs():
+    conv = torch.nn.Conv2d(3, 5, kernel_size=2, stride=2)
+    x = torch.randn(2, 3, 4, 6)
+    product = input_rows(conv, x) @ conv.weight.flatten(1).T + conv.bias
+    assert torch.allclose(product, output_rows(conv, conv(x)), atol=1e-5)
+
+
+def test_an_interrupted_run_goes_on_and_leaves_the_same_numbers(place, monkeypatch):
+    from qvla_offline.layer_statistics.store import StatisticsWriter
+
+    kept = StatisticsWriter.save
+
+    def save(self, block, layers):
+        if len(self.finished()) == 2:
+            raise KeyboardInterrupt
+        kept(self, block, layers)
+
+    monkeypatch.setattr(StatisticsWriter, "save", save)
+    assert gather(place, "again") == 130
+    assert not (place / "again" / "statistics.json").exists()
+    monkeypatch.setattr(StatisticsWriter, "save", kept)
+    assert gather(place, "again") == 0
+    first = StoredStatistics(place / "whole")
+    second = StoredStatistics(place / "again")
+    assert set(first) == set(second)
+    for name in first:
+        assert torch.equal(first[name].input_hessian, second[name].input_hessian)
+        guided = [s[name].gradient_weighted_hessian for s in (first, second)]
+        assert torch.equal(*guided)
+
+
+def test_a_directory_of_other_settings_is_replaced(place):
+    assert gather(place, "other", "--seed", "1") == 0
+    assert gather(place, "other") == 0
+    index = json.loads((place / "other" / "statistics.json").read_text())
+    assert index["settings"]["seed"] == 0
+    assert len(StoredStatistics(place / "other")) == len(StoredStatistics(place / "whole"))
+
+
+def test_an_unfinished_directory_is_refused(place):
+    (place / "empty").mkdir()
+    with pytest.raises(QvlaError, match="qvla statistics"):
+        StoredStatistics(place / "empty")
+
+
+def test_compensation_lowers_the_error_of_the_actions(place):
+    out = place / "error.json"
+    told = ["--pretrained_checkpoint", place / "tiny", "--out_json", out]
+    told += ["--observations", place / "data" / "set_6.jsonl", "--uniform", "4"]
+    errors = {}
+    for quantizer in ("clip_search", "gptq", "guided_gptq"):
+        options = ["--quantizer", quantizer, "--statistics", place / "whole"]
+        assert main(["error", *map(str, [*told, *options])]) == 0
+        (line,) = json.loads(out.read_text())["results"]
+        errors[quantizer] = line["measured_error"]["mean"]
+    assert errors["gptq"] < errors["clip_search"]
+    assert errors["guided_gptq"] < errors["clip_search"]
+
+
+def test_without_statistics_a_compensating_quantizer_is_refused(place, capsys):
+    told = ["--pretrained_checkpoint", place / "tiny", "--uniform", "4", "--quantizer", "gptq"]
+    told += ["--observations", place / "data" / "set_6.jsonl"]
+    assert main(["error", *map(str, told)]) == 2
+    assert "no input_hessian" in capsys.readouterr().err
+
+
+def test_statistics_of_the_observations_themselves_are_refused(place, capsys):
+    told = ["--pretrained_checkpoint", place / "tiny", "--uniform", "4"]
+    told += ["--observations", place / "data" / "set_5.jsonl", "--statistics", place / "whole"]
+    assert main(["error", *map(str, told)]) == 2
+    assert "a calibration set of these gates or statistics" in capsys.readouterr().err
