@@ -1,17 +1,22 @@
-"""What does a policy node add to what rclpy and a thread cost anyway? Everything in one run, in
-turn.
+"""Measures what a policy node adds to what rclpy and a thread cost anyway, in one run.
 
     python benchmarks/control_loop.py [--bundle DIR] [--rounds 6] [--seconds 10] [--rate_hz 9.7]
 
-A fake robot streams images, joint states and poses from another process, at a rate that makes
-images come at every moment between two ticks of the control thread: to meet one costs half a
-millisecond. In turn, for some seconds each: control: a policy node with the real engine, armed; its
-control thread decides and publishes poses at 100 Hz. events: the same, with `executor: events`.
-plain: the same node without output, inference running as before, beside it a thread that only keeps
-to 100 Hz. bare_images: no policy, a plain rclpy node subscribes to the same images. bare_inputs:
-the same node subscribes to all that the policy node needs: images, joint states, pose. Compared are
-the periods of the two threads, and stamp to chunk less inference (and less all computing) with
-stamp to the last callback in the bare nodes. The last line is one JSON object.
+A fake robot streams images, joint states and poses from another process. Its rate makes images come
+at every moment between two ticks of the control thread: to meet one costs half a millisecond. These
+run in turn, for some seconds each:
+
+    control      a policy node with the real engine, armed; its control thread decides and publishes
+                 poses at 100 Hz
+    events       the same, with `executor: events`
+    plain        the same node without output, with inference as before, and a thread that only
+                 keeps to 100 Hz
+    bare_images  no policy: a plain rclpy node subscribes to the same images
+    bare_inputs  the same node subscribes to all that the policy node needs: images, joint states,
+                 pose
+
+Compared are the periods of the two threads. Stamp to chunk less inference (and less all computing)
+is compared with stamp to the last callback in the bare nodes. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -70,8 +75,10 @@ LATENCIES = {
 
 
 class Bench:
-    """The nodes of this process. Each has an executor to itself, as in a process of its own: what
-    `rclpy` spends on a message grows with all that its executor waits for.
+    """The nodes of this process.
+
+    Each has an executor to itself, as in a process of its own: what `rclpy` spends on a message
+    grows with all that its executor waits for.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -107,7 +114,7 @@ class Bench:
         return node
 
     def _watch(self) -> None:
-        """Asleep until a chunk is out, so that it costs the node that makes it nothing."""
+        """Waits asleep until a chunk is out, so that it costs the policy node nothing."""
         executor = SingleThreadedExecutor()
         executor.add_node(self.watcher)
         while self._watching.is_set():
@@ -148,7 +155,7 @@ class Bench:
 
 @contextmanager
 def spinning(node: Node, kind: str = EXECUTORS[0]) -> Iterator[Callable[[float], None]]:
-    """What spins this node, and nothing else, for some seconds in the calling thread."""
+    """Spins only this node for some seconds in the calling thread."""
     executor = make_executor(kind)
     executor.add_node(node)
 
@@ -162,9 +169,7 @@ def spinning(node: Node, kind: str = EXECUTORS[0]) -> Iterator[Callable[[float],
 
 
 def control(bench: Bench, seconds: float, executor: str = EXECUTORS[0]) -> dict[str, Any]:
-    """p50, p99 and longest period of the control thread, ms, and the latencies of the chunks
-    meanwhile.
-    """
+    """Measures p50, p99 and longest period of the control thread, ms, and the chunks' latencies."""
     with bench.active(bench.commanding, executor) as spin:
         bench.chunk_ms.clear()
         # so that no tick of the start is in the loop's window
@@ -222,14 +227,12 @@ def plain(bench: Bench, seconds: float) -> dict[str, Any]:
 
 
 def bare_images(bench: Bench, seconds: float) -> dict[str, Any]:
-    """Milliseconds from an observation's stamp to the callback of the last of its images, in a
-    plain node.
-    """
+    """Measures the ms from an observation's stamp to its last image's callback in a plain node."""
     return _bare(bench, seconds, {})
 
 
 def bare_inputs(bench: Bench, seconds: float) -> dict[str, Any]:
-    """The same to the callback of the last of all messages that the policy node waits for."""
+    """Measures the same to the last callback of all messages that the policy node waits for."""
     return _bare(bench, seconds, {"joint_states": JointState, "ee_pose": PoseStamped})
 
 

@@ -1,12 +1,12 @@
-"""Does a policy node that runs for hours keep its memory? Resident memory, open files and shared
-memory over time.
+"""Measures whether a policy node that runs for hours keeps its memory.
+
+It prints resident memory, open files and shared memory over time.
 
     python benchmarks/endurance.py [--bundle DIR] [--minutes 60] [--rate_hz 10] [--sample_s 10]
 
 A policy node with the real engine, armed, commanding at 100 Hz; a fake robot streams to it at
 `rate_hz` from a process of its own. The slope is a least-squares line through the second half, when
-what is cached is cached. Ctrl-C ends it early, with the table of what there is. The last line is
-one JSON object.
+caches are full. Ctrl-C ends it early and prints the table so far. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ def watch(
     scratch: Path,
     args: argparse.Namespace,
 ) -> tuple[list[tuple[float, ...]], set[str]]:
-    """Rows of minutes, resident MB, open files, MB in shared memory, commands, chunks; the segments
-    the node mapped.
+    """Returns the rows of the table and the segments that the node mapped.
+
+    A row: minutes, resident MB, open files, MB in shared memory, commands, chunks.
     """
     segments: set[str] = set()
     parameters = {"output": "pose", "backend": "onnxruntime", "engine_options": '{"threads": 1}'}
@@ -106,20 +107,21 @@ def watch(
 
 
 def resident_mb(pid: int) -> float:
-    """VmRSS of a process."""
+    """Returns the VmRSS of a process, MB."""
     text = Path(f"/proc/{pid}/status").read_text()
     return int(text.split("VmRSS:")[1].split()[0]) / 1e3
 
 
 def mapped_mb(pid: int) -> float:
-    """How much that is."""
+    """Returns the size of the mapped segments, MB."""
     paths = [SHARED_MEMORY / name for name in mapped_by(pid)]
     return sum(path.stat().st_size for path in paths if path.exists()) / 1e6
 
 
 def report(rows: NDArray[np.float64], left: list[str]) -> None:
-    """What came of it. left: what the node had mapped of the shared memory and nobody holds any
-    more.
+    """Prints the result.
+
+    left: shared memory that the node had mapped and that no process holds any more.
     """
     if len(rows) < 4:
         print("too short to tell")

@@ -1,14 +1,15 @@
-"""How soon, and with which command, does a policy node stop a robot for each fault? Real processes
-over real DDS.
+"""Measures how soon, and with which command, a policy node stops a robot for each fault.
+
+Real processes talk over real DDS.
 
     python benchmarks/fault_table.py [--bundle DIR] [--rounds 3] [--executor events]
 
-The policy is a fake (`sine`), so that it can be told to fail; a bundle says what the robot looks
-like: without one the bundled policy's, exported for the occasion. Worst of the rounds. "stop sent
-after" is by the node's clock, from the limit (or from what happened being noticed) to the stop
-command, for the clock and the deadman's loss included; "ticks" are those of its 100 Hz control
-thread in that time. "robot's last command" is by the robot's clock, from the injection of the fault
-on. The last line is one JSON object.
+The policy is a fake (`sine`), so that it can be made to fail. A bundle describes the robot; without
+--bundle the bundled policy is exported. Figures are the worst of the rounds. "stop sent after" is
+by the node's clock, from the limit (or from when the event was noticed) to the stop command, for
+the clock and the deadman's loss too. "ticks" are those of its 100 Hz control thread in that time.
+"robot's last command" is by the robot's clock, from the injection of the fault on. The last line is
+one JSON object.
 """
 
 from __future__ import annotations
@@ -77,8 +78,9 @@ def main() -> None:
 
 
 def row(rounds: Iterable[Outcome]) -> str:
-    """One line of the table: the worst of what happened, every word of it the same in all rounds or
-    told as it was.
+    """Returns one line of the table with the worst of the rounds.
+
+    Words that differ between rounds are all shown.
     """
     rounds = list(rounds)
     first = f"{rounds[0].output} | {rounds[0].fault}"

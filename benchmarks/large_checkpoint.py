@@ -1,5 +1,6 @@
-"""Time and peak memory of quantizing a 7B checkpoint, measured with few decoder layers and
-extrapolated to 32.
+"""Measures time and peak memory of quantizing a 7B checkpoint.
+
+It measures with few decoder layers and extrapolates to 32.
 
     python benchmarks/large_checkpoint.py --folder DIR [--family openvla] [--layers 1,2] [--samples
     2] [--probes 2]
@@ -7,11 +8,11 @@ extrapolated to 32.
 Writes random checkpoints of full width (both ViTs, 4096 wide decoder, bfloat16) with the given
 numbers of decoder layers into DIR, runs `qvla sensitivity` (both methods), `gates`, `fakequant` and
 `export` on each as processes of their own, and prints wall time, CPU time and peak memory of every
-step; then what a decoder layer adds (the difference between the two checkpoints over the difference
-in layers) and, plainly extrapolated along that line, 32 layers. Nothing is measured at 32 layers
-here, unless you ask for it with --layers 32: that takes 15 GB for the checkpoint, as much again for
-the fake-quantized one while it is there, and one to three hours on a CPU. --size tiny goes through
-the motions in a minute. The last line is one JSON object.
+step. Then it prints what a decoder layer adds (the difference between the two checkpoints over the
+difference in layers) and, extrapolated along that line, 32 layers. Nothing is measured at 32 layers
+unless you ask for it with --layers 32: that takes 15 GB for the checkpoint, as much again for the
+fake-quantized one while it exists, and one to three hours on a CPU. --size tiny runs all steps in a
+minute. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace, layers: int, calibration: Path) -> list[dict[str, Any]]:
-    """One row per step, for a checkpoint with so many decoder layers; it is removed afterwards."""
+    """Returns one row per step, for a checkpoint with so many decoder layers.
+
+    The checkpoint is removed afterwards.
+    """
     folder = args.folder / f"{args.family}-{layers}"
     checkpoint = str(folder / "checkpoint")
     size = (
@@ -129,8 +133,9 @@ def measure(args: argparse.Namespace, layers: int, calibration: Path) -> list[di
 
 
 def run(arguments: list[str]) -> dict[str, float]:
-    """Run `qvla` with these arguments in a process of its own: wall and CPU seconds, and its peak
-    resident bytes.
+    """Runs `qvla` with these arguments in a process of its own.
+
+    Returns wall and CPU seconds, and its peak resident bytes.
     """
     print(f"qvla {' '.join(arguments)}", file=sys.stderr)
     started = time.monotonic()
@@ -149,8 +154,9 @@ def run(arguments: list[str]) -> dict[str, float]:
 
 
 def extrapolated(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """{step: per_layer_s (CPU), cpu_s and peak_bytes at ALL_LAYERS}, on the line through first and
-    last count.
+    """Extrapolates to ALL_LAYERS on the line through the first and the last count.
+
+    Returns {step: per_layer_s (CPU), cpu_s and peak_bytes}.
     """
     found = {}
     for step in dict.fromkeys(row["step"] for row in rows):
@@ -196,7 +202,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def write_calibration(folder: Path, count: int) -> Path:
-    """JSONL and noise for images."""
+    """Writes a JSONL file and noise for images."""
     generator = np.random.default_rng(0)
     lines = []
     for index in range(count):

@@ -82,7 +82,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one mutant; `outcome` is killed, survived or equivalent."""
+    """The result of one mutant; `outcome` is killed, survived or equivalent."""
 
     module: str
     outcome: str
@@ -90,7 +90,7 @@ class Result:
 
 
 def copy_checkout() -> None:
-    """Copies the files that git knows or would add, as they are now, to where mutants are made."""
+    """Copies the files that git has or would add, as they are now, to where mutants are made."""
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     shutil.rmtree(WORK / "tree", ignore_errors=True)

@@ -1,12 +1,13 @@
-"""Which form of low-bit weights should ONNX Runtime keep on a CPU? Float and mixed-bit graph,
-alternated in one run.
+"""Compares the forms of low-bit weights that ONNX Runtime can keep on a CPU.
+
+Float and mixed-bit graph alternate in one run.
 
     python benchmarks/onnxruntime_weights.py [--pretrained_checkpoint DIR] [--rounds 30]
 
-One thread, CPU time of that thread (other processes do not count), medians; the largest difference
-of the actions from those of the same graph with unpacked weights. Without a checkpoint: the bundled
-policy's architecture, random weights. The gates are drawn: 5 % of channels 0 bit, 16 % 2, 54 % 4,
-20 % 8, 5 % 16. The last line is one JSON object.
+It prints medians of the CPU time of one thread (other processes do not count), and the largest
+difference of the actions from those of the same graph with unpacked weights. Without a checkpoint
+it takes the bundled policy's architecture with random weights. The gates are drawn: 5 % of channels
+0 bit, 16 % 2, 54 % 4, 20 % 8, 5 % 16. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def main() -> None:
 
 
 def measure(variants: dict[tuple[str, str], Bundle], rounds: int) -> list[dict]:
-    """Median CPU milliseconds of each engine, taken in turn; speed: times the float graph's."""
+    """Measures the median CPU ms of each engine, taken in turn; speed: times the float graph's."""
     engines = {
         key: OnnxRuntimeEngine(bundle, threads=1, weights=key[1])
         for key, bundle in variants.items()
@@ -114,7 +115,7 @@ def random_inputs(bundle: Bundle) -> dict[str, np.ndarray]:
 
 
 def write_reference_size(directory: Path) -> Path:
-    """The bundled policy's architecture with random weights of unit gain, so that errors show."""
+    """Writes the bundled policy's architecture with random weights of unit gain: errors show."""
     tokenizer = train_tokenizer()
     model = OpenVLAOFT(reference_config(tokenizer))
     generator = torch.Generator().manual_seed(0)

@@ -1,8 +1,7 @@
-"""Write environment/constraints.txt from the environment this runs in: every version that pip
-installed, exactly.
+"""Writes environment/constraints.txt: the exact versions that pip installed in this environment.
 
 Run by `make pin` after a deliberate upgrade. ROS interface packages also register themselves under
-their plain names, which no index knows; only what pip installed counts.
+their plain names, which no index has; only what pip installed counts.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ NOT_PINNED = {"pip", "wheel", "qvla-ros"}
 
 
 def pinned() -> list[str]:
-    """`name==version` of each distribution pip installed here, sorted; local version labels (+cpu)
-    left out.
+    """Lists `name==version` of each distribution that pip installed here, sorted.
+
+    Local version labels (+cpu) are left out.
     """
     versions = {}
     for distribution in distributions():

@@ -1,5 +1,4 @@
-"""Print the requirements that pyproject.toml names, one a line, for pip to install without building
-the project.
+"""Prints the requirements of pyproject.toml, for pip to install without building the project.
 
     python environment/requirements.py build offline libero test > needed.txt
     pip install --constraint environment/constraints.txt --requirement needed.txt
@@ -20,8 +19,9 @@ else:
 
 
 def requirements(groups: list[str]) -> list[str]:
-    """The robot's dependencies and those of `groups`, as pyproject.toml writes them, in its order,
-    once each.
+    """Lists the robot's dependencies and those of `groups`, once each.
+
+    They are as pyproject.toml writes them, in its order.
     """
     text = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
     pyproject = tomllib.loads(text)

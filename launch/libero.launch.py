@@ -1,5 +1,6 @@
-"""A policy and the LIBERO arm: `ros2 launch qvla libero.launch.py bundle:=/path/to/bundle
-task_ids:='[0, 1]'`.
+"""Launches a policy and the LIBERO arm.
+
+    ros2 launch qvla libero.launch.py bundle:=/path/to/bundle task_ids:='[0, 1]'
 
 The bridge prints one JSON line an episode; the launch ends with it. `qvla eval` compares several
 policies.

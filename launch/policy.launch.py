@@ -1,4 +1,6 @@
-"""One policy node: `ros2 launch qvla policy.launch.py bundle:=/path/to/bundle namespace:=arm`.
+"""Launches one policy node.
+
+    ros2 launch qvla policy.launch.py bundle:=/path/to/bundle namespace:=arm
 
 Its inputs are camera/<name>/image_raw, joint_states, ee_pose and instruction in that namespace;
 robot.launch.py gives it a robot's parameters and topics. It starts disarmed: `ros2 service call

@@ -1,11 +1,12 @@
-"""A policy on a robot: `ros2 launch qvla robot.launch.py robot:=ur_servo bundle:=/path/to/bundle
-namespace:=arm`.
+"""Launches a policy on a robot.
+
+    ros2 launch qvla robot.launch.py robot:=ur_servo bundle:=/path/to/bundle namespace:=arm
 
 A robot is a folder: node.yaml holds its parameters, remaps.yaml its topics. Those in config/robots
 go by their names; robot:= takes the path of another one as well. Parameters come from node.yaml,
 then params_file, then config/phases/<phase>.yaml, which nothing overrides. The default phase,
-dry_run, commands nothing; docs/bring_up.md says when to go on to the next one. Whatever the phase,
-the node starts disarmed.
+dry_run, commands nothing; docs/bring_up.md names the condition for the next one. In every phase the
+node starts disarmed.
 """
 
 import runpy
@@ -35,8 +36,9 @@ def share(*parts: str) -> PathJoinSubstitution:
 
 
 def policy(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Includes policy.launch.py with the robot's parameters and topics, once the arguments are
-    known.
+    """Includes policy.launch.py with the robot's parameters and topics.
+
+    Runs once the arguments are known.
     """
     names = ("robot", "phase", "params_file", "remaps_file")
     given = {name: LaunchConfiguration(name).perform(context) for name in names}
