@@ -2,7 +2,7 @@
 # make demo    quantize the bundled policy, let it drive a simulated arm through ROS 2, write out/demo/report.html
 # make test    lint and tests
 # make reference_policy   the bundled policy from nothing (hours; goes on where it was): config/train/reference.yaml
-# make mutants random slips in the code, each judged by its module's tests (40 minutes; MODULES="control gates" for a part)
+# make mutants random slips in the code, each judged by its module's tests (half an hour; MODULES="control gates" for a part)
 # make clean   remove what was built, keep .venv;  make pin  freeze the versions of .venv after a deliberate upgrade
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

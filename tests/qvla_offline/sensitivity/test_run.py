@@ -223,6 +223,14 @@ def test_a_resumed_run_takes_over_what_is_finished_and_refuses_another_runs_scor
         score(work, "again.safetensors", resume=True, method="hessian", max_samples=1)
 
 
+def test_a_run_starts_anew_unless_it_is_asked_to_go_on(work: Path) -> None:
+    score(work, "anew.safetensors", method="hessian")
+    other = SensitivityOptions(method="hessian", bits=(8,))
+    paths = (work / "checkpoint", work / "calibration.jsonl", work / "anew.safetensors")
+    found, _ = compute_sensitivity(*paths, other)
+    assert found.bits == (8,)
+
+
 def test_the_joint_error_of_float_gates_is_nothing_and_more_bits_err_less(work: Path) -> None:
     measure = joint_measure(
         work / "checkpoint", work / "calibration.jsonl", SensitivityOptions(bits=(4,))
