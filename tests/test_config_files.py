@@ -114,7 +114,7 @@ def test_a_robots_parameters_go_with_the_bundles_that_are_exported_for_it(
 
 
 @pytest.mark.parametrize("robot", ["franka_cartesian", "ur_servo"])
-def test_a_policy_trained_in_liberos_units_runs_on_a_robot_that_is_told_their_size(
+def test_a_policy_trained_in_liberos_units_runs_on_a_robot_with_their_size(
     robot: str,
 ) -> None:
     given = from_values(PolicyParameters, _with_defaults(f"robots/{robot}/node.yaml"))

@@ -114,7 +114,7 @@ def test_float16_compute_builds_a_plan_for_any_gpu(
 
 
 @pytest.mark.parametrize(
-    ("capability", "said"),
+    ("capability", "message"),
     [
         ("87", "one of .*86"),
         ("8.6", "digits"),
@@ -122,15 +122,15 @@ def test_float16_compute_builds_a_plan_for_any_gpu(
     ],  # Jetson Orin; a dot; a GPU without INT4
 )
 def test_a_gpu_that_cannot_be_built_for_is_named(
-    built: tuple[Path, Path], capability: str, said: str
+    built: tuple[Path, Path], capability: str, message: str
 ) -> None:
     before = sorted(built[0].rglob("*"))
-    with pytest.raises(QvlaError, match=said):
+    with pytest.raises(QvlaError, match=message):
         build_plan(built[0], flavour="rtx", compute_capability=capability)
     assert sorted(built[0].rglob("*")) == before
 
 
-def test_what_the_parser_refuses_is_told_with_the_tensors_name(
+def test_what_the_parser_refuses_is_reported_with_the_tensors_name(
     checkpoint_dir: Path, tmp_path: Path
 ) -> None:
     scheme = QuantizationScheme(two_bit_storage="int2")
@@ -149,7 +149,7 @@ def test_a_plan_is_chosen_by_flavour_version_gpu_and_graph(own: tuple[Path, Path
     bundle = load_bundle(own[0])
     plan = own[1]
     assert choose_plan(bundle, "rtx", VERSION, "86") == plan
-    for flavour, version, capability, said in (
+    for flavour, version, capability, message in (
         (
             "tensorrt",
             "10.3.0",
@@ -164,7 +164,7 @@ def test_a_plan_is_chosen_by_flavour_version_gpu_and_graph(own: tuple[Path, Path
             "built for compute capability 86, 89.*--flavour rtx --compute_capability 120$",
         ),
     ):
-        with pytest.raises(QvlaError, match=said):
+        with pytest.raises(QvlaError, match=message):
             choose_plan(bundle, flavour, version, capability)
 
 

@@ -234,7 +234,7 @@ def test_options_of_export_do_not_matter_where_no_bundle_is_asked_for(work):
 
 @pytest.mark.parametrize("bits", [(4, 8), (0, 4)])
 @pytest.mark.parametrize("cost", ["nominal", "stored"])
-def test_a_budget_too_small_is_told_before_the_scores_as_it_is_after_them(work, bits, cost):
+def test_a_budget_too_small_is_refused_before_the_scores_as_it_is_after_them(work, bits, cost):
     model = load_checkpoint(work / "checkpoint").model
     scheme = QuantizationScheme(16)
     shapes = target_shapes(work / "checkpoint")
@@ -242,7 +242,7 @@ def test_a_budget_too_small_is_told_before_the_scores_as_it_is_after_them(work, 
     columns = {name: width for name, (_, width) in shapes.items()}
     scored = Sensitivity("action", bits, scores, columns, tuple(unexecuted_targets(model)))
     budget = Budget(0.25, bits, cost=cost, tile=1)
-    told = []
+    messages = []
     for refused in (
         lambda: require_affordable(model, budget, scheme, "action", bits, 0),
         lambda: assign_gates(scored, budget, scheme),
@@ -250,9 +250,9 @@ def test_a_budget_too_small_is_told_before_the_scores_as_it_is_after_them(work, 
         try:
             refused()
         except QvlaError as error:
-            told.append(str(error))
-    assert told == [] if 0 in bits else len(told) == 2
-    assert len(set(told)) < 2
+            messages.append(str(error))
+    assert messages == [] if 0 in bits else len(messages) == 2
+    assert len(set(messages)) < 2
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_an_episode_ends_when_its_object_lies_below_the_containers_ground(milk_t
 
 
 @pytest.mark.simulation
-def test_a_learner_that_never_moves_is_told_to_go_on(milk_task, tmp_path):
+def test_the_labels_of_a_learner_that_never_moves_go_on(milk_task, tmp_path):
     class Short:
         """The same task with a short step limit."""
 

@@ -80,7 +80,7 @@ def side(grasp, x, y) -> np.ndarray:
     return offset / np.linalg.norm(offset)
 
 
-def test_a_bowl_is_told_from_a_box_and_from_a_bowl_upside_down():
+def test_a_box_and_a_bowl_upside_down_are_no_bowls():
     box = np.stack(np.meshgrid(*[[-0.05, 0.0, 0.05]] * 3), axis=-1).reshape(-1, 3)
     assert is_bowl(BOWL)
     assert not is_bowl(box)

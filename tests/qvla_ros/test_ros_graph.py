@@ -13,7 +13,7 @@ WISH = replace(OFFER, node="/x/policy")
 
 
 @pytest.mark.parametrize(
-    ("offered", "wanted", "said"),
+    ("offered", "wanted", "message"),
     [
         ({}, {}, None),
         ({"reliable": True, "transient_local": True, "deadline_s": 0.1}, {}, None),
@@ -26,9 +26,9 @@ WISH = replace(OFFER, node="/x/policy")
         ({"kind": "sensor_msgs/msg/CompressedImage"}, {}, "CompressedImage"),
     ],
 )
-def test_a_subscription_gets_no_more_than_is_offered(offered, wanted, said):
+def test_a_subscription_gets_no_more_than_is_offered(offered, wanted, message):
     found = incompatibility(replace(OFFER, **offered), replace(WISH, **wanted))
-    assert (found is None) if said is None else (said in found)
+    assert (found is None) if message is None else (message in found)
 
 
 def test_a_policy_is_who_publishes_chunks_and_its_topics_are_what_it_hears_and_says():

@@ -159,7 +159,7 @@ def base_shape(directory: Path, layer: str) -> tuple[int, ...]:
     return main_tensors(directory)[f"{layer}.weight"].shape
 
 
-def test_what_no_file_says_is_taken_from_the_released_robots_and_told(
+def test_what_no_file_says_is_taken_from_the_released_robots_and_printed(
     directories: dict[str, Path], tmp_path: Path
 ) -> None:
     with pytest.warns(

@@ -112,10 +112,10 @@ def test_an_observation_that_was_calibrated_on_is_refused_whatever_file_it_lies_
     assert error(place, "--uniform", "4", "--calibration", calibration) == 0
     calibration.write_text(calibration.read_text() + json.dumps(renamed) + "\n")
     assert error(place, "--uniform", "4", "--calibration", calibration) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: observations\n")
-    assert "1 of 12 observations" in said
-    assert "first number 3" in said
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: observations\n")
+    assert "1 of 12 observations" in printed
+    assert "first number 3" in printed
 
 
 @pytest.mark.filterwarnings("ignore::qvla_ros.errors.QvlaWarning")
@@ -180,8 +180,8 @@ def test_an_empty_set_is_refused(place, capsys):
 
 def test_gates_and_bundles_of_another_checkpoint_are_refused(place, tmp_path, capsys):
     other = write_random_checkpoint(tmp_path / "other", seed=1)
-    told = ["--observations", str(place / "held_out" / "set_1.jsonl")]
-    command = ["error", "--pretrained_checkpoint", str(other), *told]
+    observations = ["--observations", str(place / "held_out" / "set_1.jsonl")]
+    command = ["error", "--pretrained_checkpoint", str(other), *observations]
     assert main([*command, "--gates_path", str(place / "gates.json")]) == 2
     assert "made from a checkpoint with SHA-256" in capsys.readouterr().err
     assert main([*command, "--bundle", str(place / "bundle")]) == 2

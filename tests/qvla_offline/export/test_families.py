@@ -34,7 +34,7 @@ KINDS = {
 }
 
 
-def look(policy: Policy, seed: int = 0) -> Observation:
+def random_observation(policy: Policy, seed: int = 0) -> Observation:
     rng = np.random.default_rng(seed)
     images = {
         c.name: rng.integers(0, 256, (c.height, c.width, 3), np.uint8)
@@ -124,7 +124,7 @@ def test_a_bundle_commands_what_the_fake_quantized_checkpoint_does(
         tmp_path / "fake",
         dtype=torch.float32,
     )
-    observation = look(policy)
+    observation = random_observation(policy)
     policy.engine = engine = Listening(policy.engine)
     prediction = policy.infer(observation)
     normalized = expected_actions(fake, policy, engine)
@@ -147,10 +147,10 @@ def test_an_ensembled_bundle_gives_one_action_a_look_and_tells_its_tokens(tmp_pa
         "onnxruntime",
     )
     policy.warm_up()
-    first = policy.graph_inputs(look(policy, 0))["input_ids"]
-    actions = [policy.infer(look(policy, seed)).actions for seed in range(3)]
+    first = policy.graph_inputs(random_observation(policy, 0))["input_ids"]
+    actions = [policy.infer(random_observation(policy, seed)).actions for seed in range(3)]
     assert {chunk.shape for chunk in actions} == {(1, 7)}
-    later = policy.graph_inputs(look(policy, 3))["input_ids"]
+    later = policy.graph_inputs(random_observation(policy, 3))["input_ids"]
     latent = load_checkpoint(checkpoint_dir).tokenizer.token_to_id("<ACT_0>")
     assert (later >= latent).any()
     assert not (first >= latent).any()
@@ -190,6 +190,6 @@ def test_both_graphs_of_an_unrolled_policy_agree(tmp_path: Path) -> None:
     actions = []
     for weights in ("unpacked", "packed_exact"):
         policy = load_policy(bundle.directory, "onnxruntime", threads=1, weights=weights)
-        actions.append(policy.infer(look(policy)).actions)
+        actions.append(policy.infer(random_observation(policy)).actions)
         policy.close()
     np.testing.assert_allclose(*actions, atol=1e-5)

@@ -248,13 +248,13 @@ def test_the_graph_tells_what_follows_each_token_of_a_guess(tmp_path: Path, run_
     rounded = rounded_model(model, weights)
     inputs = random_inputs(model.config, 5, 19)
     truth = rounded.generate(policy_inputs(inputs)).numpy()
-    told = run_graph(path, {**inputs, "guess": truth[:, :-1]})["action_tokens"]
-    np.testing.assert_array_equal(told, truth)
+    answer = run_graph(path, {**inputs, "guess": truth[:, :-1]})["action_tokens"]
+    np.testing.assert_array_equal(answer, truth)
     wrong = truth[:, :-1].copy()
     wrong[0, 3] += 1
-    told = run_graph(path, {**inputs, "guess": wrong})["action_tokens"]
+    answer = run_graph(path, {**inputs, "guess": wrong})["action_tokens"]
     # what comes after the wrong one is another matter
-    np.testing.assert_array_equal(told[:, :4], truth[:, :4])
+    np.testing.assert_array_equal(answer[:, :4], truth[:, :4])
     weighed = [
         node.input[1]
         for node in onnx.load(path, load_external_data=False).graph.node

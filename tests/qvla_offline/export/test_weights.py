@@ -32,11 +32,11 @@ def emit_with(path: Path, name: str, value: float, compute: str = "float32") -> 
 
 
 @pytest.mark.parametrize("name", [NORM, EMBEDDINGS, BIAS, LAYER, POSITIONS])
-@pytest.mark.parametrize(("value", "told"), [(float("nan"), "NaN"), (float("inf"), "infinity")])
+@pytest.mark.parametrize(("value", "word"), [(float("nan"), "NaN"), (float("inf"), "infinity")])
 def test_a_tensor_that_is_not_finite_is_refused_by_name(
-    tmp_path: Path, name: str, value: float, told: str
+    tmp_path: Path, name: str, value: float, word: str
 ) -> None:
-    with pytest.raises(QvlaError, match=f"^{re.escape(name)}: got {told}; expected finite.*again"):
+    with pytest.raises(QvlaError, match=f"^{re.escape(name)}: got {word}; expected finite.*again"):
         emit_with(tmp_path, name, value)
 
 

@@ -96,7 +96,7 @@ def test_errors_are_not_measured_on_another_checkpoint_than_was_scored(
     ]
     words += ["--joint_rounds", "1", "--pretrained_checkpoint", str(other)]
     assert main([*words, "--calib_jsonl", str(tmp_path / "lines.jsonl")]) == 2
-    said = capsys.readouterr().err
-    assert "error: pretrained_checkpoint" in said
-    assert "the checkpoint that" in said
+    printed = capsys.readouterr().err
+    assert "error: pretrained_checkpoint" in printed
+    assert "the checkpoint that" in printed
     assert not (tmp_path / "gates.json").exists()

@@ -23,11 +23,11 @@ from tests.qvla_offline.quantization.rows import student_rows
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8, 16])
-@pytest.mark.parametrize(("value", "told"), [(float("nan"), "NaN"), (float("-inf"), "infinity")])
-def test_a_broken_weight_is_named_and_not_taken_for_a_large_one(bits, value, told):
+@pytest.mark.parametrize(("value", "word"), [(float("nan"), "NaN"), (float("-inf"), "infinity")])
+def test_a_broken_weight_is_named_and_not_taken_for_a_large_one(bits, value, word):
     weight = student_rows(3, 20)
     weight[1, 4] = value
-    with pytest.raises(QvlaError, match=rf"^a\.weight: got {told}; expected finite numbers"):
+    with pytest.raises(QvlaError, match=rf"^a\.weight: got {word}; expected finite numbers"):
         quantize_layer(weight, [bits] * 3, QuantizationScheme(), "a.weight")
     with pytest.raises(
         QvlaError, match=r"^a\.weight: got magnitudes up to .*; expected at most 65504"

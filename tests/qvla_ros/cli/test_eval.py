@@ -89,7 +89,7 @@ def test_the_released_log_directory_option_means_out() -> None:
     assert parse("--local_log_dir", "logs").out == Path("logs")
 
 
-def test_a_missing_bundle_is_told_before_anything_starts(
+def test_a_missing_bundle_is_reported_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"

@@ -46,7 +46,7 @@ def test_an_intact_bundle_is_described(
         ),
     ],
 )
-def test_the_way_of_decoding_is_told(bundle_dir: Path, decoder: DecoderSpec, words: str) -> None:
+def test_the_way_of_decoding_is_shown(bundle_dir: Path, decoder: DecoderSpec, words: str) -> None:
     bundle = load_bundle(bundle_dir)
     bundle = replace(bundle, decoder=decoder, actions=replace(bundle.actions, chunk_length=1))
     assert dict(describe(bundle))["decoder"].endswith(words)

@@ -81,7 +81,7 @@ def test_values_and_what_follows_a_bare_double_dash_keep_their_dashes() -> None:
     ]
 
 
-def test_bad_input_is_told_in_four_parts_and_exits_2(
+def test_bad_input_is_reported_in_four_parts_and_exits_2(
     verb, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(args: argparse.Namespace) -> int:

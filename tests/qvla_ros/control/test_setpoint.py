@@ -148,7 +148,7 @@ def test_scales_apply_to_absolute_actions_too_and_joints_have_no_rotation() -> N
         (replace(LIBERO, gripper_index=None, gripper_convention=None), 0.05, 0.5, "actions.names"),
     ],
 )
-def test_what_cannot_be_told_to_a_robot_is_refused(
+def test_what_cannot_be_commanded_is_refused(
     actions: ActionSpec, linear: float | None, angular: float | None, key: str
 ) -> None:
     with pytest.raises(QvlaError, match=key):

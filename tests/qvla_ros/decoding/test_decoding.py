@@ -1,6 +1,4 @@
-"""How often the graph is run for one look, what becomes of its outputs, and what a look leaves to
-the next.
-"""
+"""How often the graph runs for one inference, what becomes of its outputs, and what is kept."""
 
 from __future__ import annotations
 
@@ -182,34 +180,34 @@ def test_latent_tokens_are_drawn_with_seeded_gumbel_noise(
 
 def test_ensembling_is_that_of_the_reference(vectors: dict) -> None:
     chunks: list[np.ndarray] = []
-    for look, expected in enumerate(vectors["temporal_ensemble"]["out_t0..5"]):
-        chunks.insert(0, (10.0 * look + np.arange(4))[:, None])
+    for number, expected in enumerate(vectors["temporal_ensemble"]["out_t0..5"]):
+        chunks.insert(0, (10.0 * number + np.arange(4))[:, None])
         assert ensemble(chunks[:4])[0] == pytest.approx(expected, abs=1e-7)
 
 
 def test_an_ensembled_policy_averages_looks_until_it_is_reset(
     bundle: Bundle, tokenizer: Tokenizer
 ) -> None:
-    looks = iter(np.random.default_rng(0).uniform(-1, 1, (6, 1, 3, 7)))
+    outputs = iter(np.random.default_rng(0).uniform(-1, 1, (6, 1, 3, 7)))
     given: list[np.ndarray] = []
 
     def answer(_: dict) -> dict:
-        given.append(next(looks))
+        given.append(next(outputs))
         return {"actions": given[-1], "latent_tokens": np.array([[10, 11, 12, 13]])}
 
     engine = RecordingEngine(answer)
     decoder = make_decoder(with_decoder(bundle, ENSEMBLED, 1), tokenizer)
     decoder.prompt("pick")
-    for look in range(5):
+    for number in range(5):
         actions = decoder.run(engine, {})
         newest_first = [chunk[0] for chunk in given[::-1]][:3]
-        assert actions.shape == (1, 1, 7), look
+        assert actions.shape == (1, 1, 7), number
         np.testing.assert_allclose(actions[0, 0], ensemble(newest_first))
     decoder.reset()
     np.testing.assert_allclose(decoder.run(engine, {})[0, 0], given[-1][0, 0])
 
 
-def test_the_last_looks_tokens_are_told_in_the_next_prompt(
+def test_the_tokens_of_the_last_inference_are_in_the_next_prompt(
     bundle: Bundle, tokenizer: Tokenizer
 ) -> None:
     first = tokenizer.token_to_id("<ACT_0>")
@@ -219,44 +217,44 @@ def test_the_last_looks_tokens_are_told_in_the_next_prompt(
     )
     decoder = make_decoder(with_decoder(bundle, ENSEMBLED, 1), tokenizer)
 
-    def told() -> str:
+    def prompt() -> str:
         return prompt_text(decoder.prompt("pick"), "pick")
 
-    assert told() == prompt_text(bundle.prompt, "pick")
+    assert prompt() == prompt_text(bundle.prompt, "pick")
     decoder.run(engine, {})
-    assert told() == "In: What to do to pick? History action <ACT_3><ACT_0><ACT_15><ACT_7>\nOut:"
+    assert prompt() == "In: What to do to pick? History action <ACT_3><ACT_0><ACT_15><ACT_7>\nOut:"
     decoder.run(engine, {})
     # Two of the four are no latent actions; the released code then tells the last two of the prompt
     # again.
-    assert told() == "In: What to do to pick? History action <ACT_15><ACT_7><ACT_1><ACT_2>\nOut:"
+    assert prompt() == "In: What to do to pick? History action <ACT_15><ACT_7><ACT_1><ACT_2>\nOut:"
     assert decoder.prompt("place") == bundle.prompt
-    assert told() == prompt_text(bundle.prompt, "pick")
+    assert prompt() == prompt_text(bundle.prompt, "pick")
 
 
-def test_a_policy_forgets_when_it_is_told_to(
+def test_a_policy_forgets_when_it_is_reset(
     bundle: Bundle, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    looks = iter(np.linspace(-0.8, 0.8, 12))
+    outputs = iter(np.linspace(-0.8, 0.8, 12))
     engine = RecordingEngine(
-        lambda _: {"actions": np.full((1, 3, 7), next(looks)), "latent_tokens": np.zeros((1, 4))}
+        lambda _: {"actions": np.full((1, 3, 7), next(outputs)), "latent_tokens": np.zeros((1, 4))}
     )
     plain = replace(ENSEMBLED, latents=replace(ENSEMBLED.latents, history_template=None))
     policy = Policy(with_decoder(bundle, plain, 1), engine)
     policy.warm_up()
     images = {camera.name: np.zeros((32, 32, 3), np.uint8) for camera in bundle.cameras}
 
-    def look() -> float:
+    def infer() -> float:
         return policy.infer(Observation(images, np.zeros(8), "pick", 0, {})).actions[0, 0]
 
     values = np.linspace(-0.8, 0.8, 12)
-    assert look() == pytest.approx(values[2])  # nothing is left of the warm-up
-    assert values[2] < look() < values[3]
+    assert infer() == pytest.approx(values[2])  # nothing is left of the warm-up
+    assert values[2] < infer() < values[3]
     policy.reset()
-    assert look() == pytest.approx(values[4])
+    assert infer() == pytest.approx(values[4])
 
 
 @pytest.mark.parametrize("decoder", [TOKENS, DIFFUSION, BLOCKING, ENSEMBLED])
-def test_engines_that_look_at_nothing_run_once_a_look(
+def test_engines_that_read_nothing_run_once_an_inference(
     bundle: Bundle, tokenizer: Tokenizer, tmp_path: Path, decoder: DecoderSpec
 ) -> None:
     single = decoder in (TOKENS, ENSEMBLED)

@@ -98,7 +98,7 @@ def test_answers_are_the_same_close_or_wrong(apart, draws_noise, status):
     assert f"({'xy'[int(np.argmax(np.nan_to_num(apart, nan=np.inf)))]})" in finding.text
 
 
-def test_an_inference_longer_than_a_chunk_is_told(bundle_dir):
+def test_an_inference_longer_than_a_chunk_is_reported(bundle_dir):
     bundle = load_bundle(bundle_dir)  # four actions of 50 ms
     assert speed_finding([100.0, 199.0], bundle).status == "ok"
     assert speed_finding([100.0, 201.0], bundle).status == "warning"

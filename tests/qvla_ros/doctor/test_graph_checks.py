@@ -92,12 +92,12 @@ def changed(
 ) -> Graph:
     """The graph with other publishers of a topic, or with another message on it."""
     topics = dict(graph.topics)
-    said = dict(graph.heard)
+    received = dict(graph.heard)
     if publishers is not None:
         topics[topic] = replace(topics.get(topic, Topic((), ())), publishers=tuple(publishers))
     if heard:
-        said[topic] = replace(said[topic], **heard)
-    return replace(graph, topics=topics, heard=said)
+        received[topic] = replace(received[topic], **heard)
+    return replace(graph, topics=topics, heard=received)
 
 
 def test_a_good_graph_has_nothing_to_mend(good, bundle):
@@ -154,7 +154,7 @@ def test_what_a_robots_parameters_ask_for_is_looked_at(good, bundle):
     assert "/arm/ee_pose" not in by_tf
 
 
-def test_commands_that_no_controller_hears_are_told(good, bundle):
+def test_commands_that_no_controller_receives_are_reported(good, bundle):
     twist = "geometry_msgs/msg/TwistStamped"
     command = Endpoint(POLICY, twist, True, False)
     servo = Endpoint("/servo", twist, True, False)
@@ -168,7 +168,7 @@ def test_commands_that_no_controller_hears_are_told(good, bundle):
     assert "output_topic" in found["/servo/twist"].fix
 
 
-def test_a_topic_that_nobody_publishes_is_told_with_those_that_might_be_meant(good, bundle):
+def test_a_topic_without_publisher_is_reported_with_those_that_might_be_meant(good, bundle):
     camera = Endpoint("/camera", IMAGE, False, False)
     graph = changed(changed(good, WRIST, []), "/camera/color/image_raw", [camera])
     found = wrong(graph, bundle)
@@ -284,7 +284,7 @@ SIMULATOR = replace(CLOCK_USER, node="/simulator")
         ),
     ],
 )
-def test_clocks_that_do_not_fit_are_told(good, bundle, clock, level, words):
+def test_clocks_that_do_not_fit_are_reported(good, bundle, clock, level, words):
     found = wrong(replace(good, topics={**good.topics, "/clock": clock}), bundle)
     assert found.keys() == {"/clock"}
     assert found["/clock"].status == level

@@ -63,7 +63,7 @@ def test_a_good_machine_has_nothing_to_mend(good_machine, bundle_dir):
         ({"orphans": 3}, "/dev/shm", "warning", "3 segments.*--remove_orphans"),
     ],
 )
-def test_each_fault_is_told_with_its_fix(good_machine, change, about, status, words):
+def test_each_fault_is_reported_with_its_fix(good_machine, change, about, status, words):
     found = worst(replace(good_machine, **change))
     assert found.keys() == {about}
     assert found[about][0] == status

@@ -92,7 +92,7 @@ def test_a_damaged_graph_is_refused(bundle_dir: Path, make_bundle, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"proprio": None}, "engine inputs"),
         ({"wrist": np.zeros(1)}, "engine inputs"),
@@ -107,7 +107,7 @@ def test_a_damaged_graph_is_refused(bundle_dir: Path, make_bundle, tmp_path: Pat
         ),
     ],
 )
-def test_inputs_that_do_not_fit_are_named(changed: dict, said: str) -> None:
+def test_inputs_that_do_not_fit_are_named(changed: dict, message: str) -> None:
     specs = [
         TensorSpec("pixel_values", np.dtype(np.float32), (1, 6, 16, 16)),
         TensorSpec("input_ids", np.dtype(np.int64), (1, None)),
@@ -115,7 +115,7 @@ def test_inputs_that_do_not_fit_are_named(changed: dict, said: str) -> None:
     ]
     check_inputs(specs, INPUTS)
     inputs = {name: array for name, array in {**INPUTS, **changed}.items() if array is not None}
-    with pytest.raises(QvlaError, match=said):
+    with pytest.raises(QvlaError, match=message):
         check_inputs(specs, inputs)
 
 

@@ -148,8 +148,8 @@ class Robot:
     def wait(
         self, condition: Callable[[], Any], what: str, step: Callable[[], None] | None = None
     ) -> Any:
-        told = lambda: f"{what}; statuses {[status.reason for status in self.statuses]}"  # noqa: E731
-        return wait_for(condition, told, step or self.spin)
+        description = lambda: f"{what}; statuses {[status.reason for status in self.statuses]}"  # noqa: E731
+        return wait_for(condition, description, step or self.spin)
 
     def wait_until_active(self) -> None:
         publishers = (*self.images.values(), self.joints, self.pose, self.instruction)

@@ -64,28 +64,28 @@ def write(tmp_path: Path, definitions: TypeDefinitions) -> Callable[..., Path]:
     return run
 
 
-def position_m(look: int, late: bool) -> tuple[float, float, float]:
-    return 0.05 * look + (0.02 if late else 0.0), -0.1, 0.2
+def position_m(number: int, late: bool) -> tuple[float, float, float]:
+    return 0.05 * number + (0.02 if late else 0.0), -0.1, 0.2
 
 
 @pytest.fixture
-def looks(message: Callable[..., Any], tiny_policy: Policy) -> list[tuple[str, Any, int]]:
-    """Six looks: images, the joints and two poses 20 ms apart, of which the policy used the later
-    one; and its chunk.
+def recorded(message: Callable[..., Any], tiny_policy: Policy) -> list[tuple[str, Any, int]]:
+    """Messages of six observations: images, joints, two poses 20 ms apart, and the policy's chunk.
 
-    The chunk of a look is recorded before its second image: who is heard first is chance.
+    The policy used the later pose. The chunk of an observation is recorded before its second image,
+    since the order of topics in a recording is chance.
     """
     found: list[tuple[str, Any, int]] = [
         ("/arm/instruction", message(TEXT, data=TEXTS[0]), START_NS - 1)
     ]
-    for look in range(6):
-        now_ns = START_NS + look * PERIOD_NS
-        text = TEXTS[look // 3]
-        if look == 3:
+    for number in range(6):
+        now_ns = START_NS + number * PERIOD_NS
+        text = TEXTS[number // 3]
+        if number == 3:
             found.append(("/arm/instruction", message(TEXT, data=text), now_ns - 1))
         for late in (False, True):
             stamp_ns = now_ns + 10_000_000 * (1 if late else -1)
-            x, y, z = position_m(look, late)
+            x, y, z = position_m(number, late)
             pose = message(
                 "geometry_msgs/msg/Pose",
                 position=message("geometry_msgs/msg/Point", x=x, y=y, z=z),
@@ -98,7 +98,7 @@ def looks(message: Callable[..., Any], tiny_policy: Policy) -> list[tuple[str, A
         found.append(("/arm/joint_states", joints, now_ns))
         shape = {"height": 32, "width": 32, "encoding": "rgb8", "is_bigendian": 0, "step": 96}
         images = [
-            message(IMAGE, now_ns, **shape, data=np.full(3072, 40 * look, np.uint8))
+            message(IMAGE, now_ns, **shape, data=np.full(3072, 40 * number, np.uint8))
             for _ in CAMERA_NAMES
         ]
         topics = [f"/arm/camera/{name}/image_raw" for name in CAMERA_NAMES]
@@ -106,7 +106,7 @@ def looks(message: Callable[..., Any], tiny_policy: Policy) -> list[tuple[str, A
         found.append(
             (
                 "/arm/policy/action_chunk",
-                chunk(message, tiny_policy, look, now_ns, text, topics),
+                chunk(message, tiny_policy, number, now_ns, text, topics),
                 now_ns + 2,
             )
         )
@@ -117,13 +117,13 @@ def looks(message: Callable[..., Any], tiny_policy: Policy) -> list[tuple[str, A
 def chunk(
     message: Callable[..., Any],
     policy: Policy,
-    look: int,
+    number: int,
     now_ns: int,
     text: str,
     cameras: list[str],
 ) -> Any:
-    pixels = {name: np.full((32, 32, 3), 40 * look, np.uint8) for name in CAMERA_NAMES}
-    proprioception = np.array([*position_m(look, late=True), 0.0, 0.0, 0.0, 0.5, -0.5])
+    pixels = {name: np.full((32, 32, 3), 40 * number, np.uint8) for name in CAMERA_NAMES}
+    proprioception = np.array([*position_m(number, late=True), 0.0, 0.0, 0.0, 0.5, -0.5])
     actions = policy.infer(Observation(pixels, proprioception, text, now_ns, {})).actions
     stamps_ns = {
         **dict.fromkeys(cameras, now_ns),
@@ -137,7 +137,7 @@ def chunk(
         POSE_FRAME,
         bundle_id=policy.bundle.bundle_id,
         instruction=text,
-        armed=look > 2,
+        armed=number > 2,
         input_topics=list(stamps_ns),
         input_stamps=[
             message("builtin_interfaces/msg/Time", sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)

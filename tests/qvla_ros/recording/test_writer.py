@@ -19,8 +19,8 @@ from qvla_ros.recording.writer import BagWriter, OfferedQos
 LATCHED = OfferedQos(1, True, True)
 
 
-def test_a_bag_explains_its_own_messages(write, looks, tmp_path):
-    path = write("bag", looks)
+def test_a_bag_explains_its_own_messages(write, recorded, tmp_path):
+    path = write("bag", recorded)
     assert {file.name for file in path.iterdir()} == {"metadata.yaml", "bag.mcap"}
     with AnyReader([path]) as reader:  # no definitions but the bag's
         [connection] = [c for c in reader.connections if c.msgtype == CHUNK_TYPE]
@@ -66,7 +66,7 @@ def test_messages_that_a_slow_disk_cannot_take_are_dropped_and_counted(tmp_path,
         assert [message.received_ns for message in bag.messages(["/text"], "text")] == [0, 1]
 
 
-def test_a_full_disk_is_told_and_leaves_the_unfinished_directory(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_leaves_the_unfinished_directory(tmp_path, monkeypatch):
     writer = BagWriter(tmp_path / "bag")
     writer.add_topic("/text", "std_msgs/msg/String", LATCHED)
 

@@ -17,7 +17,7 @@ from qvla_ros.simulation.libero import LiberoObservation
 SECOND = 10**9
 
 
-def look(value: int) -> LiberoObservation:
+def frame(value: int) -> LiberoObservation:
     """An observation whose pixels are all `value`."""
     observation = FakeTask("fake", 0, 16).reset(0)
     return replace(
@@ -27,7 +27,7 @@ def look(value: int) -> LiberoObservation:
 
 
 def sense(injector: FaultInjector, value: int, time_s: float) -> Sensed:
-    return injector.sense(look(value), round(time_s * SECOND))
+    return injector.sense(frame(value), round(time_s * SECOND))
 
 
 def test_the_written_form_says_kind_camera_begin_and_end() -> None:
@@ -66,7 +66,7 @@ def test_what_cannot_be_meant_is_refused_with_an_example(text: str, expected: st
 def test_without_faults_everything_is_sensed_as_it_is(times_s: list[float]) -> None:
     injector = FaultInjector(())
     for time_s in sorted(times_s):
-        observation = look(1)
+        observation = frame(1)
         assert injector.sense(observation, round(time_s * SECOND)) == Sensed(observation, {})
     assert not injector.counts
 

@@ -49,12 +49,10 @@ class Recording(FakeTask):
         return super().step(action, render)
 
 
-def chunk_of(look: int) -> np.ndarray:
-    """[8, 7]: column 3 (a rotation, which the fake ignores) tells look and index as look + index /
-    10.
-    """
+def chunk_of(inference: int) -> np.ndarray:
+    """A chunk [8, 7]; column 3 (a rotation, which the fake ignores) is inference + index / 10."""
     actions = np.zeros((CHUNK, 7))
-    actions[:, 3] = look + np.arange(CHUNK) / 10
+    actions[:, 3] = inference + np.arange(CHUNK) / 10
     return actions
 
 
@@ -65,8 +63,9 @@ def run(
     blend_steps: int = 0,
     steps: int = 24,
 ) -> tuple[Recording, RealTimeArm]:
-    """`steps` steps of an arm whose policy answers every look with the next chunk; looks count from
-    1.
+    """`steps` steps of an arm whose policy answers every observation with the next chunk.
+
+    Inferences count from 1.
     """
     task = Recording(steps)
     clock = Clock()
@@ -82,7 +81,7 @@ def run(
 
 
 def executed(task: Recording) -> list[float]:
-    """look + index / 10 of every step, 0 where the arm held."""
+    """inference + index / 10 of every step, 0 where the arm held."""
     return [round(float(action[3]), 6) for action in task.executed]
 
 
@@ -120,7 +119,7 @@ def test_restarting_executes_each_chunk_from_its_first_action() -> None:
 
 def test_waiting_holds_while_the_policy_thinks_and_executes_whole_chunks() -> None:
     task, arm = run(0.1, "wait", steps=20)
-    whole = [[look + index / 10 for index in range(CHUNK)] for look in (1, 2)]
+    whole = [[inference + index / 10 for index in range(CHUNK)] for inference in (1, 2)]
     assert executed(task) == [0, 0, *whole[0], 0, 0, *whole[1]]
     assert arm.counts.looks == 2
 
@@ -219,7 +218,7 @@ def test_an_episode_ends_with_its_goal_and_with_its_limit() -> None:
 def test_nothing_is_commanded_before_its_latency_has_passed_and_every_step_is_accounted_for(
     latency_s: float, handover: str, period_s: float, blend_steps: int
 ) -> None:
-    looks: list[int] = []
+    inferences: list[int] = []
     task = Recording(30)
     clock = Clock()
     rollout = Rollout()
@@ -228,19 +227,20 @@ def test_nothing_is_commanded_before_its_latency_has_passed_and_every_step_is_ac
     )
     observation = task.reset(0)
     while rollout.steps < 30:
-        looks.append(rollout.steps)
+        inferences.append(rollout.steps)
         observation = arm.go_on(
-            observation, LateChunk(chunk_of(len(looks)), clock.now_ns, latency_s)
+            observation, LateChunk(chunk_of(len(inferences)), clock.now_ns, latency_s)
         )
     newest_allowed = [
-        sum(look * 0.05 + latency_s <= step * 0.05 + 1e-9 for look in looks) for step in range(30)
+        sum(inference * 0.05 + latency_s <= step * 0.05 + 1e-9 for inference in inferences)
+        for step in range(30)
     ]
     assert all(
         value < allowed + 1 for value, allowed in zip(executed(task), newest_allowed, strict=True)
     )
     assert sum(value == 0 for value in executed(task)) == arm.counts.hold_steps
-    assert arm.counts.looks == len(looks)
-    assert looks == sorted(set(looks))
+    assert arm.counts.looks == len(inferences)
+    assert inferences == sorted(set(inferences))
 
 
 def test_the_mean_latency_is_that_of_the_chunks() -> None:
@@ -262,7 +262,7 @@ def test_conditions_that_mean_nothing_are_refused(make: Callable[[], Conditions]
         make()
 
 
-def test_every_handover_is_run_with_every_latency_and_the_bridge_is_told_so() -> None:
+def test_every_handover_is_run_with_every_latency_in_the_bridge() -> None:
     real_time = RealTime((0, 0.1), ("skip", "wait"), 2, 0.2, ("kill@3",))
     assert [condition.label for condition in real_time.conditions()] == [
         *("skip 0 ms", "wait 0 ms", "skip 100 ms", "wait 100 ms")

@@ -173,7 +173,7 @@ def test_a_disarmed_chunk_is_not_executed(policy: Callable, bridge: Callable, ro
     assert "disarmed" in process.events[-1]["reason"]
 
 
-def test_a_policy_for_other_cameras_is_told_apart_and_disarmed(
+def test_a_policy_for_other_cameras_is_recognised_and_disarmed(
     policy: Callable, bridge: Callable, robot: Any
 ) -> None:
     policy("x", "zero")

@@ -163,7 +163,7 @@ def test_faults_go_unanswered_are_counted_and_do_not_stop_time(
     assert counts["hold_steps"] == 12  # three looks without an answer, each a chunk long
 
 
-def test_the_bridge_dies_when_it_is_told_to(policy: Callable, bridge: Callable) -> None:
+def test_the_bridge_ends_on_a_signal(policy: Callable, bridge: Callable) -> None:
     policy("x", "zero")
     process = bridge(["x"], faults=["kill@0.4"], latencies_s=[0.0], observation_period_s=CHUNK_S)
     assert process.wait() == -9
@@ -171,7 +171,7 @@ def test_the_bridge_dies_when_it_is_told_to(policy: Callable, bridge: Callable) 
     assert steps == [4]
 
 
-def test_a_policy_on_system_time_is_told_to_use_simulated_time(
+def test_a_policy_on_system_time_is_refused_with_the_fix(
     policy: Callable, bridge: Callable
 ) -> None:
     policy("x", "zero", use_sim_time=False)

@@ -111,7 +111,7 @@ def test_a_chunk_that_does_not_say_how_long_it_took_has_no_latency(line: Callabl
     assert np.isnan(link.request(sensed(), "go", 30.0).computing_s)
 
 
-def test_a_disarmed_chunk_is_told_apart(line: Callable) -> None:
+def test_a_disarmed_chunk_is_recognised(line: Callable) -> None:
     link, _ = line(lambda stamps: chunk(stamps[-1], armed=False))
     with pytest.raises(PolicyDisarmed, match="disarmed"):
         link.request(sensed(), "go", 30.0)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CHUNK_TOPIC = "/x/policy/action_chunk"
 STATUS_TOPIC = "/x/policy/status"
-LOOKS = 20
+OBSERVATIONS = 20
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def recorder(ros_environment: dict[str, str], tmp_path: Path):
     process.wait()
 
 
-def publish_look(robot: Robot, number: int) -> None:
+def publish_observation(robot: Robot, number: int) -> None:
     """Images of one stamp; poses and joints that move on faster and lie around it."""
     now_ns = robot.node.get_clock().now().nanoseconds
     for offset_ms in (-10, -3, 4):
@@ -86,8 +86,8 @@ def test_a_recorded_policy_gives_the_same_on_its_bag_and_another_does_not(
         "policy and recorder",
     )
     numbers = iter(range(10_000))
-    while len(robot.chunks) < LOOKS:
-        publish_look(robot, next(numbers))
+    while len(robot.chunks) < OBSERVATIONS:
+        publish_observation(robot, next(numbers))
         robot.spin(0.05)
     assert (tmp_path / "bag.unfinished").is_dir()
     assert not (tmp_path / "bag").exists()
@@ -103,13 +103,13 @@ def test_a_recorded_policy_gives_the_same_on_its_bag_and_another_does_not(
         )
         chunks = read_chunks(bag, CHUNK_TOPIC)
     # the arm moved: a wrong sample would show
-    assert len({chunk.actions[0, 0] for chunk in chunks}) > LOOKS / 2
+    assert len({chunk.actions[0, 0] for chunk in chunks}) > OBSERVATIONS / 2
 
     replay = ["replay", str(tmp_path / "bag"), "--bundle", str(bundle_dir), "--json"]
     assert main([*replay, "--tolerance", "0"]) == 0
     same = json.loads(capsys.readouterr().out)
     assert same["matched"] + len(same["unmatched"]) == len(chunks)
-    assert same["matched"] >= LOOKS - 2
+    assert same["matched"] >= OBSERVATIONS - 2
     assert {column["max"] for column in same["difference"].values()} == {0.0}
     assert main([*replay, "--backend", "zero"]) == 1
     other = json.loads(capsys.readouterr().out)
