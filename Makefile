@@ -60,7 +60,7 @@ test: lint
 mutants: setup $(STAMPS)/mutants
 	@$(BIN)/python benchmarks/mutants.py $(MODULES)
 
-$(STAMPS)/mutants: environment/constraints.txt pyproject.toml environment/requirements.py
+$(STAMPS)/mutants: environment/constraints.txt pyproject.toml environment/requirements.py | $(STAMPS)/packages
 	@$(BIN)/python environment/requirements.py mutants > $(STAMPS)/mutants.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint environment/constraints.txt \
 	  --requirement $(STAMPS)/mutants.txt
