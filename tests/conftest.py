@@ -1,5 +1,6 @@
-"""What tests of several folders share: the reference's numbers, and one LIBERO scene, which takes
-seconds to build.
+"""Fixtures of several folders: the reference's numbers and one LIBERO scene.
+
+A scene takes seconds to build.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""The parameter files in config/ hold declared values, and each robot's fit the bundles meant for
-it.
-"""
+"""The files in config/ hold declared values, and each robot's fit the bundles for it."""
 
 from __future__ import annotations
 

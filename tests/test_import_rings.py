@@ -1,5 +1,7 @@
-"""The packages keep apart: no torch on the robot side, no rclpy on the workstation side, no ROS in
-the core, and no cycle between folders.
+"""The packages keep apart.
+
+No torch on the robot side, no rclpy on the workstation side, no ROS in the core, and no cycle
+between folders.
 """
 
 from __future__ import annotations
@@ -236,8 +238,9 @@ for name in modules:
 def loaded_by(
     modules: list[str], preloaded: list[str], forbidden: set[str]
 ) -> dict[str, list[str]]:
-    """Module -> what of `forbidden` is loaded once it alone was imported, or its error; those that
-    load nothing are left out.
+    """Module -> what of `forbidden` is loaded once it alone was imported, or its error.
+
+    Those that load nothing are left out.
     """
     result = subprocess.run(
         [sys.executable, "-c", IMPORT_EACH],

@@ -1,5 +1,6 @@
-"""The tree as a ROS package (colcon) and as a pip distribution: both build, install and run away
-from the checkout.
+"""The tree builds as a ROS package (colcon) and as a pip distribution.
+
+Both install and run away from the checkout.
 """
 
 from __future__ import annotations
@@ -103,9 +104,7 @@ def test_colcon_build_gives_messages_nodes_and_the_command(tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A copy of the sources without what was built, and an environment in which nothing is
-    installed.
-    """
+    """A copy of the sources without built files, and an environment with nothing installed."""
     folder = tmp_path_factory.mktemp("pip")
     source = folder / "source"
     environment = folder / "environment"

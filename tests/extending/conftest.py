@@ -1,5 +1,6 @@
-"""A copy of the checkout, in which a test does what a page of docs/how_to says; and the nodes and
-bundles that other tests have.
+"""Makes a copy of the checkout, in which a test does what a page of docs/how_to asks.
+
+The nodes and bundles of other tests are fixtures here too.
 """
 
 from __future__ import annotations

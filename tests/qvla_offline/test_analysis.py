@@ -1,5 +1,6 @@
-"""The report's curve is the true trade-off: gates chosen for a budget lie on it, uniform ones never
-below it.
+"""The report's curve is the true trade-off.
+
+Gates chosen for a budget lie on it, uniform ones never below it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The audit counts what is there, sees through a plan, and calls a float graph that claims low bits
-by its name.
+"""The audit counts what is there, and names a float graph that claims low bits.
+
+It finds the weights in a plan too.
 """
 
 from __future__ import annotations

@@ -295,9 +295,7 @@ def test_float32_is_exact_in_the_file_of_film_too(tmp_path):
 
 
 def cut_in_two(directory) -> None:
-    """model.safetensors becomes two shards and an index, of which the second holds float32 beside
-    float16.
-    """
+    """Splits model.safetensors into two shards; the second holds float32 and float16."""
     tensors = load_file(directory / "model.safetensors")
     (directory / "model.safetensors").unlink()
     halves = {f"model-{i + 1:05d}-of-00002.safetensors": list(tensors)[i::2] for i in range(2)}

@@ -1,6 +1,4 @@
-"""What a result was computed from: every file that a checkpoint's numbers depend on changes its
-hash.
-"""
+"""Every file that a checkpoint's numbers depend on changes its hash."""
 
 from __future__ import annotations
 

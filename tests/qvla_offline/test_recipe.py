@@ -271,8 +271,9 @@ def test_the_bundled_recipe_is_valid():
 
 
 def test_the_four_released_steps_have_their_counterparts(work, capsys):
-    """sensitivity -> gates -> fakequant under the released option names; the released .pt and the
-    greedy included.
+    """sensitivity -> gates -> fakequant under the released option names.
+
+    The released .pt and the greedy are included.
     """
     source = str(work / "checkpoint")
     lines = str(work / "calibration.jsonl")

@@ -1,6 +1,4 @@
-"""A robot file that no bundle could be made of is refused when it is read, by its own name and
-keys.
-"""
+"""A robot file that no bundle could be made of is refused when read, by its name and keys."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Where an object shows in the agentview: against the simulator's own camera, and shares of patches
-as a whole.
+"""The place of an object in the agentview agrees with the simulator's own camera.
+
+The shares of its patches sum to a whole.
 """
 
 from __future__ import annotations

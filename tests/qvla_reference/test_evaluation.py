@@ -1,5 +1,6 @@
-"""Closed-loop results: kept apart by weights, counted per suite and task, run with as few
-simulators as possible.
+"""Closed-loop results are kept apart by weights, and counted per suite and task.
+
+They are run with as few simulators as possible.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""The exported dataset: its frames are the recordings', its times are true, and it is there whole
-or not at all.
-"""
+"""The exported dataset has the recordings' frames and true times, whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The recipe of the bundled policy: refused as a whole before its first stage, run in order,
-stopped by a failure.
+"""The recipe of the bundled policy is refused as a whole before its first stage.
+
+Stages run in order and are stopped by a failure.
 """
 
 from __future__ import annotations

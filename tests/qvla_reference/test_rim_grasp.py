@@ -1,5 +1,6 @@
-"""Pinching a bowl by its rim and putting it on a plate, without a simulator; one episode of
-libero_spatial with one.
+"""The expert pinches a bowl by its rim and puts it on a plate, without a simulator.
+
+One episode of libero_spatial runs with one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""The quick check of a policy in training: it must see and do exactly what training taught and the
-robot does.
-"""
+"""The quick check of a policy in training sees and does what training and the robot do."""
 
 from __future__ import annotations
 

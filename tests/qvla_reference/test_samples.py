@@ -1,6 +1,4 @@
-"""What training reads: samples in the robot's own units and images, drawn by task and suite, read
-once.
-"""
+"""Samples are in the robot's units and images, drawn by task and suite, and read once."""
 
 from __future__ import annotations
 

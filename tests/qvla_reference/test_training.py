@@ -1,6 +1,4 @@
-"""Training of the bundled policy, on made-up episodes: what is learnt from, what comes back after a
-stop.
-"""
+"""Training of the bundled policy learns from made-up episodes, and resumes after a stop."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The picture of a run: every kind of entry that runs have written, and nothing that was not
-measured.
+"""The picture of a run shows every kind of entry that runs have written.
+
+It shows nothing that was not measured.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Actions come out in the robot's units as the reference computes them, whatever the model's
-gripper convention.
+"""Actions come out in the robot's units as the reference computes them.
+
+That holds for every gripper convention of the model.
 """
 
 from __future__ import annotations

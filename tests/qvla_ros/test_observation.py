@@ -1,6 +1,4 @@
-"""A policy acts on samples that are fresh and belong together, or it is told which stream is to
-blame.
-"""
+"""A policy acts on samples that are fresh and belong together; else the stream is named."""
 
 from __future__ import annotations
 

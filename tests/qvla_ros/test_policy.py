@@ -1,5 +1,6 @@
-"""A policy turns an observation into a finite, limited chunk in the robot's units, or says which
-input is wrong.
+"""A policy turns an observation into a finite, limited chunk in the robot's units.
+
+An input that is wrong is named.
 """
 
 from __future__ import annotations

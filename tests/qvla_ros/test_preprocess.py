@@ -1,6 +1,4 @@
-"""The inputs of the policy graph equal, bit for bit, what TensorFlow and the reference processor
-computed.
-"""
+"""The graph's inputs equal, bit for bit, those of TensorFlow and the reference processor."""
 
 from __future__ import annotations
 
@@ -94,8 +92,9 @@ def test_lanczos_weights_equal_tensorflow(vectors: dict) -> None:
 
 @pytest.mark.parametrize("size", [11, 16, 22, 65, 66, 67, 132, 198])
 def test_lanczos_agrees_with_pillows_at_any_ratio(size: int) -> None:
-    """Also at odd ones, where a source pixel lies exactly in the middle of a target pixel. Pillow
-    rounds and clips between the passes; greys from 90 to 165 never reach an end.
+    """Also at odd ones, where a source pixel lies exactly in the middle of a target pixel.
+
+    Pillow rounds and clips between the passes; greys from 90 to 165 never reach an end.
     """
     image = np.random.default_rng(0).integers(90, 166, (66, 99, 3), np.uint8)
     expected = PillowImage.fromarray(image).resize((size, size), PillowImage.Resampling.LANCZOS)
@@ -157,8 +156,9 @@ def test_a_flat_image_stays_flat(value: int, height: int, width: int, size: int)
 
 
 def test_prompts_are_the_reference_token_sequences(vectors: dict) -> None:
-    """The texts, letter by letter, are what the reference's tokenizer was given; what it made of
-    them ends in 29871.
+    """The texts, letter by letter, are what the reference's tokenizer was given.
+
+    What it made of them ends in 29871.
     """
     tokenizer = SimpleNamespace(encode=lambda text: SimpleNamespace(ids=vectors["prompts"][text]))
     spec = PromptSpec(OPENVLA_PROMPT, lowercase=True, append_token_id=29871)

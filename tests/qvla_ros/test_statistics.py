@@ -1,6 +1,4 @@
-"""The figures of every table: intervals that keep their promise, percentiles of nothing that say
-so.
-"""
+"""Intervals cover as often as they promise, and percentiles of nothing are no numbers."""
 
 from __future__ import annotations
 

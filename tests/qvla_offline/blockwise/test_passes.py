@@ -1,5 +1,6 @@
-"""Block by block, a model gives what it gives in one go; and so do the sensitivities that are
-computed on the way.
+"""A model that runs block by block gives what it gives in one go.
+
+So do the sensitivities that are computed on the way.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Independent references: transformers' decoder, and the rules by which the reference's modules
-were filled.
+"""Independent references for the networks.
+
+They are transformers' decoder, and the rules by which the reference's modules were filled.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ def wave() -> Callable[..., Tensor]:
 
 
 def fill_parameters(module: nn.Module, renamed: dict[str, str] | None = None) -> list[str]:
-    """Parameters by the vectors' `fill_rule`; returns their names, with parts renamed as the
-    reference has them.
+    """Fills parameters by the vectors' `fill_rule`.
+
+    Returns their names, with parts renamed as the reference has them.
     """
     names = []
     for k, (name, parameter) in enumerate(module.named_parameters()):

@@ -1,5 +1,6 @@
-"""Which ViTs config.json means: OpenVLA's ids and timm's, and what it says itself wins over the
-table.
+"""The ViTs that config.json means are OpenVLA's ids and timm's.
+
+Values in config.json itself win over the table.
 """
 
 from __future__ import annotations

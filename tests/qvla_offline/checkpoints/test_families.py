@@ -1,6 +1,4 @@
-"""Every family's directory is recognised by its files, read back whole, and refused by name where a
-part is missing.
-"""
+"""A family is recognised by its files and read whole; a missing part is refused by name."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The policy network against independent references: transformers' Llama, and its own runs under
-changed inputs.
+"""The policy network agrees with independent references.
+
+They are transformers' Llama, and the network's own runs under changed inputs.
 """
 
 from __future__ import annotations

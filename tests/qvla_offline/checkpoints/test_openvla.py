@@ -1,5 +1,6 @@
-"""OpenVLA's tokens against transformers' own greedy generation, and what sensitivities are measured
-on.
+"""OpenVLA's tokens are those of transformers' greedy generation.
+
+Tested too is the output of which sensitivities are measured.
 """
 
 from __future__ import annotations

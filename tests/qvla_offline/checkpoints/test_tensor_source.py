@@ -1,5 +1,6 @@
-"""Tensors read lazily, from shards, components and adapters; what is broken is named before
-anything is computed.
+"""Tensors read lazily, from shards, components and adapters.
+
+What is broken is named before anything is computed.
 """
 
 from __future__ import annotations
@@ -33,9 +34,7 @@ def copy(whole: Path, tmp_path: Path) -> Path:
 
 
 def cut_into_shards(directory: Path, count: int) -> dict[str, str]:
-    """Replace the one weights file by shards with an index, dealt out so that every block lies in
-    several.
-    """
+    """Replaces the one weights file by shards with an index; every block lies in several."""
     tensors = load_file(directory / SINGLE_FILE)
     (directory / SINGLE_FILE).unlink()
     weight_map = {

@@ -1,6 +1,4 @@
-"""UniVLA: the action decoder and the drawing of latent tokens, against the reference and by their
-statistics.
-"""
+"""UniVLA's action decoder agrees with the reference, its latent tokens with their statistics."""
 
 from __future__ import annotations
 

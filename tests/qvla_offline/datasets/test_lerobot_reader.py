@@ -1,5 +1,6 @@
-"""LeRobot datasets in every layout that users have: what the policy would have seen, or what is
-wrong with them.
+"""LeRobot datasets in every layout that users have give what the policy would have seen.
+
+What is wrong with a dataset is named.
 """
 
 from __future__ import annotations
@@ -151,9 +152,7 @@ def test_a_broken_dataset_is_named_and_nothing_outside_it_is_read(copy):
 
 @pytest.fixture
 def filmed(copy) -> Path:
-    """The dataset with the wrist camera as a video, in which its first episode begins after 1.5
-    seconds.
-    """
+    """The dataset with the wrist camera as a video; its first episode begins after 1.5 seconds."""
     ffmpeg = pytest.importorskip("imageio_ffmpeg")
     path = copy / "videos/observation.images.wrist/chunk-000/file-000.mp4"
     path.parent.mkdir(parents=True)

@@ -1,5 +1,6 @@
-"""Bags as rosbags writes them, in both storages: what the policy node would have seen, or what is
-missing.
+"""Bags as rosbags writes them give what the policy node would have seen.
+
+Both storages are read, and what is missing is named.
 """
 
 from __future__ import annotations
@@ -63,8 +64,9 @@ def pose(stamp_ns: int, x: float, frame: str = "world") -> Any:
 
 
 def write_bag(path: Path, storage: StoragePlugin = StoragePlugin.MCAP, **changes: Any) -> Path:
-    """Ten moments; the instruction comes with the third; the wrist's images are 10 ms older than
-    the front's.
+    """Ten moments, of which the third brings the instruction.
+
+    The wrist's images are 10 ms older than the front's.
     """
     lag_ns = changes.get("wrist_lag_ns", 10_000_000)
     frame = changes.get("frame", "world")

@@ -1,6 +1,4 @@
-"""Whatever a recording is stored as, the policy gets the same inputs; and a path that is none of
-them is refused.
-"""
+"""The policy gets the same inputs from every kind of recording; other paths are refused."""
 
 from __future__ import annotations
 

@@ -69,9 +69,7 @@ def write_policy(
 
 @torch.no_grad()
 def rounded_model(model: VisionLanguageModel, weights: Written) -> VisionLanguageModel:
-    """A copy whose gated layers went through the quantizer and whose other matrices through
-    float16.
-    """
+    """A copy: gated layers went through the quantizer, other matrices through float16."""
     copy = type(model)(model.config)
     copy.load_state_dict(model.state_dict())
     for name, module in copy.named_modules():

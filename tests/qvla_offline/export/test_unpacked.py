@@ -1,5 +1,6 @@
-"""The graph for engines that unpack weights at load: one product per layer, the same numbers, the
-same data file.
+"""The graph for engines that unpack weights at load gives the same numbers.
+
+It has one product per layer and the same data file.
 """
 
 from __future__ import annotations

@@ -44,8 +44,9 @@ def random_sensitivity(seed: int, rows: int, layers: int = 4) -> Sensitivity:
 def test_filling_tiles_costs_little_of_the_budget_and_little_sensitivity(
     seed: int, target: float, tile: int, cost: str
 ) -> None:
-    """The share withheld for filling is no larger than filling needs: a tile a container and
-    layer, of 128 rows.
+    """The share withheld for filling is no larger than filling needs.
+
+    Filling needs a tile a container and layer, of 128 rows.
     """
     sensitivity = random_sensitivity(seed, rows=128)
     budget = assign_gates(sensitivity, Budget(target, cost=cost, tile=tile), SCHEME).budget

@@ -17,8 +17,9 @@ STORED = Pricing(QuantizationScheme(16), "stored")
 
 
 def test_a_stored_row_costs_its_codes_and_a_scale_a_block_in_the_type_of_the_graph() -> None:
-    """128 inputs in blocks of 16: 8 scales a row at 2 and 4 bits, of 4 bytes or 2; a 2-bit code
-    rides in 4 bits unless they are packed.
+    """128 inputs in blocks of 16 have 8 scales a row at 2 and 4 bits, of 4 bytes or 2.
+
+    A 2-bit code takes 4 bits unless the codes are packed.
     """
     assert [STORED.row_bits(128, b) for b in BITS] == [
         0,

@@ -172,8 +172,9 @@ def test_more_budget_never_raises_the_sensitivity(instance, budget, more):
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([4.0, 2.0, 7.5, 0.0]))
 def test_released_greedy_breaks_ties_by_the_time_of_the_push(seed, target):
-    """Scores out of {0, 1, 2} tie all the time; the oracle is a heap over (cost, push number) and
-    nothing else.
+    """Scores out of {0, 1, 2} tie all the time.
+
+    The oracle is a heap over (cost, push number) and nothing else.
     """
     generator = np.random.default_rng(seed)
     scores = {bits: generator.integers(0, 3, 6).astype(float) for bits in BITS[:-1]}

@@ -27,9 +27,7 @@ def sensitivity(rows: int = 64) -> Sensitivity:
 
 
 def aligned_zeros(layers):
-    """A world in which the dropped rows together cost thirty times the sum of their scores, the
-    others their sum.
-    """
+    """Dropped rows together cost thirty times the sum of their scores, the others their sum."""
     scores = sensitivity().scores["a"]
     bits = layers["a"]
     sums = {b: float(scores[i][bits == b].sum()) for i, b in enumerate(BITS) if (bits == b).any()}

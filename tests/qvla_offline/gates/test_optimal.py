@@ -51,8 +51,10 @@ def test_the_gap_is_the_share_of_the_total_above_the_bound() -> None:
 
 
 def test_bits_that_the_best_step_cannot_use_go_to_the_next_best_that_fits() -> None:
-    """Row 0 gains most for each bit and costs 10; then come row 2 for 1 bit, row 1 for 3, row 3
-    for 1."""
+    """Row 0 gains most for each bit and costs 10.
+
+    Then come row 2 for 1 bit, row 1 for 3, row 3 for 1.
+    """
     scores = np.array([[100.0, 0.0], [6.0, 0.0], [3.0, 0.0], [2.0, 0.0]])
     prices = np.array([[0, 10], [0, 3], [0, 1], [0, 1]])
     assert allocate(scores, prices, 3)[0].tolist() == [0, 0, 1, 1]

@@ -25,9 +25,7 @@ BUDGET = Budget(7.0, bits=(2, 4, 8, 16), tile=1)
 
 
 def priced_after(measured: Sequence[Mapping[int, float]], wholes: Sequence[float]) -> Gates:
-    """The gates after rounds in which the rows of a width cost so many times the sum of their own
-    scores.
-    """
+    """Gates after rounds in which the rows of a width cost a multiple of their summed scores."""
     rounds = iter(zip(measured, wholes, strict=True))
 
     def measure(layers: Mapping[str, np.ndarray]) -> tuple[dict[int, float], float]:

@@ -37,8 +37,9 @@ def blocks_of(weight: torch.Tensor, bits: int, group_size: int) -> tuple[torch.T
 @settings(max_examples=60, deadline=None)
 @given(weights, st.sampled_from([2, 4, 8]), st.sampled_from([16, 64]))
 def test_clip_search_points_nearer_the_weights_and_keeps_their_gain(weight, bits, group_size):
-    """Cosine no lower than without the search; <q, w> = <w, w> but for float16 and for groups that
-    hardly fit.
+    """Cosine no lower than without the search.
+
+    <q, w> = <w, w> but for float16 and for groups that hardly fit.
     """
     found = [
         reconstruct_rows(weight, bits, QuantizationScheme(group_size, search))

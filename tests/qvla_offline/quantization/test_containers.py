@@ -115,8 +115,9 @@ def test_a_block_is_the_largest_that_leaves_two_and_none_is_below_sixteen(
 
 
 def filled_up(bits: list[int], error: np.ndarray, tile: int, scheme: QuantizationScheme) -> list:
-    """One row at a time, as the description has it: from the next narrower group, the largest error
-    first, the lower channel among equals.
+    """Promotes one row at a time, as the description has it.
+
+    It takes the largest error of the next narrower group, the lower channel among equals.
     """
     found = list(bits)
     places = [CONTAINERS.index(container_of(b, scheme)) for b in found]

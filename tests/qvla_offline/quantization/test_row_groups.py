@@ -92,8 +92,10 @@ def test_quantize_to_tile_reports_the_bits_it_used() -> None:
 def test_what_the_groups_hold_is_the_layer_row_by_row(
     bits: list[int], inputs: int, group_size: int, storage: str
 ) -> None:
-    """Codes times the scale of their block; an INT2 code k stands for the odd number 2 k + 1.
-    Inputs that only make the last block whole have codes of any value, for they are fed zeros.
+    """Codes times the scale of their block.
+
+    An INT2 code k stands for the odd number 2 k + 1. Inputs that only make the last block whole
+    have codes of any value, for they are fed zeros.
     """
     scheme = QuantizationScheme(group_size, two_bit_storage=storage)
     layer = quantize_layer(torch.randn(len(bits), inputs), bits, scheme)

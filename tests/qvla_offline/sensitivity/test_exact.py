@@ -36,8 +36,9 @@ def test_rank_correlation_is_scipys_ties_included(pairs: list[tuple[int, int]]) 
 def test_choices_are_spread_evenly_over_bit_widths_and_ranks(
     count: int, seed: int, rows: int
 ) -> None:
-    """One of each equal range of ranks; the first bit-widths take what does not divide; there are
-    no more than channels.
+    """One choice is of each equal range of ranks.
+
+    The first bit-widths take the remainder; there are no more choices than channels.
     """
     generator = np.random.default_rng(seed)
     scores = {"a": generator.random((3, rows)), "b": generator.random((3, 5))}

@@ -1,5 +1,6 @@
-"""`qvla eval`: what it accepts, and a whole run over DDS with policies that do nothing (no physics,
-no graph).
+"""`qvla eval` checks its options, and runs over DDS with policies that do nothing.
+
+The run has no physics and no graph.
 """
 
 from __future__ import annotations

@@ -24,8 +24,9 @@ FREE = motion_limits(3)
 
 
 class Rig:
-    """See the module. The deltas of its plans are all (1, 0, ... 0); a plan has `steps` actions of
-    `step_dt_s`.
+    """A controller with its clocks and its robot; see the module.
+
+    The deltas of its plans are all (1, 0, ... 0); a plan has `steps` actions of `step_dt_s`.
     """
 
     period_s = 0.01

@@ -1,5 +1,6 @@
-"""What the robot is commanded while it is armed: the plan, as far as the limits allow, one command
-a period.
+"""While it is armed, the robot is commanded the plan as far as the limits allow.
+
+There is one command a period.
 """
 
 from __future__ import annotations

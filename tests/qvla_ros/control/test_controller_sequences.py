@@ -1,5 +1,6 @@
-"""Whatever happens in whatever order: one stop a stop, nothing while disarmed, every limit noticed
-by the next tick.
+"""In any order of events a stop is one stop, and nothing is commanded while disarmed.
+
+The next tick notices every limit.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""When the robot is stopped: for each reason, once, in time, and for good until it is armed by
-hand.
-"""
+"""The robot is stopped for each reason, once and in time, until it is armed by hand."""
 
 from __future__ import annotations
 

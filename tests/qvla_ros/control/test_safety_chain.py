@@ -1,5 +1,6 @@
-"""No setpoint ever breaches a limit, whatever is asked for; and what is within the limits is left
-alone.
+"""No setpoint ever breaches a limit, whatever is asked for.
+
+What is within the limits is left alone.
 
 The sweep takes 10^5 random chunks; `QVLA_SWEEP_CHUNKS=1000000 pytest -s -k sweep` takes more and
 prints what it saw.
@@ -68,8 +69,9 @@ def random_start(random: np.random.Generator, limits: MotionLimits, count: int) 
 def random_target(
     random: np.random.Generator, state: MotionState, limits: MotionLimits
 ) -> Setpoint:
-    """Near, far, beyond the walls, where it was before, or no number at all; the mixture differs
-    from row to row.
+    """Near, far, beyond the walls, where it was before, or no number at all.
+
+    The mixture differs from row to row.
     """
     here = state.setpoint
     count = len(state.setpoint.linear)
@@ -103,9 +105,7 @@ def norm(vector: np.ndarray) -> np.ndarray:
 
 
 def rotation_vector(start: Setpoint, end: Setpoint) -> np.ndarray:
-    """What turns one orientation into the other the short way round, about fixed axes, rad [...,
-    3].
-    """
+    """The rotation between two orientations, the short way, about fixed axes, rad [..., 3]."""
     assert start.quaternion_xyzw is not None
     assert end.quaternion_xyzw is not None
     x, y, z, w = start.quaternion_xyzw.T
@@ -126,8 +126,9 @@ def rotation_vector(start: Setpoint, end: Setpoint) -> np.ndarray:
 def breaches(
     before: Setpoint, last: Setpoint, now: Setpoint, limits: MotionLimits, dt_s: float
 ) -> dict[str, int]:
-    """How many numbers of three setpoints in a row breach each limit; shares no code with the
-    chain.
+    """How many numbers of three setpoints in a row breach each limit.
+
+    Shares no code with the chain.
     """
     moved = now.linear - last.linear
     moved_before = last.linear - before.linear
@@ -257,9 +258,7 @@ def test_a_constant_target_is_reached_without_overshoot_and_as_soon_as_the_limit
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("as_deltas", [False, True])
 def test_what_the_chain_lets_out_it_lets_through_unchanged(as_deltas: bool, seed: int) -> None:
-    """A trajectory that obeys all limits, to the wall and at full speed, passes without an
-    intervention.
-    """
+    """A trajectory within all limits, to the wall and at full speed, passes unchanged."""
     random = np.random.default_rng(seed)
     limits, dt_s = random_limits(random)
     start = random_start(random, limits, 100)
@@ -414,8 +413,10 @@ def test_a_refused_target_keeps_the_gripper_of_its_own_row() -> None:
 
 
 def test_a_target_that_moves_is_followed_at_its_own_speed_and_one_that_stops_is_reached() -> None:
-    """While it moves within the limits it passes unchanged, also where it could not be stopped in
-    time; a jump beyond them is approached from where the setpoint is.
+    """A setpoint that moves within the limits passes unchanged.
+
+    That holds also where it could not be stopped in time. A jump beyond the limits is approached
+    from where the setpoint is.
     """
     limits = motion_limits(1, max_linear_velocity=1.0, max_linear_acceleration=1.0)
     state = at_rest(Setpoint(np.zeros(1)))

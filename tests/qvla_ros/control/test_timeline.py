@@ -86,8 +86,10 @@ def test_absolute_rotations_are_blended_by_slerp(seed: int) -> None:
 def test_rotations_are_blended_by_slerp_in_their_own_unit_and_beside_the_gripper(
     gripper: int | None,
 ) -> None:
-    """The rotation's columns are the last three that are not the gripper's; here a unit of them is
-    half a radian."""
+    """The rotation's columns are the last three that are not the gripper's.
+
+    Here a unit of them is half a radian.
+    """
     spec = MotionSpec("end_effector_pose", 1.0, 0.5, gripper)
     old, new = np.random.default_rng(3).uniform(-2.0, 2.0, (2, 6 if gripper is None else 7))
     turning = [column for column in range(len(old)) if column != gripper][-3:]

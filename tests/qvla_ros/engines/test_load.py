@@ -67,8 +67,9 @@ def test_a_missing_gpu_is_an_error_and_not_a_cpu_session(bundle_dir: Path, monke
             load_engine(bundle, "onnxruntime", provider="cuda")
 
     class FallenBack:
-        """What ONNX Runtime gives when the provider is compiled in but its libraries do not load: a
-        CPU session.
+        """Acts as ONNX Runtime when the provider is compiled in but its libraries do not load.
+
+        It then gives a CPU session.
         """
 
         def __init__(self, *arguments: object, **options: object) -> None: ...

@@ -61,8 +61,9 @@ def plan(tmp_path: Path) -> runner.EvaluationPlan:
 
 @pytest.fixture
 def run_with(monkeypatch: pytest.MonkeyPatch, plan: runner.EvaluationPlan, tmp_path: Path):
-    """Run the plan with two scripts instead of the nodes; returns episodes and the policy's process
-    id.
+    """Run the plan with two scripts instead of the nodes.
+
+    Returns episodes and the policy's process id.
     """
 
     def run(policy: str, bridge: str, last_word_s: float = 60.0) -> list:

@@ -1,5 +1,6 @@
-"""Every colour encoding gives the same pixels; what is not a colour image of the right size is
-refused by name.
+"""Every colour encoding gives the same pixels.
+
+What is not a colour image of the right size is refused by name.
 """
 
 from __future__ import annotations

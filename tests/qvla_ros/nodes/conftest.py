@@ -234,8 +234,9 @@ class Robot:
         return future.result()
 
     def configure_in_vain(self) -> None:
-        """Ask for a configure that must fail until an answer comes: the first can get lost while
-        DDS connects.
+        """Ask for a configure that must fail until an answer comes.
+
+        The first can get lost while DDS connects.
         """
         request = ChangeState.Request()
         request.transition.id = Transition.TRANSITION_CONFIGURE

@@ -1,6 +1,4 @@
-"""Parameters of a table are declared with their types, and values that do not fit are refused with
-the reason.
-"""
+"""Parameters of a table are declared with their types; unfit values are refused."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""A bag appears under its name only when it is whole, with the definitions of its messages, and
-nobody waits for it.
+"""A bag appears under its name only when it is whole, with its message definitions.
+
+No caller waits for it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The bridge with policy nodes, each in a process of its own. `simulator: fake` has no physics; one
-test has LIBERO.
+"""The bridge with policy nodes, each in a process of its own.
+
+`simulator: fake` has no physics; one test has LIBERO.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""The commander turns plans into commands on its own thread, and ends them with one stop whatever
-goes wrong.
-"""
+"""The commander turns plans into commands on its own thread, and ends them with one stop."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A checkpoint of every family goes the whole way: `qvla quantize`, then its bundle in a policy
-node.
-"""
+"""A checkpoint of every family is quantized, and its bundle runs in a policy node."""
 
 from __future__ import annotations
 

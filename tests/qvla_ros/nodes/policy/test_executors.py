@@ -1,5 +1,6 @@
-"""The executors that a node may be run by: the usual one has all other tests, `events` these; and
-how both end.
+"""The executor `events` runs a node as the usual one does in all other tests.
+
+Tested too is how both end.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""The fault table over real DDS processes: each fault is noticed within two ticks and answered by
-one stop command.
+"""Each fault is noticed within two ticks and answered by one stop command, over real DDS.
 
 Judged by the node's own clocks and ticks, not by when this process hears of it: the machine may be
 loaded.

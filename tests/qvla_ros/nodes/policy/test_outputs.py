@@ -1,5 +1,6 @@
-"""Commands are standard messages with what a robot's controller needs; what does not fit together
-is refused early.
+"""Commands are standard messages with what a robot's controller needs.
+
+What does not fit together is refused early.
 """
 
 from __future__ import annotations
@@ -211,9 +212,7 @@ def _joint_motion(positions: list[float]) -> MotionState:
 
 
 class Client:
-    """Stands in for an action client: control_msgs, whose action it would be of, comes with a ROS
-    install only.
-    """
+    """Stands in for an action client of control_msgs, which comes with a ROS install only."""
 
     def __init__(self) -> None:
         self.ready = True

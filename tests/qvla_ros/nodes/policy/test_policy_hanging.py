@@ -1,5 +1,6 @@
-"""A policy node whose inference hangs: a fault, a late chunk that is dropped, an engine that is not
-closed in use.
+"""A policy node whose inference hangs reports a fault, and drops the late chunk.
+
+The engine is not closed while it is in use.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def policy_in_this_process(robot: Robot, bundle_dir: Path) -> Iterator[PolicyNode]:
-    """For what cannot be arranged from outside: an active node in /x whose engine the test may
-    replace.
+    """An active node in /x whose engine the test may replace.
+
+    It is for what cannot be arranged from outside.
     """
     values = {"bundle": str(bundle_dir), "backend": "zero", "inference_timeout_s": 0.2}
     arguments = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
@@ -74,8 +76,9 @@ def test_an_inference_that_takes_too_long_is_a_fault_and_its_late_chunk_is_dropp
 def let_inference_hang(
     node: PolicyNode, released: threading.Event, closed: list[PolicyNode]
 ) -> None:
-    """Return once `node` is in an inference that ends when `released` is set; closing its engine is
-    put on record.
+    """Return once `node` is in an inference that ends when `released` is set.
+
+    Closing its engine is put on record.
     """
     started = threading.Event()
 

@@ -44,9 +44,7 @@ COMMANDING = {
 
 
 class Planner:
-    """Sends tasks to the policy node of `robot`, which streams observations while anything is
-    waited for.
-    """
+    """Sends tasks to the policy node of `robot`, which streams observations meanwhile."""
 
     def __init__(self, robot: Robot) -> None:
         self.robot = robot

@@ -1,5 +1,6 @@
-"""Over real DDS: a policy node and its robot are recorded; on the bag the policy gives the same, to
-the last bit.
+"""Over real DDS: a policy node and its robot are recorded.
+
+On the bag the policy gives the same, to the last bit.
 """
 
 from __future__ import annotations

@@ -21,8 +21,9 @@ from qvla_ros.simulation.specification import POSE_FRAME
 
 
 class FakeTransforms(ModuleType):
-    """The part of tf2_ros that is used; the wheels have none. A transform at time t is at x = t -
-    epoch.
+    """The part of tf2_ros that is used.
+
+    The wheels have none. A transform at time t is at x = t - epoch.
     """
 
     class TransformException(Exception):
