@@ -54,8 +54,9 @@ def ensemble(chunks: Sequence[ArrayLike]) -> Actions:
 
 
 def opening_fraction(gripper: ArrayLike, convention: GripperConvention) -> Actions:
-    """A model's gripper column as opening fraction: 0 closed, 1 open. Not clipped; see
-    qvla_ros.safety.
+    """A model's gripper column as opening fraction: 0 closed, 1 open.
+
+    Not clipped; see qvla_ros.safety.
     """
     gripper = np.asarray(gripper, np.float64)
     if convention == "closing_fraction":  # 0 open, 1 closed
@@ -68,8 +69,9 @@ def opening_fraction(gripper: ArrayLike, convention: GripperConvention) -> Actio
 def robot_actions(
     normalized: ArrayLike, spec: ActionSpec, statistics: Statistics, epsilon: float = RANGE_EPSILON
 ) -> Actions:
-    """Normalised actions [K, A] in the units of the specification, the gripper as opening fraction;
-    float64 [K, A].
+    """Normalised actions [K, A] in the units of the specification, the gripper as opening fraction.
+
+    Float64 [K, A].
 
     epsilon: see unnormalize.
     """
@@ -88,8 +90,9 @@ def libero_gripper(opening: ArrayLike) -> Actions:
 
 
 def libero_action(action: ArrayLike) -> Actions:
-    """One action of a chunk (six OSC_POSE deltas, opening fraction) as LIBERO's step() takes it;
-    float64 [7].
+    """One action of a chunk (six OSC_POSE deltas, opening fraction) as LIBERO's step() takes it.
+
+    Float64 [7].
     """
     action = np.array(action, np.float64)
     action[6] = libero_gripper(action[6])

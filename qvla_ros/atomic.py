@@ -14,8 +14,9 @@ from qvla_ros.errors import QvlaError
 
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path` (same suffix); rename it to `path` if the block
-    succeeds, else remove it.
+    """Yield a temporary path beside `path` (same suffix).
+
+    Rename it to `path` if the block succeeds, else remove it.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -38,8 +39,9 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def atomic_directory(
     path: str | os.PathLike[str], marker: str, is_result: Callable[[Path], bool] | None = None
 ) -> Iterator[Path]:
-    """Yield a temporary directory beside `path`; put it in place of `path` if the block succeeds,
-    else remove it.
+    """Yield a temporary directory beside `path`.
+
+    Put it in place of `path` if the block succeeds, else remove it.
 
     What is at `path` goes, so it must be empty or an earlier result, which `is_result` knows; else
     QvlaError. Default: by its file `marker`, which must be a name that only results have.
@@ -68,8 +70,9 @@ def atomic_directory(
 def require_replaceable(
     path: str | os.PathLike[str], marker: str, is_result: Callable[[Path], bool] | None = None
 ) -> None:
-    """QvlaError unless atomic_directory may put a result at `path`; for long work to ask before it
-    begins.
+    """QvlaError unless atomic_directory may put a result at `path`.
+
+    For long work to ask before it begins.
     """
     target = Path(path)
     known = (target / marker).is_file() if is_result is None else is_result(target)

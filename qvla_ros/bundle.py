@@ -68,8 +68,9 @@ KNOWN_FILES = (*REQUIRED_FILES, "policy.onnx.data", "policy.unpacked.onnx", "gat
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle(Manifest):
-    """A verified bundle. bundle_id: 16 hex digits that name its weights, gates, statistics and
-    specification.
+    """A verified bundle.
+
+    bundle_id: 16 hex digits that name its weights, gates, statistics and specification.
     """
 
     directory: Path
@@ -84,8 +85,9 @@ def save_bundle(
     files: Mapping[str, Path],
     prove: Callable[[Path], None] | None = None,
 ) -> Bundle:
-    """Copy `files` (name in the bundle -> path) and write the manifest; all or nothing. Returns the
-    verified bundle.
+    """Copy `files` (name in the bundle -> path) and write the manifest.
+
+    All or nothing. Returns the verified bundle.
 
     prove: called with the whole bundle under a temporary name; it may add files that are no part of
     the identity. If it raises, the bundle goes, and an earlier one in `directory` stays.
@@ -111,8 +113,9 @@ def save_bundle(
 
 
 def load_bundle(directory: str | os.PathLike[str], verify_hashes: bool = True) -> Bundle:
-    """Read and check a bundle. QvlaError names the first thing that is missing, damaged or does not
-    fit.
+    """Read and check a bundle.
+
+    QvlaError names the first thing that is missing, damaged or does not fit.
     """
     root = Path(directory)
     fix_missing = (

@@ -34,15 +34,17 @@ def betas() -> NDArray[np.float32]:
 
 @cache
 def alphas_cumprod() -> NDArray[np.float32]:
-    """Share of the signal's variance that is left at each timestep, float32 [steps]; multiplied
-    wide, as in torch.
+    """Share of the signal's variance that is left at each timestep, float32 [steps].
+
+    Multiplied wide, as in torch.
     """
     return np.cumprod(np.float32(1.0) - betas(), dtype=np.float64).astype(np.float32)
 
 
 def _gains(timestep: int) -> tuple[float, float]:
-    """The factors of clean actions and of noise at `timestep`; roots are taken in float32, as
-    upstream.
+    """The factors of clean actions and of noise at `timestep`.
+
+    Roots are taken in float32, as upstream.
 
     The first step divides by 1e-3, so that their last bits can be seen in the actions.
     """
@@ -51,8 +53,9 @@ def _gains(timestep: int) -> tuple[float, float]:
 
 
 def denoising_steps(num_inference_steps: int) -> list[tuple[int, int]]:
-    """(timestep, the one that follows) of every step, from the noisiest on; below 0 the actions are
-    clean.
+    """(timestep, the one that follows) of every step, from the noisiest on.
+
+    Below 0 the actions are clean.
     """
     stride = NUM_TRAIN_STEPS // num_inference_steps
     return [
@@ -88,8 +91,9 @@ def start_noise(shape: tuple[int, ...], seed: int | np.random.Generator) -> NDAr
 def denoise(
     predict_noise: Callable[[Array, int], Array], start: Array, num_inference_steps: int
 ) -> Array:
-    """From noise [.., K, A] to normalised actions; predict_noise(noisy, timestep) runs the network
-    once.
+    """From noise [.., K, A] to normalised actions.
+
+    predict_noise(noisy, timestep) runs the network once.
     """
     noisy = start
     for timestep, following in denoising_steps(num_inference_steps):

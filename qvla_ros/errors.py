@@ -18,8 +18,9 @@ class QvlaError(Exception):
         super().__init__(f"{key}: got {value}; expected {expected}. Fix: {fix}")
 
     def __reduce__(self) -> tuple[type[QvlaError], tuple[str, object, str, str]]:
-        """As four arguments again on the other side of a process pool; an exception would send its
-        message alone.
+        """As four arguments again on the other side of a process pool.
+
+        An exception would send its message alone.
         """
         return QvlaError, (self.key, str(self.value), self.expected, self.fix)
 

@@ -50,8 +50,9 @@ class Samples:
 
 
 class Synchronizer:
-    """Holds the last moments of each stream; hands out one sample of each when they are fresh and
-    belong together.
+    """Holds the last moments of each stream.
+
+    Hands out one sample of each when they are fresh and belong together.
 
     The stream that lags most sets the moment, with its newest sample; every other stream gives the
     sample nearest to it, which for a late camera and fast joint states is not the newest. It never
@@ -69,8 +70,9 @@ class Synchronizer:
         self._last_stamps_ns: dict[str, int] = {}
 
     def put(self, stream: str, stamp_ns: int, value: Any) -> None:
-        """Add the stream's newest sample; those with the same or a later stamp are forgotten, the
-        last word counts.
+        """Add the stream's newest sample.
+
+        Those with the same or a later stamp are forgotten, the last word counts.
         """
         history = self._histories[stream]
         while history and history[-1][0] >= stamp_ns:
@@ -83,8 +85,9 @@ class Synchronizer:
         self._histories[stream].clear()
 
     def collect(self, now_ns: int) -> Samples | Waiting | None:
-        """Samples when a new set is complete; None when the latest set was handed out and is still
-        fresh; else Waiting.
+        """Samples when a new set is complete.
+
+        None when the latest set was handed out and is still fresh; else Waiting.
 
         A set is new when every stream has moved on since the set before: no sample is handed out
         twice.
@@ -161,8 +164,9 @@ def proprioception_vector(
     eef_position_m: ArrayLike | None,
     eef_quaternion_xyzw: ArrayLike | None,
 ) -> NDArray[np.float64]:
-    """The named numbers in order, float64 [P], SI units. QvlaError names the joints that JointState
-    lacks.
+    """The named numbers in order, float64 [P], SI units.
+
+    QvlaError names the joints that JointState lacks.
     """
     lacking = [name for name in joint_names(names) if name not in joint_positions]
     if lacking:

@@ -1,5 +1,6 @@
-"""A policy: observation in, un-normalised and limited action chunk out. Knows nothing of ROS; one
-caller at a time.
+"""A policy: observation in, un-normalised and limited action chunk out.
+
+Knows nothing of ROS; one caller at a time.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ class Policy:
         self._forget = False
 
     def graph_inputs(self, observation: Observation) -> dict[str, NDArray]:
-        """The arrays of the policy graph (docs/architecture.md). QvlaError names the input that
-        does not fit.
+        """The arrays of the policy graph (docs/architecture.md).
+
+        QvlaError names the input that does not fit.
         """
         images = [
             image_tensor(camera, observation.images[camera.name]) for camera in self.bundle.cameras
@@ -125,6 +127,7 @@ class Policy:
 
     def reset(self) -> None:
         """Forget what earlier observations left behind, before the next one: a new episode begins.
+
         From any thread.
         """
         self._forget = True

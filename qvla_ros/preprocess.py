@@ -93,8 +93,9 @@ def lanczos3_resize(image: Image, size: int) -> Image:
 def _filter_first_axis(
     values: NDArray[np.float32], index: NDArray, weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Weighted sums along the first axis of `values` [N, ...]; index, weights: [taps, out], added
-    up in ascending source order.
+    """Weighted sums along the first axis of `values` [N, ...].
+
+    Index, weights: [taps, out], added up in ascending source order.
     """
     factors = weights.reshape(*weights.shape, *[1] * (values.ndim - 1))
     total = values.take(index[0], axis=0)
@@ -111,8 +112,9 @@ def _filter_first_axis(
 
 @lru_cache(maxsize=64)
 def _lanczos3_taps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Source indices and weights, both [taps, target], of a 1-D resize; missing taps have weight
-    zero.
+    """Source indices and weights, both [taps, target], of a 1-D resize.
+
+    Missing taps have weight zero.
     """
     inverse_scale = np.float32(1.0) / np.float32(target / source)
     kernel_scale = np.maximum(inverse_scale, np.float32(1.0))
@@ -133,8 +135,9 @@ def _lanczos3_taps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray
 
 
 def _lanczos3(distance: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The kernel 3 sin(pi x) sin(pi x / 3) / (pi x)^2 for x >= 0; 1 near zero, 0 beyond 3. Float32,
-    in this order.
+    """The kernel 3 sin(pi x) sin(pi x / 3) / (pi x)^2 for x >= 0.
+
+    1 near zero, 0 beyond 3. Float32, in this order.
     """
     pi = np.float32(np.pi)
     radius = np.float32(3.0)
@@ -146,8 +149,9 @@ def _lanczos3(distance: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _sin(angle: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The sine rounded to float32; numpy's own float32 sine is up to a few units in the last place
-    off.
+    """The sine rounded to float32.
+
+    Numpy's own float32 sine is up to a few units in the last place off.
     """
     return np.sin(angle.astype(np.float64)).astype(np.float32)
 
@@ -213,8 +217,9 @@ def normalize(image: Image, mean: ArrayLike, std: ArrayLike) -> NDArray[np.float
 
 
 def resized_image(camera: CameraSpec, image: Image) -> Image:
-    """The chain up to normalisation: uint8 [S, S, 3]. This is what the policy sees: show it,
-    store it.
+    """The chain up to normalisation: uint8 [S, S, 3].
+
+    This is what the policy sees: show it, store it.
     """
     if image.dtype != np.uint8 or image.shape != (camera.height, camera.width, 3):
         raise QvlaError(
@@ -237,16 +242,18 @@ def resized_image(camera: CameraSpec, image: Image) -> Image:
 
 
 def image_tensor(camera: CameraSpec, image: Image) -> NDArray[np.float32]:
-    """Camera image uint8 [height, width, 3] -> float32 [C, S, S]; C = 3 per normalisation, in the
-    order of the spec.
+    """Camera image uint8 [height, width, 3] -> float32 [C, S, S].
+
+    C = 3 per normalisation, in the order of the spec.
     """
     small = resized_image(camera, image)
     return np.concatenate([normalize(small, mean, std) for mean, std in camera.normalizations])
 
 
 def prompt_text(prompt: PromptSpec, instruction: str, source: str = "instruction") -> str:
-    """The prompt of one instruction; surrounding white space of the instruction is not part of the
-    task.
+    """The prompt of one instruction.
+
+    Surrounding white space of the instruction is not part of the task.
 
     source: where the instruction comes from (a file and line, a topic), for the error when it is
     blank.

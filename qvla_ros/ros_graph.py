@@ -13,8 +13,9 @@ _HIDDEN = ("/rosout", "/parameter_events")
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A publisher or a subscription. node: full name; kind: type as "package/msg/Name"; deadline_s:
-    None if there is none.
+    """A publisher or a subscription.
+
+    node: full name; kind: type as "package/msg/Name"; deadline_s: None if there is none.
     """
 
     node: str

@@ -1,5 +1,6 @@
-"""Limits on what is commanded: pure functions on chunks, float64 [K, A]. Software limits, not a
-certified function.
+"""Limits on what is commanded: pure functions on chunks, float64 [K, A].
+
+Software limits, not a certified function.
 """
 
 from __future__ import annotations

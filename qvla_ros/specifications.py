@@ -125,8 +125,9 @@ class ProprioceptionSpec:
 
 @dataclass(frozen=True)
 class PromptSpec:
-    """The prompt around an instruction; `append_token_id` (29871 for Llama-2 OpenVLA) is made to
-    end it.
+    """The prompt around an instruction.
+
+    `append_token_id` (29871 for Llama-2 OpenVLA) is made to end it.
     """
 
     template: str
@@ -230,8 +231,9 @@ class QuantizationSummary:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Statistics of one vector in the training data, each float64 [D]; mask: which entries were
-    normalised.
+    """Statistics of one vector in the training data, each float64 [D].
+
+    mask: which entries were normalised.
     """
 
     low: NDArray[np.float64]

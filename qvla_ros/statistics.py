@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike
 
 
 def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson score interval (low, high) of a success rate, as fractions; z = 1.96 covers 95 %. No
-    trials: (0, 1).
+    """Wilson score interval (low, high) of a success rate, as fractions.
+
+    Z = 1.96 covers 95 %. No trials: (0, 1).
 
     Source: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212. Unlike the normal interval it stays
     inside [0, 1] and keeps a width at 0 and at 100 %.

@@ -16,8 +16,9 @@ from qvla_ros.errors import QvlaError
 
 
 def read_json(path: Path, fix: str) -> Any:
-    """The parsed content of `path`; QvlaError when it is absent, not UTF-8 JSON, or holds NaN or
-    Infinity.
+    """The parsed content of `path`.
+
+    QvlaError when it is absent, not UTF-8 JSON, or holds NaN or Infinity.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
@@ -28,8 +29,9 @@ def read_json(path: Path, fix: str) -> Any:
 
 
 def parse(expected: Any, value: Any, key: str, fix: str) -> Any:
-    """`value`, as json.loads gives it, as an instance of the type `expected`; `key` is its path,
-    for the message.
+    """`value`, as json.loads gives it, as an instance of the type `expected`.
+
+    `key` is its path, for the message.
 
     Types: frozen dataclasses, str, bool, int, float (finite; an integer is a float too), Literal, X
     | None, tuple[X, ...] and tuple[X, Y] (JSON lists), dict[str, X].

@@ -9,8 +9,9 @@ from qvla_ros.errors import QvlaError
 
 
 def read_tokenizer(path: Path, fix: str) -> Any:
-    """The tokenizers.Tokenizer of the file, which neither pads nor truncates prompts. Else
-    QvlaError.
+    """The tokenizers.Tokenizer of the file, which neither pads nor truncates prompts.
+
+    Else QvlaError.
     """
     from tokenizers import Tokenizer
 

@@ -1,5 +1,6 @@
-"""`qvla demo`: the whole way in one command. Quantize the bundled policy, let both drive the
-simulated arm, report.
+"""`qvla demo`: the whole way in one command.
+
+Quantize the bundled policy, let both drive the simulated arm, report.
 """
 
 from __future__ import annotations
@@ -77,8 +78,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def start_afresh(out_dir: Path) -> None:
-    """Forget the episodes of a demo that was finished; one that was interrupted goes on where it
-    stopped.
+    """Forget the episodes of a demo that was finished.
+
+    One that was interrupted goes on where it stopped.
     """
     results = out_dir / "results.json"
     if results.exists():

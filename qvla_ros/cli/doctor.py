@@ -1,5 +1,6 @@
-"""`qvla doctor`: what stands between a machine, a ROS graph and a running policy; a line a matter,
-and its fix.
+"""`qvla doctor`: what stands between a machine, a ROS graph and a running policy.
+
+A line a matter, and its fix.
 """
 
 from __future__ import annotations

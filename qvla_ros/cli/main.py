@@ -157,8 +157,9 @@ def _unknown(name: str, verbs: Mapping[str, Verb], command: str) -> QvlaError:
 
 @contextmanager
 def _missing_packages_explained(command: str, verb: Verb) -> Iterator[None]:
-    """Turns a missing package into an error that names the fix; a missing module of our own is a
-    bug and stays as it is.
+    """Turns a missing package into an error that names the fix.
+
+    A missing module of our own is a bug and stays as it is.
     """
     try:
         yield

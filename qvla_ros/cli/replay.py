@@ -1,5 +1,6 @@
-"""`qvla replay`: run a policy again on a bag, and compare with the chunks that were recorded. Sends
-nothing.
+"""`qvla replay`: run a policy again on a bag, and compare with the chunks that were recorded.
+
+Sends nothing.
 """
 
 from __future__ import annotations

@@ -89,8 +89,9 @@ class Controller:
     # What happens between two ticks.
 
     def arm(self, measured: Setpoint | None, now_ns: int) -> None:
-        """Start from `measured`, a fresh one; QvlaError if anything would stop the robot at once.
-        Armed: no effect.
+        """Start from `measured`, a fresh one.
+
+        QvlaError if anything would stop the robot at once. Armed: no effect.
 
         Chunks from before are forgotten, and chunks made from images stamped before now are
         refused.
@@ -114,8 +115,9 @@ class Controller:
     def disarm(
         self, reason: StopReason = StopReason.disarmed, happened_s: float | None = None
     ) -> None:
-        """Command nothing more. The next tick sends the stop, if anything was commanded. Not armed:
-        no effect.
+        """Command nothing more.
+
+        The next tick sends the stop, if anything was commanded. Not armed: no effect.
 
         happened_s: when what it is disarmed for happened, steady clock; None: since the last tick.
         """
@@ -132,8 +134,9 @@ class Controller:
             self._sent = False
 
     def flush(self, now_ns: int) -> None:
-        """Forget the plan, as when the instruction changes; chunks made from images stamped before
-        now are refused.
+        """Forget the plan, as when the instruction changes.
+
+        Chunks made from images stamped before now are refused.
         """
         self.plan.flush(now_ns, None if self.motion is None else self.motion.setpoint)
 

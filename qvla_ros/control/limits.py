@@ -14,8 +14,9 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MotionLimits:
-    """Of commands in a row. Linear ones float64 [n], in m, m/s, m/s² (or rad, ...); infinity means
-    no limit.
+    """Of commands in a row.
+
+    Linear ones float64 [n], in m, m/s, m/s² (or rad, ...); infinity means no limit.
     """
 
     linear_low: Array
@@ -54,8 +55,9 @@ def motion_limits(
     max_angular_velocity_rad_s: float = np.inf,
     max_angular_acceleration_rad_s2: float = np.inf,
 ) -> MotionLimits:
-    """Limits of `axes` linear axes: one number each, one for all, or nothing for no limit; else
-    QvlaError.
+    """Limits of `axes` linear axes: one number each, one for all, or nothing for no limit.
+
+    Else QvlaError.
     """
 
     def each(name: str, value: ArrayLike, absent: float) -> Array:

@@ -39,8 +39,9 @@ def at_rest(setpoint: Setpoint) -> MotionState:
 
 
 def is_usable(target: Setpoint) -> NDArray[np.bool_]:
-    """Whether all numbers are finite, not absurd, and the quaternion is a rotation; one answer a
-    row of the batch.
+    """Whether all numbers are finite, not absurd, and the quaternion is a rotation.
+
+    One answer a row of the batch.
     """
     usable = (np.abs(target.linear) <= FARTHEST).all(axis=-1)  # false for nan
     if target.quaternion_xyzw is not None:

@@ -33,8 +33,9 @@ class Output:
 
     @property
     def stop_actions(self) -> tuple[StopAction, ...]:
-        """What a stop may command with it, the usual one first. A position can be held, a velocity
-        cannot; a velocity has a zero, a position has none.
+        """What a stop may command with it, the usual one first.
+
+        A position can be held, a velocity cannot; a velocity has a zero, a position has none.
         """
         return ("hold", "none") if self.sends == "positions" else ("zero", "none")
 

@@ -74,8 +74,9 @@ def normalize(quaternion: Array) -> Array:
 
 
 def from_rotation_vector(vector_rad: ArrayLike) -> Array:
-    """[..., 3] -> [..., 4]. Angles above pi are taken as they are: 2 pi - a about -r is the same
-    rotation.
+    """[..., 3] -> [..., 4].
+
+    Angles above pi are taken as they are: 2 pi - a about -r is the same rotation.
     """
     vector = np.asarray(vector_rad, np.float64)
     if vector.ndim == 1:

@@ -1,5 +1,6 @@
-"""The safety chain: finite -> workspace box -> per step -> velocity -> acceleration. Pure, exact,
-over any batch axes.
+"""The safety chain: finite -> workspace box -> per step -> velocity -> acceleration.
+
+Pure, exact, over any batch axes.
 
 What it guarantees: in a sequence of calls with one `dt_s` and one `limits` that starts at rest, no
 setpoint that comes out breaches any limit, whatever the targets are (`<=` in float64, no

@@ -6,8 +6,9 @@ from enum import Enum
 
 
 class StopReason(Enum):
-    """The names are what users read in PolicyStatus, so they are lower case; the texts name the
-    limits by the node's parameters.
+    """The names are what users read in PolicyStatus, so they are lower case.
+
+    The texts name the limits by the node's parameters.
     """
 
     stale_input = "no observation newer than max_image_age_s"

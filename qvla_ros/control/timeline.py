@@ -18,8 +18,9 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PlannedChunk:
-    """What a policy plans: actions float64 [K, A], un-normalised; action i is meant for the time
-    [stamp + i dt, stamp + (i + 1) dt).
+    """What a policy plans: actions float64 [K, A], un-normalised.
+
+    Action i is meant for the time [stamp + i dt, stamp + (i + 1) dt).
 
     stamp_ns: ROS time of the newest image it was computed from. step_dt_s: the bundle's control
     period.
@@ -59,8 +60,9 @@ class ChunkTimeline:
         self._oldest_ns: int | None = None  # chunks stamped earlier are refused
 
     def add(self, chunk: PlannedChunk, now_ns: int) -> int | None:
-        """Lay a chunk on the clock; how many of its first steps were skipped because their time has
-        begun or passed.
+        """Lay a chunk on the clock.
+
+        How many of its first steps were skipped because their time has begun or passed.
 
         It enters at its first step that begins at `now_ns` or later, ceil(latency / dt) steps on,
         and the old chunk goes on until then. All steps skipped: nothing changes. None: refused,

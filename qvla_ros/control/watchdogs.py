@@ -31,8 +31,10 @@ class Clocks(NamedTuple):
 
 @dataclass(frozen=True)
 class Deadman:
-    """What ~/enable says. since_s: when it was last heard to be held or, once it is released, when
-    that was first heard; steady clock.
+    """What ~/enable says.
+
+    since_s: when it was last heard to be held or, once it is released, when that was first heard;
+    steady clock.
     """
 
     held: bool = False
@@ -167,8 +169,9 @@ def first_passed(settings: ControllerSettings, tick: Tick) -> Passed | None:
 
 
 def is_stale(input_ns: int | None, now_ns: int, max_image_age_s: float) -> bool:
-    """Whether an observation's stamp is too old. One from the future is as bad: it would look fresh
-    for too long.
+    """Whether an observation's stamp is too old.
+
+    One from the future is as bad: it would look fresh for too long.
     """
     return input_ns is None or abs(now_ns - input_ns) * 1e-9 > max_image_age_s
 

@@ -39,8 +39,9 @@ class Decoder:
         return self._prompt
 
     def run(self, engine: Runner, inputs: Arrays) -> NDArray[Any]:
-        """Normalised actions [1, K, A] for one observation. An engine that reads no input (zero,
-        sine, replay) gives `actions` at once.
+        """Normalised actions [1, K, A] for one observation.
+
+        An engine that reads no input (zero, sine, replay) gives `actions` at once.
         """
         outputs = engine.run(inputs)
         if "actions" not in outputs:

@@ -23,8 +23,9 @@ _FIX = "run it on a machine with an NVIDIA GPU and driver, or use engine backend
 
 
 class Gpu:
-    """The primary context of one GPU and one stream on it. Methods may be called from any thread,
-    one at a time.
+    """The primary context of one GPU and one stream on it.
+
+    Methods may be called from any thread, one at a time.
     """
 
     def __init__(self, device: int = 0) -> None:

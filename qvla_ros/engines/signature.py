@@ -34,8 +34,9 @@ class TensorSpec:
 
 
 def check_inputs(specs: Sequence[TensorSpec], inputs: Mapping[str, NDArray[np.generic]]) -> None:
-    """QvlaError unless `inputs` are exactly those of `specs`. Nothing is filled in, cast or
-    dropped.
+    """QvlaError unless `inputs` are exactly those of `specs`.
+
+    Nothing is filled in, cast or dropped.
     """
     names = [spec.name for spec in specs]
     if set(names) != set(inputs):

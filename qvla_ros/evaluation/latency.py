@@ -41,8 +41,9 @@ class LatencyPoint:
 
 
 def latency_points(episodes: Iterable[EpisodeRecord]) -> list[LatencyPoint]:
-    """One point a policy, handover and latency, latencies ascending; episodes in lock-step are left
-    out.
+    """One point a policy, handover and latency, latencies ascending.
+
+    Episodes in lock-step are left out.
     """
     groups: dict[tuple[str, str, float], list[EpisodeRecord]] = {}
     for episode in episodes:

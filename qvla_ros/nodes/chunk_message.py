@@ -28,8 +28,9 @@ def stamp_message(nanoseconds: int) -> Time:
 def chunk_message(
     bundle: Bundle, actions: NDArray[np.float64], observation: Observation, armed: bool
 ) -> ActionChunk:
-    """The message for un-normalised actions [K, A]; latencies are still to be filled in (see
-    `set_latencies`).
+    """The message for un-normalised actions [K, A].
+
+    Latencies are still to be filled in (see `set_latencies`).
     """
     spec = bundle.actions
     message = ActionChunk()

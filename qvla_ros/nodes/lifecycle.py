@@ -13,8 +13,9 @@ from qvla_ros.errors import QvlaError
 
 
 class ReportingLifecycleNode(LifecycleNode):
-    """Fill in `configure`, `activate`, `deactivate` and `release`; what they raise is logged and
-    the transition fails.
+    """Fill in `configure`, `activate`, `deactivate` and `release`.
+
+    What they raise is logged and the transition fails.
 
     `startup_error` holds what the last transition failed with. `release` follows cleanup, shutdown
     and errors.

@@ -39,8 +39,9 @@ _spinning = False
 
 
 def _interrupt(signal_number: int, frame: FrameType | None) -> None:
-    """Raise at once, but not in the midst of a callback: see spin_once. A second signal does not
-    wait.
+    """Raise at once, but not in the midst of a callback: see spin_once.
+
+    A second signal does not wait.
     """
     _received.append(signal_number)
     if not _spinning or len(_received) > 1:
@@ -48,8 +49,9 @@ def _interrupt(signal_number: int, frame: FrameType | None) -> None:
 
 
 def run_node(main: Callable[[], int], args: list[str] | None = None) -> int:
-    """rclpy.init, `main()`, shutdown. Returns main's exit code, 2 for a QvlaError, 128 + n for a
-    signal n.
+    """rclpy.init, `main()`, shutdown.
+
+    Returns main's exit code, 2 for a QvlaError, 128 + n for a signal n.
 
     rclpy's own handlers would shut the context down at once; a node that stops must still be able
     to say so.
@@ -111,8 +113,9 @@ def destroy(node: Node, executor: Executor | None) -> None:
 
 
 def spin(node: Node, executor: Executor) -> NoReturn:
-    """Serve callbacks until a signal arrives, which leaves this as Interrupted. Afterwards
-    `destroy` both.
+    """Serve callbacks until a signal arrives, which leaves this as Interrupted.
+
+    Afterwards `destroy` both.
     """
     executor.add_node(node)
     try:
@@ -123,8 +126,9 @@ def spin(node: Node, executor: Executor) -> NoReturn:
 
 
 def spin_once(executor: Executor, timeout_s: float) -> None:
-    """Serve one callback, or wait for it; a signal leaves this as Interrupted, when the callback is
-    over.
+    """Serve one callback, or wait for it.
+
+    A signal leaves this as Interrupted, when the callback is over.
 
     Raised in its midst, the exception could leave a lock held forever (threading.Condition takes
     its own in Python), and from within rclpy's C++ it would come out as another one.

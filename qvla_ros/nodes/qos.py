@@ -1,5 +1,6 @@
-"""The quality of service of every topic, in one place; `qos_overrides.<topic>...` parameters change
-one.
+"""The quality of service of every topic, in one place.
+
+`qos_overrides.<topic>...` parameters change one.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ def subscribed(profile: QoSProfile) -> dict[str, Any]:
 
 
 def _overridable(profile: QoSProfile) -> dict[str, Any]:
-    """Lets a launch file change history, depth and reliability of a topic. A copy: rclpy writes
-    them into it.
+    """Lets a launch file change history, depth and reliability of a topic.
+
+    A copy: rclpy writes them into it.
     """
     options = QoSOverridingOptions.with_default_policies()
     return {"qos_profile": copy.copy(profile), "qos_overriding_options": options}

@@ -52,8 +52,9 @@ class ObservationNames:
 
 @dataclass(frozen=True)
 class InputTopics:
-    """The topics of a bag that a policy needs; joints, pose and instruction are None if it needs
-    none.
+    """The topics of a bag that a policy needs.
+
+    Joints, pose and instruction are None if it needs none.
     """
 
     cameras: tuple[str, ...]

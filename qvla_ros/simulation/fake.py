@@ -1,5 +1,6 @@
-"""A stand-in for LIBERO without physics: a point that moves as commanded. It tests the wiring, not
-policies.
+"""A stand-in for LIBERO without physics: a point that moves as commanded.
+
+It tests the wiring, not policies.
 
 The interface is that of qvla_ros.simulation.libero.LiberoTask; a step takes microseconds. Suite and
 instruction are called fake, and the images show only where the point is.

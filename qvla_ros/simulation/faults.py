@@ -1,5 +1,6 @@
-"""Injects faults into the sensors of a simulated robot at given times. Pure; the bridge applies
-them.
+"""Injects faults into the sensors of a simulated robot at given times.
+
+Pure; the bridge applies them.
 
 A fault is written `KIND[:CAMERA]@START[+DURATION][=DELAY]`, in seconds of simulated time since the
 episode began, for example `drop_camera:agentview@2.0+0.5`. Without a camera it concerns all of

@@ -201,8 +201,9 @@ class RealTimeArm:
 
 
 def _steps(duration_s: float) -> int:
-    """Whole control periods until a duration has passed; a rounding error of less than a
-    nanosecond adds none.
+    """Whole control periods until a duration has passed.
+
+    A rounding error of less than a nanosecond adds none.
     """
     return -(-(round(duration_s * 1e9)) // PERIOD_NS)
 

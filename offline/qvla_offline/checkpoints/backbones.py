@@ -56,8 +56,9 @@ class VisionConfig:
 
 
 def timm_vit(timm_id: str, image_size: int) -> VisionConfig | None:
-    """The ViT that timm makes for this id, at any image size; None for an id of another kind
-    (CLIP's among them).
+    """The ViT that timm makes for this id, at any image size.
+
+    None for an id of another kind (CLIP's among them).
     """
     name = _TIMM_ID.fullmatch(timm_id)
     if name is None:

@@ -52,8 +52,9 @@ class ResidualMLP(nn.Module):
 
 
 class L1Head(nn.Module):
-    """Hidden states of the action slots [B, K * A, D] -> normalised actions [B, K, A]; the output
-    is not squashed.
+    """Hidden states of the action slots [B, K * A, D] -> normalised actions [B, K, A].
+
+    The output is not squashed.
     """
 
     def __init__(self, chunk_length: int, action_dim: int, hidden_size: int) -> None:

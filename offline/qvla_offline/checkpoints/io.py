@@ -62,8 +62,9 @@ def load_checkpoint(
     device: str = "cpu",
     lazily: bool = False,
 ) -> Checkpoint:
-    """Load a checkpoint directory of any family. `unnorm_key` may be omitted when it holds one
-    dataset's statistics.
+    """Load a checkpoint directory of any family.
+
+    `unnorm_key` may be omitted when it holds one dataset's statistics.
 
     lazily: check everything, but leave the model without weights (on the meta device); they are in
     `tensors`.
@@ -133,8 +134,9 @@ def empty_policy(path: str | Path) -> VisionLanguageModel:
 
 
 def _normalizations(directory: Path, num_backbones: int) -> tuple[Normalization, ...]:
-    """(mean, std) per backbone; the stored `tvf_normalize_params` win over `means` and `stds`, as
-    upstream.
+    """(mean, std) per backbone.
+
+    The stored `tvf_normalize_params` win over `means` and `stds`, as upstream.
     """
     file = directory / "preprocessor_config.json"
     data = read_object(file)

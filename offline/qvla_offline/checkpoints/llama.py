@@ -19,8 +19,9 @@ from qvla_offline.checkpoints.config import TextConfig
 
 @dataclass
 class Cache:
-    """Keys and values [B, kv heads, T, head_dim] of the tokens seen so far, by layer; `LlamaModel`
-    appends to it.
+    """Keys and values [B, kv heads, T, head_dim] of the tokens seen so far, by layer.
+
+    `LlamaModel` appends to it.
     """
 
     layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)

@@ -27,8 +27,9 @@ _PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """The part of adapter_config.json that says how factors become weights; the defaults are
-    peft's.
+    """The part of adapter_config.json that says how factors become weights.
+
+    The defaults are peft's.
     """
 
     peft_type: str = "LORA"
@@ -49,8 +50,9 @@ class AdapterConfig:
 
 
 def read_adapter_config(directory: Path) -> AdapterConfig:
-    """adapter_config.json of an adapter's directory; QvlaError for a kind of adapter that is not
-    plain LoRA.
+    """adapter_config.json of an adapter's directory.
+
+    QvlaError for a kind of adapter that is not plain LoRA.
     """
     file = directory / CONFIG
     content = read_json(file, _FIX)
@@ -76,8 +78,9 @@ def read_adapter_config(directory: Path) -> AdapterConfig:
 def with_adapter(
     base: Mapping[str, StoredTensor], directory: Path, without: str = ""
 ) -> dict[str, StoredTensor]:
-    """`base` with the adapter in `directory` merged; QvlaError for factors that fit no weight of
-    `base`.
+    """`base` with the adapter in `directory` merged.
+
+    QvlaError for factors that fit no weight of `base`.
 
     without: a prefix of modules whose factors are left out, if it is not empty. What comes out lies
     in the files of `base`, in its types, also where the adapter holds a layer's own weight.
@@ -170,8 +173,9 @@ def _merged(
 
 
 def merged_weight(weight: Tensor, first: Tensor, second: Tensor, scaling: float) -> Tensor:
-    """weight + scaling * second @ first, in the dtype of `weight`; a convolution's factors are
-    flattened from dim 1.
+    """weight + scaling * second @ first, in the dtype of `weight`.
+
+    A convolution's factors are flattened from dim 1.
 
     The product is rounded to the factors' dtype, then scaled and rounded, then added and rounded,
     as peft does (but float16, which it widens to float32 on a CPU).

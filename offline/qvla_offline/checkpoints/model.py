@@ -87,8 +87,9 @@ class Projector(nn.Module):
 
 
 class VisionLanguageModel(nn.Module):
-    """What every family has. `forward(inputs)` gives the normalised actions that the policy takes,
-    [B, K, A].
+    """What every family has.
+
+    `forward(inputs)` gives the normalised actions that the policy takes, [B, K, A].
     """
 
     def __init__(self, config: PolicyConfig) -> None:

@@ -37,8 +37,9 @@ class CausalModel(VisionLanguageModel):
 
 
 class OpenVLA(CausalModel):
-    """Normalised actions [B, 1, A]; those of `forward` are bin centres, as the policy commands
-    them.
+    """Normalised actions [B, 1, A].
+
+    Those of `forward` are bin centres, as the policy commands them.
     """
 
     def __init__(self, config: PolicyConfig) -> None:

@@ -64,8 +64,9 @@ class OpenVLAOFT(VisionLanguageModel):
         return remove_noise(noisy, noise, SMOOTH_TIMESTEP)
 
     def denoise(self, inputs: PolicyInputs, num_steps: int, start: Tensor | None = None) -> Tensor:
-        """Normalised actions [B, K, A] from noise of that shape; None draws `start_noise` of seed
-        0.
+        """Normalised actions [B, K, A] from noise of that shape.
+
+        None draws `start_noise` of seed 0.
         """
         context = self.context(inputs)
         noise = self._start(inputs) if start is None else start

@@ -34,8 +34,9 @@ def result_directory(path: str | Path, kind: ResultKind) -> Iterator[Path]:
 
 
 def require_result_replaceable(path: str | Path, kind: ResultKind) -> None:
-    """QvlaError unless result_directory may put a checkpoint of `kind` at `path`; for long work to
-    ask first.
+    """QvlaError unless result_directory may put a checkpoint of `kind` at `path`.
+
+    For long work to ask first.
     """
     require_replaceable(path, _marker(kind), lambda directory: is_result(directory, kind))
 

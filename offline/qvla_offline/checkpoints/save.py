@@ -39,8 +39,9 @@ SHARD_BYTES = 5 * 10**9  # of transformers' save_pretrained
 
 @dataclass(frozen=True)
 class Belongings:
-    """What a checkpoint directory holds beside the weights. dataset_statistics: {dataset key:
-    {"action": ..., ...}}.
+    """What a checkpoint directory holds beside the weights.
+
+    dataset_statistics: {dataset key: {"action": ..., ...}}.
 
     step: of the training, in the names of the parts. extra_files: {name: source}. released: leave
     out of config.json what released ones do not state.
@@ -75,8 +76,9 @@ def write_checkpoint(
     dtype: torch.dtype,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write a directory, or nothing. tensors: (name, tensor) in the order of the model's state
-    dict, taken one by one.
+    """Write a directory, or nothing.
+
+    tensors: (name, tensor) in the order of the model's state dict, taken one by one.
 
     It takes the place of an earlier result of its kind alone, random (`released`) or trained: see
     `result_directory`. Only the parts are held in memory until they are complete (and with FiLM the

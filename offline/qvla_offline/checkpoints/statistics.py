@@ -85,8 +85,9 @@ def choose_statistics(
 
 
 def _key_called(name: str, keys: Collection[str]) -> str | None:
-    """The dataset of that name, or that of a LIBERO suite without idle steps; None if there is
-    neither.
+    """The dataset of that name, or that of a LIBERO suite without idle steps.
+
+    None if there is neither.
     """
     return next((key for key in (name, f"{name}_no_noops") if key in keys), None)
 

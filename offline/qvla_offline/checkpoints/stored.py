@@ -42,8 +42,9 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor that has not been read. file: where it is; read: gets it, in `dtype` as stored, on
-    the CPU.
+    """One tensor that has not been read.
+
+    file: where it is; read: gets it, in `dtype` as stored, on the CPU.
     """
 
     file: Path
@@ -97,8 +98,9 @@ def main_tensors(directory: Path) -> dict[str, StoredTensor]:
 
 
 def safetensors_tensors(file: Path) -> dict[str, StoredTensor]:
-    """What one safetensors file holds; its header is checked against its length, so a truncated
-    file is refused.
+    """What one safetensors file holds.
+
+    Its header is checked against its length, so a truncated file is refused.
     """
     if not file.is_file():
         raise QvlaError(str(file), "no such file", "weights in safetensors", COMPLETE)
@@ -127,8 +129,9 @@ def safetensors_tensors(file: Path) -> dict[str, StoredTensor]:
 
 
 def component_tensors(file: Path, prefix: str) -> dict[str, StoredTensor]:
-    """The state dict in a `.pt` file under `prefix.`; one leading `module.` (of
-    DistributedDataParallel) is dropped.
+    """The state dict in a `.pt` file under `prefix.`.
+
+    One leading `module.` (of DistributedDataParallel) is dropped.
     """
 
     def read(key: str) -> Tensor:
@@ -143,8 +146,9 @@ def component_tensors(file: Path, prefix: str) -> dict[str, StoredTensor]:
 
 
 def state_dict(file: Path) -> dict[str, Tensor]:
-    """The tensors in a `.pt` file, mapped; shared with other callers, so not to be changed in
-    place.
+    """The tensors in a `.pt` file, mapped.
+
+    Shared with other callers, so not to be changed in place.
     """
     return _state_dict(file, file.stat().st_mtime_ns if file.is_file() else 0)
 

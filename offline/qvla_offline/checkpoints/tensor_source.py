@@ -30,8 +30,9 @@ ADAPTER_FOLDER = "lora_adapter"
 
 
 class TensorSource(Mapping[str, Tensor]):
-    """Name -> tensor. Each access reads that tensor anew and keeps nothing; `stored` has the
-    shapes without reading.
+    """Name -> tensor. Each access reads that tensor anew and keeps nothing.
+
+    `stored` has the shapes without reading.
     """
 
     def __init__(self, stored: Mapping[str, StoredTensor]) -> None:

@@ -73,8 +73,9 @@ LIBERO_INSTRUCTIONS: tuple[str, ...] = (
 def train_tokenizer(
     instructions: Iterable[str] = LIBERO_INSTRUCTIONS, vocab_size: int = 704
 ) -> Tokenizer:
-    """A tokenizer whose vocabulary holds at most `vocab_size` ids, <PAD> excluded; the same for the
-    same texts.
+    """A tokenizer whose vocabulary holds at most `vocab_size` ids, <PAD> excluded.
+
+    The same for the same texts.
     """
     texts = [PROMPT_TEMPLATE.format(instruction=text.lower()) for text in instructions]
     byte_tokens = [f"<0x{value:02X}>" for value in range(256)]

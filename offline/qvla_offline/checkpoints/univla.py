@@ -82,8 +82,9 @@ class GatedProjection(nn.Module):
 
 
 class Pool(nn.Module):
-    """Hidden states [B, T, D] -> one vector [B, width]; `start` [B, width] is added to the learned
-    latent.
+    """Hidden states [B, T, D] -> one vector [B, width].
+
+    `start` [B, width] is added to the learned latent.
     """
 
     def __init__(self, hidden_size: int, width: int, num_heads: int) -> None:
@@ -126,8 +127,9 @@ class ActionDecoder(nn.Module):
 
 
 class UniVLA(CausalModel):
-    """`forward` takes the likeliest latent tokens; the released evaluation draws them, see
-    `generate`.
+    """`forward` takes the likeliest latent tokens.
+
+    The released evaluation draws them, see `generate`.
     """
 
     def __init__(self, config: PolicyConfig) -> None:

@@ -52,8 +52,9 @@ def export_bundle(
     unnorm_key: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
-    """Write the bundle of a checkpoint directory to `out_dir`, whole or not at all; returns its
-    path.
+    """Write the bundle of a checkpoint directory to `out_dir`, whole or not at all.
+
+    Returns its path.
 
     gates: bits per output channel (object or file), None for float16 everywhere. scheme: None takes
     the one that the gates were priced with. Rows that `options.tile` promotes are printed, and the
@@ -125,8 +126,9 @@ def export_bundle(
 
 
 def _run_once(bundle_dir: Path) -> None:
-    """Run the bundle, and keep its answers in it. QvlaError if it does not load or its actions are
-    not finite.
+    """Run the bundle, and keep its answers in it.
+
+    QvlaError if it does not load or its actions are not finite.
     """
     policy = load_policy(bundle_dir, "onnxruntime", threads=1)
     try:
@@ -143,8 +145,9 @@ def _summary(
     parameters: int,
     gates_file: Path | None,
 ) -> QuantizationSummary:
-    """Sizes as they are in the graph; bits per weight count the quantization targets that the graph
-    executes.
+    """Sizes as they are in the graph.
+
+    Bits per weight count the quantization targets that the graph executes.
     """
     weights = sum(len(layer.bits) * layer.inputs for layer in targets.values())
     nominal_bits = sum(layer.nominal_bits for layer in targets.values())

@@ -138,8 +138,9 @@ class GraphBuilder:
         self._outputs.append(helper.make_tensor_value_info(name, element, shape))
 
     def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
-        """Append a node with one output; the name of its value is returned. An empty name skips an
-        optional input.
+        """Append a node with one output.
+
+        The name of its value is returned. An empty name skips an optional input.
         """
         return self.ops(op_type, *inputs, count=1, **attributes)[0]
 
@@ -153,8 +154,9 @@ class GraphBuilder:
         return results
 
     def tensor(self, name: str, array: np.ndarray) -> str:
-        """Store `array` under exactly `name` (a weight); INT4 and INT2 arrays (ml_dtypes) are
-        packed.
+        """Store `array` under exactly `name` (a weight).
+
+        INT4 and INT2 arrays (ml_dtypes) are packed.
         """
         if name in self._initializers:
             raise ValueError(f"tensor {name} is already in the graph")
@@ -219,8 +221,9 @@ class GraphBuilder:
 
 
 def packed_bytes(array: np.ndarray) -> bytes:
-    """The ONNX raw bytes of `array`, little endian; INT4 and INT2 go several to the byte, lowest
-    bits first.
+    """The ONNX raw bytes of `array`, little endian.
+
+    INT4 and INT2 go several to the byte, lowest bits first.
     """
     bits = PACKED_BITS.get(array.dtype)
     if bits is None:

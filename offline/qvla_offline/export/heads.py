@@ -1,5 +1,6 @@
-"""Projectors and OpenVLA-OFT's action heads as ONNX nodes. No quantization targets: their weights
-are float16.
+"""Projectors and OpenVLA-OFT's action heads as ONNX nodes.
+
+No quantization targets: their weights are float16.
 """
 
 from __future__ import annotations

@@ -27,8 +27,9 @@ from qvla_offline.quantization.row_groups import RowGroup, row_groups
 
 @dataclass(frozen=True)
 class StoredGroup:
-    """One row group in the graph. weight: its value in the compute dtype, `shape` [C', n']; scale:
-    of an int2 group.
+    """One row group in the graph.
+
+    weight: its value in the compute dtype, `shape` [C', n']; scale: of an int2 group.
     """
 
     container: str
@@ -142,8 +143,9 @@ def _multiply_groups(graph: GraphBuilder, x: str, layer: StoredLinear) -> str:
 
 
 def _corrected(bias: np.ndarray | None, correction: Tensor | None) -> np.ndarray | None:
-    """`bias` [R] with the layer's correction [R] added, float32; a bias of its own where there is
-    none.
+    """`bias` [R] with the layer's correction [R] added, float32.
+
+    A bias of its own where there is none.
     """
     if correction is None:
         return bias
@@ -152,8 +154,9 @@ def _corrected(bias: np.ndarray | None, correction: Tensor | None) -> np.ndarray
 
 
 def _source_columns(groups: list[RowGroup], channels: int, width: int) -> np.ndarray:
-    """int64 [channels]: the column of each output channel in the groups side by side; `width`, a
-    zero one, if none.
+    """int64 [channels]: the column of each output channel in the groups side by side.
+
+    `width`, a zero one, if none.
     """
     source = np.full(channels, width)
     start = 0
@@ -191,8 +194,9 @@ def _multiply_group(graph: GraphBuilder, x: str, group: StoredGroup, inputs: int
 
 
 def _restore_half_offset(graph: GraphBuilder, x: str, y: str, group: StoredGroup) -> str:
-    """From x @ (stored * scale) to x @ ((2 * stored + 1) * scale); the ones give each block's sum
-    of x by its scale.
+    """From x @ (stored * scale) to x @ ((2 * stored + 1) * scale).
+
+    The ones give each block's sum of x by its scale.
     """
     assert group.block is not None  # two bits have a scale for each block
     x = graph.op("Reshape", x, graph.constant([0, 0, group.scales_per_column, group.block]))

@@ -18,8 +18,9 @@ Wanted = tuple[int, int | None]
 
 
 class Rotation(NamedTuple):
-    """Cosine and signed sine [T, head_dim] of the rotary embedding; the first half of the sine is
-    negated.
+    """Cosine and signed sine [T, head_dim] of the rotary embedding.
+
+    The first half of the sine is negated.
     """
 
     cosine: str
@@ -27,8 +28,9 @@ class Rotation(NamedTuple):
 
 
 class _Pass(NamedTuple):
-    """One pass over T tokens. mask: see `attention`. wanted: the positions to give back, None for
-    all.
+    """One pass over T tokens.
+
+    mask: see `attention`. wanted: the positions to give back, None for all.
     """
 
     rotation: Rotation
@@ -37,8 +39,9 @@ class _Pass(NamedTuple):
 
 
 class Decoder:
-    """Call it with embeddings [1, T, D] to emit one pass; the result is the normed hidden states
-    [1, T, D].
+    """Call it with embeddings [1, T, D] to emit one pass.
+
+    The result is the normed hidden states [1, T, D].
 
     causal: every token sees itself and what came before, keys and values are kept, and each call
     goes on where the one before ended; all calls but the first take one token. Otherwise all see
@@ -165,8 +168,9 @@ class Decoder:
         return self._cache[index]
 
     def _rms_norm(self, module: str, x: str) -> str:
-        """Mean square in float32 whatever the compute dtype, as Llama does; the gain comes after
-        the cast back.
+        """Mean square in float32 whatever the compute dtype, as Llama does.
+
+        The gain comes after the cast back.
         """
         graph = self._graph
         with graph.scope(module):

@@ -1,5 +1,6 @@
-"""The parts that ViT, decoder and heads share, as ONNX nodes. Values are [B, T, C] unless
-stated otherwise.
+"""The parts that ViT, decoder and heads share, as ONNX nodes.
+
+Values are [B, T, C] unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from qvla_offline.export.weights import Weights
 
 
 def linear(graph: GraphBuilder, weights: Weights, module: str, x: str) -> str:
-    """The linear layer `module` of the checkpoint, quantized as its gates say; stored when it is
-    first used.
+    """The linear layer `module` of the checkpoint, quantized as its gates say.
+
+    Stored when it is first used.
     """
     if module not in graph.layers:
         bias = weights.bias(module, graph.compute)

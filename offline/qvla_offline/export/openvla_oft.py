@@ -26,8 +26,9 @@ from qvla_ros.preprocess import MAX_PROMPT_TOKENS
 def emit_oft(
     graph: GraphBuilder, weights: Weights, config: PolicyConfig, options: ExportOptions
 ) -> None:
-    """Sequence: [BOS][patches][proprio][time][prompt rest][slots][stop]; slots are zeros, or the
-    noisy actions.
+    """Sequence: [BOS][patches][proprio][time][prompt rest][slots][stop].
+
+    Slots are zeros, or the noisy actions.
     """
     decoding = config.decoding
     width = config.text.hidden_size

@@ -85,8 +85,9 @@ def _draw(graph: GraphBuilder, logits: str, noise: str, vocab_size: int, top_k: 
 def _pool(
     graph: GraphBuilder, weights: Weights, width: int, module: str, x: str, start: str | None
 ) -> str:
-    """Hidden states [1, T, D] -> one vector [1, 1, width]; see
-    `qvla_offline.checkpoints.univla.Pool`.
+    """Hidden states [1, T, D] -> one vector [1, 1, width].
+
+    See `qvla_offline.checkpoints.univla.Pool`.
     """
     head_dim = width // POOL_HEADS
     attn = f"{module}.attn"

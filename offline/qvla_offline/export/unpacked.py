@@ -19,8 +19,9 @@ from qvla_offline.export.graph import RowProduct
 
 
 def merge_row_groups(model: onnx.ModelProto, products: Sequence[RowProduct]) -> onnx.ModelProto:
-    """A copy of `model` with one matrix product per layer; its weight is put together from the
-    groups by nodes.
+    """A copy of `model` with one matrix product per layer.
+
+    Its weight is put together from the groups by nodes.
     """
     merged = onnx.ModelProto()
     merged.CopyFrom(model)

@@ -1,5 +1,6 @@
-"""A ViT of `qvla_offline.checkpoints.vit` as ONNX nodes. The blocks that OpenVLA never executes are
-left out.
+"""A ViT of `qvla_offline.checkpoints.vit` as ONNX nodes.
+
+The blocks that OpenVLA never executes are left out.
 """
 
 from __future__ import annotations

@@ -41,8 +41,9 @@ class Weights:
     def array(
         self, name: str, dtype: np.dtype | type[np.generic] = np.float32, fix: str = NARROW
     ) -> np.ndarray:
-        """Tensor `name` in `dtype`; QvlaError unless it is finite, before and after. fix: if
-        `dtype` is too narrow.
+        """Tensor `name` in `dtype`; QvlaError unless it is finite, before and after.
+
+        fix: if `dtype` is too narrow.
         """
         tensor = self._tensor(name).float()
         if np.dtype(dtype) == np.float16:

@@ -53,8 +53,9 @@ def _read_layout(directory: Path, data: Mapping[str, Any], kind: str) -> Layout:
 
 
 def _prompt(directory: Path, data: Mapping[str, Any], tokenizer: Tokenizer) -> PromptSpec:
-    """OpenVLA v0.1, the one on Vicuna, has another prompt. The released code knows it by the path,
-    which may change.
+    """OpenVLA v0.1, the one on Vicuna, has another prompt.
+
+    The released code knows it by the path, which may change.
     """
     named = any("openvla-v01" in str(path) for path in (directory, directory.resolve()))
     old = named or str(data.get("llm_backbone_id")).startswith("vicuna")

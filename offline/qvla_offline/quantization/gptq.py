@@ -1,5 +1,6 @@
-"""Quantizer `gptq`: rounding that compensates. What one weight of a row loses in rounding, the
-weights after it take up as far as they can.
+"""Quantizer `gptq`: rounding that compensates.
+
+What one weight of a row loses in rounding, the weights after it take up as far as they can.
 
 GPTQ (Frantar et al., arXiv 2210.17323). For a row w and a Hessian H of its inputs, the loss is
 (w - q)^T H (w - q). With U the upper Cholesky factor of H^-1: q_i = round(w_i), e = (w_i - q_i) /

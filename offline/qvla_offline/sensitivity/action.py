@@ -112,8 +112,9 @@ def random_signs(actions: Tensor, sample: int, probing: Probing) -> list[Tensor]
 
 
 class _Scoring:
-    """What is done at each block. sums: {module: sum over samples and probes of (dw . grad)^2,
-    float32 [R, bits]}.
+    """What is done at each block.
+
+    sums: {module: sum over samples and probes of (dw . grad)^2, float32 [R, bits]}.
     """
 
     def __init__(
@@ -211,8 +212,9 @@ class _Scoring:
 def weight_errors(
     module: QuantizableLayer, bits: Sequence[int], scheme: QuantizationScheme, name: str = "weight"
 ) -> Tensor:
-    """dw [R, bits above 0, C] in the dtype of the weight: what each bit-width changes. name: of the
-    weight.
+    """dw [R, bits above 0, C] in the dtype of the weight: what each bit-width changes.
+
+    name: of the weight.
     """
     weight = flat_weight(module)
     widths = [b for b in bits if b]

@@ -42,8 +42,9 @@ def cannot_arm(reason: str) -> QvlaError:
 
 
 class Active:
-    """Subscribed and disarmed once `start`ed; ended by `end`. On the executor's thread, except
-    where it says otherwise.
+    """Subscribed and disarmed once `start`ed.
+
+    Ended by `end`. On the executor's thread, except where it says otherwise.
 
     hear: called with every instruction that arrives and can be followed; report: called when the
     node begins to run. fault: why nothing is published any more, else empty; waits_for: why no
@@ -135,8 +136,9 @@ class Active:
         self._commands.arm()
 
     def follow(self, instruction: str | None) -> None:
-        """From now on this instruction, or none; what is planned or being computed for another one
-        is dropped.
+        """From now on this instruction, or none.
+
+        What is planned or being computed for another one is dropped.
         """
         if instruction == self._instruction:
             return

@@ -103,8 +103,9 @@ class Commander:
         self._running = _Running(sources, loop, deadman)
 
     def finish(self, reason: StopReason) -> None:
-        """Stop the arm if it was commanded, and end the thread. Returns when the stop command has
-        gone out.
+        """Stop the arm if it was commanded, and end the thread.
+
+        Returns when the stop command has gone out.
         """
         running = self._running
         if running is None:
@@ -131,8 +132,9 @@ class Commander:
         return self._controller.armed
 
     def arm(self) -> None:
-        """Commands may go out from the next chunk on. QvlaError says why not: deadman, no
-        measurement, stale input.
+        """Commands may go out from the next chunk on.
+
+        QvlaError says why not: deadman, no measurement, stale input.
         """
         assert self._running is not None
         refusal = self._running.sources.refusal()

@@ -30,8 +30,9 @@ class Sources:
 
 
 class Commands(Protocol):
-    """Made at configure; `start`ed and `finish`ed with each activation; then `destroy`ed. Those,
-    and show_plan, are for the executor's thread, the others for any.
+    """Made at configure; `start`ed and `finish`ed with each activation.
+
+    Then `destroy`ed. Those, and show_plan, are for the executor's thread, the others for any.
 
     armed: whether what is published may be acted on. error: what broke the control thread, else
     empty.
@@ -64,8 +65,9 @@ class Commands(Protocol):
         """A complete observation came; stamp_ns: of the oldest sample in it."""
 
     def plan(self, chunk: PlannedChunk) -> int | None:
-        """A new chunk takes over from where its time has come; how many of its actions were
-        skipped, None if it is not carried out.
+        """A new chunk takes over from where its time has come.
+
+        How many of its actions were skipped, None if it is not carried out.
         """
 
     def flush(self) -> None:
@@ -85,8 +87,10 @@ class Commands(Protocol):
 
 
 class ChunksOnly:
-    """`output: none`: no robot is commanded here. Arming marks the chunks, which another program
-    carries out. figures: of what commanded before, if anything did.
+    """`output: none`: no robot is commanded here.
+
+    Arming marks the chunks, which another program carries out. figures: of what commanded before,
+    if anything did.
     """
 
     def __init__(self, figures: CommandFigures) -> None:

@@ -156,8 +156,9 @@ def _status(name: str, level: Any, message: str, values: Mapping[str, Any]) -> D
 
 
 class DiagnosticsPublisher:
-    """Publishes every PERIOD_S, whatever the node's state; `snapshot` is called on the executor's
-    thread.
+    """Publishes every PERIOD_S, whatever the node's state.
+
+    `snapshot` is called on the executor's thread.
     """
 
     def __init__(

@@ -14,10 +14,12 @@ TICKS_KEPT = 1000  # ten seconds at 100 Hz
 
 @dataclass(frozen=True)
 class Stop:
-    """One stop. stamp_ns: node time when its command was sent; delay_s: how long after the limit
-    was passed, or after what happened was noticed, that was (steady clock; for what only a tick can
-    notice, since the tick before); delay_ticks: how many ticks began in that time, the one that
-    sent the command included.
+    """One stop.
+
+    stamp_ns: node time when its command was sent; delay_s: how long after the limit was passed, or
+    after what happened was noticed, that was (steady clock; for what only a tick can notice, since
+    the tick before); delay_ticks: how many ticks began in that time, the one that sent the command
+    included.
     """
 
     reason: StopReason
@@ -28,8 +30,9 @@ class Stop:
 
 @dataclass(frozen=True)
 class CommandFigures:
-    """What has been commanded so far. interventions: stage of the safety chain -> commands that it
-    changed.
+    """What has been commanded so far.
+
+    interventions: stage of the safety chain -> commands that it changed.
 
     last_stop: since it was last armed. reason: why it is disarmed, also where nothing had been
     commanded that was to be stopped; None since it is armed, and before it first was.

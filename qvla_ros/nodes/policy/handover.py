@@ -26,8 +26,9 @@ class Handover:
         self._error: Exception | None = None
 
     def post(self, key: str, function: Callable[[], object]) -> None:
-        """Have `function` run in place of what waits under `key`; nothing happens after destroy, or
-        while the node has no executor.
+        """Have `function` run in place of what waits under `key`.
+
+        Nothing happens after destroy, or while the node has no executor.
         """
         executor = self._node.executor
         with self._lock:

@@ -21,8 +21,9 @@ Deliver = Callable[[Observation, Prediction, Mapping[str, float]], None]
 
 
 class Inference:
-    """`submit` an observation from any thread; `deliver` or, once and for all, `fail(reason, stop)`
-    runs on its own.
+    """`submit` an observation from any thread.
+
+    `deliver` or, once and for all, `fail(reason, stop)` runs on its own.
 
     After a failure, `abandon` or `stop` nothing is delivered any more: what comes late is not to be
     acted on. limit_s: an inference that takes longer has failed, which its end or `watch` notices.
@@ -64,14 +65,16 @@ class Inference:
             self._worker.submit((observation, self._now_ns()))
 
     def busy_s(self) -> float:
-        """For how long the present inference has been running, steady clock; 0 when idle or
-        abandoned.
+        """For how long the present inference has been running, steady clock.
+
+        0 when idle or abandoned.
         """
         return 0.0 if self._abandoned else self._worker.busy_s()
 
     def watch(self) -> None:
-        """Give up the present inference if it has taken too long; `fail` then runs on the caller's
-        thread.
+        """Give up the present inference if it has taken too long.
+
+        `fail` then runs on the caller's thread.
         """
         if self.busy_s() > self._limit_s:
             self.abandon()

@@ -1,5 +1,6 @@
-"""The policy node, a lifecycle node: what runs when, and who is asked what. See
-qvla_ros.nodes.policy.main.
+"""The policy node, a lifecycle node: what runs when, and who is asked what.
+
+See qvla_ros.nodes.policy.main.
 
 configure verifies the bundle, loads the engine and warms it up (Configured); activate subscribes
 and starts, disarmed (Active); deactivate stops the arm. Inference runs on one worker thread that
@@ -116,8 +117,9 @@ class PolicyNode(ReportingLifecycleNode):
     # What tasks ask for: see TaskHost.
 
     def follow(self, instruction: str | None) -> None:
-        """From now on this instruction, or none; what is planned or being computed for another one
-        is dropped.
+        """From now on this instruction, or none.
+
+        What is planned or being computed for another one is dropped.
         """
         if self._active is not None:
             self._active.follow(instruction)

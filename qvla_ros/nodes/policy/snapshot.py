@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class StreamHealth:
-    """One input. rate_hz: of usable messages; age_s: node time since the newest one's stamp,
-    infinite if none came.
+    """One input.
+
+    rate_hz: of usable messages; age_s: node time since the newest one's stamp, infinite if none
+    came.
     """
 
     topic: str
@@ -22,8 +24,9 @@ class StreamHealth:
 
 @dataclass(frozen=True)
 class LoopHealth:
-    """The control loop's periods over the last seconds, milliseconds; overruns: deadlines skipped
-    since the start.
+    """The control loop's periods over the last seconds, milliseconds.
+
+    overruns: deadlines skipped since the start.
     """
 
     ticks: int

@@ -33,8 +33,9 @@ class StreamStatistics:
             self._newest_ns[stream] = stamp_ns
 
     def health(self, now_ns: int, steady_s: float) -> tuple[StreamHealth, ...]:
-        """Rates in real seconds over the last WINDOW_S; ages in seconds of the clock that made the
-        stamps.
+        """Rates in real seconds over the last WINDOW_S.
+
+        Ages in seconds of the clock that made the stamps.
         """
         span_s = min(WINDOW_S, steady_s - self._started_s)
         with self._lock:

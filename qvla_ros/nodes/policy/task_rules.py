@@ -78,8 +78,9 @@ def goal_refusal(
 
 
 def ending(task: Task, snapshot: Snapshot, now_ns: int) -> Ending | None:
-    """Why the task is over by itself; None as long as it is not. A stop that was noticed outranks
-    the clock.
+    """Why the task is over by itself.
+
+    None as long as it is not. A stop that was noticed outranks the clock.
     """
     if snapshot.state == PolicyStatus.FAULT:
         return Ending(Result.FAULT, snapshot.reason)
@@ -108,8 +109,9 @@ def expiry(task: Task, now_ns: int) -> Ending | None:
 
 
 def preemption(task: Task | None, text: str, last_text: str | None) -> Ending | None:
-    """What a text on the instruction topic does to a task. One that repeats itself, or the task,
-    changes nothing.
+    """What a text on the instruction topic does to a task.
+
+    One that repeats itself, or the task, changes nothing.
     """
     if task is None or text in (task.instruction, last_text):
         return None

@@ -45,8 +45,9 @@ class TaskHost(Protocol):
     def snapshot(self) -> Snapshot: ...
 
     def follow(self, instruction: str | None) -> None:
-        """From now on this instruction, or none; what was planned or is being computed for another
-        one is dropped.
+        """From now on this instruction, or none.
+
+        What was planned or is being computed for another one is dropped.
         """
 
     def instruction_error(self, instruction: str) -> str:
@@ -99,8 +100,9 @@ class Tasks:
             self._host.follow(text)
 
     def close(self) -> None:
-        """End what runs, for the process ends, and let the result reach its client. After the
-        executor.
+        """End what runs, for the process ends, and let the result reach its client.
+
+        After the executor.
         """
         if self._task is None:
             return
@@ -118,8 +120,9 @@ class Tasks:
         executor.remove_node(self._node)
 
     def settle(self) -> bool:
-        """Before the arm is armed: have a task that was stopped end now. False as long as its stop
-        is to be sent.
+        """Before the arm is armed: have a task that was stopped end now.
+
+        False as long as its stop is to be sent.
         """
         if self._task is not None and self._ending is None:
             self._end_if_over(self._task, self._host.snapshot())

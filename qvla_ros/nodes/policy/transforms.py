@@ -14,8 +14,9 @@ from qvla_ros.messages.robot_state import ToolPose, checked_pose
 
 
 class ToolTransforms:
-    """Listens to /tf and /tf_static and says where `tool_frame` is in `frame`. QvlaError without
-    tf2_ros.
+    """Listens to /tf and /tf_static and says where `tool_frame` is in `frame`.
+
+    QvlaError without tf2_ros.
 
     `at` waits, so it is for a worker's thread: the executor's thread must be free to receive the
     transform.
@@ -46,8 +47,9 @@ class ToolTransforms:
         self.name = f"/tf ({frame} to {tool_frame})"
 
     def at(self, stamp_ns: int) -> ToolPose:
-        """The pose at that moment, waiting up to timeout_s for the transforms around it; QvlaError
-        without them.
+        """The pose at that moment, waiting up to timeout_s for the transforms around it.
+
+        QvlaError without them.
         """
         return self._lookup(
             Time(nanoseconds=stamp_ns, clock_type=ClockType.ROS_TIME), self._timeout

@@ -51,8 +51,9 @@ class LatestOnlyWorker(Generic[Item]):
         return 0.0 if since_s is None else time.monotonic() - since_s
 
     def stop(self, timeout_s: float) -> bool:
-        """Finish the present item, drop what waits, end the thread. False when it is still busy
-        after `timeout_s`.
+        """Finish the present item, drop what waits, end the thread.
+
+        False when it is still busy after `timeout_s`.
         """
         with self._condition:
             self._stopping = True

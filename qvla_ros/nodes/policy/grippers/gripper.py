@@ -15,8 +15,9 @@ from qvla_ros.parameters.policy import CommandParameters
 
 
 class GripperOutput(Protocol):
-    """Takes the opening as a fraction, 0 closed, 1 open, at every command; `begin` when commands
-    begin anew.
+    """Takes the opening as a fraction, 0 closed, 1 open, at every command.
+
+    `begin` when commands begin anew.
     """
 
     def begin(self) -> None: ...
@@ -29,8 +30,9 @@ class GripperOutput(Protocol):
 def make_gripper(
     node: Node, parameters: CommandParameters, actions: ActionSpec
 ) -> GripperOutput | None:
-    """What the parameter gripper_output names; None for "none". QvlaError when the bundle has no
-    gripper or the output cannot be used here.
+    """What the parameter gripper_output names.
+
+    None for "none". QvlaError when the bundle has no gripper or the output cannot be used here.
     """
     kind = parameters.gripper_output
     if kind == "none":

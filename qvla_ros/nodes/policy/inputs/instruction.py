@@ -12,8 +12,10 @@ from qvla_ros.nodes.policy.inputs.streams import Streams
 
 
 class InstructionInput:
-    """hear(text) is called with every text that is not empty; it raises a QvlaError if the text
-    cannot be followed. in_force: the instruction that is given to observations, None for none.
+    """hear(text) is called with every text that is not empty.
+
+    It raises a QvlaError if the text cannot be followed. in_force: the instruction that is given to
+    observations, None for none.
     """
 
     def __init__(self, streams: Streams, hear: Callable[[str], None]) -> None:

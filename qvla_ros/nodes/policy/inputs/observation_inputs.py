@@ -19,8 +19,9 @@ from qvla_ros.parameters.policy import InputParameters
 
 
 class ObservationInputs:
-    """Subscribes to what the bundle and the output need; calls `deliver(observation)` once per new,
-    complete set.
+    """Subscribes to what the bundle and the output need.
+
+    Calls `deliver(observation)` once per new, complete set.
 
     Topics are relative: `camera/<name>/image_raw` (or `.../image_raw/compressed`), `joint_states`,
     `ee_pose`, `instruction`. A message that cannot be used makes its topic count as missing, and
@@ -60,8 +61,9 @@ class ObservationInputs:
         self._instruction = InstructionInput(self._streams, lambda text: self._hear(text))
 
     def poll(self) -> str:
-        """Try again to complete an observation; why there can be none, or empty when the streams
-        are fresh.
+        """Try again to complete an observation.
+
+        Why there can be none, or empty when the streams are fresh.
 
         Raises what went wrong on the threads for slow work since the last time.
         """

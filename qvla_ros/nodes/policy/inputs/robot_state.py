@@ -27,8 +27,9 @@ _ANY_TIME_NS = 2**63 - 1  # stamp of what is not needed
 
 
 class RobotState:
-    """joint_topic, pose_topic: None where nothing is read of them. TF is waited for on a thread of
-    its own.
+    """joint_topic, pose_topic: None where nothing is read of them.
+
+    TF is waited for on a thread of its own.
     """
 
     def __init__(
@@ -70,8 +71,9 @@ class RobotState:
             self._locator.submit(moment_ns)
 
     def measured(self) -> tuple[Setpoint, int] | None:
-        """Where the arm is by its last messages, and the stamp of the oldest of them, ns. From any
-        thread.
+        """Where the arm is by its last messages, and the stamp of the oldest of them, ns.
+
+        From any thread.
 
         None if nothing is to be measured, before the first message, and while the last one could
         not be used.

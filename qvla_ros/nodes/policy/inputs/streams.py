@@ -67,8 +67,9 @@ class Streams:
         self._statistics = StreamStatistics(names, time.monotonic())
 
     def put(self, topic: str, moment_ns: int, convert: Callable[[], Any]) -> tuple[Any, int] | None:
-        """Add what `convert` gives to the topic, which may complete a set. None if it raises a
-        QvlaError: the topic is then refused.
+        """Add what `convert` gives to the topic, which may complete a set.
+
+        None if it raises a QvlaError: the topic is then refused.
         """
         try:
             value = convert()
