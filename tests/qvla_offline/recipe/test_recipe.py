@@ -37,7 +37,7 @@ from qvla_ros.bundle import load_bundle, sha256_of
 from qvla_ros.cli.main import main
 from qvla_ros.errors import QvlaError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SAMPLES = 2
 
 

@@ -1,0 +1,103 @@
+"""A recipe: the keys of its YAML file, and what they mean on this disk."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from qvla_offline.export.options import DEFAULT_OPTIONS, ExportOptions
+from qvla_offline.gates.options import Budget, GatesOptions
+from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_offline.robot import LIBERO, RobotDescription, read_robot, robot_file
+from qvla_offline.sensitivity.options import Scoring, SensitivityOptions
+from qvla_ros.bundle import sha256_of
+from qvla_ros.errors import QvlaError
+from qvla_ros.strict_json import parse
+from qvla_ros.yaml_file import read_yaml
+
+_FIX = "compare with config/quantize/reference.yaml"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to quantize, how, and what to leave in `out_dir`.
+
+    bundle/ is written unless `bundle` is false; fakequant/ (the checkpoint with the bundle's
+    numbers) and float_bundle/ (float16 weights, the baseline) when asked for.
+    """
+
+    checkpoint: str
+    calibration: str
+    out_dir: str
+    gates: GatesOptions
+    sensitivity: Scoring | None = None
+    scheme: QuantizationScheme | None = None
+    export: ExportOptions | None = None
+    robot: str | None = None
+    unnorm_key: str | None = None
+    bundle: bool = True
+    float_bundle: bool = False
+    fakequant: bool = False
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Reads a recipe; an unknown or missing key or a wrong type is a QvlaError that names it."""
+    return parse(Recipe, read_yaml(Path(path), "recipe", _FIX), Path(path).name, _FIX)
+
+
+@dataclass(frozen=True)
+class ResolvedRecipe:
+    """A recipe with its paths resolved, its files read and its defaults filled in.
+
+    asked: the recipe as it is written. robot_sha256: of the robot's description; None for LIBERO's
+    arm, which has no file.
+    """
+
+    asked: Recipe
+    checkpoint: Path
+    calibration: Path
+    out: Path
+    robot: RobotDescription
+    robot_sha256: str | None
+    scoring: SensitivityOptions
+    budget: Budget
+    export: ExportOptions
+
+    @property
+    def scheme(self) -> QuantizationScheme:
+        """How weights are stored; scoring, gates and export share it."""
+        return self.scoring.scheme
+
+
+def resolve_recipe(path: str | Path, out_dir: str | Path | None = None) -> ResolvedRecipe:
+    """Reads the recipe at `path` and the files that it names.
+
+    out_dir: replaces the recipe's. QvlaError if the robot or the checkpoint is not there.
+    """
+    asked = read_recipe(path)
+    folder = Path(path).resolve().parent
+    robot = None if asked.robot is None else robot_file(folder / asked.robot)
+    described = LIBERO if robot is None else read_robot(robot)
+    checkpoint = folder / asked.checkpoint
+    if not checkpoint.is_dir():
+        raise QvlaError(
+            "checkpoint", checkpoint, "a checkpoint directory", f"set checkpoint in {path}"
+        )
+    scoring = SensitivityOptions(
+        **asdict(asked.sensitivity or Scoring()),
+        unnorm_key=asked.unnorm_key,
+        robot_path=None if robot is None else str(robot),
+        scheme=asked.scheme or QuantizationScheme(),
+    )
+    export = asked.export or DEFAULT_OPTIONS
+    return ResolvedRecipe(
+        asked=asked,
+        checkpoint=checkpoint,
+        calibration=folder / asked.calibration,
+        out=Path(out_dir) if out_dir is not None else folder / asked.out_dir,
+        robot=described,
+        robot_sha256=None if robot is None else sha256_of(robot),
+        scoring=scoring,
+        budget=asked.gates.budget(export.compute_dtype, export.tile),
+        export=export,
+    )

@@ -1,0 +1,158 @@
+"""The steps of a recipe in their order, and the summary of their results."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from qvla_offline.calibration import calibration_sha256
+from qvla_offline.checkpoints.io import load_checkpoint
+from qvla_offline.export.exportable import require_exportable
+from qvla_offline.fingerprint import checkpoint_sha256
+from qvla_offline.gates import read_gates, write_gates
+from qvla_offline.gates.assign import assign_gates, describe
+from qvla_offline.gates.foresight import require_affordable
+from qvla_offline.gates.joint import assign_jointly
+from qvla_offline.quantization.scheme import QuantizationScheme, require_exact_scales
+from qvla_offline.recipe.recipe import ResolvedRecipe, resolve_recipe
+from qvla_offline.recipe.steps import Step, Steps
+from qvla_offline.sensitivity.run import compute_sensitivity, joint_measure
+from qvla_offline.sensitivity.store import read_sensitivity
+from qvla_offline.summary import quantization_summary
+from qvla_ros.atomic import atomic_file
+from qvla_ros.bundle import sha256_of
+
+
+def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
+    """Runs every step of the recipe that is not up to date.
+
+    Returns the output directory, which holds summary.json.
+    """
+    recipe = resolve_recipe(path, out_dir)
+    _require_later_steps(recipe)
+    steps = Steps(recipe.out)
+    for step in _steps_of(recipe):
+        steps.run(step)
+    _write_summary(recipe, steps.seconds())
+    return recipe.out
+
+
+def _require_later_steps(recipe: ResolvedRecipe) -> None:
+    """Raises QvlaError for what gates or export would refuse, before the hours of scoring."""
+    asked = recipe.asked
+    if asked.bundle:
+        require_exact_scales(recipe.scheme, recipe.export.compute_dtype)
+    checkpoint = load_checkpoint(recipe.checkpoint, asked.unnorm_key, lazily=True)
+    if asked.bundle or asked.float_bundle:
+        require_exportable(checkpoint, recipe.robot, recipe.export)
+    method = recipe.scoring.method
+    bits = recipe.scoring.bits
+    rounds = asked.gates.joint_rounds
+    require_affordable(checkpoint.model, recipe.budget, recipe.scheme, method, bits, rounds)
+
+
+def _steps_of(recipe: ResolvedRecipe) -> list[Step]:
+    """Returns the steps that the recipe asks for, in the order in which they need one another."""
+    asked = recipe.asked
+    weights = checkpoint_sha256(recipe.checkpoint)
+    exported = [weights, asked.unnorm_key, asdict(recipe.export), recipe.robot_sha256]
+    scores = _score(recipe, weights)
+    gates = _choose_bits(recipe, scores.target)
+    bundle = _export_quantized(recipe, exported, gates.target)
+    steps = [scores, gates]
+    if asked.bundle:
+        steps.append(bundle)
+    if asked.float_bundle:
+        steps.append(_export_float(recipe, exported))
+    if asked.fakequant:
+        final = bundle.target / "gates.json" if asked.bundle else gates.target
+        steps.append(_fake_quantize(recipe, weights, final))
+    return steps
+
+
+def _score(recipe: ResolvedRecipe, weights_sha256: str) -> Step:
+    def inputs() -> list[Any]:
+        options = recipe.scoring
+        read = calibration_sha256(recipe.calibration, options.max_samples, options.skip_bad_lines)
+        return [weights_sha256, read, options.described(), recipe.robot_sha256]
+
+    def make(target: Path, resume: bool) -> None:
+        compute_sensitivity(recipe.checkpoint, recipe.calibration, target, recipe.scoring, resume)
+
+    return Step("sensitivity", recipe.out / "sensitivity.safetensors", inputs, make)
+
+
+def _choose_bits(recipe: ResolvedRecipe, scores: Path) -> Step:
+    scheme = recipe.scheme
+    rounds = recipe.asked.gates.joint_rounds
+
+    def inputs() -> list[Any]:
+        return [sha256_of(scores), asdict(recipe.budget), scheme.described(), rounds]
+
+    def make(target: Path, resume: bool) -> None:
+        sensitivity = read_sensitivity(scores)
+        sources = {"sensitivity_sha256": sha256_of(scores)}
+        if rounds:
+            measure = joint_measure(
+                recipe.checkpoint, recipe.calibration, recipe.scoring, target.parent
+            )
+            gates = assign_jointly(sensitivity, recipe.budget, scheme, measure, rounds, sources)
+        else:
+            gates = assign_gates(sensitivity, recipe.budget, scheme, sources)
+        print(describe(gates))
+        write_gates(target, gates)
+
+    return Step("gates", recipe.out / "gates.json", inputs, make)
+
+
+def _export_quantized(recipe: ResolvedRecipe, exported: list[Any], gates: Path) -> Step:
+    return Step(
+        "bundle",
+        recipe.out / "bundle",
+        lambda: [*exported, sha256_of(gates), recipe.scheme.described()],
+        lambda target, _: _export(recipe, gates, target, recipe.scheme),
+    )
+
+
+def _export_float(recipe: ResolvedRecipe, exported: list[Any]) -> Step:
+    return Step(
+        "float_bundle",
+        recipe.out / "float_bundle",
+        lambda: exported,
+        lambda target, _: _export(recipe, None, target, None),
+    )
+
+
+def _export(
+    recipe: ResolvedRecipe, gates: Path | None, target: Path, scheme: QuantizationScheme | None
+) -> None:
+    from qvla_offline.export.bundle import export_bundle
+
+    options = replace(recipe.export, tile=None)  # the gates have filled the groups, if any has
+    unnorm_key = recipe.asked.unnorm_key
+    export_bundle(recipe.checkpoint, gates, target, scheme, options, recipe.robot, unnorm_key)
+
+
+def _fake_quantize(recipe: ResolvedRecipe, weights_sha256: str, gates: Path) -> Step:
+    def make(target: Path, resume: bool) -> None:
+        from qvla_offline.fakequant import fake_quantize
+
+        fake_quantize(recipe.checkpoint, read_gates(gates), target, recipe.scheme)
+
+    return Step(
+        "fakequant",
+        recipe.out / "fakequant",
+        lambda: [weights_sha256, sha256_of(gates), recipe.scheme.described()],
+        make,
+    )
+
+
+def _write_summary(recipe: ResolvedRecipe, seconds: dict[str, float]) -> None:
+    bundle = recipe.out / "bundle" if recipe.asked.bundle else None
+    sensitivity = read_sensitivity(recipe.out / "sensitivity.safetensors")
+    gates = read_gates(recipe.out / "gates.json")
+    summary = quantization_summary(sensitivity, gates, bundle, seconds)
+    with atomic_file(recipe.out / "summary.json") as temporary:
+        temporary.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
