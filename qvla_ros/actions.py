@@ -18,8 +18,9 @@ ENSEMBLE_DECAY = 0.1  # a control period
 
 
 def token_actions(tokens: ArrayLike, vocabulary: int, num_bins: int = NUM_BINS) -> Actions:
-    """Normalised actions of OpenVLA's action tokens, of any shape: centres of the `num_bins` - 1
-    equal bins of [-1, 1].
+    """Turns OpenVLA's action tokens, of any shape, into normalised actions.
+
+    They are the centres of the `num_bins` - 1 equal bins of [-1, 1].
 
     The last token of the vocabulary is the lowest bin, tokens before it the higher ones; all others
     are clipped to the two ends. vocabulary: one past the last action token (32000 for Llama-2).
@@ -43,8 +44,7 @@ def unnormalize(
 
 
 def ensemble(chunks: Sequence[ArrayLike]) -> Actions:
-    """UniVLA's temporal ensembling: the weighted mean of what the last chunks hold for now, float64
-    [A].
+    """Averages what the last chunks hold for now, with UniVLA's weights; float64 [A].
 
     chunks: [K, A] each, one a control period, the newest first. The chunk of i periods ago has its
     i-th action for now, and its weight is exp(-0.1 i).
@@ -83,8 +83,9 @@ def robot_actions(
 
 
 def libero_gripper(opening: ArrayLike) -> Actions:
-    """Opening fraction -> LIBERO's gripper command: -1 (open) above one half, +1 (close) below, 0
-    at one half.
+    """Turns an opening fraction into LIBERO's gripper command.
+
+    It is -1 (open) above one half, +1 (close) below, 0 at one half.
     """
     return -np.sign(2.0 * np.asarray(opening, np.float64) - 1.0)
 

@@ -1,5 +1,6 @@
-"""The bundle: one directory with all that a robot needs to run a policy, and the only thing that
-reaches it.
+"""The bundle: one directory with all that a robot needs to run a policy.
+
+Nothing else reaches the robot.
 
 `bundle.json` describes what the policy sees, reads and commands (qvla_ros.manifest), and holds the
 SHA-256 of every other file; `engines/` holds what was built from the graph for one machine and is

@@ -76,8 +76,9 @@ def remove_noise(noisy: Array, noise: Array, timestep: int) -> Array:
 
 
 def denoise_step(noisy: Array, noise: Array, timestep: int, following: int) -> Array:
-    """One DDIM step: `noisy` at `timestep` and the noise predicted in it -> the actions at
-    `following`.
+    """Takes one DDIM step, from `noisy` at `timestep` to the actions at `following`.
+
+    It uses the noise predicted in `noisy`.
     """
     clean = remove_noise(noisy, noise, timestep).clip(-1.0, 1.0)
     return clean if following < 0 else add_noise(clean, noise, following)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class QvlaError(Exception):
-    """Bad input, told so that its reader can mend it.
+    """Bad input: the key, the value found, what was expected, and a fix.
 
     key: what was wrong (an option, a manifest key, a topic, a file); value: what was found;
     expected: what would have been right; fix: the command or the edit that puts it right.
@@ -26,6 +26,7 @@ class QvlaError(Exception):
 
 
 class QvlaWarning(UserWarning):
-    """Something was taken for granted that no file says: one sentence, with what to do if it is not
-    so.
+    """Warns that something was assumed which no file states.
+
+    One sentence, with what to do if it is not so.
     """

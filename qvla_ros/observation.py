@@ -34,8 +34,9 @@ class Observation:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Why there is nothing to act on: one sentence that names the stream, what was found and what
-    was expected.
+    """The reason why there is no observation to act on.
+
+    One sentence that names the stream, what was found and what was expected.
     """
 
     reason: str

@@ -74,8 +74,9 @@ class Policy:
         return inputs
 
     def infer(self, observation: Observation) -> Prediction:
-        """Run the policy once. QvlaError on an input that does not fit and on an output that is not
-        finite.
+        """Runs the policy once.
+
+        QvlaError on an input that does not fit and on an output that is not finite.
         """
         started = time.perf_counter()
         if self._forget:
@@ -143,8 +144,9 @@ class Policy:
 
 
 def load_policy(bundle_dir: str | Path, backend: str, **options: object) -> Policy:
-    """Verify the bundle and load its graph into `backend`, one of qvla_ros.engines.BACKENDS. Else
-    QvlaError.
+    """Verifies the bundle and loads its graph into `backend`; else QvlaError.
+
+    backend: one of qvla_ros.engines.BACKENDS.
     """
     bundle = load_bundle(bundle_dir)
     return Policy(bundle, load_engine(bundle, backend, **options))

@@ -1,5 +1,6 @@
-"""From a robot's observation to the inputs of the policy graph, bit for bit as in OpenVLA-OFT's
-evaluation (numpy).
+"""Turns a robot's observation into the inputs of the policy graph (numpy).
+
+They are bit for bit as in OpenVLA-OFT's evaluation.
 
 The image chain is that of OpenVLA-OFT's LIBERO evaluation: rotate by 180 degrees, JPEG round trip,
 antialiased Lanczos-3 resize, centre crop resized back bilinearly, normalise. There TensorFlow does
@@ -157,8 +158,9 @@ def _sin(angle: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def center_crop(image: Image, area: float) -> Image:
-    """Crop the centre `area` (fraction of the pixels) and resize back bilinearly, equal to
-    tf.image.crop_and_resize.
+    """Crops the centre `area` (fraction of the pixels) and resizes back bilinearly.
+
+    The result equals that of tf.image.crop_and_resize.
 
     Interpolates on pixels / 255 in float32, columns then rows; back to uint8 by truncating value *
     255.5.

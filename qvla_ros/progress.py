@@ -1,5 +1,6 @@
-"""How far long work has come: a bar where someone watches, now and then a line where it goes into a
-file.
+"""Shows how far long work has come.
+
+It shows a bar on a terminal, and now and then a line in a file.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Where launch files, parameters and the reference policy are: beside the source, or where an
-install put them.
+"""Finds launch files, parameters and the reference policy.
+
+They are next to the source, or where an install put them.
 """
 
 from __future__ import annotations

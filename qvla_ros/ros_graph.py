@@ -1,5 +1,6 @@
-"""A running ROS graph as plain facts: who publishes and subscribes to what, and who cannot hear
-whom.
+"""Describes a running ROS graph as plain facts.
+
+They are who publishes and subscribes to what, and who cannot hear whom.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ class Topic:
 
 
 def incompatibility(publisher: Endpoint, subscription: Endpoint) -> str | None:
-    """Why nothing of `publisher` reaches `subscription`, or None: a subscription gets no more than
-    is offered.
+    """Returns why nothing of `publisher` reaches `subscription`, or None.
+
+    A subscription gets no more than is offered.
 
     Source: the compatibility tables of docs.ros.org, "About Quality of Service settings".
     """
@@ -68,8 +70,9 @@ def policy_nodes(topics: Mapping[str, Topic]) -> list[str]:
 
 
 def topics_of(topics: Mapping[str, Topic], nodes: Collection[str]) -> list[str]:
-    """What these nodes subscribe to and publish, without what every node has (logs, parameters,
-    services, actions).
+    """Lists what these nodes subscribe to and publish.
+
+    It leaves out what every node has (logs, parameters, services, actions).
     """
     return [
         name

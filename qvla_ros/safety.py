@@ -15,8 +15,9 @@ Actions = NDArray[np.float64]
 
 
 def action_limits(bundle: Bundle) -> tuple[Actions, Actions]:
-    """(low, high), each [A], in the actions' units: the bundle's limits, or else the range of the
-    training data.
+    """Returns the limits (low, high), each [A], in the actions' units.
+
+    They are the bundle's limits, or else the range of the training data.
     """
     spec = bundle.actions
     if spec.limits is not None:
@@ -31,8 +32,9 @@ def action_limits(bundle: Bundle) -> tuple[Actions, Actions]:
 
 
 def require_finite(actions: Actions, what: str) -> None:
-    """QvlaError, naming the first culprit, unless every number is finite: a chunk is dropped whole,
-    never in part.
+    """Raises QvlaError, naming the first culprit, unless every number is finite.
+
+    A chunk is dropped whole, never in part.
     """
     if not np.isfinite(actions).all():
         where = np.argwhere(~np.isfinite(actions))[0].tolist()

@@ -33,8 +33,9 @@ def unique(names: tuple[str, ...]) -> bool:
 
 @dataclass(frozen=True)
 class CameraSpec:
-    """One camera as the policy wants it: the published size, then the preprocessing chain
-    (qvla_ros.preprocess).
+    """One camera as the policy reads it: the published size, then the preprocessing chain.
+
+    See qvla_ros.preprocess.
 
     bicubic_size: side of the square that the image is made first of all, as ALOHA's are; null: left
     as it is. resize_size: side of the Lanczos resize and the crop, where the graph takes another
@@ -107,8 +108,9 @@ class CameraSpec:
 
 @dataclass(frozen=True)
 class ProprioceptionSpec:
-    """The robot's own state, one name per number: `eef_x` ... `eef_axis_angle_z` or a joint's name
-    in JointState.
+    """The robot's own state, one name per number.
+
+    Names are `eef_x` ... `eef_axis_angle_z` or a joint's name in JointState.
     """
 
     names: tuple[str, ...]
@@ -146,8 +148,9 @@ class PromptSpec:
 
 @dataclass(frozen=True)
 class ActionSpec:
-    """What the policy commands: `chunk_length` actions, one every `control_period_s`, one name and
-    unit per number.
+    """The actions that the policy commands, with one name and unit per number.
+
+    There are `chunk_length` actions, one every `control_period_s`.
 
     limits: (low, high) per action in `units`, clipped to before anything is published; null: the
     range (min, max) that the training data had, and [0, 1] for the gripper.

@@ -1,5 +1,6 @@
-"""JSON to frozen dataclasses, strictly: a missing or unknown key or a wrong type is an error that
-names the key.
+"""Parses JSON into frozen dataclasses, strictly.
+
+A missing or unknown key or a wrong type is an error that names the key.
 """
 
 from __future__ import annotations
@@ -79,8 +80,9 @@ def parse(expected: Any, value: Any, key: str, fix: str) -> Any:
 
 
 def canonical_json(value: Any) -> bytes:
-    """One byte string per JSON value: sorted keys, no white space, ASCII. What identities are
-    hashed from.
+    """Returns one byte string per JSON value, of which identities are hashed.
+
+    It has sorted keys, no white space, and is ASCII.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 

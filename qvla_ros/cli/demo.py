@@ -41,8 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Quantize into `--out` (steps that are up to date are skipped), evaluate both bundles, write
-    the report there.
+    """Quantizes into `--out`, evaluates both bundles and writes the report there.
+
+    Steps that are up to date are skipped.
     """
     plan = EvaluationPlan(
         bundles={"float": args.out / "float_bundle", "quantized": args.out / "bundle"},

@@ -156,8 +156,9 @@ def evaluate(
 
 @contextmanager
 def bundles_of(args: argparse.Namespace) -> Iterator[dict[str, Path]]:
-    """The bundles that --bundle names, or those exported from --pretrained_checkpoint, kept as long
-    as the block.
+    """The bundles of --bundle, or those exported from --pretrained_checkpoint.
+
+    They are kept as long as the block.
     """
     if bool(args.bundle) == bool(args.pretrained_checkpoint):
         fix = (
@@ -214,8 +215,9 @@ def parse_bundles(pairs: Sequence[str]) -> dict[str, Path]:
 
 
 def run_qvla(arguments: Sequence[str]) -> None:
-    """Run another verb in a process of its own: torch leaves with it, and the robot side never
-    imports it.
+    """Runs another verb in a process of its own.
+
+    Torch leaves with it, and the robot side never imports it.
     """
     run_module("qvla_ros.cli.main", arguments)
 

@@ -1,6 +1,4 @@
-"""`qvla latency_sweep`: how much latency does a policy bear? Success in LIBERO with each latency,
-in simulated time.
-"""
+"""`qvla latency_sweep`: measures success in LIBERO at each latency, in simulated time."""
 
 from __future__ import annotations
 
@@ -109,9 +107,7 @@ def run_missing(args: argparse.Namespace) -> None:
 
 
 def description(args: argparse.Namespace, bundles: Mapping[str, Bundle]) -> dict[str, Any]:
-    """What tells the episodes of this sweep from others in the same log, and what it was measured
-    with.
-    """
+    """Identifies the episodes of this sweep in the log, and what they were measured with."""
     real_time = real_time_of(args, args.latencies_s, args.handovers)
     return {
         "conditions": {

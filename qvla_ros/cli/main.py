@@ -92,8 +92,9 @@ def verb_parser(command: str, module: Any) -> argparse.ArgumentParser:
 
 
 def underscored(arguments: Sequence[str]) -> list[str]:
-    """`--calib-jsonl x` as `--calib_jsonl x`: option names only, values and what follows a bare
-    `--` untouched.
+    """Reads `--calib-jsonl x` as `--calib_jsonl x`.
+
+    Only option names change, not values, nor what follows a bare `--`.
     """
     result: list[str] = []
     for position, argument in enumerate(arguments):

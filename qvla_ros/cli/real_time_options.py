@@ -56,9 +56,7 @@ def real_time_of(args: argparse.Namespace, latencies_s: str, handovers: str) -> 
 
 
 def refuse_without_real_time(args: argparse.Namespace, defaults: argparse.Namespace) -> None:
-    """QvlaError if an option was changed that means nothing while the simulation waits for the
-    policy.
-    """
+    """Refuses changed options that have no effect while the simulation waits for the policy."""
     for name in ("handover", "blend_steps", "observation_period_s", "faults"):
         if getattr(args, name) != getattr(defaults, name):
             raise QvlaError(

@@ -1,5 +1,6 @@
-"""`qvla record`: what running policy nodes see and do, in an MCAP bag that `qvla replay` and `ros2
-bag` read.
+"""`qvla record`: records what running policy nodes see and do, in an MCAP bag.
+
+`qvla replay` and `ros2 bag` read it.
 """
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
-"""From action chunks to setpoints that a robot may be sent, as pure numpy: no ROS, no threads, no
-clock of its own.
+"""Turns action chunks into setpoints that a robot may be sent.
+
+Pure numpy: no ROS, no threads, no clock of its own.
 """

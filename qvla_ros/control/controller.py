@@ -1,5 +1,6 @@
-"""When a robot is commanded, when it is stopped and why: a state machine that a control thread
-ticks.
+"""Decides when a robot is commanded, when it is stopped and why.
+
+It is a state machine that a control thread ticks.
 
 Time comes in as numbers; nothing here sleeps, publishes or reads a clock. Not thread-safe: those
 who tick it and feed it hold one lock.

@@ -1,5 +1,6 @@
-"""How often a robot is commanded: never twice within half a period, and over any stretch of time
-once a period, plus two.
+"""Limits how often a robot is commanded.
+
+Never twice within half a period, and over any stretch of time once a period, plus two.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Rotations as unit quaternions (x, y, z, w) and rotation vectors (radians), over any leading axes;
-float64.
+"""Computes with rotations as unit quaternions (x, y, z, w) and rotation vectors (radians).
+
+Over any leading axes; float64.
 
 Rotation vectors are given in the fixed frame: `turn(q, r)` turns q by |r| about the fixed axis r. A
 single rotation, as a control thread has it a hundred times a second, is computed in Python's own

@@ -47,8 +47,9 @@ EPSILON = float(np.finfo(np.float64).eps)
 def limit_motion(
     target: Setpoint, state: MotionState, limits: MotionLimits, dt_s: float
 ) -> tuple[MotionState, Interventions]:
-    """The next command towards `target`, `dt_s` after the one in `state`, and which STAGES had to
-    intervene.
+    """Computes the next command towards `target`, and which STAGES had to intervene.
+
+    It is `dt_s` after the command in `state`.
 
     A target with a number that is not finite or is absurd, or with a quaternion that is no
     rotation, is refused whole: the motion comes to rest as fast as the acceleration allows, the

@@ -59,8 +59,9 @@ class MotionSpec:
         return self.kind.endswith("end_effector_pose")
 
     def split(self, action: Array) -> tuple[Array, Array | None, float | None]:
-        """An action [A] -> translation or joints [n] (m, rad), rotation vector [3] (rad) of poses,
-        gripper.
+        """Splits an action [A] into translation or joints, rotation vector, and gripper.
+
+        Translation or joints [n] are in m or rad, the rotation vector [3] of poses in rad.
         """
         moving = (
             action

@@ -1,5 +1,6 @@
-"""The limits that stop the robot when they are passed: each with its reason, its test and the time
-at which it was passed.
+"""The limits that stop the robot when they are passed.
+
+Each has its reason, its test and the time at which it was passed.
 
 A watchdog is a function of the settings and of what is known at a tick. It gives the time at which
 its limit was passed, seconds of the steady clock, or None while the limit holds. What only a tick

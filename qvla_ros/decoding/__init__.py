@@ -1,5 +1,6 @@
-"""From one observation's graph inputs to normalised actions: how often the graph runs, and what an
-inference leaves to the next.
+"""Decodes one observation's graph inputs into normalised actions.
+
+A decoder decides how often the graph runs, and what an inference leaves to the next.
 
 One file a kind of decoder. A new kind is one more file and one entry of KINDS; if it has settings
 in the manifest, they are a field of qvla_ros.manifest.DecoderSpec.

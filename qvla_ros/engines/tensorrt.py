@@ -1,5 +1,6 @@
-"""TensorRT plans, of both flavours: TensorRT-RTX (`tensorrt_rtx`, desktop GPUs) and TensorRT >=
-10.3 (Jetson, servers).
+"""Runs TensorRT plans of both flavours.
+
+They are TensorRT-RTX (`tensorrt_rtx`, desktop GPUs) and TensorRT >= 10.3 (Jetson, servers).
 
 The two Python APIs agree in all that is used here. Written against them and against a plan built
 for real; which GPUs have run it is in docs/measured.md (none so far).

@@ -66,8 +66,10 @@ def chunk_actions(
     frame: str,
     period_s: float,
 ) -> NDArray[np.float64]:
-    """The actions [K, A] of a chunk that a robot may execute which takes actions of this `kind`,
-    with these `names` and `units`, in `frame`, one every `period_s`.
+    """Returns the actions [K, A] of a chunk that a robot may execute.
+
+    The robot takes actions of this `kind`, with these `names` and `units`, in `frame`, one every
+    `period_s`.
 
     QvlaError on anything else: another of these, the wrong size, or a number that is not finite.
     """

@@ -1,5 +1,6 @@
-"""A lifecycle node whose transitions report their failures: rclpy swallows, or dies of, what a
-transition raises.
+"""A lifecycle node whose transitions report their failures.
+
+rclpy swallows what a transition raises, or dies of it.
 """
 
 from __future__ import annotations

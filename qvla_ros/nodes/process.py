@@ -1,5 +1,6 @@
-"""How every node starts, spins and ends as a process: one way to handle signals, bad input and exit
-codes.
+"""Starts, spins and ends every node as a process.
+
+Signals, bad input and exit codes are handled in one way.
 """
 
 from __future__ import annotations
@@ -84,8 +85,9 @@ def run_node(main: Callable[[], int], args: list[str] | None = None) -> int:
 
 
 def make_executor(kind: str = "single_threaded") -> Executor:
-    """An executor with one thread, of a kind in qvla_ros.parameters.policy.EXECUTORS. QvlaError
-    where rclpy lacks it.
+    """Makes an executor with one thread, of a kind in qvla_ros.parameters.policy.EXECUTORS.
+
+    QvlaError where rclpy lacks it.
 
     The usual one goes through everything that a node has before each message; `events`, which rclpy
     calls experimental, is woken by what there is (docs/measured.md, Control loop).
@@ -103,9 +105,11 @@ def make_executor(kind: str = "single_threaded") -> Executor:
 
 
 def destroy(node: Node, executor: Executor | None) -> None:
-    """End both, the executor first: between two callbacks it holds all that it waited for, and what
-    is held stays in the graph, where it goes on to match, and to give late comers its last
-    messages, until the executor is collected.
+    """Ends both, the executor first.
+
+    Between two callbacks the executor holds all that it waited for. What is held stays in the
+    graph, where it goes on to match, and to give late comers its last messages, until the executor
+    is collected.
     """
     if executor is not None:
         executor.shutdown()

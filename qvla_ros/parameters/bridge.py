@@ -69,8 +69,10 @@ class RealTimeParameters:
 
 @dataclass(frozen=True)
 class BridgeParameters:
-    """All of the bridge's. QvlaError on an empty or repeating list, and on what only means
-    something in real time if time stands still.
+    """All parameters of the bridge.
+
+    QvlaError on an empty or repeating list, and on values that only have an effect in real time if
+    time stands still.
     """
 
     episodes: EpisodeParameters = EpisodeParameters()

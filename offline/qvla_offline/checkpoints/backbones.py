@@ -1,5 +1,6 @@
-"""The vision transformers that config.json names, by OpenVLA's ids (which pair of ViTs) and by
-timm's (which ViT).
+"""Finds the vision transformers that config.json names.
+
+They are named by OpenVLA's ids (which pair of ViTs) and by timm's (which ViT).
 
 Sources: the tables in `configuration_prismatic.py` of OpenVLA, the models that
 `vision_transformer.py` of timm defines.

@@ -27,8 +27,9 @@ def _require_positive(key: str, value: float) -> None:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """The Llama decoder; the defaults are transformers' own (note rms_norm_eps 1e-6, not Llama-2's
-    1e-5).
+    """The sizes of the Llama decoder; the defaults are transformers' own.
+
+    Note rms_norm_eps 1e-6, not Llama-2's 1e-5.
     """
 
     vocab_size: int = 32000
@@ -85,8 +86,9 @@ class DecodingConfig:
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """A whole policy: ViTs in the order of their normalised image channels, decoder, action
-    decoding.
+    """The sizes of a whole policy: ViTs, decoder and action decoding.
+
+    The ViTs are in the order of their normalised image channels.
 
     resize_size: side that camera images are brought to before the image processor makes the ViTs'
     size of them. Released checkpoints do not store it: the released evaluations have it as a
@@ -270,8 +272,9 @@ def _object(value: Any, key: str) -> Mapping[str, Any]:
 
 
 def config_json(config: PolicyConfig, torch_dtype: str = "float16") -> dict[str, Any]:
-    """The JSON object that `parse_config` reads back to an equal config, with the keys of a real
-    one around it.
+    """Returns the JSON object that `parse_config` reads back to an equal config.
+
+    It has the keys of a real config.json around it.
     """
     fused = len(config.vision) > 1
     return {

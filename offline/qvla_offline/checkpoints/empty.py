@@ -25,8 +25,9 @@ def empty_model(config: PolicyConfig) -> VisionLanguageModel:
 
 
 class _NoInitialisation(TorchFunctionMode):
-    """Leaves tensors as they are where torch.nn.init would fill them: without storage there is
-    nothing to fill.
+    """Leaves tensors as they are where torch.nn.init would fill them.
+
+    Without storage there is nothing to fill.
 
     On meta tensors torch draws random numbers by Python kernels, whose first use imports its
     compiler (seconds).

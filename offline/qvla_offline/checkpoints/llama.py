@@ -1,5 +1,6 @@
-"""The Llama decoder under transformers' parameter names, attending in both directions or only
-backwards.
+"""The Llama decoder under transformers' parameter names.
+
+It attends in both directions or only backwards.
 
 OpenVLA-OFT runs its decoder bidirectionally (its fork of transformers drops the causal flag) and
 never executes `lm_head`; OpenVLA and UniVLA run it causally, a token at a time, with a cache of

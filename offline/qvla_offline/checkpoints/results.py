@@ -22,8 +22,9 @@ STAMP = ".qvla_result.json"
 
 @contextmanager
 def result_directory(path: str | Path, kind: ResultKind) -> Iterator[Path]:
-    """atomic_directory for a checkpoint of `kind`: it takes the place of nothing but an earlier
-    result of that kind.
+    """An atomic_directory for a checkpoint of `kind`.
+
+    It replaces nothing but an earlier result of that kind.
     """
     with atomic_directory(
         path, _marker(kind), lambda directory: is_result(directory, kind)

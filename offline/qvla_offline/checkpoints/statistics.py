@@ -1,5 +1,6 @@
-"""dataset_statistics.json: the ranges that actions and proprioception were normalised with, checked
-before use.
+"""Reads and checks dataset_statistics.json.
+
+It holds the ranges that actions and proprioception were normalised with.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Tensors in files, described without being read: shards of safetensors, and the `.pt` state dicts
-of components.
+"""Describes tensors in files without reading them.
+
+The files are shards of safetensors, and the `.pt` state dicts of components.
 
 Files are mapped, not loaded; tensors keep the dtype that they are stored in; nothing is unpickled
 but tensors. Shards are written as they are read, one tensor at a time.

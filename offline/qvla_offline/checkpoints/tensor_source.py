@@ -67,8 +67,9 @@ class TensorSource(Mapping[str, Tensor]):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a checkpoint's weights come from: the directory with the safetensors, and an adapter to
-    merge into them.
+    """The files of a checkpoint's weights.
+
+    They are the directory with the safetensors, and an adapter to merge into them.
     """
 
     base: Path

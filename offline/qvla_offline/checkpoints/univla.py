@@ -1,5 +1,6 @@
-"""UniVLA's network: four latent action tokens, whose hidden states a small decoder turns into a
-chunk of actions.
+"""UniVLA's network: a small decoder turns four latent action tokens into a chunk.
+
+The decoder reads the hidden states of these tokens.
 
 Source: `predict_latent_action` in UniVLA's `modeling_prismatic.py`, `transformer_utils.py`, and the
 LIBERO evaluation; parameter names are theirs.
@@ -26,8 +27,9 @@ NORM_FLOOR = 1e-8
 
 @dataclass(frozen=True)
 class LatentSampling:
-    """How the released evaluation draws a latent token: from the `top_k` likeliest, less the tail
-    beyond `top_p`.
+    """The way in which the released evaluation draws a latent token.
+
+    It is from the `top_k` likeliest, less the tail beyond `top_p`.
     """
 
     temperature: float = 0.75

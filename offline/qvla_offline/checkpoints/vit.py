@@ -1,5 +1,6 @@
-"""The vision transformers of OpenVLA: DINOv2 with registers and SigLIP, under timm's parameter
-names.
+"""OpenVLA's vision transformers, under timm's parameter names.
+
+They are DINOv2 with registers and SigLIP.
 
 timm itself is not needed. As OpenVLA does, the output is the residual stream after the
 second-to-last block, without the final norm and without prefix tokens. The last block, the norm and

@@ -12,8 +12,9 @@ from qvla_ros.errors import QvlaError
 def require_exportable(
     checkpoint: Checkpoint, robot: RobotDescription, options: ExportOptions
 ) -> None:
-    """QvlaError if export_bundle would refuse these options for this checkpoint, opened lazily or
-    not.
+    """Raises the QvlaError with which export_bundle would refuse these options.
+
+    The checkpoint may be opened lazily or not.
     """
     if options.compute_dtype not in COMPUTE_DTYPES:
         raise QvlaError(

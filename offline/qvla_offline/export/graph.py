@@ -43,8 +43,9 @@ PACKED_BITS = {
 
 @dataclass(frozen=True)
 class RowProduct:
-    """Where a linear layer lies in the graph: y [B, T, R] from x [B, T, C], one matrix product per
-    group of rows.
+    """The place of a linear layer in the graph: y [B, T, R] from x [B, T, C].
+
+    There is one matrix product per group of rows.
 
     weights: the float matrices, after DequantizeLinear or Cast, side by side, and their shapes;
     each has `inputs` rows and maybe padding below. source: int64 [R], the column of each output

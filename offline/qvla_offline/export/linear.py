@@ -1,5 +1,6 @@
-"""One linear layer of mixed bit-widths as ONNX nodes: a MatMul per row group, then the rows put
-back in order.
+"""Writes one linear layer of mixed bit-widths as ONNX nodes.
+
+There is a MatMul per row group; then the rows are put back in order.
 
     y = Gather(Concat(x @ W16, x @ DQ(W8), x @ DQ(W4)), order) + bias
 

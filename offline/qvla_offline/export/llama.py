@@ -1,5 +1,6 @@
-"""The Llama decoder of `qvla_offline.checkpoints.llama` as ONNX nodes, for one sequence of any
-length.
+"""Writes the Llama decoder of `qvla_offline.checkpoints.llama` as ONNX nodes.
+
+It is for one sequence of any length.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The whole policy as one graph, whatever its family: images, prompt and proprioception in, actions
-or tokens out.
+"""Writes the whole policy of any family as one graph.
+
+Images, prompt and proprioception go in, actions or tokens come out.
 """
 
 from __future__ import annotations

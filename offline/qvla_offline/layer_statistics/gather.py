@@ -39,8 +39,9 @@ def gather_statistics(
     save: Save,
     finished: Collection[str] = (),
 ) -> None:
-    """Call `save` with the statistics of each block that has `targets` in it, as soon as they are
-    whole, last block first.
+    """Calls `save` with the statistics of each block as soon as they are whole.
+
+    The last block comes first; a block has `targets` in it.
 
     policy: one sample -> normalised actions, differentiable. finished: blocks to leave out. A layer
     that no sample reaches is left out as well. Raises QvlaError naming the layer whose inputs are

@@ -73,7 +73,9 @@ class Gptq(Quantizer):
 
 @dataclass(frozen=True)
 class _Order:
-    """inputs: int64 [C] in the order in which they are rounded. groups: [(group, start, stop)] of
+    """The order in which a row's inputs are rounded.
+
+    inputs: int64 [C] in the order in which they are rounded. groups: [(group, start, stop)] of
     them. upper: float32 [C, C], the Cholesky factor of the inverse Hessian in that order.
     """
 

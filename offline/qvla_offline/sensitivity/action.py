@@ -1,4 +1,4 @@
-"""Sensitivity in the space of the actions: S(c, b) = E ||A(w_c + dw_cb) - A(w)||^2, to first order.
+"""Scores channels by the actions: S(c, b) = E ||A(w_c + dw_cb) - A(w)||^2, to first order.
 
 A is the vector of normalised actions [K * A], w_c the weights of output channel c, dw_cb what
 quantizing them to b bits changes (with the scheme that export uses). With J the Jacobian of A, ||J
@@ -54,8 +54,10 @@ def action_scores(
     probing: Probing,
     partial: PartialSums | None = None,
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """({module: scores float32 [len(bits), R]}, names of the modules that no sample reached, whose
-    scores are 0).
+    """Scores the rows of all modules by their effect on the actions.
+
+    Returns ({module: scores float32 [len(bits), R]}, names of the modules that no sample reached,
+    whose scores are 0).
 
     policy: one sample -> normalised actions, differentiable. The samples go forward through one
     block after the other, then the probes backward, each block run once more with its weights at
@@ -101,8 +103,9 @@ def action_scores(
 
 
 def random_signs(actions: Tensor, sample: int, probing: Probing) -> list[Tensor]:
-    """Random signs in the shape of the actions, one tensor per probe, equal for equal seed and
-    sample number.
+    """Draws random signs in the shape of the actions, one tensor per probe.
+
+    They are equal for equal seed and sample number.
     """
     generator = torch.Generator().manual_seed(probing.seed * 1_000_003 + sample)
     return [
@@ -226,8 +229,9 @@ def weight_errors(
 
 
 def _moved(tap: Tap, errors: Tensor, gradients: Sequence[Tensor], drops: bool) -> Tensor:
-    """dw . grad_w of every probe, channel and bit-width, [P, R, bits], for one execution of a
-    layer.
+    """Computes dw . grad_w of every probe, channel and bit-width, [P, R, bits].
+
+    It is for one execution of a layer.
 
     drops: whether 0 bits are among them, first; there dw x is the bias less the output.
     """

@@ -1,5 +1,6 @@
-"""The LIBERO bridge as a process: `python -m qvla_ros.nodes.libero_bridge --ros-args -p
-policies:='[float]' -p task_ids:='[0]'`.
+"""Runs the LIBERO bridge as a process.
+
+`python -m qvla_ros.nodes.libero_bridge --ros-args -p policies:='[float]' -p task_ids:='[0]'`.
 """
 
 from __future__ import annotations

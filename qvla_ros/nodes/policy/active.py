@@ -1,6 +1,4 @@
-"""What the policy node has from activate to deactivate: inputs, an inference at work, and chunks
-that go out.
-"""
+"""The policy node's parts from activate to deactivate: inputs, inference, and chunks out."""
 
 from __future__ import annotations
 

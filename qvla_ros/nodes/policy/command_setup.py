@@ -1,5 +1,6 @@
-"""How a policy's actions become commands: read from parameters and bundle, and checked, before
-there is a thread or a publisher.
+"""Reads from parameters and bundle how a policy's actions become commands.
+
+All is checked before there is a thread or a publisher.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from qvla_ros.parameters.policy import PolicyParameters
 
 @dataclass(frozen=True)
 class CommandSetup:
-    """form: of the messages; spec: how actions move a setpoint; limits: on motion; settings: of the
+    """The forms and limits of a robot's commands.
+
+    form: of the messages; spec: how actions move a setpoint; limits: on motion; settings: of the
     controller, limits in time among them.
     """
 

@@ -1,5 +1,4 @@
-"""The robot's side of the policy node: chunks and measurements in, standard commands out, from a
-thread of its own.
+"""Turns chunks and measurements into standard commands, on a thread of its own.
 
 What to command and when to stop is decided in qvla_ros.control; here it meets clocks, topics and
 threads.

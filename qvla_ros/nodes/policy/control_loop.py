@@ -1,5 +1,6 @@
-"""A thread that does one thing at a fixed rate, by absolute deadlines of the steady clock, and says
-how well.
+"""A thread that does one thing at a fixed rate, and reports how well it keeps it.
+
+It keeps absolute deadlines of the steady clock.
 """
 
 from __future__ import annotations

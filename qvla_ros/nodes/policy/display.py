@@ -1,5 +1,6 @@
-"""What the policy is about to do, for RViz and Foxglove: a path of the end effector, or a
-trajectory of the joints.
+"""Shows what the policy is about to do in RViz and Foxglove.
+
+It is a path of the end effector, or a trajectory of the joints.
 
 For people only: it is the plan as it is, before blending with later chunks and before the limits of
 the safety chain.
@@ -66,9 +67,7 @@ def trajectory_message(
 
 
 class PlanDisplay:
-    """Publishes `~/predicted_path`, or `~/predicted_trajectory` of joint kinds, as long as somebody
-    listens.
-    """
+    """Publishes `~/predicted_path`, or `~/predicted_trajectory` of joint kinds, if any listens."""
 
     def __init__(
         self, node: Node, spec: MotionSpec, frame: str, joints: Sequence[str], step_dt_s: float

@@ -1,5 +1,6 @@
-"""From worker threads to the executor's thread: the newest result of each, run where all callbacks
-run.
+"""Hands results of worker threads to the executor's thread, where all callbacks run.
+
+Only the newest result of each thread is kept.
 """
 
 from __future__ import annotations

@@ -23,8 +23,9 @@ class HeldGoals(ActionServer):
         """rclpy asks for the execute callback to be run: not now."""
 
     def conclude(self, goal: ServerGoalHandle, result: ExecuteInstruction.Result) -> None:
-        """End a goal: succeeded if its time was up, canceled if its client asked for that, else
-        aborted.
+        """Ends a goal: succeeded, canceled or aborted.
+
+        It succeeded if its time was up, is canceled if its client asked for that, else aborted.
         """
 
         def execute(handle: ServerGoalHandle) -> ExecuteInstruction.Result:

@@ -1,5 +1,6 @@
-"""The policy on a thread of its own: the newest observation in, an un-normalised chunk out, and how
-long it took.
+"""Runs the policy on a thread of its own: the newest observation in, a chunk out.
+
+The chunk is un-normalised; how long it took comes with it.
 """
 
 from __future__ import annotations

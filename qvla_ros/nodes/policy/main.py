@@ -1,5 +1,4 @@
-"""The policy node: camera images, joint states and an instruction in, action chunks and robot
-commands out.
+"""The policy node: reads images, joint states and an instruction, sends chunks and commands.
 
 While something is missing, stale or wrong, no chunk is published, the arm is stopped if it was
 moving, and `~/status` says why. Run it with `python -m qvla_ros.nodes.policy --ros-args -p

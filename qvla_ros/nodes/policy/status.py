@@ -41,9 +41,7 @@ def status_message(snapshot: Snapshot, now_ns: int) -> PolicyStatus:
 
 
 class StatusPublisher:
-    """`~/status`, latched, and a warning in the log of every stop and of every new thing that the
-    node waits for.
-    """
+    """Publishes `~/status`, latched, and logs a warning of every stop and every new wait."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -56,8 +54,9 @@ class StatusPublisher:
         self._published_s = float("-inf")
 
     def publish(self, snapshot: Snapshot, only_news: bool = False) -> None:
-        """Publish it; with `only_news` not if it says the same as the last, unless that was
-        PERIOD_S ago.
+        """Publishes the status; with `only_news` not if it equals the last one.
+
+        An equal one is published once PERIOD_S has passed.
         """
         # A reason with a growing age in it is not news; another sentence is.
         sentence = snapshot.reason.split(":")[0]

@@ -28,8 +28,9 @@ class Ending:
 
 @dataclass(frozen=True)
 class Task:
-    """An instruction that is followed from `started_ns` (node time) for `max_duration_s`, infinite
-    without a limit.
+    """An instruction that is followed from `started_ns` (node time) for `max_duration_s`.
+
+    max_duration_s: infinite without a limit.
 
     chunks_before: Snapshot.chunks_published when it started.
     """

@@ -1,5 +1,4 @@
-"""Tasks of the policy node: the action ExecuteInstruction and its service twins ~/start and
-~/cancel.
+"""Serves tasks of the policy node: ExecuteInstruction, and the services ~/start and ~/cancel.
 
 Nothing here waits: goals are kept and served by a timer, so one executor thread serves them
 beside all else. (An `async` execute callback that awaits a future would do as well, but rclpy polls

@@ -1,5 +1,6 @@
-"""One thread, one slot: the newest item is worked on next, what waited in the slot is dropped,
-nothing is queued.
+"""One thread with one slot: it works on the newest item next and drops what waited.
+
+Nothing is queued.
 """
 
 from __future__ import annotations

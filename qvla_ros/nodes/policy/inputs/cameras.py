@@ -16,8 +16,10 @@ from qvla_ros.nodes.policy.inputs.streams import Streams, outcome
 
 
 class Cameras:
-    """topics: camera name -> topic. seen(stamp_ns) is called for every image of the first camera,
-    on the executor's thread. Compressed images are decoded on a thread a camera.
+    """Subscribes to the cameras and keeps their newest images.
+
+    topics: camera name -> topic. seen(stamp_ns) is called for every image of the first camera, on
+    the executor's thread. Compressed images are decoded on a thread a camera.
     """
 
     def __init__(

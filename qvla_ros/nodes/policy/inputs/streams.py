@@ -1,5 +1,6 @@
-"""The topics that observations are made of, whatever is on them: subscriptions, threads for slow
-work, and which samples belong together.
+"""Subscribes to the topics of observations, whatever their types.
+
+It has the threads for slow work, and finds which samples belong together.
 """
 
 from __future__ import annotations

@@ -14,8 +14,10 @@ JOINT_KINDS = ("joint_position", "delta_joint_position")
 
 @dataclass(frozen=True)
 class CommandForm:
-    """frame: the frame_id of the messages. joints: in the order of the setpoint's numbers.
-    period_s: from one command to the next.
+    """The form of the messages that command a robot.
+
+    frame: the frame_id of the messages. joints: in the order of the setpoint's numbers. period_s:
+    from one command to the next.
     """
 
     output: Output

@@ -10,8 +10,9 @@ from qvla_ros.nodes.policy.outputs.form import CommandForm
 
 
 def message(form: CommandForm, motion: MotionState, now_ns: int) -> JointTrajectory:
-    """One point, positions only, to be reached when the next command comes: the controller
-    interpolates up to it.
+    """Commands one point, positions only, to be reached when the next command comes.
+
+    The controller interpolates up to it.
 
     Stamped zero, which joint_trajectory_controller reads as "at once"; a stamp in the past could
     cost it the point.
