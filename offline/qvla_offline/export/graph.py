@@ -7,20 +7,18 @@ by layer instead of lying in memory twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-if TYPE_CHECKING:
-    from qvla_offline.export.linear import StoredLinear
+from qvla_offline.export.stored import RowProduct, StoredGraph, StoredLinear
 
 # the first with INT4 and blocked DequantizeLinear; ONNX Runtime and TensorRT(-RTX) both read it
 OPSET = 21
@@ -39,40 +37,6 @@ PACKED_BITS = {
     np.dtype(ml_dtypes.int4): 4,
     np.dtype(ml_dtypes.int2): 2,
 }
-
-
-@dataclass(frozen=True)
-class RowProduct:
-    """The place of a linear layer in the graph: y [B, T, R] from x [B, T, C].
-
-    There is one matrix product per group of rows.
-
-    weights: the float matrices, after DequantizeLinear or Cast, side by side, and their shapes;
-    each has `inputs` rows and maybe padding below. source: int64 [R], the column of each output
-    channel; one past the last column means 0.
-    """
-
-    x: str
-    y: str
-    weights: tuple[str, ...]
-    shapes: tuple[tuple[int, int], ...]
-    inputs: int
-    source: np.ndarray
-
-
-@dataclass(frozen=True)
-class StoredGraph:
-    """What a GraphBuilder has written.
-
-    model: the graph, whose large tensors are in the data file. layers: {module: its weights in the
-    graph}. products: where they are multiplied with. stored_bytes: of every tensor and constant, by
-    name.
-    """
-
-    model: onnx.ModelProto
-    layers: Mapping[str, StoredLinear]
-    products: tuple[RowProduct, ...]
-    stored_bytes: Mapping[str, int]
 
 
 class GraphBuilder:

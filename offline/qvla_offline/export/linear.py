@@ -16,54 +16,13 @@ the Gather.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from torch import Tensor
 
-from qvla_offline.export.graph import OPSET, OPSET_INT2, GraphBuilder, RowProduct
+from qvla_offline.export.graph import OPSET, OPSET_INT2, GraphBuilder
+from qvla_offline.export.stored import RowProduct, StoredGroup, StoredLinear
 from qvla_offline.quantization.layer import QuantizedLayer
 from qvla_offline.quantization.row_groups import RowGroup, row_groups
-
-
-@dataclass(frozen=True)
-class StoredGroup:
-    """One row group in the graph.
-
-    weight: its value in the compute dtype, `shape` [C', n']; scale: of an int2 group.
-    """
-
-    container: str
-    weight: str
-    shape: tuple[int, int]
-    scale: str
-    scales_per_column: int
-    block: int | None
-
-
-@dataclass(frozen=True)
-class StoredLinear:
-    """A layer whose weights lie in the graph, to be multiplied with as often as needed.
-
-    inputs: C. bits: int64 [R], the bit-width of each output channel. nominal_bits: of codes and
-    scales together, 2-bit codes counted as 2. source: int64 [R], the column of each output channel
-    in the groups side by side, one past the last if it has none. order: the constant that holds
-    it, None where nothing is to be reordered. bias: its value, if any.
-    """
-
-    name: str
-    groups: tuple[StoredGroup, ...]
-    inputs: int
-    bits: np.ndarray
-    nominal_bits: int
-    source: np.ndarray
-    order: str | None
-    bias: str | None
-
-    @property
-    def width(self) -> int:
-        """Columns of the groups side by side."""
-        return sum(group.shape[1] for group in self.groups)
 
 
 def opset_for(two_bit_storage: str) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from qvla_offline.export.graph import RowProduct
+from qvla_offline.export.stored import RowProduct
 
 
 def merge_row_groups(model: onnx.ModelProto, products: Sequence[RowProduct]) -> onnx.ModelProto:

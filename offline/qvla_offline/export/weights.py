@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qvla_offline.export.graph import StoredGraph
+from qvla_offline.export.stored import StoredGraph
 from qvla_offline.finite import require_finite, require_representable
 from qvla_offline.quantization.layer import QuantizedLayer
 from qvla_offline.quantization.quantizer import quantize_layer
