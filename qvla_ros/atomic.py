@@ -14,7 +14,7 @@ from qvla_ros.errors import QvlaError
 
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path` (same suffix).
+    """Yields a temporary path beside `path` (same suffix).
 
     Rename it to `path` if the block succeeds, else remove it.
     """
@@ -39,7 +39,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def atomic_directory(
     path: str | os.PathLike[str], marker: str, is_result: Callable[[Path], bool] | None = None
 ) -> Iterator[Path]:
-    """Yield a temporary directory beside `path`.
+    """Yields a temporary directory beside `path`.
 
     Put it in place of `path` if the block succeeds, else remove it.
 

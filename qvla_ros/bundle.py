@@ -86,7 +86,7 @@ def save_bundle(
     files: Mapping[str, Path],
     prove: Callable[[Path], None] | None = None,
 ) -> Bundle:
-    """Copy `files` (name in the bundle -> path) and write the manifest.
+    """Copies `files` (name in the bundle -> path) and writes the manifest.
 
     All or nothing. Returns the verified bundle.
 
@@ -114,7 +114,7 @@ def save_bundle(
 
 
 def load_bundle(directory: str | os.PathLike[str], verify_hashes: bool = True) -> Bundle:
-    """Read and check a bundle.
+    """Reads and checks a bundle.
 
     QvlaError names the first thing that is missing, damaged or does not fit.
     """

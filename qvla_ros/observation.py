@@ -71,7 +71,7 @@ class Synchronizer:
         self._last_stamps_ns: dict[str, int] = {}
 
     def put(self, stream: str, stamp_ns: int, value: Any) -> None:
-        """Add the stream's newest sample.
+        """Adds the stream's newest sample.
 
         Those with the same or a later stamp are forgotten, the last word counts.
         """
@@ -82,7 +82,7 @@ class Synchronizer:
         _forget(history, stamp_ns - self._max_age_ns)
 
     def discard(self, stream: str) -> None:
-        """Forget the stream's samples: what came last cannot be used."""
+        """Forgets the stream's samples: what came last cannot be used."""
         self._histories[stream].clear()
 
     def collect(self, now_ns: int) -> Samples | Waiting | None:
@@ -145,7 +145,7 @@ class Synchronizer:
 
 
 def _forget(history: deque[tuple[int, Any]], before_ns: int) -> None:
-    """Drop what was stamped before, but never the newest: it tells how late its stream is."""
+    """Drops what was stamped before, but never the newest: it tells how late its stream is."""
     while len(history) > 1 and history[0][0] < before_ns:
         history.popleft()
 

@@ -127,7 +127,7 @@ class Policy:
         prompt_ids(self.bundle.prompt, self._tokenizer, instruction)
 
     def reset(self) -> None:
-        """Forget what earlier observations left behind, before the next one: a new episode begins.
+        """Forgets what earlier observations left behind, before the next one: a new episode begins.
 
         From any thread.
         """

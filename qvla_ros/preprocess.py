@@ -59,7 +59,7 @@ def jpeg_round_trip(image: Image, quality: int) -> Image:
 
 
 def bicubic_resize(image: Image, size: int) -> Image:
-    """Resize to [S, S, 3] with Pillow's antialiased bicubic filter, as OpenVLA's image processor
+    """Resizes to [S, S, 3] with Pillow's antialiased bicubic filter, as OpenVLA's image processor
     does.
     """
     if image.shape[:2] == (size, size):
@@ -71,7 +71,7 @@ def bicubic_resize(image: Image, size: int) -> Image:
 
 
 def lanczos3_resize(image: Image, size: int) -> Image:
-    """Resize to [S, S, 3] with antialiased Lanczos-3, as tf.image.resize(method="lanczos3",
+    """Resizes to [S, S, 3] with antialiased Lanczos-3, as tf.image.resize(method="lanczos3",
     antialias=True).
 
     Rows first, then columns, in float32; then rounded half to even and clipped.

@@ -30,13 +30,14 @@ def track(
         )
         return
     count = len(items) if total is None and isinstance(items, Sized) else total
-    started_s = told_s = time.monotonic()
+    started_s = time.monotonic()
+    printed_s = started_s
     for done, item in enumerate(items):
         now_s = time.monotonic()
-        if done and now_s - told_s >= LINE_EVERY_S:
+        if done and now_s - printed_s >= LINE_EVERY_S:
             of = "" if count is None else f" of {count}"
             print(
                 f"{title}: {done}{of} after {now_s - started_s:.0f} s", file=sys.stderr, flush=True
             )
-            told_s = now_s
+            printed_s = now_s
         yield item

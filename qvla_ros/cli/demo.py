@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def start_afresh(out_dir: Path) -> None:
-    """Forget the episodes of a demo that was finished.
+    """Forgets the episodes of a demo that was finished.
 
     One that was interrupted goes on where it stopped.
     """

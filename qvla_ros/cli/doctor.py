@@ -20,9 +20,7 @@ from qvla_ros.robots import read_parameters, read_remaps
 if TYPE_CHECKING:
     from qvla_ros.bundle import Bundle
 
-HELP = (
-    "look at this machine, a bundle and the running ROS graph; exit status 1 if there is a problem"
-)
+HELP = "check this machine, a bundle and the running ROS graph; exit status 1 if there is a problem"
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 

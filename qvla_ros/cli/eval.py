@@ -30,7 +30,7 @@ HELP = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options; those of the released evaluation script keep their names."""
+    """Adds the options; those of the released evaluation script keep their names."""
     parser.add_argument(
         "--bundle",
         action="append",
@@ -131,7 +131,7 @@ def evaluate(
     command: str,
     analysis_path: Path | None = None,
 ) -> None:
-    """Run `plan`, print its table; results.json, report.html, video/ and log/ go to `out_dir`.
+    """Runs `plan` and prints its table; results.json, report.html, video/ and log/ go to `out_dir`.
 
     title, lead: of the report; command: what was typed, so that the report says how to get its
     numbers again.
@@ -223,7 +223,7 @@ def run_qvla(arguments: Sequence[str]) -> None:
 
 
 def run_module(module: str, arguments: Sequence[str]) -> None:
-    """Run `python -m module arguments...`; QvlaError when it fails, after it has printed why."""
+    """Runs `python -m module arguments...`; QvlaError when it fails, after it has printed why."""
     status = subprocess.run([sys.executable, "-m", module, *arguments]).returncode
     if status != 0:
         raise QvlaError(

@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run what is missing; print the table, write latency.csv and latency.png."""
+    """Runs what is missing; prints the table, writes latency.csv and latency.png."""
     if not args.print_only:
         run_missing(args)
     show(args.out)
@@ -125,7 +125,7 @@ def description(args: argparse.Namespace, bundles: Mapping[str, Bundle]) -> dict
 
 
 def show(out: Path) -> None:
-    """Print the table of what `out` holds, and write latency.csv and latency.png there."""
+    """Prints the table of what `out` holds, and writes latency.csv and latency.png there."""
     from qvla_ros.evaluation.plots import success_versus_latency
 
     if not (out / "sweep.json").is_file():

@@ -25,7 +25,7 @@ _python_s_way = warnings.formatwarning
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `qvla argv` and return its exit status: the verb's own, or one of qvla_ros.exit_codes.
+    """Runs `qvla argv` and returns its exit status: the verb's own, or one of qvla_ros.exit_codes.
 
     An error that is not about input carries its own `exit_status`
     (qvla_ros.evaluation.runner.ProcessEnded).
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_verb(verbs: Mapping[str, Verb], command: str, arguments: Sequence[str]) -> int:
-    """Run `command arguments`, whose first argument is one of `verbs`; return its exit status."""
+    """Runs `command arguments`, whose first argument is one of `verbs`; returns its exit status."""
     name = arguments[0].replace("-", "_")
     rest = list(arguments[1:])
     if name not in verbs:
@@ -122,7 +122,7 @@ def plain_warning(message: Warning | str, category: type[Warning], *place: Any, 
 
 
 def print_error(error: QvlaError) -> None:
-    """Print a QvlaError to standard error: the key, what was found, what was expected, the fix."""
+    """Prints a QvlaError to standard error: the key, what was found, what was expected, the fix."""
     from rich.console import Console
     from rich.text import Text
 

@@ -90,7 +90,7 @@ class Controller:
     # What happens between two ticks.
 
     def arm(self, measured: Setpoint | None, now_ns: int) -> None:
-        """Start from `measured`, a fresh one.
+        """Starts from `measured`, a fresh one.
 
         QvlaError if anything would stop the robot at once. Armed: no effect.
 
@@ -116,7 +116,7 @@ class Controller:
     def disarm(
         self, reason: StopReason = StopReason.disarmed, happened_s: float | None = None
     ) -> None:
-        """Command nothing more.
+        """Commands nothing more.
 
         The next tick sends the stop, if anything was commanded. Not armed: no effect.
 
@@ -135,7 +135,7 @@ class Controller:
             self._sent = False
 
     def flush(self, now_ns: int) -> None:
-        """Forget the plan, as when the instruction changes.
+        """Forgets the plan, as when the instruction changes.
 
         Chunks made from images stamped before now are refused.
         """
@@ -144,7 +144,7 @@ class Controller:
     def set_chunk(
         self, chunk: PlannedChunk, now_ns: int, steady_s: float | None = None
     ) -> int | None:
-        """Take over a new plan; see ChunkTimeline.add. None if refused, as all are while disarmed.
+        """Takes over a new plan; see ChunkTimeline.add. None if refused, as all are while disarmed.
 
         Numbers that are not finite, or another number of columns than the robot's: a stop.
         """

@@ -30,13 +30,13 @@ class PlanReader:
         self._done_ns = 0  # up to where it was carried out
 
     def begin(self, setpoint: Setpoint, now_ns: int) -> None:
-        """Start anew from `setpoint`; chunks made from images stamped before now are refused."""
+        """Starts anew from `setpoint`; chunks made from images stamped before now are refused."""
         self.end_ns = None
         self._done_ns = now_ns
         self.flush(now_ns, setpoint)
 
     def flush(self, now_ns: int, setpoint: Setpoint | None) -> None:
-        """Forget the plan and stay at `setpoint`, the last command, instead of going on to where
+        """Forgets the plan and stays at `setpoint`, the last command, instead of going on to where
         the plan would be by now. Chunks made from images stamped before now are refused.
         """
         self.timeline.flush(now_ns)

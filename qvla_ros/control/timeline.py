@@ -60,7 +60,7 @@ class ChunkTimeline:
         self._oldest_ns: int | None = None  # chunks stamped earlier are refused
 
     def add(self, chunk: PlannedChunk, now_ns: int) -> int | None:
-        """Lay a chunk on the clock.
+        """Lays a chunk on the clock.
 
         How many of its first steps were skipped because their time has begun or passed.
 
@@ -163,7 +163,7 @@ class ChunkTimeline:
         return np.array(left) if left else np.zeros((0, 0))
 
     def flush(self, oldest_ns: int | None = None) -> None:
-        """Forget all steps. Chunks stamped before `oldest_ns` are refused from now on (None: any
+        """Forgets all steps. Chunks stamped before `oldest_ns` are refused from now on (None: any
         chunk is taken).
         """
         self._steps = []

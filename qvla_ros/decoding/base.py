@@ -51,7 +51,7 @@ class Decoder:
         return outputs["actions"]
 
     def reset(self) -> None:
-        """Forget earlier observations; random numbers go on."""
+        """Forgets earlier observations; random numbers go on."""
 
 
 class Guesses:

@@ -114,7 +114,7 @@ def _make(manifest: Decoded, tokenizer: Any) -> LatentDecoder:
 
 def _describe(latents: LatentSpec) -> str:
     drawn = "the likeliest" if latents.seed is None else f"drawn with seed {latents.seed}"
-    averaged = f", {latents.ensemble_length} looks averaged" if latents.ensemble_length else ""
+    averaged = f", {latents.ensemble_length} inferences averaged" if latents.ensemble_length else ""
     return f"{latents.num_tokens} latent tokens, {drawn}{averaged}"
 
 

@@ -63,7 +63,7 @@ class Gpu:
         return address.value
 
     def free(self, address: int) -> None:
-        """Give back what `allocate` gave."""
+        """Gives back what `allocate` gave."""
         self._call("cuMemFree_v2", c_uint64(address))
 
     def upload(self, array: NDArray[np.generic], address: int) -> None:
@@ -87,7 +87,7 @@ class Gpu:
         )
 
     def synchronize(self) -> None:
-        """Wait for all that was queued."""
+        """Waits for all that was queued."""
         self._call("cuStreamSynchronize", self._s)
 
     def close(self) -> None:

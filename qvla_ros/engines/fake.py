@@ -35,7 +35,7 @@ class FakeEngine:
     def __init__(
         self, kind: str, chunks: NDArray[np.float32], repeats: bool, fault_file: Path | None = None
     ) -> None:
-        self.name = f"fake ({kind}): looks at nothing"
+        self.name = f"fake ({kind}): reads no input"
         self._chunks = chunks
         self._repeats = repeats
         self._fault_file = fault_file

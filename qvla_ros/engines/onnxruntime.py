@@ -50,7 +50,7 @@ class OnnxRuntimeEngine:
         self._specs = [_spec(node) for node in self._session.get_inputs()]
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
-        """Run once; inputs and outputs by name."""
+        """Runs once; inputs and outputs by name."""
         check_inputs(self._specs, inputs)
         names = [node.name for node in self._session.get_outputs()]
         return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))

@@ -61,7 +61,7 @@ def sidecar_path(plan: Path) -> Path:
 
 
 def write_sidecar(path: Path, sidecar: PlanSidecar) -> None:
-    """Write `sidecar` to `path`, which the caller has made temporary or knows to be free."""
+    """Writes `sidecar` to `path`, which the caller has made temporary or knows to be free."""
     path.write_text(json.dumps(asdict(sidecar), indent=1) + "\n", encoding="utf-8")
 
 

@@ -71,7 +71,7 @@ class TensorRTEngine:
         self.name = f"{trt.__name__} {trt.__version__} sm{self._gpu.compute_capability}"
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
-        """Run once and wait; inputs and outputs by name."""
+        """Runs once and waits; inputs and outputs by name."""
         check_inputs(self._inputs, inputs)
         self._gpu.use()
         uploaded = []  # the copies are queued: these arrays must outlive them

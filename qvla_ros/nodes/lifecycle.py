@@ -14,7 +14,7 @@ from qvla_ros.errors import QvlaError
 
 
 class ReportingLifecycleNode(LifecycleNode):
-    """Fill in `configure`, `activate`, `deactivate` and `release`.
+    """Fills in `configure`, `activate`, `deactivate` and `release`.
 
     What they raise is logged and the transition fails.
 

@@ -40,7 +40,7 @@ _spinning = False
 
 
 def _interrupt(signal_number: int, frame: FrameType | None) -> None:
-    """Raise at once, but not in the midst of a callback: see spin_once.
+    """Raises at once, but not in the midst of a callback: see spin_once.
 
     A second signal does not wait.
     """
@@ -117,7 +117,7 @@ def destroy(node: Node, executor: Executor | None) -> None:
 
 
 def spin(node: Node, executor: Executor) -> NoReturn:
-    """Serve callbacks until a signal arrives, which leaves this as Interrupted.
+    """Serves callbacks until a signal arrives, which leaves this as Interrupted.
 
     Afterwards `destroy` both.
     """
@@ -130,7 +130,7 @@ def spin(node: Node, executor: Executor) -> NoReturn:
 
 
 def spin_once(executor: Executor, timeout_s: float) -> None:
-    """Serve one callback, or wait for it.
+    """Serves one callback, or waits for it.
 
     A signal leaves this as Interrupted, when the callback is over.
 

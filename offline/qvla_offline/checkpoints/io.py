@@ -62,7 +62,7 @@ def load_checkpoint(
     device: str = "cpu",
     lazily: bool = False,
 ) -> Checkpoint:
-    """Load a checkpoint directory of any family.
+    """Loads a checkpoint directory of any family.
 
     `unnorm_key` may be omitted when it holds one dataset's statistics.
 

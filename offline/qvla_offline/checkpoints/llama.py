@@ -33,7 +33,7 @@ class Cache:
         return self.layers[0][0].shape[2] if self.layers else 0
 
     def extend(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Append to layer `index`; returns all of its keys and values."""
+        """Appends to layer `index`; returns all of its keys and values."""
         if index == len(self.layers):
             self.layers.append((key, value))
         else:

@@ -158,7 +158,7 @@ def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def randomize(model: VisionLanguageModel, generator: torch.Generator) -> None:
-    """Fill a model with `random_tensors`."""
+    """Fills a model with `random_tensors`."""
     state = model.state_dict()
     for name, tensor in random_tensors(model.config, generator):
         state[name].copy_(tensor)
@@ -238,7 +238,7 @@ def write_random_checkpoint(
     num_layers: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
-    """Write every file that a real checkpoint directory has; returns its path.
+    """Writes every file that a real checkpoint directory has; returns its path.
 
     size: one of SIZES (float16), or "full": the 7B dimensions in bfloat16 and shards, a tensor at a
     time, with `num_layers` decoder layers (default: all 32). progress: called with the name of each
@@ -264,13 +264,13 @@ def write_random_checkpoint(
     statistics = plausible_statistics(decoding, torch.Generator().manual_seed(seed))
     tensors = random_tensors(config, torch.Generator().manual_seed(seed))
     if progress is not None:
-        tensors = _told(tensors, progress)
+        tensors = _reported(tensors, progress)
     belongings = Belongings(tokenizer, {UNNORM_KEY: statistics}, step=1000, released=True)
     write_checkpoint(directory, config, tensors, belongings, dtype, SHARD_BYTES)
     return Path(directory)
 
 
-def _told(
+def _reported(
     tensors: Iterator[tuple[str, Tensor]], progress: Callable[[str], None]
 ) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in tensors:

@@ -63,7 +63,7 @@ def save_checkpoint(
     dtype: torch.dtype = torch.float16,
     extra_files: Mapping[str, Path] | None = None,
 ) -> None:
-    """Write the directory of a model in memory, or nothing."""
+    """Writes the directory of a model in memory, or nothing."""
     belongings = Belongings(tokenizer, dataset_statistics, step, extra_files=extra_files)
     write_checkpoint(path, model.config, model.state_dict().items(), belongings, dtype)
 
@@ -76,7 +76,7 @@ def write_checkpoint(
     dtype: torch.dtype,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write a directory, or nothing.
+    """Writes a directory, or nothing.
 
     tensors: (name, tensor) in the order of the model's state dict, taken one by one.
 
@@ -133,7 +133,7 @@ def _write_shards(
     stream: Iterator[tuple[str, Tensor]],
     shard_bytes: int,
 ) -> None:
-    """Take as many tensors from `stream` as `shapes` names, in that order."""
+    """Takes as many tensors from `stream` as `shapes` names, in that order."""
     shards: list[dict[str, tuple[int, ...]]] = [{}]
     filled = 0
     for name, shape in shapes.items():

@@ -175,7 +175,7 @@ def write_safetensors(
     tensors: Iterable[tuple[str, Tensor]],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a safetensors file, taking tensors one by one, in the order of `kinds`: {name: (shape,
+    """Writes a safetensors file, taking tensors one by one, in the order of `kinds`: {name: (shape,
     dtype)}.
 
     Wide types must come first, as the library itself has them: it wants every tensor aligned to its

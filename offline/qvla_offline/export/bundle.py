@@ -46,7 +46,7 @@ def export_bundle(
     unnorm_key: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
-    """Write the bundle of a checkpoint directory to `out_dir`, whole or not at all.
+    """Writes the bundle of a checkpoint directory to `out_dir`, whole or not at all.
 
     Returns its path.
 
@@ -145,7 +145,7 @@ def _write_stored_gates(
 
 
 def _run_once(bundle_dir: Path) -> None:
-    """Run the bundle, and keep its answers in it.
+    """Runs the bundle, and keeps its answers in it.
 
     QvlaError if it does not load or its actions are not finite.
     """

@@ -78,7 +78,7 @@ class GraphBuilder:
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Prefix the names of the nodes made inside with `name`, as a module path does."""
+        """Prefixes the names of the nodes made inside with `name`, as a module path does."""
         self._scope.append(name)
         try:
             yield
@@ -86,7 +86,7 @@ class GraphBuilder:
             self._scope.pop()
 
     def input(self, name: str, dtype: type[np.generic], shape: Sequence[int | str]) -> str:
-        """Declare a graph input; a string in `shape` is a dynamic dimension of that name."""
+        """Declares a graph input; a string in `shape` is a dynamic dimension of that name."""
         self._inputs.append(
             helper.make_tensor_value_info(
                 name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape
@@ -97,20 +97,20 @@ class GraphBuilder:
     def output(
         self, value: str, name: str, dtype: type[np.generic], shape: Sequence[int | str]
     ) -> None:
-        """Give `value` the public name `name`."""
+        """Gives `value` the public name `name`."""
         self._nodes.append(helper.make_node("Identity", [value], [name], name=f"output/{name}"))
         element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         self._outputs.append(helper.make_tensor_value_info(name, element, shape))
 
     def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
-        """Append a node with one output.
+        """Appends a node with one output.
 
         The name of its value is returned. An empty name skips an optional input.
         """
         return self.ops(op_type, *inputs, count=1, **attributes)[0]
 
     def ops(self, op_type: str, *inputs: str, count: int, **attributes: Any) -> list[str]:
-        """Append a node with `count` outputs."""
+        """Appends a node with `count` outputs."""
         name = self._unique("/".join([*self._scope, op_type]))
         results = [name] if count == 1 else [f"{name}:{i}" for i in range(count)]
         self._nodes.append(
@@ -119,7 +119,7 @@ class GraphBuilder:
         return results
 
     def tensor(self, name: str, array: np.ndarray) -> str:
-        """Store `array` under exactly `name` (a weight).
+        """Stores `array` under exactly `name` (a weight).
 
         INT4 and INT2 arrays (ml_dtypes) are packed.
         """
@@ -151,7 +151,7 @@ class GraphBuilder:
         values: np.ndarray | Sequence[int] | float,
         dtype: type[np.generic] | np.dtype | None = None,
     ) -> str:
-        """Store an unnamed constant: int64 for sequences of int, else the compute dtype unless
+        """Stores an unnamed constant: int64 for sequences of int, else the compute dtype unless
         `dtype` is given.
         """
         array = np.asarray(values)

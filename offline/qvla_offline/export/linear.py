@@ -45,7 +45,7 @@ def emit_linear(
 def store_linear(
     graph: GraphBuilder, name: str, layer: QuantizedLayer, bias: np.ndarray | None = None
 ) -> StoredLinear:
-    """Put the weights of `layer` [R, C] and `bias` [R] into the graph; see emit_linear."""
+    """Puts the weights of `layer` [R, C] and `bias` [R] into the graph; see emit_linear."""
     groups = row_groups(layer)
     bias = _corrected(bias, layer.bias_correction)
     with graph.scope(name):

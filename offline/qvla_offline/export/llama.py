@@ -40,7 +40,7 @@ class _Pass(NamedTuple):
 
 
 class Decoder:
-    """Call it with embeddings [1, T, D] to emit one pass.
+    """Calls it with embeddings [1, T, D] to emit one pass.
 
     The result is the normed hidden states [1, T, D].
 

@@ -18,5 +18,5 @@ def emit_policy(
     config: PolicyConfig,
     options: ExportOptions = DEFAULT_OPTIONS,
 ) -> None:
-    """Write the policy into `graph`; inputs and outputs as docs/architecture.md names them."""
+    """Writes the policy into `graph`; inputs and outputs as docs/architecture.md names them."""
     family_of(config.decoding.kind).emit(graph, weights, config, options)

@@ -19,7 +19,7 @@ def print_promotion(
     scheme: QuantizationScheme,
     compute_dtype: str,
 ) -> None:
-    """Print how many rows are stored with more bits than asked, and the bytes; nothing if none is.
+    """Prints how many rows are stored with more bits than asked, and the bytes; nothing if none is.
 
     asked, stored: {module: bits [R]}. columns: {module: C} of the layers that are stored.
     """

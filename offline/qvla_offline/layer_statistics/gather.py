@@ -109,7 +109,7 @@ class _Gathering:
 
     @contextmanager
     def pulling(self, index: int, name: str, block: nn.Module) -> Iterator[Pull]:
-        """Run the block again, take the probes through it, and add up its layers' inputs."""
+        """Runs the block again, takes the probes through it, and adds up its layers' inputs."""
         layers = {n: self.targets[n] for n in self.members.get(name, [])}
 
         def pull(sample: int, arguments: Arguments, cotangents: Tensor) -> list[tuple[Tensor, ...]]:

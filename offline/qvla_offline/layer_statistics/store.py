@@ -44,7 +44,7 @@ class StatisticsWriter:
         return blocks
 
     def save(self, block: str, layers: Mapping[str, LayerStatistics]) -> None:
-        """Write one block's file, whole or not at all."""
+        """Writes one block's file, whole or not at all."""
         tensors = {
             f"{name}/{key}": tensor.contiguous()
             for name, statistics in layers.items()
@@ -60,7 +60,7 @@ class StatisticsWriter:
             save_file(tensors, temporary, {"qvla_statistics": json.dumps(metadata)})
 
     def close(self) -> None:
-        """Write the index: the directory is whole now. Files of other runs go."""
+        """Writes the index: the directory is whole now. Files of other runs go."""
         layers: dict[str, str] = {}
         for file in sorted(self.directory.glob("*.safetensors")):
             metadata = _metadata(file)

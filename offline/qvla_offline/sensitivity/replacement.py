@@ -26,7 +26,7 @@ class LayerState:
         return cls(flat_weight(module).clone(), None if bias is None else bias.detach().clone())
 
     def put_back(self, module: QuantizableLayer) -> None:
-        """Give `module` its numbers back, and take a bias from it that it did not have."""
+        """Gives `module` its numbers back, and takes a bias from it that it did not have."""
         flat_weight(module).copy_(self.weight)
         if self.bias is None:
             module.bias = None
@@ -35,7 +35,7 @@ class LayerState:
 
 
 def put_rows(module: QuantizableLayer, rows: Tensor, quantized: QuantizedLayer) -> None:
-    """Replace the rows `rows` (int64 [n]) of `module` by those of `quantized`, in order.
+    """Replaces the rows `rows` (int64 [n]) of `module` by those of `quantized`, in order.
 
     A correction of the bias is added to it; a layer without one gets a bias for it.
     """

@@ -95,7 +95,7 @@ class Active:
         self.waits_for = inputs.poll()
 
     def end(self, reason: StopReason) -> None:
-        """Stop the arm first, then the inputs; the inference may go on until it is stopped."""
+        """Stops the arm first, then the inputs; the inference may go on until it is stopped."""
         self._commands.finish(reason)
         self._watch_commands()
         self.inputs.destroy()
@@ -120,7 +120,7 @@ class Active:
         return (PolicyStatus.WAITING, waits_for) if waits_for else (PolicyStatus.RUNNING, "")
 
     def arm(self, settle: Callable[[], bool]) -> None:
-        """Let what is published from now on be acted on. QvlaError says why not.
+        """Lets what is published from now on be acted on. QvlaError says why not.
 
         settle: ends a task that was stopped; False while its stop is still to be sent.
         """

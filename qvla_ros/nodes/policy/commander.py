@@ -102,7 +102,7 @@ class Commander:
         self._running = _Running(sources, loop, deadman)
 
     def finish(self, reason: StopReason) -> None:
-        """Stop the arm if it was commanded, and end the thread.
+        """Stops the arm if it was commanded, and ends the thread.
 
         Returns when the stop command has gone out.
         """
@@ -168,12 +168,12 @@ class Commander:
             return self._controller.set_chunk(chunk, self._now_ns(), time.monotonic())
 
     def flush(self) -> None:
-        """Forget what was planned, and what is being computed from earlier observations."""
+        """Forgets what was planned, and what is being computed from earlier observations."""
         with self._lock:
             self._controller.flush(self._now_ns())
 
     def show_plan(self) -> None:
-        """Publish the plan from where the arm is, if any display listens. Executor's thread."""
+        """Publishes the plan from where the arm is, if any display listens. Executor's thread."""
         running = self._running
         if running is None or not self._display.wanted:
             return

@@ -47,7 +47,7 @@ class Commands(Protocol):
         """Begin, disarmed."""
 
     def finish(self, reason: StopReason) -> None:
-        """Stop the arm if it was commanded. Returns when the stop command has gone out."""
+        """Stops the arm if it was commanded. Returns when the stop command has gone out."""
 
     def destroy(self) -> None:
         """After `finish`: no more publishers."""
@@ -56,7 +56,7 @@ class Commands(Protocol):
         """Commands may go out from the next chunk on. QvlaError says why not."""
 
     def disarm(self, reason: StopReason) -> None:
-        """Stop the arm, if it was commanded, within a period."""
+        """Stops the arm, if it was commanded, within a period."""
 
     def is_stopping(self) -> bool:
         """True while the stop action is still to be sent."""
@@ -71,10 +71,10 @@ class Commands(Protocol):
         """
 
     def flush(self) -> None:
-        """Forget what was planned, and what is being computed from earlier observations."""
+        """Forgets what was planned, and what is being computed from earlier observations."""
 
     def show_plan(self) -> None:
-        """Publish the plan for displays, if any listens."""
+        """Publishes the plan for displays, if any listens."""
 
     def health(self) -> LoopHealth | None:
         """Of the control thread; None without one."""

@@ -28,7 +28,7 @@ class Configured:
     chunks: Any
 
     def destroy(self, node: LifecycleNode) -> None:
-        """End the publishers and close the engine, which must not be in use."""
+        """Ends the publishers and closes the engine, which must not be in use."""
         self.commands.destroy()
         self.policy.close()
         node.destroy_lifecycle_publisher(self.chunks)

@@ -39,7 +39,7 @@ class ControlLoop:
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Return when the last tick is over; not from within a tick."""
+        """Returns when the last tick is over; not from within a tick."""
         self._stopping.set()
         self._thread.join()
 

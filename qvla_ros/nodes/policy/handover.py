@@ -46,7 +46,7 @@ class Handover:
             raise error
 
     def destroy(self) -> None:
-        """Forget what waits. Not from within a posted function."""
+        """Forgets what waits. Not from within a posted function."""
         with self._lock:
             self._destroyed = True
             self._waiting.clear()

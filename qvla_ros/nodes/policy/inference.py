@@ -73,7 +73,7 @@ class Inference:
         return 0.0 if self._abandoned else self._worker.busy_s()
 
     def watch(self) -> None:
-        """Give up the present inference if it has taken too long.
+        """Gives up the present inference if it has taken too long.
 
         `fail` then runs on the caller's thread.
         """

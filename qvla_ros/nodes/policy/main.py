@@ -29,7 +29,7 @@ SWITCH_INTERVAL_S = 0.0005
 
 
 def serve() -> int:
-    """Run the node until a signal arrives.
+    """Runs the node until a signal arrives.
 
     Exit code 0; 1 when it could not start for another reason than bad input.
     """

@@ -144,13 +144,13 @@ class PolicyNode(ReportingLifecycleNode):
         return self._commands.armed
 
     def arm(self) -> None:
-        """Let what is published from now on be acted on. QvlaError says why not."""
+        """Lets what is published from now on be acted on. QvlaError says why not."""
         if self._active is None:
             raise cannot_arm(NOT_ACTIVE)
         self._active.arm(self._tasks.settle)
 
     def disarm(self, reason: StopReason = StopReason.disarmed) -> None:
-        """Stop the arm, if it is commanded, and mark chunks as not to be acted on. Any thread."""
+        """Stops the arm, if it is commanded, and marks chunks as not to be acted on. Any thread."""
         self._commands.disarm(reason)
 
     @property

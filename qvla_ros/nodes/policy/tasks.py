@@ -99,7 +99,7 @@ class Tasks:
             self._host.follow(text)
 
     def close(self) -> None:
-        """End what runs, for the process ends, and let the result reach its client.
+        """Ends what runs, for the process ends, and lets the result reach its client.
 
         After the executor.
         """

@@ -60,7 +60,7 @@ class ToolTransforms:
         return self._lookup(Time(), Duration())
 
     def destroy(self) -> None:
-        """End the subscriptions."""
+        """Ends the subscriptions."""
         self._listener.unregister()
 
     def _lookup(self, time: Time, timeout: Duration) -> tuple[ToolPose, int]:

@@ -34,7 +34,7 @@ class LatestOnlyWorker(Generic[Item]):
         return self._thread.is_alive()
 
     def submit(self, item: Item) -> None:
-        """Put `item` in the slot; an item that still waits there is dropped and counted.
+        """Puts `item` in the slot; an item that still waits there is dropped and counted.
 
         Then the interpreter is let go of for a moment, so that the worker begins at once and not
         when this thread next waits for something (measured: after 0.14 ms in place of 0.73 ms).
@@ -52,7 +52,7 @@ class LatestOnlyWorker(Generic[Item]):
         return 0.0 if since_s is None else time.monotonic() - since_s
 
     def stop(self, timeout_s: float) -> bool:
-        """Finish the present item, drop what waits, end the thread.
+        """Finishes the present item, drops what waits, ends the thread.
 
         False when it is still busy after `timeout_s`.
         """

@@ -42,7 +42,7 @@ def test_an_intact_bundle_is_described(
         (DecoderSpec("diffusion", diffusion=DiffusionSpec(50, 7)), "50 steps, seed 7"),
         (
             DecoderSpec("univla", latents=LatentSpec(4, 50, None, 12, None)),
-            "the likeliest, 12 looks averaged",
+            "the likeliest, 12 inferences averaged",
         ),
     ],
 )

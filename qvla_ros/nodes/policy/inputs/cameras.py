@@ -16,7 +16,7 @@ from qvla_ros.nodes.policy.inputs.streams import Streams, outcome
 
 
 class Cameras:
-    """Subscribes to the cameras and keeps their newest images.
+    """Subscribes to the cameras and adds their images to the streams.
 
     topics: camera name -> topic. seen(stamp_ns) is called for every image of the first camera, on
     the executor's thread. Compressed images are decoded on a thread a camera.

@@ -27,7 +27,7 @@ class InstructionInput:
         self._topic = streams.subscribe(String, "instruction", self._on_text, qos.LATCHED)
 
     def follow(self, instruction: str | None) -> None:
-        """Put this instruction in force; None: none."""
+        """Puts this instruction in force; None: none."""
         self.in_force = instruction
         self._followed |= instruction is not None
 

@@ -61,7 +61,7 @@ class ObservationInputs:
         self._instruction = InstructionInput(self._streams, lambda text: self._hear(text))
 
     def poll(self) -> str:
-        """Try again to complete an observation.
+        """Tries again to complete an observation.
 
         Why there can be none, or empty when the streams are fresh.
 
@@ -71,7 +71,7 @@ class ObservationInputs:
         return self._streams.advance() or self._instruction.lack()
 
     def follow(self, instruction: str | None) -> None:
-        """Give this instruction to the observations from here on; None: none is in force."""
+        """Gives this instruction to the observations from here on; None: none is in force."""
         self._instruction.follow(instruction)
 
     def refusal(self) -> str:
@@ -87,7 +87,7 @@ class ObservationInputs:
         return self._streams.health()
 
     def destroy(self) -> None:
-        """End all subscriptions and threads."""
+        """Ends all subscriptions and threads."""
         self._streams.destroy()
         self._state.destroy()
 

@@ -68,7 +68,7 @@ class Streams:
         self._statistics = StreamStatistics(names, time.monotonic())
 
     def put(self, topic: str, moment_ns: int, convert: Callable[[], Any]) -> tuple[Any, int] | None:
-        """Add what `convert` gives to the topic, which may complete a set.
+        """Adds what `convert` gives to the topic, which may complete a set.
 
         None if it raises a QvlaError: the topic is then refused.
         """
@@ -117,7 +117,7 @@ class Streams:
         return self._statistics.health(self.now_ns(), time.monotonic())
 
     def destroy(self) -> None:
-        """End all subscriptions and threads."""
+        """Ends all subscriptions and threads."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()

@@ -28,7 +28,7 @@ class CommandOutput:
         self._publisher.publish(self._message(self._form, motion, now_ns))
 
     def wait_for_acknowledgement(self, timeout_s: float) -> None:
-        """Give the last command the time to arrive before the publisher goes."""
+        """Gives the last command the time to arrive before the publisher goes."""
         self._publisher.wait_for_all_acked(Duration(seconds=timeout_s))
 
     def destroy(self) -> None:

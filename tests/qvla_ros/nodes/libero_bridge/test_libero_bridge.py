@@ -77,7 +77,7 @@ def test_policies_take_turns_from_the_same_initial_states(
     assert len(resting["inference_ms"]) == len(resting["stamp_to_command_ms"]) == 10
     assert all(ms > 0 for ms in resting["stamp_to_command_ms"])
     assert resting["jerk_m_s3"] < 1e-3
-    assert resting["engine"] == "fake (zero): looks at nothing"
+    assert resting["engine"] == "fake (zero): reads no input"
     for name in ("moving", "resting"):
         assert (videos / f"{name}_task0_init3.mp4").read_bytes()[4:8] == b"ftyp"
     assert sorted(path.name for path in videos.iterdir()) == [
