@@ -34,8 +34,8 @@ class Subject:
     """One policy to measure.
 
     kind: "gates", "uniform", "bundle" or "fakequant". bits_per_weight: {"nominal": ..., "stored":
-    ...} with scales, over the layers that are quantized and executed; empty if no file says it.
-    gates: None if no file says them.
+    ...} with scales, over the layers that are quantized and executed; empty if no file has it.
+    gates: None if no file has them.
     """
 
     name: str

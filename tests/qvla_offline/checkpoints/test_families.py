@@ -281,9 +281,9 @@ def test_what_config_json_leaves_out_comes_from_the_checkpoint(
     copy: Callable[[str], Path], family: str, stated: dict[str, object], expected: dict[str, object]
 ) -> None:
     path = copy(family)
-    told = read_layout(path).config.decoding
+    read = read_layout(path).config.decoding
     state_decoding(path, **stated)
-    assert read_layout(path).config.decoding == replace(told, **expected)
+    assert read_layout(path).config.decoding == replace(read, **expected)
 
 
 def test_statistics_in_config_json_count_where_there_is_no_file(
@@ -306,8 +306,8 @@ def test_statistics_in_config_json_count_where_there_is_no_file(
 
 
 def test_prompts_are_those_of_the_reference(vectors: dict) -> None:
-    told = "<ACT_3><ACT_0><ACT_15><ACT_7>"
-    filled = HISTORY_TEMPLATE.replace("{history}", told).replace(
+    history = "<ACT_3><ACT_0><ACT_15><ACT_7>"
+    filled = HISTORY_TEMPLATE.replace("{history}", history).replace(
         "{instruction}", "close the drawer"
     )
     assert filled in vectors["prompts_univla_fast_legacy"]

@@ -148,10 +148,10 @@ def test_a_bad_checkpoint_is_refused_with_the_fix(
         ],
     }[verb]
     assert main(command) == 2
-    told = capsys.readouterr().err
-    assert key in told.splitlines()[0]
-    assert all(f"  {label}:" in told for label in ("got", "expected", "fix"))
-    assert "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert key in printed.splitlines()[0]
+    assert all(f"  {label}:" in printed for label in ("got", "expected", "fix"))
+    assert "Traceback" not in printed
     assert not (tmp_path / "trapped").exists()
     assert {file.name for file in out.rglob("*") if file.is_file()} <= {
         "steps.json"

@@ -101,12 +101,12 @@ def test_an_unfinished_directory_is_refused(place):
 
 def test_compensation_lowers_the_error_of_the_actions(place):
     out = place / "error.json"
-    told = ["--pretrained_checkpoint", place / "tiny", "--out_json", out]
-    told += ["--observations", place / "data" / "set_6.jsonl", "--uniform", "4"]
+    arguments = ["--pretrained_checkpoint", place / "tiny", "--out_json", out]
+    arguments += ["--observations", place / "data" / "set_6.jsonl", "--uniform", "4"]
     errors = {}
     for quantizer in ("clip_search", "gptq", "guided_gptq"):
         options = ["--quantizer", quantizer, "--statistics", place / "whole"]
-        assert main(["error", *map(str, [*told, *options])]) == 0
+        assert main(["error", *map(str, [*arguments, *options])]) == 0
         (line,) = json.loads(out.read_text())["results"]
         errors[quantizer] = line["measured_error"]["mean"]
     assert errors["gptq"] < errors["clip_search"]
@@ -114,14 +114,14 @@ def test_compensation_lowers_the_error_of_the_actions(place):
 
 
 def test_without_statistics_a_compensating_quantizer_is_refused(place, capsys):
-    told = ["--pretrained_checkpoint", place / "tiny", "--uniform", "4", "--quantizer", "gptq"]
-    told += ["--observations", place / "data" / "set_6.jsonl"]
-    assert main(["error", *map(str, told)]) == 2
+    arguments = ["--pretrained_checkpoint", place / "tiny", "--uniform", "4", "--quantizer", "gptq"]
+    arguments += ["--observations", place / "data" / "set_6.jsonl"]
+    assert main(["error", *map(str, arguments)]) == 2
     assert "no input_hessian" in capsys.readouterr().err
 
 
 def test_statistics_of_the_observations_themselves_are_refused(place, capsys):
-    told = ["--pretrained_checkpoint", place / "tiny", "--uniform", "4"]
-    told += ["--observations", place / "data" / "set_5.jsonl", "--statistics", place / "whole"]
-    assert main(["error", *map(str, told)]) == 2
+    arguments = ["--pretrained_checkpoint", place / "tiny", "--uniform", "4"]
+    arguments += ["--observations", place / "data" / "set_5.jsonl", "--statistics", place / "whole"]
+    assert main(["error", *map(str, arguments)]) == 2
     assert "a calibration set of these gates or statistics" in capsys.readouterr().err

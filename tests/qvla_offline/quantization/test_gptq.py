@@ -105,15 +105,15 @@ def test_a_hessian_of_few_samples_is_damped_until_it_can_be_factored():
 
 
 @pytest.mark.parametrize(
-    ("hessian", "told"),
+    ("hessian", "found"),
     [
         (torch.full((INPUTS, INPUTS), float("nan")), "NaN"),
         (torch.full((INPUTS, INPUTS), 1e7).fill_diagonal_(1.0), "not positive definite"),
         (torch.eye(INPUTS - 1), f"shape {[INPUTS - 1] * 2}".replace("[", r"\[")),
     ],
 )
-def test_a_hessian_that_is_none_is_refused_by_its_layer(hessian, told):
-    with pytest.raises(QvlaError, match=rf"of a\.weight: got .*{told}"):
+def test_a_hessian_that_is_none_is_refused_by_its_layer(hessian, found):
+    with pytest.raises(QvlaError, match=rf"of a\.weight: got .*{found}"):
         quantize_layer(
             student_rows(2, INPUTS), [4, 4], GPTQ, "a.weight", LayerStatistics(1, hessian)
         )

@@ -1,4 +1,4 @@
-"""A controller on a bench of its own: its clocks, and a robot that does as it is told."""
+"""A controller on a bench of its own: its clocks, and a robot that follows its commands."""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ def test_the_old_chunk_goes_on_until_the_new_one_enters() -> None:
     timeline = ChunkTimeline(0, JOINT)
     timeline.add(chunk(0, 100.0), 0)
     assert timeline.add(chunk(120_000_000, 0.0), 230_000_000) == 3  # enters at 270 ms
-    said = [timeline.at(ms * 1_000_000)[0] for ms in (230, 250, 269, 270, 319, 320)]
-    assert said == [104.0, 105.0, 105.0, 3.0, 3.0, 4.0]
+    values = [timeline.at(ms * 1_000_000)[0] for ms in (230, 250, 269, 270, 319, 320)]
+    assert values == [104.0, 105.0, 105.0, 3.0, 3.0, 4.0]
     assert timeline.end_ns() == 520_000_000
     assert timeline.remaining_s(500_000_000) == pytest.approx(0.02)
     assert timeline.remaining_s(600_000_000) == 0.0
@@ -60,10 +60,10 @@ def test_blending_goes_from_old_to_new_in_equal_parts_and_never_blends_the_gripp
     timeline = ChunkTimeline(blend_steps, JOINT)
     timeline.add(PlannedChunk(0, DT_S, np.tile([1.0, 1.0], (20, 1))), 0)
     timeline.add(PlannedChunk(DT_NS, DT_S, np.tile([0.0, 0.0], (K, 1))), DT_NS)
-    said = np.array([timeline.at((1 + index) * DT_NS) for index in range(K)])
+    values = np.array([timeline.at((1 + index) * DT_NS) for index in range(K)])
     expected = np.clip(1.0 - np.arange(1, K + 1) / (blend_steps + 1), 0.0, 1.0)
-    np.testing.assert_allclose(said[:, 0], expected, atol=1e-12)
-    assert said[:, 1].tolist() == [0.0] * K
+    np.testing.assert_allclose(values[:, 0], expected, atol=1e-12)
+    assert values[:, 1].tolist() == [0.0] * K
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -30,7 +30,7 @@ class ObservationInputs:
     every text is followed. As long as none is in force, observations come with an empty one, for
     those who watch over the inputs. measured: what the output needs to know of the arm.
 
-    All of it runs on the executor's thread, but for decoding images and waiting for transforms,
+    All of it runs on the executor's thread, except decoding images and waiting for transforms,
     which have threads of their own, and `measured`, `refusal` and `streams`, which any thread may
     call.
     """

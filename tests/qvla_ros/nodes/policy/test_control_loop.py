@@ -1,4 +1,4 @@
-"""The control loop keeps to its deadlines, skips those it missed, and ends when told."""
+"""The control loop keeps to its deadlines, skips those it missed, and ends on request."""
 
 from __future__ import annotations
 

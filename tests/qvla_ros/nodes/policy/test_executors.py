@@ -75,9 +75,9 @@ def test_with_the_events_executor_transitions_survive_endpoints_that_do_not_fit_
                 node.create_subscription(PoseStamped, "/x/policy/command", print, misfit)
                 for _ in range(5)
             ]
-            told = [node.create_publisher(String, "/x/instruction", 1) for _ in range(5)]
+            publishers = [node.create_publisher(String, "/x/instruction", 1) for _ in range(5)]
             time.sleep(0.01)
-            for subscription, publisher in zip(heard, told, strict=True):
+            for subscription, publisher in zip(heard, publishers, strict=True):
                 node.destroy_subscription(subscription)
                 node.destroy_publisher(publisher)
         node.destroy_node()
@@ -111,7 +111,7 @@ def test_a_node_that_was_destroyed_has_left_the_graph_though_its_executor_lives_
     node = rclpy.create_node("other")
     executor = make_executor(kind)
     heard = []
-    node.create_publisher(String, "/x/told", qos.LATCHED).publish(String(data="to late comers"))
+    node.create_publisher(String, "/x/latched", qos.LATCHED).publish(String(data="to late comers"))
     node.create_subscription(String, "/x/instruction", heard.append, qos.LATCHED)
     executor.add_node(node)
     robot.tell("pick up the milk")
@@ -119,5 +119,5 @@ def test_a_node_that_was_destroyed_has_left_the_graph_though_its_executor_lives_
         executor.spin_once(timeout_sec=0.1)
     destroy(node, executor)
     robot.wait(lambda: robot.instruction.get_subscription_count() == 0, "the subscription to go")
-    robot.wait(lambda: robot.node.count_publishers("/x/told") == 0, "the publisher to go")
+    robot.wait(lambda: robot.node.count_publishers("/x/latched") == 0, "the publisher to go")
     assert executor.get_nodes() is not None

@@ -1,4 +1,4 @@
-"""How the policy node's process ends: whatever ends it, the arm is told first."""
+"""How the policy node's process ends: whatever ends it, the arm gets a stop first."""
 
 from __future__ import annotations
 

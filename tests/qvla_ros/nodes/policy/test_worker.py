@@ -1,4 +1,4 @@
-"""The worker takes the newest item next, drops what waited, and ends when told."""
+"""The worker takes the newest item next, drops what waited, and ends on request."""
 
 from __future__ import annotations
 
