@@ -22,8 +22,8 @@ def renormalize(model: OpenVLAOFT, old: Statistics, new: Statistics) -> None:
     They are the first proprioception layer and the last action layer.
 
     With x = scale n + offset for both, n_new = (scale_old n_old + offset_old - offset_new) /
-    scale_new. Exact, except for proprioception that one of the two statistics clips, and for actions
-    in floating point.
+    scale_new. Exact, except for proprioception that one of the two statistics clips, and for
+    actions in floating point.
     """
     last = output_layer(model)
     first = model.proprio_projector.fc1

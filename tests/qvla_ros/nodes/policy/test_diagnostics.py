@@ -1,4 +1,4 @@
-"""A snapshot in diagnostic terms: what is an error, what a warning, and which numbers are published."""
+"""A snapshot in diagnostic terms: errors, warnings, and the numbers that are published."""
 
 from __future__ import annotations
 
