@@ -27,9 +27,8 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        os.chmod(
-            temporary, 0o666 & ~_umask()
-        )  # mkstemp makes it private; a result is as readable as any other file
+        # mkstemp makes it private; a result is as readable as any other file
+        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

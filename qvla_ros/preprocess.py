@@ -33,9 +33,8 @@ MAX_PROMPT_TOKENS = 256
 def rotate_180(image: Image) -> Image:
     """Turn the image upside down and left to right: LIBERO's cameras are mounted that way round."""
     turned = np.empty_like(image)
-    for channel in range(
-        image.shape[2]
-    ):  # one at a time: numpy is slow at copying pixels of three bytes
+    # one at a time: numpy is slow at copying pixels of three bytes
+    for channel in range(image.shape[2]):
         turned[..., channel] = image[::-1, ::-1, channel]
     return turned
 
@@ -79,14 +78,12 @@ def lanczos3_resize(image: Image, size: int) -> Image:
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
-    planes = image.transpose(0, 2, 1).astype(
-        np.float32, order="C"
-    )  # [H, 3, W]: long runs of memory for numpy
+    # [H, 3, W]: long runs of memory for numpy
+    planes = image.transpose(0, 2, 1).astype(np.float32, order="C")
     rows = _filter_first_axis(planes, *_lanczos3_taps(height, size))  # [S, 3, W]
     columns_first = np.ascontiguousarray(rows.transpose(2, 1, 0))
-    resized = _filter_first_axis(
-        columns_first, *_lanczos3_taps(width, size)
-    )  # [S of columns, 3, S of rows]
+    # [S of columns, 3, S of rows]
+    resized = _filter_first_axis(columns_first, *_lanczos3_taps(width, size))
     rounded = np.clip(np.rint(resized), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(rounded.transpose(2, 0, 1))
 
@@ -103,9 +100,8 @@ def _filter_first_axis(
     total *= factors[0]
     term = np.empty_like(total)
     for tap_index, factor in zip(index[1:], factors[1:], strict=True):
-        values.take(
-            tap_index, axis=0, out=term, mode="clip"
-        )  # no index is outside; this mode writes without a copy
+        # no index is outside; this mode writes without a copy
+        values.take(tap_index, axis=0, out=term, mode="clip")
         term *= factor
         total += term
     return total

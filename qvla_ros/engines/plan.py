@@ -12,10 +12,11 @@ from qvla_ros.strict_json import parse, read_json
 if TYPE_CHECKING:
     from qvla_ros.bundle import Bundle
 
+# flavour -> Python module, in order of preference
 FLAVOURS = {
     "rtx": "tensorrt_rtx",
     "tensorrt": "tensorrt",
-}  # flavour -> Python module, in order of preference
+}
 GRAPH_FILES = ("policy.onnx", "policy.onnx.data")
 
 

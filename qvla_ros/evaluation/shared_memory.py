@@ -41,10 +41,11 @@ def _locks(directory: Path) -> list[Path]:
 
 def _if_orphan(lock: Path, remove: bool) -> bool:
     name = lock.name.removesuffix(_LOCK_SUFFIX)
+    # it is gone meanwhile, another user's, or locked
     with (
         suppress(OSError),
         lock.open("rb") as file,
-    ):  # it is gone meanwhile, another user's, or locked
+    ):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for path in (
             (lock.with_name(name), lock.with_name(f"sem.{name}_mutex"), lock) if remove else ()

@@ -19,11 +19,12 @@ from rclpy.signals import SignalHandlerOptions
 from qvla_ros.errors import QvlaError
 from qvla_ros.exit_codes import BAD_INPUT
 
+# the last: a terminal, or ssh, that is gone
 STOP_SIGNALS = (
     signal.SIGINT,
     signal.SIGTERM,
     signal.SIGHUP,
-)  # the last: a terminal, or ssh, that is gone
+)
 SPIN_PERIOD_S = 0.1  # how long a signal may wait
 
 
@@ -67,9 +68,8 @@ def run_node(main: Callable[[], int], args: list[str] | None = None) -> int:
         )
         return BAD_INPUT
     _received.clear()
-    heeded = [
-        number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN
-    ]  # as under nohup
+    # as under nohup
+    heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, _interrupt) for number in heeded}
     try:
         return main()

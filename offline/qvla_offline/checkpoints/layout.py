@@ -68,9 +68,8 @@ class Layout:
         """All tensors by the names of our model."""
         if self.film_file is None:
             return open_tensors(self.directory, self.parts)
-        tensors = open_tensors(
-            self.directory, self.parts, without=f"{FILM_PART}."
-        )  # the FiLM file has those
+        # the FiLM file has those
+        tensors = open_tensors(self.directory, self.parts, without=f"{FILM_PART}.")
         adapter = self.directory / ADAPTER_FOLDER
         has_adapter = (adapter / lora.CONFIG).is_file()
         scaling = lora.read_adapter_config(adapter).scaling if has_adapter else None

@@ -18,9 +18,8 @@ from qvla_offline.checkpoints.model import STOP_TOKEN_ID, PolicyInputs, VisionLa
 from qvla_ros.diffusion import NUM_TRAIN_STEPS, add_noise, denoise, remove_noise, start_noise
 
 PREPARING_STEPS = 5  # denoising steps for the actions around which `smooth_actions` is smooth
-SMOOTH_TIMESTEP = (
-    NUM_TRAIN_STEPS // 2
-)  # about as much noise as signal: an error of the noise is one of the actions
+# about as much noise as signal: an error of the noise is one of the actions
+SMOOTH_TIMESTEP = NUM_TRAIN_STEPS // 2
 
 
 class OpenVLAOFT(VisionLanguageModel):
@@ -162,9 +161,8 @@ class OpenVLAOFT(VisionLanguageModel):
             ],
             dim=1,
         )
-        positions = (key_mask.cumsum(1) - 1).clamp_min(
-            0
-        )  # padding takes no position, so a row reads as if unpadded
+        # padding takes no position, so a row reads as if unpadded
+        positions = (key_mask.cumsum(1) - 1).clamp_min(0)
         hidden = self.language_model.model(sequence, positions, Sight(key_mask[:, None, None, :]))
         places = torch.arange(first_slot, first_slot + num_slots, device=sequence.device).repeat(
             batch, 1

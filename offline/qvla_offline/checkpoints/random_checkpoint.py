@@ -189,9 +189,8 @@ def plausible_statistics(decoding: DecodingConfig, generator: torch.Generator) -
     action["q99"][-1] = 1.0
     low = [-0.48, -0.31, 0.008, 0.35, -3.64, -1.84, 0.0005, -0.042]
     high = [0.21, 0.39, 1.31, 3.72, 3.56, 1.39, 0.042, -0.0005]
-    count = decoding.proprio_dim or len(
-        low
-    )  # a dataset has them even if the policy does not read them
+    # a dataset has them even if the policy does not read them
+    count = decoding.proprio_dim or len(low)
     return {
         "action": {**action, "mask": [True] * motion + [False]},
         "proprio": ranges(low[:count], high[:count]),

@@ -107,9 +107,8 @@ def safetensors_tensors(file: Path) -> dict[str, StoredTensor]:
         raise QvlaError(str(file), "no such file", "weights in safetensors", COMPLETE)
 
     def read(name: str) -> Tensor:
-        with safe_open(
-            file, "pt"
-        ) as opened:  # opened anew: the pages of a tensor are let go with it
+        # opened anew: the pages of a tensor are let go with it
+        with safe_open(file, "pt") as opened:
             return opened.get_tensor(name)
 
     tensors = {}

@@ -53,9 +53,8 @@ def _print_layers(audit: Audit) -> None:
         promised = "-" if layer.promised_bytes is None else f"{layer.promised_bytes:,}"
         plans = [_sizes(layer.plan_bytes[plan]) for plan in audit.plans]
         table.add_row(layer.name, bits, promised, _sizes(layer.graph_bytes), *plans)
-    console = Console(
-        highlight=False, width=1000
-    )  # a table wider than the terminal beats one with names cut short
+    # a table wider than the terminal beats one with names cut short
+    console = Console(highlight=False, width=1000)
     console.width = console.measure(table).maximum
     console.print(table)
 

@@ -136,12 +136,10 @@ class _Scoring:
         self.sums = sums
         self.partial = partial
         self.reached: set[str] = set()
-        self.remaining: Counter[str] = (
-            Counter()
-        )  # calls of each block that the way back has yet to come to
-        self._moved: dict[
-            tuple[int, str], Tensor
-        ] = {}  # sums over the calls so far, for blocks that are called again
+        # calls of each block that the way back has yet to come to
+        self.remaining: Counter[str] = Counter()
+        # sums over the calls so far, for blocks that are called again
+        self._moved: dict[tuple[int, str], Tensor] = {}
 
     @contextmanager
     def noting_reached(self, index: int, name: str, block: nn.Module) -> Iterator[Execute]:
@@ -254,9 +252,8 @@ def _moved(tap: Tap, errors: Tensor, gradients: Sequence[Tensor], drops: bool) -
         lost = output.reshape(-1, rows).T[:, None]
         bias = 0 if module.bias is None else module.bias[:, None, None]
         changes = torch.cat([bias - lost, changes], dim=1)
-    deltas = torch.stack(
-        [gradient.reshape(-1, rows).T for gradient in gradients], dim=1
-    )  # [R, P, tokens]
+    # [R, P, tokens]
+    deltas = torch.stack([gradient.reshape(-1, rows).T for gradient in gradients], dim=1)
     return torch.bmm(deltas, changes.transpose(1, 2)).transpose(0, 1).float()
 
 
@@ -277,9 +274,8 @@ class PartialSums:
             return {}
         with safe_open(self.path, "pt") as file:
             metadata = json.loads((file.metadata() or {}).get("qvla_partial", "{}"))
-        if (
-            metadata.get("fingerprint") != self.fingerprint
-        ):  # none at all: that of the hessian method
+        # none at all: that of the hessian method
+        if metadata.get("fingerprint") != self.fingerprint:
             raise QvlaError(
                 str(self.path),
                 "sums of another run",

@@ -67,9 +67,8 @@ class ControlLoop:
             self._tick()
             self._ticks += 1
             deadline_s += self.period_s
-            late = (
-                int((time.monotonic() - deadline_s) // self.period_s) + 1
-            )  # negative or 0: not yet due
+            # negative or 0: not yet due
+            late = int((time.monotonic() - deadline_s) // self.period_s) + 1
             if late > 0:
                 self._overruns += late
                 deadline_s += late * self.period_s

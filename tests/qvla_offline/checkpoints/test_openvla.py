@@ -67,9 +67,8 @@ def test_actions_are_bin_centres_and_every_input_moves_them(model: OpenVLA) -> N
 def test_smooth_actions_follow_a_sure_policy_and_have_gradients(model: OpenVLA) -> None:
     inputs = model.prepare(random_inputs(model.config, 4, 12))
     sure = random_model("tiny", 2, "openvla")
-    sure.language_model.lm_head.weight.mul_(
-        50.0
-    )  # all probability on one token: the mean is the bin's centre
+    # all probability on one token: the mean is the bin's centre
+    sure.language_model.lm_head.weight.mul_(50.0)
     tokens = inputs.chosen
     action_tokens = (tokens >= model.config.action_vocabulary - 256) & (
         tokens < model.config.action_vocabulary

@@ -153,6 +153,5 @@ def test_a_bad_checkpoint_is_refused_with_the_fix(
     assert all(f"  {label}:" in printed for label in ("got", "expected", "fix"))
     assert "Traceback" not in printed
     assert not (tmp_path / "trapped").exists()
-    assert {file.name for file in out.rglob("*") if file.is_file()} <= {
-        "steps.json"
-    }  # the recipe's notes
+    # the recipe's notes
+    assert {file.name for file in out.rglob("*") if file.is_file()} <= {"steps.json"}

@@ -85,7 +85,7 @@ def test_a_robot_that_takes_velocities_is_kept_in_the_box_by_where_it_is(make_ri
     rig.arm()
     rig.plan(count=40)
     velocities = []
-    for _ in range(60):  # it goes at 0.9 of the velocity that it is told, from x = 0.1
+    for _ in range(60):  # it goes at 0.9 of the commanded velocity, from x = 0.1
         rig.tick()
         assert rig.controller.motion is not None
         velocities.append(rig.controller.motion.linear_velocity[0])
@@ -93,9 +93,8 @@ def test_a_robot_that_takes_velocities_is_kept_in_the_box_by_where_it_is(make_ri
         rig.measured = replace(
             rig.measured, linear=rig.measured.linear + [0.9 * velocities[-1] * rig.period_s, 0, 0]
         )
-    np.testing.assert_allclose(
-        velocities[:25], 1.0
-    )  # with its own sum, 0.35 would have been told after 25 ticks
+    # with its own sum, 0.35 would have been noticed after 25 ticks
+    np.testing.assert_allclose(velocities[:25], 1.0)
     assert rig.measured.linear[0] == pytest.approx(0.35)
     assert rig.commands[-1].gripper == 0.0
     assert velocities[-1] == pytest.approx(0.0, abs=1e-9)
@@ -124,9 +123,8 @@ def test_a_flush_brings_it_to_rest_and_refuses_looks_from_before(make_rig: Any) 
     )
     rig.run(0.05)
     moved = np.diff([command.linear[0] for command in rig.commands])
-    np.testing.assert_allclose(
-        moved[-5:], [0.005, 0.0, 0.0, 0.0, 0.0], atol=1e-12
-    )  # 1 m/s, 0.5 m/s, rest
+    # 1 m/s, 0.5 m/s, rest
+    np.testing.assert_allclose(moved[-5:], [0.005, 0.0, 0.0, 0.0, 0.0], atol=1e-12)
     assert rig.plan() == 0
     rig.run(0.05)
     assert rig.stops == []
@@ -207,9 +205,8 @@ def test_a_twist_carries_as_far_as_the_plan_whatever_the_speed_of_the_simulation
             velocities.append(velocity)
     assert rig.stops == []
     step_s = max(rig.period_s, rig.period_s * real_time_factor) + clock_step_s
-    assert went_m == pytest.approx(
-        rig.steps * 0.05, abs=1.5 * step_s
-    )  # m, at 1 m/s: one command more or less
+    # m, at 1 m/s: one command more or less
+    assert went_m == pytest.approx(rig.steps * 0.05, abs=1.5 * step_s)
     at_work = [velocity for velocity in velocities if velocity > 0.0][:-2]
     assert at_work
     np.testing.assert_allclose(at_work, 1.0, rtol=0.5)

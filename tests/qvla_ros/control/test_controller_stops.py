@@ -41,9 +41,8 @@ def nan_measurement(rig: Any) -> None:
 
 
 def zero_quaternion(rig: Any) -> None:
-    rig.measured = replace(
-        rig.start, quaternion_xyzw=np.zeros(4)
-    )  # as in a message that nobody filled in
+    # as in a message that nobody filled in
+    rig.measured = replace(rig.start, quaternion_xyzw=np.zeros(4))
     rig.follows = False
 
 

@@ -133,9 +133,8 @@ def test_a_chunk_that_comes_after_its_last_step_has_begun_changes_nothing() -> N
     timeline.add(chunk(0, 0.0), 0)
     assert timeline.add(chunk(10, 50.0, count=2), 3 * DT_NS) == 2
     assert timeline.at(3 * DT_NS)[0] == 3.0
-    assert (
-        timeline.add(chunk(5, 60.0), 3 * DT_NS) is not None
-    )  # nor does it bar one that is still of use
+    # nor does it bar one that is still of use
+    assert timeline.add(chunk(5, 60.0), 3 * DT_NS) is not None
 
 
 def test_of_a_chunk_of_two_the_first_is_blended_too() -> None:

@@ -46,9 +46,8 @@ class ActionGripper:
             return
         if time.monotonic() < self._refused_s + RETRY_S:
             return
-        if (
-            not self._client.server_is_ready()
-        ):  # not there yet: the same opening is tried at the next command
+        # not there yet: the same opening is tried at the next command
+        if not self._client.server_is_ready():
             self._warn("is not there: check gripper_topic and the gripper's controller")
             return
         goal = self._action.Goal()

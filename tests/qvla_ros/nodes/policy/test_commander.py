@@ -88,9 +88,8 @@ class Arm:
 @pytest.fixture
 def node(ros_environment: dict[str, str]) -> Iterator[Node]:
     rclpy.init(domain_id=int(ros_environment["ROS_DOMAIN_ID"]))
-    every = Parameter(
-        "qos_overrides./command.publisher.depth", value=1000
-    )  # the tests look at each command
+    # the tests look at each command
+    every = Parameter("qos_overrides./command.publisher.depth", value=1000)
     node = rclpy.create_node("x", parameter_overrides=[every])
     yield node
     node.destroy_node()

@@ -92,9 +92,8 @@ def test_interventions_are_counted_by_stage_and_warned_of_when_they_are_new(well
     assert (status.level, values(status)) == (WARN, {"finite": "0", "workspace": "3"})
     assert "3 interventions" in status.message
     assert report(now, before=now)["safety chain"].level == OK
-    assert (
-        report(well, before=now)["safety chain"].level == OK
-    )  # counters begin again with an activation
+    # counters begin again with an activation
+    assert report(well, before=now)["safety chain"].level == OK
 
 
 def test_a_skipped_deadline_is_a_warning_and_a_slow_loop_an_error(well: Snapshot) -> None:

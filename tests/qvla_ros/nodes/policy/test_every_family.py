@@ -30,6 +30,7 @@ CHUNK_LENGTHS = {
     "openvla_oft_film": 8,
     "univla": 12,
 }
+# what the robot reports: position, axis-angle, fingers
 STATE = (
     0.1,
     -0.2,
@@ -39,7 +40,7 @@ STATE = (
     0.0,
     0.75,
     -0.5,
-)  # what the robot reports: position, axis-angle, fingers
+)
 DRAWN = ("openvla_oft_diffusion", "univla")  # each look begins with other random numbers
 
 

@@ -63,9 +63,8 @@ def test_with_the_events_executor_transitions_survive_endpoints_that_do_not_fit_
     }
     process = start("policy", {**parameters, **limits}, "x")
     robot.wait_until_active()
-    misfit = QoSProfile(
-        depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL
-    )  # asks for more than commands offer
+    # asks for more than commands offer
+    misfit = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     stop = threading.Event()
 
     def come_and_go() -> None:

@@ -129,9 +129,8 @@ def test_an_engine_is_closed_once_its_inference_has_ended(
     released = threading.Event()
     closed = []
     let_inference_hang(node, released, closed)
-    for _ in range(
-        2
-    ):  # the second time is rclpy's own: a transition that failed is followed by on_error
+    # the second time is rclpy's own: a transition that failed is followed by on_error
+    for _ in range(2):
         with pytest.raises(QvlaError, match="still running"):
             node.release()
     assert closed == []

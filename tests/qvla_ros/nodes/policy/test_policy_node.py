@@ -21,6 +21,7 @@ from qvla_ros.nodes.policy.main import main
 if TYPE_CHECKING:
     from conftest import Robot
 
+# what the robot reports: the tiny graph copies it
 EXPECTED_ACTION = [
     0.1,
     -0.2,
@@ -29,7 +30,7 @@ EXPECTED_ACTION = [
     0.0,
     0.0,
     0.75,
-]  # what the robot reports: the tiny graph copies it
+]
 
 
 @pytest.fixture

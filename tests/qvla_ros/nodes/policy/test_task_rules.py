@@ -103,9 +103,8 @@ def test_what_stops_the_arm_ends_the_task_even_when_its_time_is_up_too(
 def test_only_a_new_text_on_the_topic_takes_over() -> None:
     assert preemption(None, "open the drawer", None) is None
     assert preemption(TASK, TASK.instruction, None) is None
-    assert (
-        preemption(TASK, "open the drawer", "open the drawer") is None
-    )  # a publisher that repeats itself
+    # a publisher that repeats itself
+    assert preemption(TASK, "open the drawer", "open the drawer") is None
     end = preemption(TASK, "open the drawer", "close the drawer")
     assert end is not None
     assert end.termination == Result.PREEMPTED

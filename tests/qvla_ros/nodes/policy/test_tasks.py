@@ -206,9 +206,8 @@ def test_services_and_the_topic_end_and_start_tasks_as_an_action_client_would(
     goal = planner.send("open the drawer")
     ending = goal.get_result_async()
     planner.feedback.clear()
-    planner.wait(
-        lambda: len(planner.feedback) > 5, "feedback"
-    )  # the node has the request for the result
+    # the node has the request for the result
+    planner.wait(lambda: len(planner.feedback) > 5, "feedback")
     policy.popen.send_signal(signal.SIGINT)
     answer = planner.result_of(ending, "the result")
     assert (answer.status, answer.result.termination_reason) == (
@@ -238,9 +237,8 @@ def test_what_is_being_computed_for_an_old_instruction_is_dropped(
     planner.robot.tell("open the drawer")
     changed_s = time.monotonic()
     planner.wait(lambda: planner.robot.chunks, "a chunk for the new instruction")
-    assert (
-        time.monotonic() - changed_s > 0.5
-    )  # the slow inference was under way when the instruction changed
+    # the slow inference was under way when the instruction changed
+    assert time.monotonic() - changed_s > 0.5
     planner.stream_for(0.3)
     assert {chunk.instruction for chunk in planner.robot.chunks} == {"open the drawer"}
 
