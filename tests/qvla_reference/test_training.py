@@ -26,8 +26,10 @@ from qvla_reference.auxiliary import MAX_SENTENCES
 from qvla_reference.calibration_set import write_calibration_set
 from qvla_reference.demonstrations import episode_path
 from qvla_reference.samples import SampleSet
-from qvla_reference.train import is_held_out, learning_rate_factor, start, train
+from qvla_reference.train import start, train
 from qvla_reference.training_state import TrainingOptions, new_state
+from qvla_reference.update import learning_rate_factor
+from qvla_reference.validation import is_held_out
 from qvla_ros.bundle import PromptSpec
 from qvla_ros.errors import QvlaError
 from qvla_ros.preprocess import prompt_ids
