@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from qvla_ros.bundle import load_bundle
+from qvla_ros.cli.episode_options import add_episode_options
 from qvla_ros.cli.eval import evaluate, run_module, run_qvla
 from qvla_ros.cli.task_ids import task_ids_of
 from qvla_ros.evaluation.runner import EvaluationPlan
@@ -26,18 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe", type=Path, help="quantization recipe (default: that of the bundled policy)"
     )
-    parser.add_argument(
-        "--task_suite_name", default="libero_object", help="LIBERO suite; fake: no physics"
-    )
-    parser.add_argument(
-        "--task_ids", default="7,8,9", help="comma-separated; the bundled policy knows all ten"
-    )
-    parser.add_argument(
-        "--num_trials_per_task", type=int, default=3, help="episodes of each policy a task"
-    )
-    parser.add_argument(
-        "--init_state_offset", type=int, default=0, help="first official initial state"
-    )
+    known = "comma-separated; the bundled policy knows all ten"
+    add_episode_options(parser, 3, "episodes of each policy a task", "7,8,9", known)
 
 
 def run(args: argparse.Namespace) -> int:

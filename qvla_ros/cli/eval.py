@@ -11,13 +11,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from qvla_ros.cli.episode_options import (
+    add_bundle_option,
+    add_episode_options,
+    add_node_options,
+    parse_bundles,
+    plan_of,
+)
 from qvla_ros.cli.real_time_options import (
     add_real_time_options,
     real_time_of,
     refuse_without_real_time,
 )
-from qvla_ros.cli.task_ids import task_ids_of
-from qvla_ros.engines import BACKENDS
 from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.runner import EvaluationPlan
 from qvla_ros.simulation import named_object
@@ -31,13 +36,7 @@ HELP = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options; those of the released evaluation script keep their names."""
-    parser.add_argument(
-        "--bundle",
-        action="append",
-        default=[],
-        metavar="NAME=DIR",
-        help="a bundle and the name it gets in the table; repeat it to compare",
-    )
+    add_bundle_option(parser)
     parser.add_argument(
         "--pretrained_checkpoint", type=Path, help="instead of bundles: export this checkpoint ..."
     )
@@ -51,26 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ensemble", action="store_true", help="UniVLA: averaged actions, not whole chunks"
     )
-    parser.add_argument(
-        "--task_suite_name",
-        default="libero_object",
-        help="LIBERO suite; fake: no physics, to try the wiring",
-    )
-    parser.add_argument(
-        "--task_ids", help="tasks of the suite, for example 0,2-4 (default: all of them)"
-    )
-    parser.add_argument(
-        "--num_trials_per_task", type=int, default=20, help="episodes of each policy a task"
-    )
-    parser.add_argument(
-        "--init_state_offset", type=int, default=0, help="first official initial state"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="fixes what the initial states leave open"
-    )
-    parser.add_argument(
-        "--backend", default="onnxruntime", choices=BACKENDS, help="engine of the policy nodes"
-    )
+    add_episode_options(parser, 20, "episodes of each policy a task")
+    add_node_options(parser)
     parser.add_argument(
         "--latency_s",
         help="let simulated time go on while the policy thinks: seconds, or measured "
@@ -94,17 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table, write results.json and report.html into `--out`."""
     with bundles_of(args) as bundles:
-        plan = EvaluationPlan(
-            bundles=bundles,
-            task_suite_name=args.task_suite_name,
-            task_ids=task_ids_of(args.task_ids, args.task_suite_name),
-            num_trials_per_task=args.num_trials_per_task,
-            init_state_offset=args.init_state_offset,
-            backend=args.backend,
-            seed=args.seed,
-            video=not args.no_video,
-            real_time=real_time_or_none(args),
-        )
+        plan = plan_of(args, bundles, not args.no_video, real_time_or_none(args))
         lead = (
             f"{', '.join(bundles)} on {plan.task_suite_name}, "
             f"{plan.num_trials_per_task} episodes a task."
@@ -196,22 +167,6 @@ def bundles_of(args: argparse.Namespace) -> Iterator[dict[str, Path]]:
                 ]
             )
         yield bundles
-
-
-def parse_bundles(pairs: Sequence[str]) -> dict[str, Path]:
-    """{"quantized": Path("out/quantized")} from ["quantized=out/quantized"]."""
-    bundles: dict[str, Path] = {}
-    for text in pairs:
-        name, equals, directory = text.partition("=")
-        if not (name and equals and directory) or name in bundles:
-            raise QvlaError(
-                "bundle",
-                text,
-                "NAME=DIR, each name once",
-                "for example --bundle quantized=out/quantized",
-            )
-        bundles[name] = Path(directory)
-    return bundles
 
 
 def run_qvla(arguments: Sequence[str]) -> None:

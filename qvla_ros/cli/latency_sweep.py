@@ -12,13 +12,16 @@ from typing import Any
 
 from qvla_ros.atomic import atomic_file
 from qvla_ros.bundle import Bundle, load_bundle
-from qvla_ros.cli.eval import parse_bundles
+from qvla_ros.cli.episode_options import (
+    add_bundle_option,
+    add_episode_options,
+    add_node_options,
+    parse_bundles,
+    plan_of,
+)
 from qvla_ros.cli.real_time_options import add_real_time_options, real_time_of
-from qvla_ros.cli.task_ids import task_ids_of
-from qvla_ros.engines import BACKENDS
 from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.latency import latency_points, print_points, read_episodes, write_points
-from qvla_ros.evaluation.runner import EvaluationPlan
 from qvla_ros.evaluation.versions import versions
 
 HELP = (
@@ -28,13 +31,7 @@ HELP = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--bundle",
-        action="append",
-        default=[],
-        metavar="NAME=DIR",
-        help="a bundle and its name; repeat it to compare",
-    )
+    add_bundle_option(parser)
     parser.add_argument("--latencies_s", default="0,0.1,0.2,0.4,0.8", help="seconds, or measured")
     parser.add_argument(
         "--handovers",
@@ -43,24 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "action, or wait for it",
     )
     add_real_time_options(parser, observation_period_s=0.2)
-    parser.add_argument(
-        "--task_suite_name", default="libero_object", help="LIBERO suite; fake: no physics"
-    )
-    parser.add_argument(
-        "--task_ids", help="tasks of the suite, for example 0,2-4 (default: all of them)"
-    )
-    parser.add_argument(
-        "--num_trials_per_task", type=int, default=2, help="episodes a task, latency and handover"
-    )
-    parser.add_argument(
-        "--init_state_offset", type=int, default=0, help="first official initial state"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="fixes what the initial states leave open"
-    )
-    parser.add_argument(
-        "--backend", default="onnxruntime", choices=BACKENDS, help="engine of the policy nodes"
-    )
+    add_episode_options(parser, 2, "episodes a task, latency and handover")
+    add_node_options(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -85,17 +66,9 @@ def run_missing(args: argparse.Namespace) -> None:
     from qvla_ros.evaluation import runner
     from qvla_ros.evaluation.display import EpisodeDisplay
 
-    plan = EvaluationPlan(
-        bundles=parse_bundles(args.bundle),
-        task_suite_name=args.task_suite_name,
-        task_ids=task_ids_of(args.task_ids, args.task_suite_name),
-        num_trials_per_task=args.num_trials_per_task,
-        init_state_offset=args.init_state_offset,
-        backend=args.backend,
-        seed=args.seed,
-        video=False,
-        real_time=real_time_of(args, args.latencies_s, args.handovers),
-    )
+    bundles = parse_bundles(args.bundle)
+    real_time = real_time_of(args, args.latencies_s, args.handovers)
+    plan = plan_of(args, bundles, video=False, real_time=real_time)
     loaded = {name: load_bundle(directory) for name, directory in plan.bundles.items()}
     args.out.mkdir(parents=True, exist_ok=True)
     with atomic_file(args.out / "sweep.json") as temporary:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from qvla_ros.cli.eval import add_arguments, bundles_of, parse_bundles
+from qvla_ros.cli.episode_options import parse_bundles
+from qvla_ros.cli.eval import add_arguments, bundles_of
 from qvla_ros.cli.main import main
 from qvla_ros.errors import QvlaError
 
