@@ -1,4 +1,4 @@
-"""From the graph's outputs to numbers that a robot can act on, and LIBERO's conventions (numpy)."""
+"""Turns the graph's outputs into a robot's units, and into LIBERO's conventions (numpy)."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def start_noise(shape: tuple[int, ...], seed: int | np.random.Generator) -> NDAr
 def denoise(
     predict_noise: Callable[[Array, int], Array], start: Array, num_inference_steps: int
 ) -> Array:
-    """From noise [.., K, A] to normalised actions.
+    """Denoises noise [.., K, A] into normalised actions.
 
     predict_noise(noisy, timestep) runs the network once.
     """

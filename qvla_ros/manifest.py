@@ -27,7 +27,7 @@ MANIFEST_NAME = "bundle.json"
 
 @dataclass(frozen=True)
 class DecoderSpec:
-    """How the graph is run and what its outputs are.
+    """The way in which the graph is run, and what its outputs are.
 
     kind: "l1_chunk": once, `actions` come out. "action_tokens": once, `action_tokens` come out, see
     `tokens`. "diffusion": once per denoising step, `noise` comes out, see `diffusion`. "univla":

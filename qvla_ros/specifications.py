@@ -1,4 +1,4 @@
-"""What a policy sees, reads and commands: the parts of a bundle's manifest, each valid once made.
+"""The inputs and commands of a policy: the parts of a bundle's manifest, each valid once made.
 
 They are written in `bundle.json` (qvla_ros.manifest), and nothing here reads or writes a file.
 """
@@ -221,7 +221,7 @@ class ActionSpec:
 
 @dataclass(frozen=True)
 class QuantizationSummary:
-    """How the weights are stored; `method` "none" and 16 bits for a float policy."""
+    """The storage of the weights; `method` "none" and 16 bits for a float policy."""
 
     method: str
     gates_sha256: str | None

@@ -36,7 +36,7 @@ def add_real_time_options(parser: argparse.ArgumentParser, observation_period_s:
 
 
 def real_time_of(args: argparse.Namespace, latencies_s: str, handovers: str) -> RealTime:
-    """What the options say; QvlaError on what means nothing."""
+    """Reads the options; QvlaError on options that have no effect."""
     faults = tuple(text.strip() for text in args.faults.split(",") if text.strip())
     parse_faults(faults)
     real_time = RealTime(

@@ -1,4 +1,4 @@
-"""How fast a command may go and still come to rest in front of a wall, or at its target."""
+"""Computes how fast a command may go and still come to rest at a wall, or at its target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one tick of the controller leads to."""
+"""The decision of one tick of the controller."""
 
 from __future__ import annotations
 

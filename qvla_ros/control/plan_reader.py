@@ -1,4 +1,4 @@
-"""Where the plan wants the robot, read off a period at a time."""
+"""Reads off the plan where it wants the robot, a period at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a robot shall be at one moment, and how an action of a policy moves that."""
+"""The setpoint of a robot at one moment, and how a policy's action moves it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SI_UNITS = {"m", "metre", "metres", "meter", "meters", "rad", "radian", "radians
 
 @dataclass(frozen=True)
 class Setpoint:
-    """Where the robot shall be, in the frame of the action specification.
+    """The place where the robot shall be, in the frame of the action specification.
 
     linear: float64 [n]: position of the end effector in metres (n = 3), or joint positions in
     radians (metres for sliding joints). quaternion_xyzw: its orientation, unit length, float64 [4];

@@ -1,4 +1,4 @@
-"""What the controller is set to: limits in time, limits on tracking, and what a stop commands."""
+"""The settings of the controller: limits in time, limits on tracking, and what a stop commands."""
 
 from __future__ import annotations
 

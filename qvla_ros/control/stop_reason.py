@@ -1,4 +1,4 @@
-"""Why commands ended."""
+"""The reasons why commands ended."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PlannedChunk:
-    """What a policy plans: actions float64 [K, A], un-normalised.
+    """A chunk that a policy plans: actions float64 [K, A], un-normalised.
 
     Action i is meant for the time [stamp + i dt, stamp + (i + 1) dt).
 

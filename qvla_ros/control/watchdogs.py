@@ -32,7 +32,7 @@ class Clocks(NamedTuple):
 
 @dataclass(frozen=True)
 class Deadman:
-    """What ~/enable says.
+    """The state of the deadman, from ~/enable.
 
     since_s: when it was last heard to be held or, once it is released, when that was first heard;
     steady clock.
@@ -52,7 +52,7 @@ class Deadman:
 
 @dataclass(frozen=True)
 class Tick:
-    """What is known at one tick of an armed controller.
+    """The facts at one tick of an armed controller.
 
     before: the clocks at the tick before, None at the first. command: the last setpoint sent, or
     the one that it was armed at. measured: the newest state if it came since the tick before.

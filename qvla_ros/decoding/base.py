@@ -1,4 +1,4 @@
-"""What all decoders share: the plain one, guesses at tokens, and what a kind of decoder states."""
+"""The base of all decoders: the plain one, guesses at tokens, and what a kind of decoder states."""
 
 from __future__ import annotations
 

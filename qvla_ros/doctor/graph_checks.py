@@ -24,7 +24,7 @@ _INPUT_KINDS = {IMAGE, COMPRESSED_IMAGE, JOINTS, POSE, TEXT}
 
 @dataclass(frozen=True)
 class Heard:
-    """What was heard on a topic.
+    """The messages that were received on a topic.
 
     message: the last one. count: how many came in listened_s. age_s: of the last one, arrival minus
     stamp on this machine's clock; NaN for a message without a stamp.

@@ -187,7 +187,7 @@ def choose_plan(bundle: Bundle, flavour: str, version: str, compute_capability: 
 def mismatch(
     sidecar: PlanSidecar, bundle: Bundle, flavour: str, version: str, compute_capability: str
 ) -> str | None:
-    """Why this plan must not be run here, or None."""
+    """Returns why this plan must not be run here, or None."""
     if (sidecar.flavour, sidecar.version) != (flavour, version):
         return f"built by {sidecar.flavour} {sidecar.version}"
     if not sidecar.runs_on(compute_capability):

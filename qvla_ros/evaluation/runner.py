@@ -51,7 +51,7 @@ class ProcessEnded(QvlaError):
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """What to evaluate, and how.
+    """A plan of an evaluation: what to evaluate, and how.
 
     bundles: name (a ROS name, it becomes the namespace) -> bundle directory. Episodes run from the
     official initial states init_state_offset .. init_state_offset + num_trials_per_task - 1 of each

@@ -47,7 +47,7 @@ class EpisodeParameters:
 
 @dataclass(frozen=True)
 class RealTimeParameters:
-    """What only means something if time goes on while the policy thinks."""
+    """Parameters that have an effect only if time goes on while the policy thinks."""
 
     latencies_s: tuple[float, ...] = parameter(
         (MEASURED,),

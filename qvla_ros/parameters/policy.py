@@ -35,7 +35,7 @@ class ModelParameters:
 
 @dataclass(frozen=True)
 class InputParameters:
-    """What is read of cameras and robot, and how old it may be."""
+    """Parameters of what is read of cameras and robot, and how old it may be."""
 
     max_image_age_s: float = seconds(
         1.0, "oldest observation that is acted on, by its stamp and node time", minimum=1e-3
@@ -57,7 +57,7 @@ class InputParameters:
 
 @dataclass(frozen=True)
 class CommandParameters:
-    """What is sent to the robot, where and how often."""
+    """Parameters of what is sent to the robot, where and how often."""
 
     output: str = parameter(
         "none", "what is sent to the robot; none: chunks alone", choices=output_names
@@ -96,7 +96,7 @@ class CommandParameters:
 
 @dataclass(frozen=True)
 class MotionLimitParameters:
-    """What no command may exceed; the names are those of qvla_ros.control.limits.motion_limits."""
+    """Limits that no command may exceed, named as in qvla_ros.control.limits.motion_limits."""
 
     linear_low: tuple[float, ...] = parameter(
         (), "lower corner of the workspace, m, or lower joint limits, rad"

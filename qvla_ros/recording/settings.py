@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RecorderSettings:
-    """What to record, where and for how long.
+    """The settings of a recording: what, where and for how long.
 
     out: the bag. policies: full names of policy nodes; none: all that run. topics: recorded too.
     duration_s: when to stop; None: when interrupted.

@@ -45,7 +45,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Hold:
-    """How the arm came to rest. moved_m: its largest distance to the held position."""
+    """A record of how the arm came to rest. moved_m: its largest distance to the held position."""
 
     at_rest: bool
     duration_s: float

@@ -40,7 +40,7 @@ LONGEST_STEP_S = 0.1  # a twist is obeyed for no longer than this
 
 @dataclass
 class Quirks:
-    """What is wrong with the robot at the moment.
+    """The faults of the robot at the moment.
 
     deadman: what is published on ~/enable in every period; None: nothing.
     """

@@ -54,7 +54,7 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class DecodingConfig:
-    """What a policy reads beside the prompt, and how actions come out of its network.
+    """The policy's inputs besides the prompt, and how actions come out of its network.
 
     kind: how actions are decoded; it belongs to one family (see checkpoints.family). The defaults
     are those of OpenVLA-OFT on LIBERO; released checkpoints do not store them. proprio_dim: 0 where

@@ -1,4 +1,4 @@
-"""Where the parts of a checkpoint lie: the `.pt` files beside its main weights.
+"""Finds the parts of a checkpoint: the `.pt` files beside its main weights.
 
 OpenVLA has none; OpenVLA-OFT adds `<part>--<step>_checkpoint.pt`; UniVLA adds `action_decoder*.pt`.
 A family names those that its checkpoints must have.

@@ -87,7 +87,7 @@ class Projector(nn.Module):
 
 
 class VisionLanguageModel(nn.Module):
-    """What every family has.
+    """The base class of every family's network.
 
     `forward(inputs)` gives the normalised actions that the policy takes, [B, K, A].
     """

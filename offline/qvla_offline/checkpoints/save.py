@@ -39,7 +39,7 @@ SHARD_BYTES = 5 * 10**9  # of transformers' save_pretrained
 
 @dataclass(frozen=True)
 class Belongings:
-    """What a checkpoint directory holds beside the weights.
+    """The files of a checkpoint directory other than the weights.
 
     dataset_statistics: {dataset key: {"action": ..., ...}}.
 

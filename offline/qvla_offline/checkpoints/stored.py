@@ -99,7 +99,7 @@ def main_tensors(directory: Path) -> dict[str, StoredTensor]:
 
 
 def safetensors_tensors(file: Path) -> dict[str, StoredTensor]:
-    """What one safetensors file holds.
+    """Describes the tensors of one safetensors file.
 
     Its header is checked against its length, so a truncated file is refused.
     """

@@ -180,7 +180,7 @@ class UniVLA(CausalModel):
 
 
 def visual_places(config: PolicyConfig) -> int:
-    """How many places, from BOS on, stand for the image."""
+    """Counts the places, from BOS on, that stand for the image."""
     return min(VISUAL_PLACES, config.num_patches)
 
 

@@ -1,1 +1,1 @@
-"""From a checkpoint and its gates to one ONNX graph and the bundle around it."""
+"""Exports a checkpoint with its gates as one ONNX graph and the bundle around it."""

@@ -1,4 +1,4 @@
-"""From a checkpoint and its gates to a bundle: the graph, the manifest, and the files beside."""
+"""Exports a checkpoint with its gates as a bundle: graph, manifest and other files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a graph holds once it is written: its row groups, its layers, and where they are used."""
+"""The contents of a written graph: its row groups, its layers, and where they are used."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class RowProduct:
 
 @dataclass(frozen=True)
 class StoredGraph:
-    """What a GraphBuilder has written.
+    """The graph that a GraphBuilder has written.
 
     model: the graph, whose large tensors are in the data file. layers: {module: its weights in the
     graph}. products: where they are multiplied with. stored_bytes: of every tensor and constant, by

@@ -85,7 +85,7 @@ class Weights:
 
 
 def parameters_in(graph: StoredGraph, tensors: Mapping[str, Tensor]) -> int:
-    """How many of the checkpoint's numbers the graph stands for, rows of 0 bits included."""
+    """Counts the checkpoint's numbers that the graph stands for, rows of 0 bits included."""
     in_layers = sum(len(layer.bits) * layer.inputs for layer in graph.layers.values())
     others = (
         math.prod(tensor.dims)

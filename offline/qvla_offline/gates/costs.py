@@ -17,7 +17,7 @@ SCALE_BYTES = {"float16": 2, "float32": 4}
 
 @dataclass(frozen=True)
 class Pricing:
-    """How rows are priced.
+    """The rule by which rows are priced.
 
     cost: 'nominal' counts a 2-bit code as 2 bits and a scale in the scheme's type; 'stored' counts
     what the graph holds: 2-bit codes in their container, blocks made whole, scales in the type that

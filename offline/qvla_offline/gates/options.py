@@ -16,7 +16,7 @@ _TARGET = "bits per weight, scales included; method released: bits per channel, 
 
 @dataclass(frozen=True)
 class Spending:
-    """How many bits to spend, and on which bit-widths.
+    """The bits to spend, and the bit-widths to spend them on.
 
     target_avg_bits: bits per weight with scales (method 'released': per channel, without, as
     in the released scripts). cost: see Pricing.
@@ -32,7 +32,7 @@ class Spending:
 
 @dataclass(frozen=True)
 class Budget(Spending):
-    """How many bits to spend, at the prices of a graph.
+    """The bits to spend, at the prices of a graph.
 
     compute_dtype: see Pricing. tile: the optimal method fills groups of rows up to multiples of it
     by promoting rows, within the budget; 1 promotes none.

@@ -140,7 +140,7 @@ class _Gathering:
 
 
 def input_rows(module: QuantizableLayer, x: Tensor) -> Tensor:
-    """What a layer multiplies its weight with, [tokens, C]; the patches of a convolution."""
+    """Returns what a layer multiplies its weight with, [tokens, C]; patches of a convolution."""
     if not isinstance(module, nn.Conv2d):
         return x.reshape(-1, x.shape[-1])
     assert not isinstance(module.padding, str)  # the policies give their padding in pixels

@@ -19,7 +19,7 @@ _BY_CLIP_SEARCH = {True: DEFAULT_QUANTIZER, False: "rtn"}
 
 @dataclass(frozen=True)
 class QuantizationScheme:
-    """How a row of a given bit-width is stored, and by which quantizer.
+    """The storage of a row of each bit-width, and the quantizer.
 
     group_size: inputs that share a scale at 2 and 4 bits (a power of two, 16 to 256, as the engines
     want it); 8-bit rows have one scale, because TensorRT has no blocked INT8. clip_search: false

@@ -20,7 +20,7 @@ _FIX = "compare with config/quantize/reference.yaml"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to quantize, how, and what to leave in `out_dir`.
+    """A recipe: what to quantize, how, and what to leave in `out_dir`.
 
     bundle/ is written unless `bundle` is false; fakequant/ (the checkpoint with the bundle's
     numbers) and float_bundle/ (float16 weights, the baseline) when asked for.

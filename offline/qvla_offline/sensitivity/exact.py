@@ -29,7 +29,7 @@ Choice = tuple[str, int, int]  # module, channel, bits
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well first-order scores agree with measured ones, over `count` channels.
+    """The agreement of first-order scores with measured ones, over `count` channels.
 
     rank_correlation: Spearman's, of the scores as the file holds them. ratio: median of measured
     over estimated, both on the same samples. Either is None where there are too few channels.

@@ -15,7 +15,7 @@ METHODS = ("action", "hessian")
 
 @dataclass(frozen=True)
 class Scoring:
-    """How to score; the defaults are those of the released script, where it has the option.
+    """Options of scoring; the defaults are those of the released script, where it has the option.
 
     check: channels to measure exactly and compare; refine: so many top channels get measured
     scores.
@@ -66,7 +66,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class SensitivityOptions(Scoring):
-    """How to score, and for which data and storage."""
+    """Options of scoring, with its data and storage."""
 
     unnorm_key: str | None = option(
         None, "dataset whose statistics apply, if the checkpoint holds several"

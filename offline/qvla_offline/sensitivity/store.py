@@ -27,7 +27,7 @@ OVERFLOW = (  # weights are checked as they are read
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """How much every channel matters at every bit-width.
+    """Scores of how much every channel matters at every bit-width.
 
     scores: {module: float32 [len(bits), R]}, higher is worse; bits: ascending, below 16, where the
     score is 0. method: 'action' (squared normalised-action units), 'hessian' (its own units) or

@@ -18,7 +18,7 @@ _ANNOUNCED = ("policy", "task_id", "init_state", "max_steps", "label")
 
 @dataclass(frozen=True)
 class Start:
-    """Where an episode starts, whatever the policy. conditions: in real time; None: lock-step."""
+    """The start of an episode, whatever the policy. conditions: in real time; None: lock-step."""
 
     task_id: int
     init_state: int

@@ -31,7 +31,7 @@ FAULT_PATIENCE_S = 1.0
 
 @dataclass
 class Measurements:
-    """What is measured during an episode.
+    """The measurements of an episode.
 
     inference_ms, stamp_to_command_ms: one number a chunk. frames: those that the policy read, if it
     is filmed. real_time: the counts of real time, empty in lock-step.

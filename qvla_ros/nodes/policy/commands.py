@@ -1,4 +1,4 @@
-"""What the policy node asks of its robot's side, whether or not it commands one."""
+"""The robot's side of the policy node, whether or not it commands a robot."""
 
 from __future__ import annotations
 

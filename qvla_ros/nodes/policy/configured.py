@@ -1,4 +1,4 @@
-"""What the policy node has from configure to clean-up: a policy that is warm, and publishers."""
+"""The parts of the policy node from configure to clean-up: a warm policy, and publishers."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def describe(
     configured: Configured | None,
     active: Active | None,
 ) -> Snapshot:
-    """What the node knows about itself now. From any thread."""
+    """Describes the node's present state. From any thread."""
     state, reason = (PolicyStatus.INACTIVE, NOT_ACTIVE) if active is None else active.state()
     figures = commands.figures()
     stop = figures.last_stop

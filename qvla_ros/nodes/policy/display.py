@@ -27,12 +27,10 @@ from qvla_ros.nodes.policy.outputs.pose import pose_message
 def predicted_setpoints(
     measured: Setpoint, upcoming: NDArray[np.float64], spec: MotionSpec
 ) -> list[Setpoint]:
-    """Where the arm would be after each of the upcoming actions [m, A], from where it was measured.
+    """Predicts where the arm would be after each of the upcoming actions [m, A].
 
-    M + 1 setpoints.
-
-    The first action may be carried out in part already: a delta kind's path is then off by up to
-    that one action.
+    Returns m + 1 setpoints, of which the first is where the arm was measured. The first action may
+    be carried out in part already: a delta kind's path is then off by up to that one action.
     """
     setpoints = [measured]
     for action in upcoming:

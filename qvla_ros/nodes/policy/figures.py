@@ -1,4 +1,4 @@
-"""What the robot's side of the node has done so far, in numbers."""
+"""Counts what the robot's side of the node has done so far."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class CommandFigures:
-    """What has been commanded so far.
+    """Figures of what has been commanded so far.
 
     interventions: stage of the safety chain -> commands that it changed.
 

@@ -1,4 +1,4 @@
-"""What a policy node knows about itself at one moment, for its status, diagnostics and tasks."""
+"""The state of a policy node at one moment, for its status, diagnostics and tasks."""
 
 from __future__ import annotations
 

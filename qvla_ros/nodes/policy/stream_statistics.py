@@ -1,4 +1,4 @@
-"""How often each input comes and how old it is, for diagnostics. Pure: time comes in as numbers."""
+"""Measures the rate and the age of each input, for diagnostics. Pure: time comes in as numbers."""
 
 from __future__ import annotations
 

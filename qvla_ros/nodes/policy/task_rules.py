@@ -55,7 +55,7 @@ class Task:
 def refusal(
     instruction: str, max_duration_s: float, snapshot: Snapshot, running: Task | None
 ) -> str:
-    """Why a task may not start, with the fix; empty if it may."""
+    """Returns why a task may not start, with the fix; empty if it may."""
     if not instruction.strip():
         return "the instruction is empty; expected a sentence that names the task"
     if not max_duration_s > 0.0:  # also NaN
@@ -79,7 +79,7 @@ def goal_refusal(
 
 
 def ending(task: Task, snapshot: Snapshot, now_ns: int) -> Ending | None:
-    """Why the task is over by itself.
+    """Returns why the task is over by itself.
 
     None as long as it is not. A stop that was noticed outranks the clock.
     """
@@ -110,7 +110,7 @@ def expiry(task: Task, now_ns: int) -> Ending | None:
 
 
 def preemption(task: Task | None, text: str, last_text: str | None) -> Ending | None:
-    """What a text on the instruction topic does to a task.
+    """Decides what a text on the instruction topic does to a task.
 
     One that repeats itself, or the task, changes nothing.
     """

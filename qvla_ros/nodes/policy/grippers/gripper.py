@@ -30,7 +30,7 @@ class GripperOutput(Protocol):
 def make_gripper(
     node: Node, parameters: CommandParameters, actions: ActionSpec
 ) -> GripperOutput | None:
-    """What the parameter gripper_output names.
+    """Makes the gripper that the parameter gripper_output names.
 
     None for "none". QvlaError when the bundle has no gripper or the output cannot be used here.
     """

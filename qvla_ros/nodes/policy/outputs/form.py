@@ -1,4 +1,4 @@
-"""What the commands of a node have in common, checked against the bundle before any is sent."""
+"""The form of a node's commands, checked against the bundle before any is sent."""
 
 from __future__ import annotations
 
