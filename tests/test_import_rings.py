@@ -11,7 +11,7 @@ import graphlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -163,20 +163,20 @@ def folder_of(module: str) -> str:
     return "/".join((package, *folder))
 
 
-def folder_graph(package: str) -> dict[str, dict[str, list[Import]]]:
-    """Folder -> folder that it imports -> those imports."""
+def graph_of(package: str, place: Callable[[str], str]) -> dict[str, dict[str, list[Import]]]:
+    """Place -> place that it imports -> those imports; place(module): its folder, or itself."""
     graph: dict[str, dict[str, list[Import]]] = {}
     for module, path in modules_of(package).items():
         for one in imports_of(path):
-            source = folder_of(module)
-            target = folder_of(one.module)
-            if source != target and target.startswith(f"{package}/"):
+            source = place(module)
+            target = place(one.module)
+            if source != target and target.startswith(package):
                 graph.setdefault(source, {}).setdefault(target, []).append(one)
     return graph
 
 
 def cycle_of(graph: dict[str, dict[str, list[Import]]]) -> str:
-    """The imports that close a cycle of folders, a line each; empty if there is none."""
+    """The imports that close a cycle of folders or files, a line each; empty if there is none."""
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
@@ -191,8 +191,14 @@ def cycle_of(graph: dict[str, dict[str, list[Import]]]) -> str:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_folders_of_a_package_import_each_other_in_one_direction_only(package: str) -> None:
-    cycle = cycle_of(folder_graph(package))
+    cycle = cycle_of(graph_of(package, folder_of))
     assert not cycle, f"these imports close a cycle of folders:\n{cycle}"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_files_of_a_package_import_each_other_in_one_direction_only(package: str) -> None:
+    cycle = cycle_of(graph_of(package, str))
+    assert not cycle, f"these imports close a cycle of files:\n{cycle}"
 
 
 def test_a_cycle_of_folders_is_found_and_its_imports_are_named() -> None:

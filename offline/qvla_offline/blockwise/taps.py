@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from qvla_offline.blockwise.schedule import Arguments
 from qvla_offline.checkpoints.targets import QuantizableLayer
 
 
@@ -50,3 +51,28 @@ def tapped(layers: Mapping[str, QuantizableLayer]) -> Iterator[list[Tap]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def pull_through(
+    block: nn.Module,
+    arguments: Arguments,
+    layers: Mapping[str, QuantizableLayer],
+    cotangents: Sequence[Tensor] | Tensor,
+) -> tuple[list[tuple[Tensor, ...]], list[tuple[Tap, list[Tensor]]]]:
+    """Runs a block again and takes the cotangents of its output back through it.
+
+    Returns, for each cotangent, the gradients of those arguments that take one, and each execution
+    of one of `layers` with the gradients of its output, one a cotangent.
+    """
+    given = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in arguments.tensors]
+    inputs = [tensor for tensor in given if tensor.requires_grad]
+    with torch.enable_grad(), tapped(layers) as taps:
+        output = arguments.call(block, given)
+    sought = [*inputs, *(tap.output for tap in taps)]
+    pulled = [
+        torch.autograd.grad(output, sought, cotangent, retain_graph=True, materialize_grads=True)
+        for cotangent in cotangents
+    ]
+    count = len(inputs)
+    of_taps = [(tap, [grads[place] for grads in pulled]) for place, tap in enumerate(taps, count)]
+    return [grads[:count] for grads in pulled], of_taps

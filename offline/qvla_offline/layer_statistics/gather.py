@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from qvla_offline.blockwise.passes import BlockPass, Blockwise, Pull
 from qvla_offline.blockwise.schedule import Arguments
-from qvla_offline.blockwise.taps import Tap, tapped
+from qvla_offline.blockwise.taps import Tap, pull_through
 from qvla_offline.blockwise.weights import members_of
 from qvla_offline.checkpoints.targets import QuantizableLayer
 from qvla_offline.finite import require_finite
@@ -113,24 +113,12 @@ class _Gathering:
         layers = {n: self.targets[n] for n in self.members.get(name, [])}
 
         def pull(sample: int, arguments: Arguments, cotangents: Tensor) -> list[tuple[Tensor, ...]]:
-            given = [
-                tensor.detach().requires_grad_(tensor.requires_grad) for tensor in arguments.tensors
-            ]
-            inputs = [tensor for tensor in given if tensor.requires_grad]
-            with torch.enable_grad(), tapped(layers) as taps:
-                output = arguments.call(block, given)
-            sought = [*inputs, *(tap.output for tap in taps)]
-            pulled = [
-                torch.autograd.grad(
-                    output, sought, cotangent, retain_graph=True, materialize_grads=True
-                )
-                for cotangent in cotangents
-            ]
-            for place, tap in enumerate(taps, len(inputs)):
+            of_inputs, of_taps = pull_through(block, arguments, layers, cotangents)
+            for tap, gradients in of_taps:
                 if tap.name not in self._sums:
                     self._sums[tap.name] = _Sums.of(tap.module)
-                self._sums[tap.name].add(tap, [grads[place] for grads in pulled])
-            return [grads[: len(inputs)] for grads in pulled]
+                self._sums[tap.name].add(tap, gradients)
+            return of_inputs
 
         yield pull
         self.remaining[name] -= 1

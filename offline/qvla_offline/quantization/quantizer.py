@@ -1,9 +1,10 @@
-"""The interface of every quantizer, and the two functions by which the other code asks one."""
+"""The interface of every quantizer, and the functions by which the other code asks one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from qvla_offline.quantization.layer import QuantizedLayer
-from qvla_offline.quantization.registry import quantizer_of
+from qvla_offline.quantization.registry import QUANTIZERS
 from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
 from qvla_ros.errors import QvlaError
 
@@ -53,6 +54,13 @@ class Quantizer(Protocol):
         weight is not finite or not representable.
         """
         ...
+
+
+def quantizer_of(scheme: QuantizationScheme) -> Quantizer:
+    """Returns the quantizer that `scheme` names."""
+    module, _, kind = QUANTIZERS[scheme.quantizer].partition(":")
+    quantizer: Quantizer = getattr(import_module(module), kind)(scheme)
+    return quantizer
 
 
 def quantize_layer(

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from qvla_offline.quantization.quantizer import Quantizer
-    from qvla_offline.quantization.scheme import QuantizationScheme
-
 # {name: "module:class"}: named, not imported, so that schemes and options need no torch.
 # A class is called with the scheme and gives a Quantizer.
 QUANTIZERS: dict[str, str] = {
@@ -18,10 +11,3 @@ QUANTIZERS: dict[str, str] = {
     "gptq": "qvla_offline.quantization.gptq:Gptq",
     "guided_gptq": "qvla_offline.quantization.guided_gptq:GuidedGptq",
 }
-
-
-def quantizer_of(scheme: QuantizationScheme) -> Quantizer:
-    """The quantizer that `scheme` names."""
-    module, _, kind = QUANTIZERS[scheme.quantizer].partition(":")
-    quantizer: Quantizer = getattr(import_module(module), kind)(scheme)
-    return quantizer

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from qvla_offline.quantization.layer import QuantizedLayer
-from qvla_offline.quantization.quantizer import LayerStatistics, quantize_layer
-from qvla_offline.quantization.registry import quantizer_of
+from qvla_offline.quantization.quantizer import LayerStatistics, quantize_layer, quantizer_of
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.errors import QvlaError
 

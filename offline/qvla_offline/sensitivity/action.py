@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute, Pull
 from qvla_offline.blockwise.schedule import Arguments
-from qvla_offline.blockwise.taps import Tap, tapped
+from qvla_offline.blockwise.taps import Tap, pull_through, tapped
 from qvla_offline.blockwise.weights import members_of
 from qvla_offline.checkpoints.targets import QuantizableLayer
 from qvla_offline.finite import require_finite
@@ -174,29 +174,16 @@ class _Scoring:
         last = not self.remaining[name]
 
         def pull(sample: int, arguments: Arguments, cotangents: Tensor) -> list[tuple[Tensor, ...]]:
-            given = [
-                tensor.detach().requires_grad_(tensor.requires_grad) for tensor in arguments.tensors
-            ]
-            inputs = [tensor for tensor in given if tensor.requires_grad]
-            with torch.enable_grad(), tapped(layers) as taps:
-                output = arguments.call(block, given)
-            count = len(inputs)
-            sought = [*inputs, *(tap.output for tap in taps)]
-            pulled = [
-                torch.autograd.grad(
-                    output, sought, cotangent, retain_graph=True, materialize_grads=True
-                )
-                for cotangent in cotangents
-            ]
-            for place, tap in enumerate(taps, count):
-                moved = _moved(tap, errors[tap.name], [grads[place] for grads in pulled], drops)
+            of_inputs, of_taps = pull_through(block, arguments, layers, cotangents)
+            for tap, gradients in of_taps:
+                moved = _moved(tap, errors[tap.name], gradients, drops)
                 key = (sample, tap.name)
                 self._moved[key] = self._moved[key] + moved if key in self._moved else moved
             if last:
                 for n in layers:
                     if (sample, n) in self._moved:
                         squares[n] += self._moved.pop((sample, n)).square().sum(dim=0)
-            return [grads[:count] for grads in pulled]
+            return of_inputs
 
         yield pull
         if last and layers:

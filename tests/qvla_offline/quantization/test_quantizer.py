@@ -14,9 +14,10 @@ from qvla_offline.quantization.quantizer import (
     LayerStatistics,
     Quantizer,
     quantize_layer,
+    quantizer_of,
     reconstruct_rows,
 )
-from qvla_offline.quantization.registry import QUANTIZERS, quantizer_of
+from qvla_offline.quantization.registry import QUANTIZERS
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.errors import QvlaError
 from tests.qvla_offline.quantization.rows import student_rows
