@@ -23,28 +23,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rclpy
 from geometry_msgs.msg import PoseStamped
+from private_graph import private_graph
 from qvla.msg import ActionChunk
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
-from qvla_offline.export.bundle import export_bundle
 from qvla_ros.bundle import Bundle, load_bundle
 from qvla_ros.errors import QvlaError
-from qvla_ros.evaluation.processes import private_ros_environment, start, stopped_at_the_end
+from qvla_ros.evaluation.processes import start, stopped_at_the_end
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import stamp_ns
 from qvla_ros.nodes.policy.control_loop import WINDOW_TICKS
@@ -52,7 +49,6 @@ from qvla_ros.nodes.policy.main import SWITCH_INTERVAL_S
 from qvla_ros.nodes.policy.node import PolicyNode
 from qvla_ros.nodes.process import make_executor
 from qvla_ros.parameters.policy import EXECUTORS
-from qvla_ros.resources import share_path
 from qvla_ros.testing.fault_drill import NAMESPACE, PARAMETERS
 
 PERIOD_S = 0.01
@@ -272,30 +268,23 @@ def main() -> None:
     parser.add_argument("--switch_interval_s", type=float, default=SWITCH_INTERVAL_S)
     args = parser.parse_args()
     sys.setswitchinterval(args.switch_interval_s)
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        private_ros_environment(Path(scratch)) as environment,
-    ):
-        os.environ.update(environment)
-        bundle = args.bundle or export_bundle(
-            share_path("reference_policy"), None, Path(scratch) / "bundle"
-        )
-        rclpy.init(domain_id=int(environment["ROS_DOMAIN_ID"]))
+    with private_graph(args.bundle) as graph:
+        rclpy.init(domain_id=graph.domain_id)
         words = [
             "-m",
             "qvla_ros.testing.fake_robot",
             "--bundle",
-            str(bundle),
+            str(graph.bundle),
             "--namespace",
             NAMESPACE,
             "--rate_hz",
             str(args.rate_hz),
         ]
-        robot = start("fake_robot", words, environment, Path(scratch))
+        robot = start("fake_robot", words, graph.environment, graph.scratch)
         kinds = (control, events, plain, bare_images, bare_inputs)
         phases: dict[str, list[dict[str, Any]]] = {kind.__name__: [] for kind in kinds}
         with stopped_at_the_end([robot]):
-            bench = Bench(load_bundle(bundle))
+            bench = Bench(load_bundle(graph.bundle))
             for number in range(args.rounds):
                 for phase in kinds:
                     phases[phase.__name__].append(phase(bench, args.seconds))

@@ -13,20 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import rclpy
 from numpy.typing import NDArray
+from private_graph import PrivateGraph, private_graph
 from rclpy.context import Context
 
-from qvla_offline.export.bundle import export_bundle
-from qvla_ros.evaluation.processes import private_ros_environment
 from qvla_ros.evaluation.shared_memory import SHARED_MEMORY, mapped_by, orphans
-from qvla_ros.resources import share_path
 from qvla_ros.testing.fault_drill import drill
 
 LINE = "{:.1f} min: {:.1f} MB, {:.0f} open files, {:.1f} MB shared, {:.0f} commands, {:.0f} chunks"
@@ -41,29 +37,17 @@ def main() -> None:
     parser.add_argument("--rate_hz", type=float, default=10.0)
     parser.add_argument("--sample_s", type=float, default=10.0)
     args = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        private_ros_environment(Path(scratch)) as environment,
-    ):
-        os.environ.update(environment)
-        bundle = Path(
-            args.bundle
-            or export_bundle(share_path("reference_policy"), None, Path(scratch) / "bundle")
-        )
+    with private_graph(args.bundle) as graph:
         context = Context()
-        rclpy.init(context=context, domain_id=int(environment["ROS_DOMAIN_ID"]))
-        samples, segments = watch(context, bundle, environment, Path(scratch), args)
+        rclpy.init(context=context, domain_id=graph.domain_id)
+        samples, segments = watch(context, graph, args)
         rclpy.try_shutdown(context=context)
         left = sorted(segments & set(orphans()))
     report(np.array(samples), left)
 
 
 def watch(
-    context: Context,
-    bundle: Path,
-    environment: dict[str, str],
-    scratch: Path,
-    args: argparse.Namespace,
+    context: Context, graph: PrivateGraph, args: argparse.Namespace
 ) -> tuple[list[tuple[float, ...]], set[str]]:
     """Returns the rows of the table and the segments that the node mapped.
 
@@ -72,7 +56,8 @@ def watch(
     segments: set[str] = set()
     parameters = {"output": "pose", "backend": "onnxruntime", "engine_options": '{"threads": 1}'}
     rows: list[tuple[float, ...]] = []
-    with drill(context, bundle, environment, scratch, rate_hz=args.rate_hz, **parameters) as d:
+    surroundings = (context, graph.bundle, graph.environment, graph.scratch)
+    with drill(*surroundings, rate_hz=args.rate_hz, **parameters) as d:
         d.move()
         started_s = next_s = time.monotonic()
         try:

@@ -16,19 +16,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 
 import rclpy
+from private_graph import private_graph
 from rclpy.context import Context
 
-from qvla_offline.export.bundle import export_bundle
-from qvla_ros.evaluation.processes import private_ros_environment
 from qvla_ros.parameters.policy import EXECUTORS
-from qvla_ros.resources import share_path
 from qvla_ros.testing.fault_cases import joint_faults, pose_faults, twist_faults
 from qvla_ros.testing.fault_drill import Outcome
 
@@ -43,22 +38,18 @@ def main() -> None:
         "--executor", choices=EXECUTORS, default=EXECUTORS[0], help="the policy node's"
     )
     args = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        private_ros_environment(Path(scratch)) as environment,
-    ):
-        os.environ.update(environment)
-        bundle = Path(
-            args.bundle
-            or export_bundle(share_path("reference_policy"), None, Path(scratch) / "bundle")
-        )
+    with private_graph(args.bundle) as graph:
         context = Context()
-        rclpy.init(context=context, domain_id=int(environment["ROS_DOMAIN_ID"]))
+        rclpy.init(context=context, domain_id=graph.domain_id)
         outcomes: dict[tuple[str, str], list[Outcome]] = {}
         for number in range(args.rounds):
             for faults in (pose_faults, twist_faults, joint_faults):
                 for outcome in faults(
-                    context, bundle, environment, Path(scratch), executor=args.executor
+                    context,
+                    graph.bundle,
+                    graph.environment,
+                    graph.scratch,
+                    executor=args.executor,
                 ):
                     print(
                         f"round {number + 1}: {outcome.fault}: "
