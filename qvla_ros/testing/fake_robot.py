@@ -80,15 +80,7 @@ class FakeRobot:
         self._sim_time = sim_time
         self._position = np.array([0.1, -0.2, 0.3])
         self._quaternion = rotation.IDENTITY.copy()
-        names = () if bundle.proprioception is None else bundle.proprioception.names
-        self._joints = dict.fromkeys(joint_names(names), 0.02)
-        if output == "joint_trajectory":
-            moving = [
-                name
-                for i, name in enumerate(bundle.actions.names)
-                if i != bundle.actions.gripper_index
-            ]
-            self._joints |= dict.fromkeys(moving, 0.0)
+        self._joints = _joint_positions(bundle, output)
         self._pixels = {
             c.name: np.full((c.height, c.width, 3), 90, np.uint8) for c in bundle.cameras
         }
@@ -201,6 +193,17 @@ class FakeRobot:
         if not self._sim_time:
             return time.time_ns()
         return time.monotonic_ns() + round(1e9 * self.quirks.clock_jump_s)
+
+
+def _joint_positions(bundle: Bundle, output: str) -> dict[str, float]:
+    """Returns where each joint is at first, by name: those the policy reads or commands."""
+    names = () if bundle.proprioception is None else bundle.proprioception.names
+    positions = dict.fromkeys(joint_names(names), 0.02)
+    if output == "joint_trajectory":
+        actions = bundle.actions
+        moving = [name for i, name in enumerate(actions.names) if i != actions.gripper_index]
+        positions |= dict.fromkeys(moving, 0.0)
+    return positions
 
 
 def main() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,10 +30,12 @@ from qvla_offline.checkpoints.layout import Layout
 from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.checkpoints.openvla import CausalModel
 from qvla_offline.checkpoints.random_checkpoint import random_inputs, write_random_checkpoint
+from qvla_offline.cli import random_checkpoint
 from qvla_offline.export.inputs import embed, emit_patches, graph_inputs, to_float32
 from qvla_offline.export.llama import Decoder
 from qvla_offline.export.modules import linear, slice_axis
 from qvla_offline.export.options import ExportOptions
+from qvla_offline.families import FAMILIES
 from qvla_offline.families.openvla import OPENVLA
 from qvla_offline.recipe import run_recipe
 from qvla_ros.bundle import DecoderSpec
@@ -172,3 +176,11 @@ def test_each_kind_of_decoding_belongs_to_one_family() -> None:
         "univla": "univla",
     }
     assert names.items() <= {kind: family_of(kind).name for kind in kinds}.items()
+
+
+def test_the_help_of_random_checkpoint_names_every_policy_that_it_can_make() -> None:
+    parser = argparse.ArgumentParser()
+    random_checkpoint.add_arguments(parser)
+    (option,) = [action for action in parser._actions if action.dest == "family"]
+    named = set(re.findall(r"\w+", option.help or "")) - {"default", "or"}
+    assert named == {name for family in FAMILIES for name in family.random.variants}
