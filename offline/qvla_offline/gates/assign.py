@@ -30,28 +30,37 @@ def assign_gates(
     Layers that no sample reached keep 16 bits and stay out of the budget. (Method 'released' treats
     them like all others, as the released script does.)
     """
-    columns = sensitivity.columns
-    if budget.method == "optimal" and not columns:
+    if budget.method == "optimal" and not sensitivity.columns:
         raise QvlaError(
             "proxy_pt",
             "a released .pt, which does not say how long the rows are",
             "row lengths, to price them",
             "name the checkpoint with --pretrained_checkpoint",
         )
+    method = _released if budget.method == "released" else _optimal
     described = sensitivity.sources | dict(sources or {})
-    if budget.method == "released":
-        proxies = {
-            name: dict(zip(sensitivity.bits, score, strict=True))
-            for name, score in sensitivity.scores.items()
-        }
-        layers = released_greedy(proxies, budget.bits, budget.target_avg_bits)
-        spent = _released_budget(layers, columns, budget, scheme)
-        return Gates(
-            layers, f"{sensitivity.method}/released", spent, described, (), scheme.described()
-        )
+    return method(sensitivity, budget, scheme, described)
+
+
+def _released(
+    sensitivity: Sensitivity, budget: Budget, scheme: QuantizationScheme, sources: dict[str, str]
+) -> Gates:
+    proxies = {
+        name: dict(zip(sensitivity.bits, score, strict=True))
+        for name, score in sensitivity.scores.items()
+    }
+    layers = released_greedy(proxies, budget.bits, budget.target_avg_bits)
+    spent = _released_budget(layers, sensitivity.columns, budget, scheme)
+    method = f"{sensitivity.method}/released"
+    return Gates(layers, method, spent, sources, (), scheme.described())
+
+
+def _optimal(
+    sensitivity: Sensitivity, budget: Budget, scheme: QuantizationScheme, sources: dict[str, str]
+) -> Gates:
     bits = tuple(sorted(set(budget.bits)))
     scores = score_table(sensitivity, bits)
-    columns = {name: columns[name] for name in scores}
+    columns = {name: sensitivity.columns[name] for name in scores}
     allocation = optimal_in_tiles(scores, columns, bits, budget, scheme)
     layers = {
         name: allocation.layers.get(name, np.full(score.shape[1], 16, dtype=np.uint8))
@@ -74,7 +83,7 @@ def assign_gates(
         layers,
         f"{sensitivity.method}/optimal",
         spent,
-        described,
+        sources,
         tuple(sensitivity.not_executed),
         scheme.described(),
     )
