@@ -13,6 +13,7 @@ Without a YAML file, names are those of the policy node and of LeRobot's convent
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from pathlib import Path
 
@@ -147,6 +148,19 @@ def instruction_of(text: str, template: str) -> str:
     if head and stripped.startswith(head):
         stripped = stripped.removeprefix(head).removesuffix(tail)
     return stripped.strip()
+
+
+def sample_sha256(sample: PolicyInputs) -> str:
+    """Hashes all that the policy reads of one observation: pixels, tokens and proprioception.
+
+    The hash is equal for equal observations, whatever the format of their file.
+    """
+    digest = hashlib.sha256()
+    for tensor in (sample.pixel_values, sample.input_ids, sample.proprio):
+        if tensor is not None:
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _read_jsonl(

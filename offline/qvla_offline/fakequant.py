@@ -27,8 +27,10 @@ from qvla_offline.checkpoints.stored import (
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.checkpoints.tensor_source import TensorSource, config_file, origin_of
 from qvla_offline.gates import Gates, match_layers, write_gates
+from qvla_offline.quantization.quantizer import NO_STATISTICS
 from qvla_offline.quantization.restored import RestoredTensors
 from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_offline.quantization.stored_statistics import statistics_for
 from qvla_offline.visible_files import visible_files
 from qvla_ros.errors import QvlaError
 from qvla_ros.progress import track
@@ -54,6 +56,7 @@ def fake_quantize(
     scheme: QuantizationScheme | None = None,
     mode: str = "scheme",
     dtype: torch.dtype | None = None,
+    statistics_dir: str | Path | None = None,
 ) -> Path:
     """Writes the checkpoint with quantized and restored weights to `out_dir`.
 
@@ -62,7 +65,8 @@ def fake_quantize(
     dtype: float32 is exact); 'released' rounds as the released injection script, in the
     checkpoint's dtype. dtype: of the target weights, None keeps theirs. Files, names and types stay
     those of the original, so that the original code loads the result; a LoRA adapter is merged, and
-    left out. Tensors are read and written one at a time; the directory appears whole or not at all.
+    left out. statistics_dir: of `qvla statistics`, for quantizers that need them. Tensors are read
+    and written one at a time; the directory appears whole or not at all.
     """
     if mode not in MODES:
         raise QvlaError("mode", mode, f"one of {MODES}", "choose with --mode")
@@ -78,7 +82,10 @@ def fake_quantize(
         chosen = replace(chosen, quantizer="released", two_bit_storage="int4")
     tensors = layout.open_tensors()
     tensors.check_against(empty_policy(source), source)
-    restored = RestoredTensors(tensors, gates.layers, chosen, dtype)
+    statistics = statistics_for(chosen, statistics_dir, source)
+    if statistics is not None:
+        gates = replace(gates, sources=gates.sources | {"statistics_sha256": statistics.sha256})
+    restored = RestoredTensors(tensors, gates.layers, chosen, dtype, statistics or NO_STATISTICS)
 
     shards = sorted({stored.file for stored in main_tensors(origin.base).values()})
     adapter = (

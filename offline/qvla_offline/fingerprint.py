@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from qvla_offline.checkpoints import lora
 from qvla_offline.checkpoints.stored import main_tensors
 from qvla_offline.checkpoints.tensor_source import ADAPTER_FOLDER, config_file, origin_of
 from qvla_ros.bundle import sha256_of
+from qvla_ros.errors import QvlaError
 
 _WEIGHTS = (".safetensors", ".pt")
 _OTHERS = (
@@ -37,6 +38,19 @@ def checkpoint_sha256(directory: str | Path) -> str:
     if config_file(directory).parent != directory:
         borrowed.append(config_file(directory))
     return combined_sha256([*_telling(directory), *_telling(directory / ADAPTER_FOLDER), *borrowed])
+
+
+def require_same_checkpoint(key: str, sources: Mapping[str, str], checkpoint: str | Path) -> None:
+    """Raises QvlaError if `sources`, which `key` states, name another checkpoint than this one."""
+    made_from = sources.get("checkpoint_sha256")
+    here = checkpoint_sha256(checkpoint)
+    if made_from is not None and made_from != here:
+        raise QvlaError(
+            key,
+            f"made from a checkpoint with SHA-256 {made_from[:16]}...",
+            f"made from {checkpoint}, {here[:16]}...",
+            "name the checkpoint that it was made from with --pretrained_checkpoint",
+        )
 
 
 def _telling(directory: Path) -> list[Path]:

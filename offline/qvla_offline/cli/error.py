@@ -6,7 +6,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from qvla_offline.cli.options import CALIBRATION_HELP, add_scheme_arguments
+from qvla_offline.cli.options import (
+    CALIBRATION_HELP,
+    add_scheme_arguments,
+    add_statistics_argument,
+)
 from qvla_offline.option_fields import given, integers
 from qvla_offline.quantization.scheme import QuantizationScheme
 
@@ -55,11 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what the quantization has read; observations in it are refused (default: "
         "calibration.jsonl in the checkpoint's directory, if it is there)",
     )
-    parser.add_argument(
-        "--statistics",
-        type=Path,
-        help="directory of `qvla statistics`, for --quantizer gptq or guided_gptq",
-    )
+    add_statistics_argument(parser)
     parser.add_argument("--max_samples", type=int, help="of the observations (default: all)")
     parser.add_argument(
         "--by_dimension", action="store_true", help="print the error of each action dimension too"
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     from qvla_offline.error.held_out import read_held_out
     from qvla_offline.error.report import table, write_report
     from qvla_offline.error.subjects import Subjects
-    from qvla_offline.layer_statistics.store import StoredStatistics
+    from qvla_offline.quantization.stored_statistics import StoredStatistics
     from qvla_offline.robot import LIBERO, read_robot
     from qvla_offline.sensitivity.run import suit_threads
 

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from qvla_offline.cli.options import add_statistics_argument
 from qvla_offline.export.options import ExportOptions
 from qvla_offline.option_fields import add_options, given
 from qvla_offline.quantization.scheme import QuantizationScheme
@@ -28,8 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="directory of the bundle; replaced if it is an earlier result",
     )
-    storage = {"group_size", "two_bit_storage"}
+    storage = {"group_size", "two_bit_storage", "quantizer"}
     add_options(parser, QuantizationScheme, storage, default="the gates' own")
+    add_statistics_argument(parser)
     add_options(parser, ExportOptions)
     parser.add_argument(
         "--task_suite_name", help="instead of --unnorm_key: the statistics of this LIBERO suite"
@@ -71,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
             robot=LIBERO if args.robot_path is None else read_robot(args.robot_path),
             unnorm_key=unnorm_key,
             progress=lambda layer: status.update(f"writing {layer}"),
+            statistics_dir=args.statistics,
         )
     sizes = load_bundle(path, verify_hashes=False).quantization
     stored_mb = sizes.weight_bytes / 1e6

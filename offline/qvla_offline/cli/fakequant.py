@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from qvla_offline.cli.options import add_scheme_arguments
+from qvla_offline.cli.options import add_scheme_arguments, add_statistics_argument
 from qvla_offline.option_fields import given
 from qvla_offline.quantization.scheme import QuantizationScheme
 
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=["float32"], help="write the target weights so (default: as they are)"
     )
+    add_statistics_argument(parser)
     add_scheme_arguments(parser)
 
 
@@ -45,6 +46,14 @@ def run(args: argparse.Namespace) -> int:
     gates = read_gates(args.gates_path)
     scheme = replace(QuantizationScheme(**gates.scheme), **given(args, QuantizationScheme))
     dtype = torch.float32 if args.dtype else None
-    out = fake_quantize(args.pretrained_checkpoint, gates, args.out_dir, scheme, args.mode, dtype)
+    out = fake_quantize(
+        args.pretrained_checkpoint,
+        gates,
+        args.out_dir,
+        scheme,
+        args.mode,
+        dtype,
+        args.statistics,
+    )
     print(f"wrote {out}; {peak_memory()}")
     return 0

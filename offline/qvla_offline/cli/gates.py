@@ -7,7 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qvla_offline.cli.options import CALIBRATION_HELP, add_scheme_arguments
+from qvla_offline.cli.options import (
+    CALIBRATION_HELP,
+    add_scheme_arguments,
+    add_statistics_argument,
+)
 from qvla_offline.gates.options import Budget, GatesOptions
 from qvla_offline.option_fields import add_options, given
 from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
@@ -27,16 +31,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out_json", required=True, type=Path, help="gates file to write")
     add_options(parser, Budget, {"bits"}, default="what the file scores, and 16")
     add_options(parser, Budget, {"target_avg_bits", "method", "cost", "compute_dtype", "tile"})
-    add_options(parser, GatesOptions, {"joint_rounds"})
+    add_options(parser, GatesOptions, {"joint_rounds", "measured_samples"})
     parser.add_argument(
-        "--pretrained_checkpoint", type=Path, help="for --joint_rounds, or to price a released .pt"
+        "--pretrained_checkpoint",
+        type=Path,
+        help="for --joint_rounds and --measured_samples, or to price a released .pt",
     )
     parser.add_argument(
-        "--calib_jsonl", "--calibration", type=Path, help=f"for --joint_rounds: {CALIBRATION_HELP}"
+        "--calib_jsonl",
+        "--calibration",
+        type=Path,
+        help=f"for --joint_rounds and --measured_samples: {CALIBRATION_HELP}",
     )
     parser.add_argument(
         "--skip_bad_lines", action="store_true", help="of a .jsonl file, as for the sensitivities"
     )
+    add_statistics_argument(parser)
     add_scheme_arguments(parser)
 
 
@@ -44,11 +54,13 @@ def run(args: argparse.Namespace) -> int:
     from qvla_offline.gates import write_gates
     from qvla_offline.gates.assign import assign_gates, describe
     from qvla_offline.gates.joint import assign_jointly, require_joint, require_rounds
+    from qvla_offline.gates.measured import keep_best, require_measurable, without_idle_widths
     from qvla_offline.memory import peak_memory
     from qvla_offline.sensitivity.store import read_sensitivity
     from qvla_ros.bundle import sha256_of
 
     joint_rounds = args.joint_rounds or 0
+    measured_samples = args.measured_samples or 0
     require_rounds(joint_rounds)
     sensitivity = read_sensitivity(args.proxy_pt)
     if args.pretrained_checkpoint and not sensitivity.columns:
@@ -59,28 +71,45 @@ def run(args: argparse.Namespace) -> int:
     scheme = replace(scoring_scheme, **given(args, QuantizationScheme))
     scored = tuple(b for b in BIT_WIDTHS if b == 16 or b in sensitivity.bits)
     budget = Budget(**{"bits": scored} | given(args, Budget))
-    require_joint(joint_rounds, sensitivity.method, budget)  # before the policy is loaded
+    # before the policy is loaded
+    require_joint(joint_rounds, sensitivity.method, budget)
+    require_measurable(measured_samples, budget)
+    if measured_samples:
+        budget = without_idle_widths(budget, sensitivity.columns, scheme)
     sources = {"sensitivity_sha256": sha256_of(args.proxy_pt)}
+    if joint_rounds or measured_samples:
+        # imports torch, which takes long
+        from qvla_offline.sensitivity.run import joint_measure, unseen_measure
+
+        options = _measuring(args, sensitivity, scheme)
+        place = (args.pretrained_checkpoint, args.calib_jsonl, options)
     if joint_rounds:
-        measure = _measure(args, sensitivity, scheme)
+        measure = joint_measure(*place, args.out_json.parent)
         gates = assign_jointly(sensitivity, budget, scheme, measure, joint_rounds, sources)
     else:
         gates = assign_gates(sensitivity, budget, scheme, sources)
+    if measured_samples:
+        whole, count = unseen_measure(*place, measured_samples, args.out_json.parent)
+        gates = keep_best(gates, sensitivity, budget, scheme, whole, count)
     write_gates(args.out_json, gates)
     print(describe(gates))
     print(f"wrote {args.out_json}; {peak_memory()}")
     return 0
 
 
-def _measure(args: argparse.Namespace, sensitivity: Any, scheme: Any) -> Any:
+def _measuring(args: argparse.Namespace, sensitivity: Any, scheme: Any) -> Any:
+    """Returns the options with which the scored policy is run; QvlaError if it is another one."""
     from qvla_offline.fingerprint import checkpoint_sha256
+    from qvla_offline.quantization.stored_statistics import statistics_for
     from qvla_offline.sensitivity.options import SensitivityOptions
-    from qvla_offline.sensitivity.run import joint_measure
 
     for key in ("pretrained_checkpoint", "calib_jsonl"):
         if getattr(args, key) is None:
             raise QvlaError(
-                key, "nothing", "a path: --joint_rounds runs the policy", f"name it with --{key}"
+                key,
+                "nothing",
+                "a path: --joint_rounds and --measured_samples run the policy",
+                f"name it with --{key}",
             )
     scored = sensitivity.sources.get("checkpoint_sha256")
     given = checkpoint_sha256(args.pretrained_checkpoint)
@@ -91,7 +120,19 @@ def _measure(args: argparse.Namespace, sensitivity: Any, scheme: Any) -> Any:
             "pretrained_checkpoint", found, expected, "name that one, or score this one first"
         )
     known = {key: sensitivity.settings[key] for key in _SAME_INPUTS if key in sensitivity.settings}
-    options = SensitivityOptions(**known, scheme=scheme, skip_bad_lines=args.skip_bad_lines)
-    return joint_measure(
-        args.pretrained_checkpoint, args.calib_jsonl, options, args.out_json.parent
+    options = SensitivityOptions(
+        **known,
+        scheme=scheme,
+        skip_bad_lines=args.skip_bad_lines,
+        statistics=args.statistics and str(args.statistics),
     )
+    statistics = statistics_for(scheme, args.statistics, args.pretrained_checkpoint)
+    scored_with = sensitivity.sources.get("statistics_sha256")
+    if statistics is not None and scored_with not in (None, statistics.sha256):
+        raise QvlaError(
+            "statistics",
+            f"{args.statistics}, whose SHA-256 is {statistics.sha256[:16]}...",
+            f"those that {args.proxy_pt} was scored with, {scored_with[:16]}...",
+            "name those with --statistics, or score with these first",
+        )
+    return options

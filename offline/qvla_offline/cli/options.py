@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from qvla_offline.option_fields import add_options
 from qvla_offline.quantization.scheme import QuantizationScheme
@@ -10,6 +11,15 @@ from qvla_offline.quantization.scheme import QuantizationScheme
 CALIBRATION_HELP = (
     "a .jsonl file, a LeRobot dataset, a ROS 2 bag, or a YAML file as in config/calibration/"
 )
+
+
+def add_statistics_argument(parser: argparse.ArgumentParser) -> None:
+    """The directory that compensating quantizers read."""
+    parser.add_argument(
+        "--statistics",
+        type=Path,
+        help="directory of `qvla statistics`, for --quantizer gptq or guided_gptq",
+    )
 
 
 def add_scheme_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qvla_offline.calibration import read_calibration
+from qvla_offline.calibration import read_calibration, sample_sha256
 from qvla_offline.checkpoints.io import Checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.datasets import jsonl_reader
@@ -62,19 +61,6 @@ def read_held_out(
             stacklevel=2,
         )
     return HeldOut(path, samples, episodes)
-
-
-def sample_sha256(sample: PolicyInputs) -> str:
-    """Hashes all that the policy reads of one observation: pixels, tokens and proprioception.
-
-    The hash is equal for equal observations, whatever the format of their file.
-    """
-    digest = hashlib.sha256()
-    for tensor in (sample.pixel_values, sample.input_ids, sample.proprio):
-        if tensor is not None:
-            digest.update(str(tuple(tensor.shape)).encode())
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def require_unseen(

@@ -16,12 +16,12 @@ from qvla_offline.checkpoints.io import Checkpoint, load_checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
 from qvla_offline.error.policies import bundle_actions, checkpoint_actions, require_no_noise
-from qvla_offline.fingerprint import checkpoint_sha256
+from qvla_offline.fingerprint import require_same_checkpoint
 from qvla_offline.gates import Gates, match_layers, read_gates, uniform
 from qvla_offline.gates.costs import COSTS, Pricing
-from qvla_offline.layer_statistics.store import StoredStatistics
 from qvla_offline.quantization.restored import RestoredTensors
 from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_offline.quantization.stored_statistics import StoredStatistics
 from qvla_offline.sensitivity.hessian import columns
 from qvla_ros.bundle import Bundle, load_bundle
 from qvla_ros.errors import QvlaError
@@ -160,15 +160,7 @@ class Subjects:
 
     def require_same_checkpoint(self, key: str, sources: Mapping[str, str]) -> None:
         """QvlaError if `sources`, which `key` states, name another checkpoint than this one."""
-        made_from = sources.get("checkpoint_sha256")
-        here = checkpoint_sha256(self.checkpoint)
-        if made_from is not None and made_from != here:
-            raise QvlaError(
-                key,
-                f"made from a checkpoint with SHA-256 {made_from[:16]}...",
-                f"made from {self.checkpoint}, {here[:16]}...",
-                "name the checkpoint that it was made from with --pretrained_checkpoint",
-            )
+        require_same_checkpoint(key, sources, self.checkpoint)
 
     def _require_same_statistics(self, path: Path, bundle: Bundle) -> None:
         there = json.loads((bundle.directory / "statistics.json").read_text(encoding="utf-8"))

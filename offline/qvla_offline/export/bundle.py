@@ -24,7 +24,9 @@ from qvla_offline.export.unpacked import merge_row_groups
 from qvla_offline.export.weights import Weights, parameters_in
 from qvla_offline.gates import Gates, match_layers, read_gates, uniform, write_gates
 from qvla_offline.gates.promotion import print_promotion
+from qvla_offline.quantization.quantizer import NO_STATISTICS
 from qvla_offline.quantization.scheme import QuantizationScheme, require_exact_scales
+from qvla_offline.quantization.stored_statistics import statistics_for
 from qvla_offline.robot import LIBERO, RobotDescription, camera_specs
 from qvla_ros.atomic import require_replaceable
 from qvla_ros.bundle import MANIFEST_NAME, save_bundle
@@ -45,6 +47,7 @@ def export_bundle(
     robot: RobotDescription = LIBERO,
     unnorm_key: str | None = None,
     progress: Callable[[str], None] | None = None,
+    statistics_dir: str | Path | None = None,
 ) -> Path:
     """Writes the bundle of a checkpoint directory to `out_dir`, whole or not at all.
 
@@ -54,7 +57,8 @@ def export_bundle(
     the one that the gates were priced with. Rows that `options.tile` promotes are printed, and the
     bundle's gates.json holds the bits that are stored. progress: called with the name of each
     linear layer as it is written. A policy of up to MAX_PARITY_BYTES is run before its bundle gets
-    its name; the answers are added for other machines to compare.
+    its name; the answers are added for other machines to compare. statistics_dir: of
+    `qvla statistics`, for quantizers that need them.
     """
     require_replaceable(out_dir, MANIFEST_NAME)
     checkpoint = load_checkpoint(checkpoint_path, unnorm_key, lazily=True)
@@ -67,17 +71,29 @@ def export_bundle(
         for name, module in quantization_targets(checkpoint.model).items()
     }
     gates, scheme = _matched(gates, scheme, rows, options)
+    statistics = None
+    if gates is not None:
+        statistics = statistics_for(scheme, statistics_dir, checkpoint_path)
+    if gates is not None and statistics is not None:
+        gates = replace(gates, sources=gates.sources | {"statistics_sha256": statistics.sha256})
     asked = gates if gates is not None else uniform(rows, 16)
     rows_per_tile = 1 if options.tile is None else options.tile
-    weights = Weights(checkpoint.tensors, asked.layers, scheme, rows_per_tile, progress)
+    weights = Weights(
+        checkpoint.tensors,
+        asked.layers,
+        scheme,
+        rows_per_tile,
+        progress,
+        statistics or NO_STATISTICS,
+    )
 
     out = Path(out_dir)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         parts = Path(scratch)
         stored = _write_graphs(parts, checkpoint, weights, options, unpacked=gates is not None)
-        statistics = json.dumps(checkpoint.statistics, indent=1) + "\n"
-        (parts / "statistics.json").write_text(statistics, encoding="utf-8")
+        dataset_statistics = json.dumps(checkpoint.statistics, indent=1) + "\n"
+        (parts / "statistics.json").write_text(dataset_statistics, encoding="utf-8")
         targets = {name: layer for name, layer in stored.layers.items() if name in asked.layers}
         if gates is not None:
             _write_stored_gates(parts / GATES, gates, targets, scheme, options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,7 +13,10 @@ from torch import Tensor
 from qvla_offline.export.stored import StoredGraph
 from qvla_offline.finite import require_finite, require_representable
 from qvla_offline.quantization.layer import QuantizedLayer
-from qvla_offline.quantization.quantizer import quantize_layer
+from qvla_offline.quantization.quantizer import (
+    LayerStatistics,
+    quantize_layer,
+)
 from qvla_offline.quantization.row_groups import quantize_to_tile
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.errors import QvlaError
@@ -29,7 +32,7 @@ class Weights:
     tensors: the state dict; it may load lazily, since each name is read once. gates: {target
     module: bits [R]}; a linear layer that is not among them keeps 16 bits. tile: row groups are
     filled up to multiples of it, see `promote_to_tile`; 1 promotes no row. progress: called with
-    each linear layer's name.
+    each linear layer's name. statistics: {module: its statistics}, for quantizers that need them.
     """
 
     tensors: Mapping[str, Tensor]
@@ -37,6 +40,7 @@ class Weights:
     scheme: QuantizationScheme
     tile: int = 1
     progress: Callable[[str], None] | None = None
+    statistics: Mapping[str, LayerStatistics] = field(default_factory=dict)
 
     def array(
         self, name: str, dtype: np.dtype | type[np.generic] = np.float32, fix: str = NARROW
@@ -79,7 +83,9 @@ class Weights:
         weight = self._tensor(name).flatten(1)
         if module not in self.gates:
             return quantize_layer(weight, np.full(len(weight), 16), QuantizationScheme(), name)
-        layer = quantize_to_tile(weight, self.gates[module], self.scheme, self.tile, name)
+        layer = quantize_to_tile(
+            weight, self.gates[module], self.scheme, self.tile, name, self.statistics.get(module)
+        )
         require_representable(name, layer.float_rows, torch.float16, SIXTEEN_BITS)
         return layer
 

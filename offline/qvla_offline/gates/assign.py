@@ -66,14 +66,7 @@ def _optimal(
         name: allocation.layers.get(name, np.full(score.shape[1], 16, dtype=np.uint8))
         for name, score in sensitivity.scores.items()
     }
-    other = "stored" if budget.cost == "nominal" else "nominal"
-    spent = {
-        "asked_bits_per_weight": budget.target_avg_bits,
-        f"{budget.cost}_bits_per_weight": allocation.reached_bits_per_weight,
-        f"{other}_bits_per_weight": budget.pricing(scheme, other).bits_per_weight(
-            allocation.layers, columns
-        ),
-        "cost": budget.cost,
+    spent = budget_spent(allocation.layers, columns, budget, scheme) | {
         "total_sensitivity": allocation.total,
         "lower_bound": allocation.bound,
         "optimality_gap": allocation.gap,
@@ -87,6 +80,21 @@ def _optimal(
         tuple(sensitivity.not_executed),
         scheme.described(),
     )
+
+
+def budget_spent(
+    layers: Mapping[str, np.ndarray],
+    columns: Mapping[str, int],
+    budget: Budget,
+    scheme: QuantizationScheme,
+) -> dict[str, Any]:
+    """What was asked, and what gates {layer: bits [R]} spend, for the gates file."""
+    other = "stored" if budget.cost == "nominal" else "nominal"
+    spent = {
+        f"{cost}_bits_per_weight": budget.pricing(scheme, cost).bits_per_weight(layers, columns)
+        for cost in (budget.cost, other)
+    }
+    return {"asked_bits_per_weight": budget.target_avg_bits, **spent, "cost": budget.cost}
 
 
 def score_table(sensitivity: Sensitivity, bits: Sequence[int]) -> dict[str, np.ndarray]:

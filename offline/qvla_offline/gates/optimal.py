@@ -133,6 +133,9 @@ def _hull_edges(
     Of each edge: the channel, the column reached, the score saved, the bits spent.
     """
     count, columns = scores.shape
+    if columns == 1:  # one bit-width: nothing to buy
+        nothing = np.zeros(0)
+        return nothing.astype(np.int64), nothing.astype(np.int64), nothing, nothing.astype(np.int64)
     everyone = np.arange(count)
     current = np.zeros(count, dtype=np.int64)
     edges = []

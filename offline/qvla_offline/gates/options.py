@@ -64,14 +64,23 @@ class GatesOptions(Spending):
     """A recipe's section `gates`; the prices come from its section `export`.
 
     joint_rounds: how often to measure how errors add up, and allocate again (see assign_jointly).
+    measured_samples: on so many calibration samples behind those that were scored, the result is
+    measured against one width everywhere and one width a layer (see gates.measured).
     """
 
     target_avg_bits: float = required_option(_TARGET)
     joint_rounds: int = option(0, "measure how errors add up, N times", "N")
+    measured_samples: int = option(
+        0,
+        "measure these gates, one width everywhere and one width a layer on N calibration samples "
+        "behind the scored ones, and keep the best",
+        "N",
+    )
 
     def budget(self, compute_dtype: str, tile: int | None = None) -> Budget:
         """The budget for a graph that computes in `compute_dtype`; tile: None is Budget's own."""
         spending = asdict(self)
         del spending["joint_rounds"]
+        del spending["measured_samples"]
         budget = Budget(**spending, compute_dtype=compute_dtype)
         return budget if tile is None else replace(budget, tile=tile)

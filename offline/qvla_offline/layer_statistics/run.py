@@ -7,7 +7,7 @@ from pathlib import Path
 from qvla_offline.calibration import calibration_sha256
 from qvla_offline.fingerprint import checkpoint_sha256
 from qvla_offline.layer_statistics.gather import gather_statistics
-from qvla_offline.layer_statistics.store import StatisticsWriter, StoredStatistics
+from qvla_offline.quantization.stored_statistics import StatisticsWriter, StoredStatistics
 from qvla_offline.sensitivity.action import Probing
 from qvla_offline.sensitivity.options import SensitivityOptions
 from qvla_offline.sensitivity.run import load_inputs

@@ -45,25 +45,30 @@ class Gptq(Quantizer):
         self, name: str, weight: Tensor, bits: np.ndarray, statistics: LayerStatistics | None
     ) -> QuantizedLayer:
         """See Quantizer."""
-        assert statistics is not None
         require_finite(name, weight.float())
-        hessian = self.hessian(statistics)
-        if hessian.shape != (weight.shape[1], weight.shape[1]):
-            raise QvlaError(
-                f"statistics of {name}",
-                f"a Hessian of shape {list(hessian.shape)}",
-                f"{[weight.shape[1]] * 2}, one row an input",
-                "gather the statistics of this checkpoint with `qvla statistics`",
-            )
         orders: dict[int, _Order] = {}
 
         def compensated(rows: Tensor, width: int) -> RowCodes:
             inputs_per_scale = rows.shape[1] if width == 8 else self.scheme.group_size
             if inputs_per_scale not in orders:
+                hessian = self._hessian_of(name, rows.shape[1], statistics)
                 orders[inputs_per_scale] = _order(hessian, inputs_per_scale, name)
             return _compensate(rows, width, self.scheme, orders[inputs_per_scale], name)
 
         return split_rows(name, weight, bits, self.scheme, compensated)
+
+    def _hessian_of(self, name: str, inputs: int, statistics: LayerStatistics | None) -> Tensor:
+        """The Hessian of the tensor `name`; QvlaError unless it has a row for each input."""
+        assert statistics is not None  # quantize_layer has seen to it
+        hessian = self.hessian(statistics)
+        if hessian.shape != (inputs, inputs):
+            raise QvlaError(
+                f"statistics of {name}",
+                f"a Hessian of shape {list(hessian.shape)}",
+                f"{[inputs] * 2}, one row an input",
+                "gather the statistics of this checkpoint with `qvla statistics`",
+            )
+        return hessian
 
     def hessian(self, statistics: LayerStatistics) -> Tensor:
         """The matrix [C, C] that weighs the errors of a row, up to a factor."""

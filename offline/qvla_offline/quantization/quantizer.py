@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from types import MappingProxyType
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from qvla_offline.quantization.layer import QuantizedLayer
+from qvla_offline.quantization.layer import CODE_LIMITS, QuantizedLayer
 from qvla_offline.quantization.registry import QUANTIZERS
 from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
 from qvla_ros.errors import QvlaError
@@ -32,6 +33,14 @@ class LayerStatistics:
     gradient_weighted_hessian: Tensor | None = None
 
 
+GATHER = (
+    "gather them with `qvla statistics --out_dir DIR` and name them with --statistics DIR, or "
+    "choose a quantizer that needs none, e.g. --quantizer clip_search"
+)
+# {module: its statistics}, for the quantizers that need none
+NO_STATISTICS: Mapping[str, LayerStatistics] = MappingProxyType({})
+
+
 @runtime_checkable
 class Quantizer(Protocol):
     """The base class of a way to choose codes and scales; it is made with a scheme.
@@ -49,9 +58,9 @@ class Quantizer(Protocol):
         """Quantizes each output channel of `weight` [R, C] at its own bit-width, on its device.
 
         name: of the tensor, for errors. weight: in the dtype of the checkpoint. bits: int64 [R],
-        out of BIT_WIDTHS. statistics: holds what `needs` names; None if that is empty. Rows depend
-        on no other row: a part of the rows gives a part of the result. Raises QvlaError where a
-        weight is not finite or not representable.
+        out of BIT_WIDTHS. statistics: holds what `needs` names; None if that is empty, or no row
+        has codes (2, 4 or 8 bits). Rows depend on no other row: a part of the rows gives a part of
+        the result. Raises QvlaError where a weight is not finite or not representable.
         """
         ...
 
@@ -73,7 +82,8 @@ def quantize_layer(
     """Quantizes each output channel of `weight` [R, C] at its own bit-width.
 
     The scheme names the quantizer. weight: a convolution is flattened from dim 1. name: of the
-    tensor, for errors. statistics: for the quantizers that need them.
+    tensor, for errors. statistics: for the quantizers that need them; rows of 0 and 16 bits need
+    none.
     """
     bits = np.asarray(row_bits, dtype=np.int64)
     unknown = sorted(set(bits.tolist()) - set(BIT_WIDTHS))
@@ -86,12 +96,12 @@ def quantize_layer(
         )
     quantizer = quantizer_of(scheme)
     missing = [need for need in sorted(quantizer.needs) if getattr(statistics, need, None) is None]
-    if missing:
+    if missing and np.isin(bits, list(CODE_LIMITS)).any():
         raise QvlaError(
             f"statistics of {name}",
             f"no {', '.join(missing)}",
             f"what quantizer {scheme.quantizer} reads of the calibration samples",
-            "choose a quantizer that needs none, e.g. clip_search",
+            GATHER,
         )
     return quantizer.quantize(name, weight, bits, statistics)
 

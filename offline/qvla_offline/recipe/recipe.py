@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from qvla_offline.export.options import DEFAULT_OPTIONS, ExportOptions
 from qvla_offline.gates.options import Budget, GatesOptions
+from qvla_offline.layer_statistics.options import Gathering
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.robot import LIBERO, RobotDescription, read_robot, robot_file
 from qvla_offline.sensitivity.options import Scoring, SensitivityOptions
@@ -15,6 +16,7 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import parse
 from qvla_ros.yaml_file import read_yaml
 
+STATISTICS = "statistics"
 _FIX = "compare with config/quantize/reference.yaml"
 
 
@@ -23,13 +25,15 @@ class Recipe:
     """A recipe: what to quantize, how, and what to leave in `out_dir`.
 
     bundle/ is written unless `bundle` is false; fakequant/ (the checkpoint with the bundle's
-    numbers) and float_bundle/ (float16 weights, the baseline) when asked for.
+    numbers) and float_bundle/ (float16 weights, the baseline) when asked for. statistics/ is made
+    if the scheme's quantizer needs it; statistics: None gathers as `sensitivity` scores.
     """
 
     checkpoint: str
     calibration: str
     out_dir: str
     gates: GatesOptions
+    statistics: Gathering | None = None
     sensitivity: Scoring | None = None
     scheme: QuantizationScheme | None = None
     export: ExportOptions | None = None
@@ -50,7 +54,7 @@ class ResolvedRecipe:
     """A recipe with its paths resolved, its files read and its defaults filled in.
 
     asked: the recipe as it is written. robot_sha256: of the robot's description; None for LIBERO's
-    arm, which has no file.
+    arm, which has no file. gathering: how to make the statistics, if the quantizer needs any.
     """
 
     asked: Recipe
@@ -59,6 +63,7 @@ class ResolvedRecipe:
     out: Path
     robot: RobotDescription
     robot_sha256: str | None
+    gathering: SensitivityOptions
     scoring: SensitivityOptions
     budget: Budget
     export: ExportOptions
@@ -67,6 +72,11 @@ class ResolvedRecipe:
     def scheme(self) -> QuantizationScheme:
         """How weights are stored; scoring, gates and export share it."""
         return self.scoring.scheme
+
+    @property
+    def statistics(self) -> Path:
+        """The directory of the statistics, if the quantizer needs any."""
+        return self.out / STATISTICS
 
 
 def resolve_recipe(path: str | Path, out_dir: str | Path | None = None) -> ResolvedRecipe:
@@ -83,10 +93,12 @@ def resolve_recipe(path: str | Path, out_dir: str | Path | None = None) -> Resol
         raise QvlaError(
             "checkpoint", checkpoint, "a checkpoint directory", f"set checkpoint in {path}"
         )
+    out = Path(out_dir) if out_dir is not None else folder / asked.out_dir
     scoring = SensitivityOptions(
         **asdict(asked.sensitivity or Scoring()),
         unnorm_key=asked.unnorm_key,
         robot_path=None if robot is None else str(robot),
+        statistics=str(out / STATISTICS),
         scheme=asked.scheme or QuantizationScheme(),
     )
     export = asked.export or DEFAULT_OPTIONS
@@ -94,9 +106,10 @@ def resolve_recipe(path: str | Path, out_dir: str | Path | None = None) -> Resol
         asked=asked,
         checkpoint=checkpoint,
         calibration=folder / asked.calibration,
-        out=Path(out_dir) if out_dir is not None else folder / asked.out_dir,
+        out=out,
         robot=described,
         robot_sha256=None if robot is None else sha256_of(robot),
+        gathering=replace(scoring, **asdict(asked.statistics)) if asked.statistics else scoring,
         scoring=scoring,
         budget=asked.gates.budget(export.compute_dtype, export.tile),
         export=export,

@@ -15,14 +15,19 @@ from qvla_offline.gates import read_gates, write_gates
 from qvla_offline.gates.assign import assign_gates, describe
 from qvla_offline.gates.foresight import require_affordable
 from qvla_offline.gates.joint import assign_jointly
+from qvla_offline.gates.measured import keep_best, require_measurable, without_idle_widths
+from qvla_offline.layer_statistics.run import compute_statistics
+from qvla_offline.quantization.quantizer import quantizer_of
 from qvla_offline.quantization.scheme import QuantizationScheme, require_exact_scales
+from qvla_offline.quantization.stored_statistics import StoredStatistics
 from qvla_offline.recipe.recipe import ResolvedRecipe, resolve_recipe
 from qvla_offline.recipe.steps import Step, Steps
-from qvla_offline.sensitivity.run import compute_sensitivity, joint_measure
+from qvla_offline.sensitivity.run import compute_sensitivity, joint_measure, unseen_measure
 from qvla_offline.sensitivity.store import read_sensitivity
 from qvla_offline.summary import quantization_summary
 from qvla_ros.atomic import atomic_file
 from qvla_ros.bundle import sha256_of
+from qvla_ros.errors import QvlaError
 
 
 def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
@@ -42,6 +47,13 @@ def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
 def _require_later_steps(recipe: ResolvedRecipe) -> None:
     """Raises QvlaError for what gates or export would refuse, before the hours of scoring."""
     asked = recipe.asked
+    if asked.statistics is not None and not _needs_statistics(recipe):
+        raise QvlaError(
+            "statistics",
+            f"a section, with quantizer {recipe.scheme.quantizer}",
+            "none: that quantizer reads no statistics",
+            "set statistics: null, or scheme: {quantizer: guided_gptq}",
+        )
     if asked.bundle:
         require_exact_scales(recipe.scheme, recipe.export.compute_dtype)
     checkpoint = load_checkpoint(recipe.checkpoint, asked.unnorm_key, lazily=True)
@@ -50,6 +62,7 @@ def _require_later_steps(recipe: ResolvedRecipe) -> None:
     method = recipe.scoring.method
     bits = recipe.scoring.bits
     rounds = asked.gates.joint_rounds
+    require_measurable(asked.gates.measured_samples, recipe.budget)
     require_affordable(checkpoint.model, recipe.budget, recipe.scheme, method, bits, rounds)
 
 
@@ -62,6 +75,8 @@ def _steps_of(recipe: ResolvedRecipe) -> list[Step]:
     gates = _choose_bits(recipe, scores.target)
     bundle = _export_quantized(recipe, exported, gates.target)
     steps = [scores, gates]
+    if _needs_statistics(recipe):
+        steps.insert(0, _gather(recipe, weights))
     if asked.bundle:
         steps.append(bundle)
     if asked.float_bundle:
@@ -72,11 +87,35 @@ def _steps_of(recipe: ResolvedRecipe) -> list[Step]:
     return steps
 
 
+def _needs_statistics(recipe: ResolvedRecipe) -> bool:
+    return bool(quantizer_of(recipe.scheme).needs)
+
+
+def _statistics_sha256(recipe: ResolvedRecipe) -> list[str]:
+    """Returns the hash of the statistics, for the inputs of a step; nothing if none are needed."""
+    return [StoredStatistics(recipe.statistics).sha256] if _needs_statistics(recipe) else []
+
+
+def _gather(recipe: ResolvedRecipe, weights_sha256: str) -> Step:
+    options = recipe.gathering
+
+    def inputs() -> list[Any]:
+        read = calibration_sha256(recipe.calibration, options.max_samples, options.skip_bad_lines)
+        return [weights_sha256, read, options.max_samples, options.probes, options.seed]
+
+    def make(target: Path, resume: bool) -> None:
+        compute_statistics(recipe.checkpoint, recipe.calibration, target, options)
+
+    return Step("statistics", recipe.statistics, inputs, make)
+
+
 def _score(recipe: ResolvedRecipe, weights_sha256: str) -> Step:
     def inputs() -> list[Any]:
         options = recipe.scoring
         read = calibration_sha256(recipe.calibration, options.max_samples, options.skip_bad_lines)
-        return [weights_sha256, read, options.described(), recipe.robot_sha256]
+        described = options.described()
+        statistics = _statistics_sha256(recipe)
+        return [weights_sha256, read, described, recipe.robot_sha256, *statistics]
 
     def make(target: Path, resume: bool) -> None:
         compute_sensitivity(recipe.checkpoint, recipe.calibration, target, recipe.scoring, resume)
@@ -87,20 +126,30 @@ def _score(recipe: ResolvedRecipe, weights_sha256: str) -> Step:
 def _choose_bits(recipe: ResolvedRecipe, scores: Path) -> Step:
     scheme = recipe.scheme
     rounds = recipe.asked.gates.joint_rounds
+    measured = recipe.asked.gates.measured_samples
 
     def inputs() -> list[Any]:
-        return [sha256_of(scores), asdict(recipe.budget), scheme.described(), rounds]
+        asked = [sha256_of(scores), asdict(recipe.budget), scheme.described(), rounds]
+        return [*asked, measured] if measured else asked
 
     def make(target: Path, resume: bool) -> None:
         sensitivity = read_sensitivity(scores)
         sources = {"sensitivity_sha256": sha256_of(scores)}
+        budget = recipe.budget
+        if measured:
+            budget = without_idle_widths(budget, sensitivity.columns, scheme)
         if rounds:
             measure = joint_measure(
                 recipe.checkpoint, recipe.calibration, recipe.scoring, target.parent
             )
-            gates = assign_jointly(sensitivity, recipe.budget, scheme, measure, rounds, sources)
+            gates = assign_jointly(sensitivity, budget, scheme, measure, rounds, sources)
         else:
-            gates = assign_gates(sensitivity, recipe.budget, scheme, sources)
+            gates = assign_gates(sensitivity, budget, scheme, sources)
+        if measured:
+            whole, count = unseen_measure(
+                recipe.checkpoint, recipe.calibration, recipe.scoring, measured, target.parent
+            )
+            gates = keep_best(gates, sensitivity, budget, scheme, whole, count)
         print(describe(gates))
         write_gates(target, gates)
 
@@ -111,7 +160,12 @@ def _export_quantized(recipe: ResolvedRecipe, exported: list[Any], gates: Path) 
     return Step(
         "bundle",
         recipe.out / "bundle",
-        lambda: [*exported, sha256_of(gates), recipe.scheme.described()],
+        lambda: [
+            *exported,
+            sha256_of(gates),
+            recipe.scheme.described(),
+            *_statistics_sha256(recipe),
+        ],
         lambda target, _: _export(recipe, gates, target, recipe.scheme),
     )
 
@@ -132,19 +186,39 @@ def _export(
 
     options = replace(recipe.export, tile=None)  # the gates have filled the groups, if any has
     unnorm_key = recipe.asked.unnorm_key
-    export_bundle(recipe.checkpoint, gates, target, scheme, options, recipe.robot, unnorm_key)
+    export_bundle(
+        recipe.checkpoint,
+        gates,
+        target,
+        scheme,
+        options,
+        recipe.robot,
+        unnorm_key,
+        statistics_dir=recipe.statistics,
+    )
 
 
 def _fake_quantize(recipe: ResolvedRecipe, weights_sha256: str, gates: Path) -> Step:
     def make(target: Path, resume: bool) -> None:
         from qvla_offline.fakequant import fake_quantize
 
-        fake_quantize(recipe.checkpoint, read_gates(gates), target, recipe.scheme)
+        fake_quantize(
+            recipe.checkpoint,
+            read_gates(gates),
+            target,
+            recipe.scheme,
+            statistics_dir=recipe.statistics,
+        )
 
     return Step(
         "fakequant",
         recipe.out / "fakequant",
-        lambda: [weights_sha256, sha256_of(gates), recipe.scheme.described()],
+        lambda: [
+            weights_sha256,
+            sha256_of(gates),
+            recipe.scheme.described(),
+            *_statistics_sha256(recipe),
+        ],
         make,
     )
 

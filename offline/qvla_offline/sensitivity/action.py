@@ -29,7 +29,11 @@ from qvla_offline.blockwise.taps import Tap, pull_through, tapped
 from qvla_offline.blockwise.weights import members_of
 from qvla_offline.checkpoints.targets import QuantizableLayer
 from qvla_offline.finite import require_finite
-from qvla_offline.quantization.quantizer import reconstruct_rows
+from qvla_offline.quantization.quantizer import (
+    NO_STATISTICS,
+    LayerStatistics,
+    reconstruct_rows,
+)
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.hessian import flat_weight
 from qvla_offline.sensitivity.store import OVERFLOW
@@ -53,6 +57,7 @@ def action_scores(
     scheme: QuantizationScheme,
     probing: Probing,
     partial: PartialSums | None = None,
+    statistics: Mapping[str, LayerStatistics] = NO_STATISTICS,
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Scores the rows of all modules by their effect on the actions.
 
@@ -62,14 +67,15 @@ def action_scores(
     policy: one sample -> normalised actions, differentiable. The samples go forward through one
     block after the other, then the probes backward, each block run once more with its weights at
     hand; so the weights and weight errors of one block are in memory at a time. partial: where
-    finished blocks are kept, so that an interrupted run goes on. Raises QvlaError naming the layers
-    if a module ran and yet moves no action: that is either a part of the network that does nothing
-    or a broken gradient, and a zero score would hide it.
+    finished blocks are kept, so that an interrupted run goes on. statistics: {module: its
+    statistics}, for quantizers that need them, read one layer at a time. Raises QvlaError naming
+    the layers if a module ran and yet moves no action: that is either a part of the network that
+    does nothing or a broken gradient, and a zero score would hide it.
     """
     sums = partial.load() if partial else {}
     members = members_of(policy.weights.blocks, targets)
     owner = {name: block for block, names in members.items() for name in names}
-    work = _Scoring(members, targets, probing, scheme, sums, partial)
+    work = _Scoring(members, targets, probing, scheme, sums, partial, statistics)
     with BlockPass(policy, samples, keep=True) as run:
         work.remaining = Counter(call.block for call in run.schedule.calls)
         run.forward("action, forward", work.noting_reached)
@@ -128,6 +134,7 @@ class _Scoring:
         scheme: QuantizationScheme,
         sums: dict[str, Tensor],
         partial: PartialSums | None,
+        statistics: Mapping[str, LayerStatistics],
     ) -> None:
         self.members = members
         self.targets = targets
@@ -135,6 +142,7 @@ class _Scoring:
         self.scheme = scheme
         self.sums = sums
         self.partial = partial
+        self.statistics = statistics
         self.reached: set[str] = set()
         # calls of each block that the way back has yet to come to
         self.remaining: Counter[str] = Counter()
@@ -163,7 +171,7 @@ class _Scoring:
         bits = self.probing.bits
         drops = 0 in bits
         errors = {
-            n: weight_errors(module, bits, self.scheme, f"{n}.weight")
+            n: weight_errors(module, bits, self.scheme, f"{n}.weight", self.statistics.get(n))
             for n, module in layers.items()
         }
         squares = {
@@ -198,18 +206,22 @@ class _Scoring:
 
 
 def weight_errors(
-    module: QuantizableLayer, bits: Sequence[int], scheme: QuantizationScheme, name: str = "weight"
+    module: QuantizableLayer,
+    bits: Sequence[int],
+    scheme: QuantizationScheme,
+    name: str = "weight",
+    statistics: LayerStatistics | None = None,
 ) -> Tensor:
     """dw [R, bits above 0, C] in the dtype of the weight: what each bit-width changes.
 
-    name: of the weight.
+    name: of the weight. statistics: of the layer, for quantizers that need them.
     """
     weight = flat_weight(module)
     widths = [b for b in bits if b]
     errors = weight.new_empty(weight.shape[0], len(widths), weight.shape[1])
     wide = weight.float()
     for index, width in enumerate(widths):
-        errors[:, index] = reconstruct_rows(wide, width, scheme, name) - wide
+        errors[:, index] = reconstruct_rows(wide, width, scheme, name, statistics) - wide
     return errors
 
 

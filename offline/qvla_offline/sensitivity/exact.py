@@ -19,7 +19,11 @@ from torch import nn
 from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute, Work, plainly
 from qvla_offline.blockwise.weights import members_of
 from qvla_offline.checkpoints.targets import QuantizableLayer
-from qvla_offline.quantization.quantizer import quantize_layer
+from qvla_offline.quantization.quantizer import (
+    NO_STATISTICS,
+    LayerStatistics,
+    quantize_layer,
+)
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.replacement import LayerState, put_rows
 from qvla_ros.progress import track
@@ -65,12 +69,13 @@ def measured_scores(
     samples: Sequence[Any],
     choices: Sequence[Choice],
     scheme: QuantizationScheme,
+    statistics: Mapping[str, LayerStatistics] = NO_STATISTICS,
 ) -> np.ndarray:
     """Measures the mean over samples of ||A(w + dw) - A(w)||^2 for each (module, channel, bits).
 
     Returns float64 [len(choices)]. A sample may be a batch: actions [B, K, A] count as B samples.
     For each choice the policy runs from the block of its module on. Weights are put back even when
-    interrupted.
+    interrupted. statistics: for quantizers that need them.
     """
     owner = {
         name: block
@@ -84,7 +89,7 @@ def measured_scores(
         count = sum(len(rows) for rows in reference)
         for index, choice in enumerate(track(choices, "exact", total=len(choices))):
             block = owner[choice[0]]
-            work = _with_one_row_quantized(targets, choice, owner, scheme)
+            work = _with_one_row_quantized(targets, choice, owner, scheme, statistics)
             with BlockPass(policy, samples, over=unchanged, changed=block) as run:
                 run.forward(work=work)
                 for sample, before in enumerate(reference):
@@ -99,6 +104,7 @@ def _with_one_row_quantized(
     choice: Choice,
     owner: Mapping[str, str],
     scheme: QuantizationScheme,
+    statistics: Mapping[str, LayerStatistics],
 ) -> Work:
     module, channel, bits = choice
 
@@ -112,7 +118,9 @@ def _with_one_row_quantized(
         kept = LayerState.of(layer)
         row = torch.tensor([channel])
         try:
-            quantized = quantize_layer(kept.weight[row], [bits], scheme, f"{module}.weight")
+            quantized = quantize_layer(
+                kept.weight[row], [bits], scheme, f"{module}.weight", statistics.get(module)
+            )
             put_rows(layer, row, quantized)
             with plainly(index, name, block) as execute:
                 yield execute

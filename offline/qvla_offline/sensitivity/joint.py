@@ -20,8 +20,11 @@ from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute
 from qvla_offline.blockwise.schedule import Arguments
 from qvla_offline.blockwise.weights import members_of
 from qvla_offline.checkpoints.targets import QuantizableLayer
-from qvla_offline.quantization.layer import QuantizedLayer
-from qvla_offline.quantization.quantizer import quantize_layer
+from qvla_offline.quantization.quantizer import (
+    NO_STATISTICS,
+    LayerStatistics,
+    quantize_layer,
+)
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.replacement import LayerState, put_rows
 
@@ -33,16 +36,19 @@ def joint_errors(
     samples: Sequence[Any],
     layers: Mapping[str, np.ndarray],
     scheme: QuantizationScheme,
+    statistics: Mapping[str, LayerStatistics] = NO_STATISTICS,
+    by_bits: bool = True,
 ) -> tuple[dict[int, float], float]:
     """Measures the error of the rows of each bit-width together, and of all rows together.
 
     The error is the mean over samples of ||A' - A||^2. layers: {module: bits [R]}. Returns ({bits
     below 16: error}, whole error). Every sample goes through each block with all of these weights
     in turn, so that a block is loaded and quantized once. Weights and biases are put back in the
-    end.
+    end. statistics: for quantizers that need them. by_bits: False measures the whole error alone.
     """
     widths = sorted({int(b) for name in targets for b in np.unique(layers[name])} - {16})
-    variants: list[tuple[int, ...]] = [(), *((b,) for b in widths), tuple(widths)]
+    alone = [(b,) for b in widths] if by_bits else []
+    variants: list[tuple[int, ...]] = [(), *alone, tuple(widths)]
     members = members_of(policy.weights.blocks, targets)
     count = len(samples)
 
@@ -53,7 +59,16 @@ def joint_errors(
             n: {b: torch.from_numpy(np.flatnonzero(layers[n] == b)) for b in widths} for n in kept
         }
         quantized = {
-            n: {b: _quantized(state.weight[rows[n][b]], b, scheme, n) for b in widths}
+            n: {
+                b: quantize_layer(
+                    state.weight[rows[n][b]],
+                    np.full(len(rows[n][b]), b),
+                    scheme,
+                    f"{n}.weight",
+                    statistics.get(n),
+                )
+                for b in widths
+            }
             for n, state in kept.items()
         }
 
@@ -84,8 +99,4 @@ def joint_errors(
         / sum(len(a) for a in reference)
         for start in range(count, len(actions), count)
     ]
-    return dict(zip(widths, moved, strict=False)), moved[-1]
-
-
-def _quantized(rows: Tensor, bits: int, scheme: QuantizationScheme, module: str) -> QuantizedLayer:
-    return quantize_layer(rows, np.full(len(rows), bits), scheme, f"{module}.weight")
+    return dict(zip(widths if by_bits else (), moved, strict=False)), moved[-1]

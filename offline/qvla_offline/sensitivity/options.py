@@ -72,11 +72,16 @@ class SensitivityOptions(Scoring):
         None, "dataset whose statistics apply, if the checkpoint holds several"
     )
     robot_path: str | None = option(None, "robot description in YAML (default: LIBERO's arm)")
+    statistics: str | None = option(
+        None, "directory of `qvla statistics`, for --quantizer gptq or guided_gptq"
+    )
     scheme: QuantizationScheme = field(default_factory=QuantizationScheme)
 
     def described(self) -> dict[str, object]:
-        """Returns all options as files hold them."""
-        return asdict(self) | {"scheme": self.scheme.described()}
+        """Returns all options as files hold them; statistics are known by their hash instead."""
+        described = asdict(self) | {"scheme": self.scheme.described()}
+        del described["statistics"]
+        return described
 
     def identity(self) -> dict[str, object]:
         """Returns the options that change the numbers of the estimate."""

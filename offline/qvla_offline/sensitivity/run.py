@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ import torch
 
 from qvla_offline.blockwise.passes import Blockwise
 from qvla_offline.blockwise.weights import BlockWeights
-from qvla_offline.calibration import calibration_sha256, read_calibration
+from qvla_offline.calibration import calibration_sha256, read_calibration, sample_sha256
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.checkpoints.targets import QuantizableLayer, quantization_targets
 from qvla_offline.fingerprint import checkpoint_sha256, value_sha256
+from qvla_offline.quantization.quantizer import NO_STATISTICS
+from qvla_offline.quantization.stored_statistics import StoredStatistics, statistics_for
 from qvla_offline.robot import LIBERO, read_robot, robot_file
 from qvla_offline.sensitivity.action import PartialSums, Probing, action_scores
 from qvla_offline.sensitivity.exact import (
@@ -51,12 +54,14 @@ SMALL_MODEL = 50_000_000  # weights
 class Inputs:
     """A policy to score, its layers and the calibration samples.
 
-    The policy's weights are read block by block; the samples are on its device.
+    The policy's weights are read block by block; the samples are on its device. statistics: those
+    that the scheme's quantizer needs; None if it needs none.
     """
 
     policy: Blockwise
     targets: dict[str, QuantizableLayer]
     samples: list[PolicyInputs]
+    statistics: StoredStatistics | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ def compute_sensitivity(
 
     Returns the scores and, if asked for, how well they agree with exact measurement.
     """
-    inputs = load_inputs(checkpoint_path, calib_jsonl, options, Path(out_path).parent)
+    inputs = _with_statistics(checkpoint_path, calib_jsonl, options, Path(out_path).parent)
     sources = {
         "checkpoint_sha256": checkpoint_sha256(checkpoint_path),
         "calibration_sha256": calibration_sha256(
@@ -90,6 +95,8 @@ def compute_sensitivity(
     }
     if options.robot_path is not None:
         sources["robot_sha256"] = sha256_of(robot_file(options.robot_path))
+    if inputs.statistics is not None:
+        sources["statistics_sha256"] = inputs.statistics.sha256
     empty = Sensitivity(
         options.method,
         options.bits,
@@ -115,9 +122,11 @@ def load_inputs(
     calib_jsonl: Path,
     options: SensitivityOptions,
     folder: Path | None = None,
+    unseen: int = 0,
 ) -> Inputs:
     """Loads the policy and its calibration samples.
 
+    unseen: so many samples that a run with these options does not read, in place of those it reads.
     folder: for activations that exceed the memory (None: the system's temporary one). Of memory_gb,
     half is for weights that stay and half for activations.
     """
@@ -129,12 +138,50 @@ def load_inputs(
     half = options.memory_gb * 1e9 / 2
     weights = BlockWeights(checkpoint.model, checkpoint.tensors, options.device, kept_bytes=half)
     policy = Blockwise(checkpoint.model.smooth_actions, weights, half, folder)
-    samples = read_calibration(
-        calib_jsonl, checkpoint, options.max_samples, options.skip_bad_lines, robot
+    read = partial(
+        read_calibration,
+        calib_jsonl,
+        checkpoint,
+        skip_bad_lines=options.skip_bad_lines,
+        robot=robot,
     )
+    samples = read(max_samples=options.max_samples)
+    if unseen:
+        samples = _unseen(read(max_samples=options.max_samples + unseen), samples, calib_jsonl)
     with policy.filled_on_demand():
         samples = prepared(checkpoint.model, [sample.to(options.device) for sample in samples])
     return Inputs(policy, quantization_targets(checkpoint.model), samples)
+
+
+def _unseen(
+    samples: list[PolicyInputs], seen: list[PolicyInputs], path: Path
+) -> list[PolicyInputs]:
+    """Returns those of `samples` that are not among `seen`; QvlaError if there is none."""
+    known = {sample_sha256(sample) for sample in seen}
+    found = [sample for sample in samples if sample_sha256(sample) not in known]
+    if not found:
+        raise QvlaError(
+            "measured_samples",
+            f"{path}, whose {len(seen)} samples were all scored",
+            "samples behind the scored ones",
+            "record more, score fewer with --max_samples, or set measured_samples to 0",
+        )
+    return found
+
+
+def _with_statistics(
+    checkpoint_path: Path,
+    calib_jsonl: Path,
+    options: SensitivityOptions,
+    folder: Path | None,
+    unseen: int = 0,
+) -> Inputs:
+    """As load_inputs, with the statistics that the quantizer needs, which are checked first."""
+    statistics = None
+    if options.method == "action":  # the released proxy quantizes as their scripts do
+        statistics = statistics_for(options.scheme, options.statistics, checkpoint_path)
+    inputs = load_inputs(checkpoint_path, calib_jsonl, options, folder, unseen)
+    return replace(inputs, statistics=statistics)
 
 
 def joint_measure(
@@ -147,14 +194,41 @@ def joint_measure(
 
     See load_inputs.
     """
-    inputs = load_inputs(checkpoint_path, calib_jsonl, options, folder)
+    inputs = _with_statistics(checkpoint_path, calib_jsonl, options, folder)
     some = spread(inputs.samples, JOINT_SAMPLES)
 
     def measure(layers: Mapping[str, np.ndarray]) -> tuple[dict[int, float], float]:
         targets = {name: inputs.targets[name] for name in layers}
-        return joint_errors(inputs.policy, targets, some, layers, options.scheme)
+        statistics = inputs.statistics or NO_STATISTICS
+        return joint_errors(inputs.policy, targets, some, layers, options.scheme, statistics)
 
     return measure
+
+
+def unseen_measure(
+    checkpoint_path: Path,
+    calib_jsonl: Path,
+    options: SensitivityOptions,
+    count: int,
+    folder: Path | None = None,
+) -> tuple[Callable[[Mapping[str, np.ndarray]], float], int]:
+    """Makes the measurement for keep_best, on `count` calibration samples behind the scored ones.
+
+    Returns it and the number of samples, which is smaller where the set holds no more.
+    """
+    inputs = _with_statistics(checkpoint_path, calib_jsonl, options, folder, count)
+
+    def measure(layers: Mapping[str, np.ndarray]) -> float:
+        targets = {name: inputs.targets[name] for name in layers}
+        statistics = inputs.statistics or NO_STATISTICS
+        policy = inputs.policy
+        scheme = options.scheme
+        _, whole = joint_errors(
+            policy, targets, inputs.samples, layers, scheme, statistics, by_bits=False
+        )
+        return whole
+
+    return measure, len(inputs.samples)
 
 
 def check(inputs: Inputs, sensitivity: Sensitivity, options: SensitivityOptions) -> Agreement:
@@ -165,11 +239,14 @@ def check(inputs: Inputs, sensitivity: Sensitivity, options: SensitivityOptions)
     executed = sensitivity.executed()
     choices = stratified_choices(executed, sensitivity.bits, options.check, options.seed)
     some = spread(inputs.samples)
-    measured = measured_scores(inputs.policy, inputs.targets, some, choices, options.scheme)
+    statistics = inputs.statistics or NO_STATISTICS
+    scheme = options.scheme
+    measured = measured_scores(inputs.policy, inputs.targets, some, choices, scheme, statistics)
     involved = {
         name: inputs.targets[name] for name in dict.fromkeys(name for name, _, _ in choices)
     }
-    same, _ = action_scores(inputs.policy, involved, some, options.scheme, _probing(options))
+    probing = _probing(options)
+    same, _ = action_scores(inputs.policy, involved, some, scheme, probing, statistics=statistics)
     same_samples = look_up(
         {name: score.numpy() for name, score in same.items()}, options.bits, choices
     )
@@ -207,14 +284,17 @@ def _action(run: _Run) -> Sensitivity:
     partial = PartialSums(_partial_path(run.out_path), fingerprint, run.resume)
     policy = run.inputs.policy
     samples = run.inputs.samples
+    scheme = options.scheme
+    statistics = run.inputs.statistics or NO_STATISTICS
     tensors, unreached = action_scores(
-        policy, targets, samples, options.scheme, _probing(options), partial
+        policy, targets, samples, scheme, _probing(options), partial, statistics
     )
     scores = {name: tensor.numpy() for name, tensor in tensors.items()}
     sensitivity = replace(empty, scores=scores, not_executed=unreached)
     if options.refine:
         choices = top_channels(sensitivity.executed(), options.bits, options.refine)
-        measured = measured_scores(policy, targets, spread(samples), choices, options.scheme)
+        some = spread(samples)
+        measured = measured_scores(policy, targets, some, choices, scheme, statistics)
         position = {bits: index for index, bits in enumerate(options.bits)}
         for (name, channel, bits), value in zip(choices, measured, strict=True):
             scores[name][position[bits], channel] = value

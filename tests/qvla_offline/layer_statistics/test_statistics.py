@@ -12,7 +12,7 @@ from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
 from qvla_offline.layer_statistics.gather import input_rows, output_rows
-from qvla_offline.layer_statistics.store import StoredStatistics
+from qvla_offline.quantization.stored_statistics import StoredStatistics
 from qvla_ros.cli.main import main
 from qvla_ros.errors import QvlaError
 from tests.qvla_offline.error.test_comparison import write_observations
@@ -62,7 +62,7 @@ def test_the_rows_of_a_convolution_are_its_patches_in_the_order_of_its_outputs()
 
 
 def test_an_interrupted_run_goes_on_and_leaves_the_same_numbers(place, monkeypatch):
-    from qvla_offline.layer_statistics.store import StatisticsWriter
+    from qvla_offline.quantization.stored_statistics import StatisticsWriter
 
     kept = StatisticsWriter.save
 

@@ -11,9 +11,11 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from qvla_offline.fingerprint import value_sha256
-from qvla_offline.quantization.quantizer import LayerStatistics
+from qvla_offline.fingerprint import require_same_checkpoint, value_sha256
+from qvla_offline.quantization.quantizer import GATHER, LayerStatistics, quantizer_of
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.atomic import atomic_file
+from qvla_ros.bundle import sha256_of
 from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import read_json
 
@@ -89,6 +91,11 @@ class StoredStatistics(Mapping[str, LayerStatistics]):
         self.sources: dict[str, str] = index["sources"]
         self._files: dict[str, str] = index["layers"]
 
+    @property
+    def sha256(self) -> str:
+        """Hashes the index, which names all that the numbers depend on."""
+        return sha256_of(self.directory / INDEX)
+
     def __getitem__(self, name: str) -> LayerStatistics:
         file = self.directory / self._files[name]
         with safe_open(file, "pt") as opened:
@@ -108,6 +115,28 @@ class StoredStatistics(Mapping[str, LayerStatistics]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._files  # Mapping's own would read the tensors
+
+
+def statistics_for(
+    scheme: QuantizationScheme, directory: str | Path | None, checkpoint: str | Path
+) -> StoredStatistics | None:
+    """Opens the statistics that the scheme's quantizer needs; None if it needs none.
+
+    Raises QvlaError if it needs some and no directory is named, or one of another checkpoint.
+    """
+    needs = quantizer_of(scheme).needs
+    if not needs:
+        return None
+    if directory is None:
+        raise QvlaError(
+            "statistics",
+            f"none; no {', '.join(sorted(needs))}",
+            f"what quantizer {scheme.quantizer} reads of the calibration samples",
+            GATHER,
+        )
+    statistics = StoredStatistics(directory)
+    require_same_checkpoint(f"statistics {directory}", statistics.sources, checkpoint)
+    return statistics
 
 
 def _metadata(file: Path) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""A recipe whose quantizer compensates gathers the statistics itself, and only when it must."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
+from qvla_offline.gates import read_gates
+from qvla_offline.quantization.stored_statistics import StoredStatistics
+from qvla_offline.recipe import run_recipe
+from qvla_offline.sensitivity.store import read_sensitivity
+from qvla_ros.errors import QvlaError
+from tests.qvla_offline.error.test_comparison import write_observations
+
+STEPS = ("statistics", "sensitivity", "gates", "bundle", "fakequant")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("compensated")
+    write_random_checkpoint(folder / "tiny")
+    write_observations(folder / "data", 4, seed=5)
+    return folder
+
+
+def write_recipe(place: Path, **changes: object) -> Path:
+    path = place / "recipe.yaml"
+    recipe = {
+        "checkpoint": "tiny",
+        "calibration": "data/set_5.jsonl",
+        "out_dir": "out",
+        "statistics": {"max_samples": 3, "probes": 1},
+        "sensitivity": {"probes": 1, "max_samples": 2, "bits": [2, 4, 8]},
+        "gates": {"target_avg_bits": 5.0, "bits": [2, 4, 8, 16], "joint_rounds": 1},
+        "scheme": {"group_size": 16, "quantizer": "guided_gptq"},
+        "fakequant": True,
+    }
+    path.write_text(yaml.safe_dump(recipe | changes))
+    return path
+
+
+def test_statistics_are_gathered_before_the_scores_and_nothing_is_made_twice(place, capsys):
+    out = run_recipe(write_recipe(place))
+    printed = capsys.readouterr().out
+    places = [printed.index(f"{step}: {out / step}") for step in STEPS]
+    assert places == sorted(places)
+    made = StoredStatistics(out / "statistics")
+    settings = json.loads((out / "statistics" / "statistics.json").read_text())["settings"]
+    assert settings == {"max_samples": 3, "probes": 1, "seed": 0}
+    sensitivity = read_sensitivity(out / "sensitivity.safetensors")
+    assert sensitivity.sources["statistics_sha256"] == made.sha256
+    assert read_gates(out / "bundle" / "gates.json").scheme["quantizer"] == "guided_gptq"
+    run_recipe(write_recipe(place))
+    again = capsys.readouterr().out
+    assert all(f"{step}: up to date" in again for step in STEPS)
+    assert again.count("up to date") == len(STEPS)
+
+
+def test_other_statistics_make_all_that_follows_again(place, capsys):
+    run_recipe(write_recipe(place))
+    capsys.readouterr()
+    run_recipe(write_recipe(place, statistics={"max_samples": 3, "probes": 1, "seed": 1}))
+    assert "up to date" not in capsys.readouterr().out
+
+
+def test_without_the_section_statistics_are_gathered_as_the_scores_are(place):
+    out = run_recipe(write_recipe(place, statistics=None), place / "as_scores")
+    settings = json.loads((out / "statistics" / "statistics.json").read_text())["settings"]
+    assert settings == {"max_samples": 2, "probes": 1, "seed": 0}
+
+
+def test_a_section_that_the_quantizer_does_not_read_is_refused(place):
+    path = write_recipe(place, scheme={"group_size": 16})
+    with pytest.raises(QvlaError, match="quantizer clip_search"):
+        run_recipe(path, place / "none")
+    assert not (place / "none").exists()
