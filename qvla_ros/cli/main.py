@@ -31,15 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     (qvla_ros.evaluation.runner.ProcessEnded).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(overview())
-        return 0
-    if arguments[0] in ("-V", "--version"):
-        print(f"qvla {package_version()}")
-        return 0
     warnings.formatwarning = plain_warning
     try:
-        return run_verb(VERBS, "qvla", arguments)
+        try:
+            return _answer(arguments)
+        finally:  # what is still buffered: a reader that has gone is noticed here
+            sys.stdout.flush()
     except QvlaError as error:
         print_error(error)
         return int(getattr(error, "exit_status", BAD_INPUT))
@@ -57,6 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
+
+
+def _answer(arguments: Sequence[str]) -> int:
+    """Prints the overview or the version, or runs the verb; returns the exit status."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"qvla {package_version()}")
+        return 0
+    return run_verb(VERBS, "qvla", arguments)
 
 
 def run_verb(verbs: Mapping[str, Verb], command: str, arguments: Sequence[str]) -> int:

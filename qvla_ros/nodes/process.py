@@ -50,14 +50,17 @@ def _interrupt(signal_number: int, frame: FrameType | None) -> None:
         raise Interrupted(signal_number)
 
 
-def run_node(main: Callable[[], int], args: list[str] | None = None) -> int:
-    """rclpy.init, `main()`, shutdown.
+def run_node(main: Callable[[], int], args: list[str] | None = None, usage: str = "") -> int:
+    """Runs `main()` between rclpy.init and the shutdown, or prints `usage` if --help is asked for.
 
     Returns main's exit code, 2 for a QvlaError, 128 + n for a signal n.
 
     rclpy's own handlers would shut the context down at once; a node that stops must still be able
     to say so.
     """
+    if {"-h", "--help"} & set(sys.argv[1:] if args is None else args):
+        print(usage)
+        return 0
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # RCLError, whose class is private to rclpy

@@ -13,7 +13,13 @@ HELP = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pretrained_checkpoint", type=Path, default=Path("reference_policy"))
+    parser.add_argument(
+        "--pretrained_checkpoint",
+        type=Path,
+        metavar="DIR",
+        default=Path("reference_policy"),
+        help="checkpoint of the policy that is observed",
+    )
     parser.add_argument(
         "--set", default="held_out", help="held_out or calibration_pool; no two share a placement"
     )

@@ -28,6 +28,19 @@ from qvla_ros.nodes.process import (
 SWITCH_INTERVAL_S = 0.0005
 
 
+USAGE = """\
+usage: python -m qvla_ros.nodes.policy --ros-args -p bundle:=DIR [-p NAME:=VALUE ...]
+
+The policy node: reads images, joint states and an instruction, and sends action
+chunks and commands to the robot.
+
+options:
+  --ros-args -p NAME:=VALUE         set a parameter; `qvla parameters` lists them
+  --ros-args --params-file FILE     read parameters from a YAML file
+  --ros-args -r __ns:=/arm          run it in a namespace
+  -h, --help                        show this help message and exit"""
+
+
 def serve() -> int:
     """Runs the node until a signal arrives.
 
@@ -64,4 +77,5 @@ def serve() -> int:
 
 
 def main(args: list[str] | None = None) -> int:
-    return run_node(serve, args)
+    """Exit status 0, 1 if it could not start, 2 for bad input, 128 + n for a signal n."""
+    return run_node(serve, args, USAGE)

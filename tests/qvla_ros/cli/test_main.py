@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from qvla_reference.cli.main import STAGES
 from qvla_ros.cli import main as cli
 from qvla_ros.cli import verbs
 from qvla_ros.errors import QvlaError, QvlaWarning
+from qvla_ros.exit_codes import BROKEN_PIPE
 
 ROOT = Path(__file__).parents[3]
 HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "rclpy", "mujoco", "libero", "robosuite"}
@@ -209,3 +211,12 @@ def test_our_warnings_are_a_sentence_and_others_keep_their_place() -> None:
     assert cli.plain_warning("rounding", RuntimeWarning, "a.py", 3, line="x").startswith(
         "a.py:3: RuntimeWarning"
     )
+
+
+def test_help_whose_reader_has_gone_ends_without_a_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "qvla_ros.cli.main", "--help"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (BROKEN_PIPE, "")

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from qvla_ros.nodes import process
+from qvla_ros.nodes.libero_bridge import main as libero_bridge
+from qvla_ros.nodes.policy import main as policy
 from qvla_ros.nodes.process import Interrupted, ignore_signals, run_node, spin_once
 
 
@@ -87,3 +89,17 @@ def test_an_error_without_a_signal_stays_what_it_is() -> None:
 
     with pytest.raises(RuntimeError, match="middleware"):
         run_node(serve)
+
+
+@pytest.mark.parametrize("main", [policy.main, libero_bridge.main], ids=["policy", "libero_bridge"])
+def test_help_prints_how_a_node_is_started_and_starts_none(
+    main: Callable[[list[str]], int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(process.rclpy, "init", lambda **_: pytest.fail("the node was started"))
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--ros-args -p" in text
+    assert "`qvla parameters`" in text
+    assert max(map(len, text.splitlines())) <= 88
