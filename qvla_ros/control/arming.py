@@ -13,7 +13,7 @@ FIX = "see to it, then call ~/arm again"
 
 
 def usable_start(measured: Setpoint | None, spec: MotionSpec, limits: MotionLimits) -> Setpoint:
-    """`measured` itself; QvlaError if it is none, no state, or has other axes than the actions."""
+    """Returns `measured` itself; QvlaError if there is none, or it cannot be used."""
     if measured is None or not is_usable(measured):
         expected = "a fresh measured state, finite, its quaternion of length 1"
         value = "none" if measured is None else measured
@@ -29,14 +29,15 @@ def usable_start(measured: Setpoint | None, spec: MotionSpec, limits: MotionLimi
 
 
 def require_fresh_input(input_ns: int | None, now_ns: int, settings: ControllerSettings) -> None:
-    """QvlaError unless an observation came within max_image_age_s."""
+    """Raises QvlaError unless an observation came within max_image_age_s."""
     if is_stale(input_ns, now_ns, settings.max_image_age_s):
-        expected = "an observation within max_image_age_s"
-        raise QvlaError("arm", "no fresh observation", expected, f"start the cameras; {FIX}")
+        expected = "an observation (images, joint states, pose) within max_image_age_s"
+        fix = f"start the cameras and the robot's driver; {FIX}"
+        raise QvlaError("arm", "no fresh observation", expected, fix)
 
 
 def require_deadman(deadman: Deadman, steady_s: float, settings: ControllerSettings) -> None:
-    """QvlaError if there is a deadman and it is not held. steady_s: of the last tick."""
+    """Raises QvlaError if there is a deadman that is not held. steady_s: of the last tick."""
     timeout_s = settings.deadman_timeout_s
     if timeout_s > 0.0 and not deadman.is_held(steady_s, timeout_s):
         raise QvlaError("arm", "the deadman is not held", "~/enable true", f"hold it; {FIX}")

@@ -11,17 +11,20 @@ class StopReason(Enum):
     The texts name the limits by the node's parameters.
     """
 
-    stale_input = "no observation newer than max_image_age_s"
+    stale_input = "no complete observation (images, joint states, pose) newer than max_image_age_s"
     bad_input = "an input cannot be used: its size, encoding, names, frame or numbers are wrong"
     clock_jump = "the clocks of ROS and of the machine parted by more than max_clock_jump_s"
     late_inference = "an inference took longer than inference_timeout_s"
-    inference_error = "the inference failed, or its chunk is no plan"
+    inference_error = "the inference failed, or its chunk cannot be executed"
     plan_exhausted = "the plan ended more than max_command_age_s ago"
     deadman_lost = "the deadman was released, or silent for deadman_timeout_s"
     tracking_error = (
         "the command leads the measured state by more than max_linear_lead or max_angular_lead_rad"
     )
-    bad_measurement = "the measured state is no state, or missing for max_image_age_s"
+    bad_measurement = (
+        "the measured state (joint states, pose) has numbers that are not finite or no rotation, "
+        "or has not come for max_image_age_s"
+    )
     internal_error = "the control thread failed"
     disarmed = "disarmed by hand"
     cancelled = "the task was cancelled"

@@ -26,20 +26,29 @@ def declare_parameters(node: Node, table: type[Table]) -> Table:
     """Declares all parameters of a dataclass (qvla_ros.parameters.table) and returns their values.
 
     QvlaError on a value of the wrong type, out of range, not a choice or, for a `..._topic`, not a
-    name; and on a name that is almost one of these: a limit that is misspelled would be none.
-    (Other names may be another node's.)
+    name; and on a name that is almost one of these: a limit that is misspelled would be none. Other
+    unknown names are warned of in the log.
     """
     declared = specs(table)
-    _refuse_misspelled_names(node, [spec.name for spec in declared])
+    _check_names(node, [spec.name for spec in declared])
     values = {spec.name: _declare(node, spec) for spec in declared}
     return from_values(table, {**values, "use_sim_time": node.get_parameter("use_sim_time").value})
 
 
-def _refuse_misspelled_names(node: Node, names: Sequence[str]) -> None:
-    for unknown in node._parameter_overrides.keys() - set(names):
+def _check_names(node: Node, names: Sequence[str]) -> None:
+    """Refuses misspelled names among the given parameters, and warns of other unknown ones."""
+    for unknown in sorted(node._parameter_overrides.keys() - set(names)):
+        # ROS's own: rclpy declares some itself, such as use_sim_time, and the others per topic.
+        if node.has_parameter(unknown) or unknown.startswith("qos_overrides."):
+            continue
         if likely := get_close_matches(unknown, names, 1, cutoff=0.85):
-            expected = f"{likely[0]}, or a name less like it"
+            expected = f"a known parameter; did you mean {likely[0]}?"
             raise QvlaError("parameter", unknown, expected, "correct the spelling")
+        # No error: a file with `/**` may hold the parameters of several nodes.
+        node.get_logger().warning(
+            f"parameter {unknown} has no effect: this node does not know it; "
+            "`qvla parameters` lists those that it knows"
+        )
 
 
 def _declare(node: Node, spec: ParameterSpec) -> Any:

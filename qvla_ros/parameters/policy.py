@@ -38,7 +38,7 @@ class InputParameters:
     """Parameters of what is read of cameras and robot, and how old it may be."""
 
     max_image_age_s: float = seconds(
-        1.0, "oldest observation that is acted on, by its stamp and node time", minimum=1e-3
+        1.0, "oldest image, joint state or pose that is acted on, by its stamp", minimum=1e-3
     )
     max_stamp_spread_s: float = seconds(
         0.05, "largest difference between the stamps of one observation"

@@ -76,7 +76,8 @@ def test_a_name_that_is_almost_a_parameter_is_refused(declare: Callable, given: 
     if given == "limit_timeout_s":  # another node's, as files for several nodes hold them
         assert declare(Timeout, f"{given}:=0.5").timeout_s == 1.0
         return
-    with pytest.raises(QvlaError, match=f"parameter: got {given}; expected timeout_s"):
+    expected = "expected a known parameter; did you mean timeout_s"
+    with pytest.raises(QvlaError, match=f"parameter: got {given}; {expected}"):
         declare(Timeout, f"{given}:=0.5")
 
 
@@ -84,3 +85,13 @@ def test_a_name_that_is_almost_a_parameter_is_refused(declare: Callable, given: 
 def test_a_topic_that_is_no_name_is_refused(declare: Callable, given: str) -> None:
     with pytest.raises(QvlaError, match="parameter output_topic"):
         declare(Output, f"output_topic:='{given}'")
+
+
+def test_an_unknown_name_is_warned_of_by_name_and_those_of_ros_are_not(
+    declare: Callable, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ros_own = ["use_sim_time:=true", "qos_overrides./chatter.publisher.depth:=5"]
+    declare(Timeout, *ros_own, "max_input_age_s:=0.1")
+    logged = capfd.readouterr().err
+    assert "parameter max_input_age_s has no effect" in logged
+    assert logged.count("has no effect") == 1
