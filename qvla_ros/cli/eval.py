@@ -44,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gates_path", type=Path, help="... as it is and with these gates, and compare the two"
     )
     parser.add_argument(
+        "--statistics",
+        type=Path,
+        help="for gates whose quantizer needs them: directory of `qvla statistics`",
+    )
+    parser.add_argument(
         "--unnorm_key",
         help="whose statistics the checkpoint is exported with (default: the suite's)",
     )
@@ -157,15 +162,10 @@ def bundles_of(args: argparse.Namespace) -> Iterator[dict[str, Path]]:
         run_qvla([*export, "--out_dir", str(bundles["float"])])
         if args.gates_path:
             bundles["quantized"] = Path(folder) / "quantized"
-            run_qvla(
-                [
-                    *export,
-                    "--gates_path",
-                    str(args.gates_path),
-                    "--out_dir",
-                    str(bundles["quantized"]),
-                ]
-            )
+            quantized = [*export, "--gates_path", str(args.gates_path)]
+            if args.statistics:
+                quantized += ["--statistics", str(args.statistics)]
+            run_qvla([*quantized, "--out_dir", str(bundles["quantized"])])
         yield bundles
 
 

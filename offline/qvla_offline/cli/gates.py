@@ -74,14 +74,14 @@ def run(args: argparse.Namespace) -> int:
     # before the policy is loaded
     require_joint(joint_rounds, sensitivity.method, budget)
     require_measurable(measured_samples, budget)
-    if measured_samples:
-        budget = without_idle_widths(budget, sensitivity.columns, scheme)
     sources = {"sensitivity_sha256": sha256_of(args.proxy_pt)}
     if joint_rounds or measured_samples:
         # imports torch, which takes long
         from qvla_offline.sensitivity.run import joint_measure, unseen_measure
 
         options = _measuring(args, sensitivity, scheme)
+        if measured_samples:
+            budget = without_idle_widths(budget, sensitivity.columns, scheme)
         place = (args.pretrained_checkpoint, args.calib_jsonl, options)
     if joint_rounds:
         measure = joint_measure(*place, args.out_json.parent)

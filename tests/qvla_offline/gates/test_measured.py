@@ -136,6 +136,12 @@ def test_the_verb_measures_on_samples_behind_the_scored_ones(place, capsys):
     assert "no score has read" in capsys.readouterr().out
 
 
+def test_without_a_policy_to_run_it_is_refused_and_the_option_is_named(place, capsys):
+    plain = ["gates", "--proxy_pt", place / "s.safetensors", "--out_json", place / "no.json"]
+    assert main([*map(str, plain), "--measured_samples", "2"]) == 2
+    assert "--pretrained_checkpoint" in capsys.readouterr().err
+
+
 def test_a_set_without_further_samples_is_refused(place, capsys):
     words = ["--out_path", place / "all.safetensors", "--probes", 1, "--max_samples", 5]
     assert verb(place, "sensitivity", *words) == 0

@@ -63,6 +63,19 @@ def test_the_released_form_exports_the_checkpoint_with_and_without_gates(
     assert not folder.exists()
 
 
+def test_statistics_go_to_the_export_of_the_gates_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    exported: list[list[str]] = []
+    monkeypatch.setattr(
+        "qvla_ros.cli.eval.run_qvla", lambda arguments: exported.append(list(arguments))
+    )
+    words = ["--pretrained_checkpoint", "D", "--gates_path", "G", "--statistics", "S"]
+    with bundles_of(parse(*words)):
+        pass
+    plain, quantized = exported
+    assert "--statistics" not in plain
+    assert quantized[quantized.index("--statistics") + 1] == "S"
+
+
 @pytest.mark.parametrize(
     ("given", "passed_on"),
     [
