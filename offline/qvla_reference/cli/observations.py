@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="checkpoint of the policy that is observed",
     )
     parser.add_argument(
-        "--set", default="held_out", help="held_out or calibration_pool; no two share a placement"
+        "--set",
+        default="held_out",
+        help="held_out, calibration_pool or second_held_out; no two share a placement",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("reference_policy"), help="folder for SET.jsonl and SET/"
