@@ -20,6 +20,7 @@ from typing import Any
 from qvla_ros.cli.verbs import MOVED, VERBS, Verb, overview, summaries
 from qvla_ros.errors import QvlaError, QvlaWarning
 from qvla_ros.exit_codes import BAD_INPUT, BROKEN_PIPE, INTERRUPTED
+from qvla_ros.plugins import load_plugins
 
 _python_s_way = warnings.formatwarning
 
@@ -64,6 +65,7 @@ def _answer(arguments: Sequence[str]) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"qvla {package_version()}")
         return 0
+    load_plugins()
     return run_verb(VERBS, "qvla", arguments)
 
 

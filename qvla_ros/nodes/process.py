@@ -18,6 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.exit_codes import BAD_INPUT
+from qvla_ros.plugins import load_plugins
 
 # the last: a terminal, or ssh, that is gone
 STOP_SIGNALS = (
@@ -61,6 +62,7 @@ def run_node(main: Callable[[], int], args: list[str] | None = None, usage: str 
     if {"-h", "--help"} & set(sys.argv[1:] if args is None else args):
         print(usage)
         return 0
+    load_plugins()
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # RCLError, whose class is private to rclpy
