@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from qvla_ros.control.action_kinds import Moves
 from qvla_ros.errors import QvlaError
 
 StopAction = Literal["hold", "zero", "none"]
@@ -26,7 +27,7 @@ class Output:
     """
 
     name: str
-    moves: Literal["joints", "pose"]
+    moves: Moves
     sends: Literal["positions", "velocities"]
     message_type: str
     module: str
@@ -103,6 +104,6 @@ def output_names() -> tuple[str, ...]:
     return ("none", *OUTPUTS)
 
 
-def fitting(moves: str) -> list[Output]:
+def fitting(moves: Moves) -> list[Output]:
     """The registered outputs that move "joints", or the "pose"."""
     return [output for output in OUTPUTS.values() if output.moves == moves]

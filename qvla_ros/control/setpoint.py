@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qvla_ros.bundle import ActionSpec
 from qvla_ros.control import rotation
+from qvla_ros.control.action_kinds import ACTION_KINDS, action_kind
 from qvla_ros.errors import QvlaError
 
 Array = NDArray[np.float64]
-MotionKind = Literal[
-    "delta_end_effector_pose", "end_effector_pose", "joint_position", "delta_joint_position"
-]
-
 SI_UNITS = {"m", "metre", "metres", "meter", "meters", "rad", "radian", "radians"}
 
 
@@ -41,22 +37,22 @@ class MotionSpec:
 
     Without the gripper's column, the others are, for poses, three of translation and three of a
     rotation vector about the axes of the fixed frame (robosuite's OSC_POSE turns by it from the
-    left as well), else one a joint. linear_scale: metres (or radians) per unit of a column;
-    angular_scale: radians per unit of a rotation's column.
+    left as well), else one a joint. kind: a name of ACTION_KINDS. linear_scale: metres (or
+    radians) per unit of a column; angular_scale: radians per unit of a rotation's column.
     """
 
-    kind: MotionKind
+    kind: str
     linear_scale: float
     angular_scale: float
     gripper_index: int | None
 
     @property
     def is_delta(self) -> bool:
-        return self.kind.startswith("delta_")
+        return ACTION_KINDS[self.kind].is_delta
 
     @property
     def is_pose(self) -> bool:
-        return self.kind.endswith("end_effector_pose")
+        return ACTION_KINDS[self.kind].moves == "pose"
 
     def split(self, action: Array) -> tuple[Array, Array | None, float | None]:
         """Splits an action [A] into translation or joints, rotation vector, and gripper.
@@ -83,14 +79,9 @@ def motion_spec(
     LIBERO's controller units, and refused where they are, because then it would contradict the
     bundle.
     """
-    if actions.kind not in get_args(MotionKind):
-        kinds = ", ".join(get_args(MotionKind))
-        raise QvlaError(
-            "actions.kind", actions.kind, f"one of {kinds}", "run this bundle with output:=none"
-        )
-    kind: MotionKind = actions.kind  # type: ignore[assignment]
+    kind = action_kind(actions.kind)
     units = [unit for index, unit in enumerate(actions.units) if index != actions.gripper_index]
-    is_pose = kind.endswith("end_effector_pose")
+    is_pose = kind.moves == "pose"
     if is_pose and len(units) != 6:
         fix = "export the policy with three columns of translation and three of a rotation vector"
         raise QvlaError(
@@ -98,7 +89,7 @@ def motion_spec(
         )
     linear = _scale("linear_scale", linear_scale, units[:3] if is_pose else units)
     angular = _scale("angular_scale", angular_scale, units[3:]) if is_pose else 1.0
-    return MotionSpec(kind, linear, angular, actions.gripper_index)
+    return MotionSpec(kind.name, linear, angular, actions.gripper_index)
 
 
 def _scale(name: str, given: float | None, units: list[str]) -> float:

@@ -105,7 +105,7 @@ class ChunkTimeline:
         weight = (since_entry + 1) / (self._blend_steps + 1)
         blended = (1.0 - weight) * old + weight * new
         gripper = self._spec.gripper_index
-        if self._spec.kind == "end_effector_pose":
+        if self._spec.is_pose and not self._spec.is_delta:
             columns = [column for column in range(len(new)) if column != gripper][3:]
             scale = self._spec.angular_scale
             start, end = (

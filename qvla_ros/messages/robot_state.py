@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from qvla_ros.bundle import Bundle
+from qvla_ros.control.action_kinds import action_kind
 from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.errors import QvlaError
 from qvla_ros.observation import POSE_NAMES, joint_names
@@ -67,7 +68,7 @@ def measured_by(parameters: CommandParameters, bundle: Bundle) -> Measured | Non
     """What the node's parameters ask to be measured: nothing as long as nothing is commanded."""
     if parameters.output == "none":
         return None
-    moves_joints = bundle.actions.kind.endswith("joint_position")
+    moves_joints = action_kind(bundle.actions.kind).moves == "joints"
     joint = parameters.gripper_joint
     closed, opened = (
         gripper_ends(parameters) if joint else (parameters.gripper_min, parameters.gripper_max)

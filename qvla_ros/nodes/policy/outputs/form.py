@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qvla_ros.bundle import ActionSpec
+from qvla_ros.control.action_kinds import action_kind
 from qvla_ros.control.outputs import OUTPUTS, Output, StopAction, fitting
 from qvla_ros.errors import QvlaError
 from qvla_ros.parameters.policy import CommandParameters
-
-JOINT_KINDS = ("joint_position", "delta_joint_position")
 
 
 @dataclass(frozen=True)
@@ -48,14 +47,14 @@ def command_form(
 
 
 def _require_fitting_actions(output: Output, actions: ActionSpec) -> None:
-    moves = "joints" if actions.kind in JOINT_KINDS else "pose"
-    if output.moves != moves:
-        names = ", ".join(each.name for each in fitting(moves))
+    kind = action_kind(actions.kind)
+    if output.moves != kind.moves:
+        names = ", ".join(each.name for each in fitting(kind.moves))
         fix = f"choose one of {names}, or a bundle of another kind"
-        expected = f"an output for actions of kind {actions.kind}"
+        expected = f"an output for actions of kind {kind.name}"
         raise QvlaError("parameter output", output.name, expected, fix)
-    if output.sends == "velocities" and not actions.kind.startswith("delta_"):
-        others = [each.name for each in fitting(moves) if each.sends == "positions"]
+    if output.sends == "velocities" and not kind.is_delta:
+        others = [each.name for each in fitting(kind.moves) if each.sends == "positions"]
         expected = (
             f"{', '.join(others)}: velocities towards a place are not corrected by where the arm "
             "went, so it would part from it"
