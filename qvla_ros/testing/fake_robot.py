@@ -21,19 +21,20 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
 from qvla_ros.bundle import Bundle, load_bundle
 from qvla_ros.control import rotation
+from qvla_ros.control.outputs import OUTPUTS, Output
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import stamp_message, stamp_ns
 from qvla_ros.nodes.libero_bridge.observation_messages import image_message
+from qvla_ros.nodes.policy.outputs.publisher import message_class
 from qvla_ros.nodes.process import destroy
 from qvla_ros.observation import joint_names
 from qvla_ros.testing.stop_command import Command
 
-COMMANDS = {"pose": PoseStamped, "twist": TwistStamped, "joint_trajectory": JointTrajectory}
 INSTRUCTION = "pick up the milk"
 LONGEST_STEP_S = 0.1  # a twist is obeyed for no longer than this
 
@@ -57,7 +58,7 @@ class FakeRobot:
     """Publishes what `bundle` needs to the policy node `/<namespace>/policy`, `rate_hz` times a
     second.
 
-    output: one of COMMANDS, as the policy node's; commanded joints are reported beside the
+    output: a name of OUTPUTS, as the policy node's; commanded joints are reported beside the
     bundle's. sim_time: it publishes /clock and stamps with it.
     """
 
@@ -80,7 +81,8 @@ class FakeRobot:
         self._sim_time = sim_time
         self._position = np.array([0.1, -0.2, 0.3])
         self._quaternion = rotation.IDENTITY.copy()
-        self._joints = _joint_positions(bundle, output)
+        command = OUTPUTS[output]
+        self._joints = _joint_positions(bundle, command)
         self._pixels = {
             c.name: np.full((c.height, c.width, 3), 90, np.uint8) for c in bundle.cameras
         }
@@ -96,7 +98,8 @@ class FakeRobot:
         self._instruction = publisher(String, "instruction", qos.LATCHED)
         self.publish_instruction(INSTRUCTION)
         subscribe = self.node.create_subscription
-        subscribe(COMMANDS[output], "policy/command", self._on_command, 100)
+        kind = message_class(command.message_type)
+        subscribe(kind, "policy/command", self._on_command, 100)
         subscribe(PolicyStatus, "policy/status", self.statuses.append, qos.LATCHED)
         self._stopping = threading.Event()
         self._executor = SingleThreadedExecutor(context=context)
@@ -164,14 +167,15 @@ class FakeRobot:
                 pixels = pixels[: len(pixels) // 2] if self.quirks.wrong_size else pixels
                 publisher.publish(image_message(name, pixels, stamp))
 
-    def _on_command(self, message: PoseStamped | TwistStamped | JointTrajectory) -> None:
+    def _on_command(
+        self, message: PoseStamped | TwistStamped | JointTrajectory | Float64MultiArray
+    ) -> None:
         now_s = time.monotonic()
-        if isinstance(message, JointTrajectory):
-            numbers = np.array(message.points[-1].positions)
-            self._joints = {
-                **self._joints,
-                **dict(zip(message.joint_names, numbers.tolist(), strict=True)),
-            }
+        if isinstance(message, (JointTrajectory, Float64MultiArray)):
+            is_array = isinstance(message, Float64MultiArray)
+            names = _moving_joints(self._bundle) if is_array else message.joint_names
+            numbers = np.array(message.data if is_array else message.points[-1].positions)
+            self._joints = {**self._joints, **dict(zip(names, numbers.tolist(), strict=True))}
         elif isinstance(message, PoseStamped):
             place = message.pose.position
             turn = message.pose.orientation
@@ -187,7 +191,9 @@ class FakeRobot:
             )
             self._position = self._position + passed_s * numbers[:3]
             self._quaternion = rotation.turn(self._quaternion, passed_s * numbers[3:])
-        self.commands.append(Command(now_s, stamp_ns(message.header.stamp), numbers))
+        header = getattr(message, "header", None)  # an array has none
+        sent_ns = 0 if header is None else stamp_ns(header.stamp)
+        self.commands.append(Command(now_s, sent_ns, numbers))
 
     def _now_ns(self) -> int:
         if not self._sim_time:
@@ -195,14 +201,18 @@ class FakeRobot:
         return time.monotonic_ns() + round(1e9 * self.quirks.clock_jump_s)
 
 
-def _joint_positions(bundle: Bundle, output: str) -> dict[str, float]:
+def _moving_joints(bundle: Bundle) -> list[str]:
+    """The names of the actions' columns except the gripper's: joints where they move joints."""
+    gripper = bundle.actions.gripper_index
+    return [name for index, name in enumerate(bundle.actions.names) if index != gripper]
+
+
+def _joint_positions(bundle: Bundle, output: Output) -> dict[str, float]:
     """Returns where each joint is at first, by name: those the policy reads or commands."""
     names = () if bundle.proprioception is None else bundle.proprioception.names
     positions = dict.fromkeys(joint_names(names), 0.02)
-    if output == "joint_trajectory":
-        actions = bundle.actions
-        moving = [name for i, name in enumerate(actions.names) if i != actions.gripper_index]
-        positions |= dict.fromkeys(moving, 0.0)
+    if output.moves == "joints":
+        positions |= dict.fromkeys(_moving_joints(bundle), 0.0)
     return positions
 
 
@@ -212,7 +222,7 @@ def main() -> None:
     )
     parser.add_argument("--bundle", required=True)
     parser.add_argument("--namespace", default="")
-    parser.add_argument("--output", choices=COMMANDS, default="pose")
+    parser.add_argument("--output", choices=OUTPUTS, default="pose")
     parser.add_argument("--rate_hz", type=float, default=40.0)
     args = parser.parse_args()
     with rclpy.init() as context:

@@ -129,9 +129,9 @@ def twist_faults(
 def joint_faults(
     context: Context, bundle_dir: Path, environment: Mapping[str, str], directory: Path, **more: Any
 ) -> Iterator[Outcome]:
-    """One fault of each kind of stop path, on a node that sends joint trajectories.
+    """One fault of each kind of stop path, on a node that sends joint positions.
 
-    The last fault ends it.
+    more: parameters, such as another `output` than joint_trajectory. The last fault ends it.
     """
     in_joints = bundle_in_joint_space(bundle_dir, directory / "joint_bundle")
     parameters: dict[str, Any] = {

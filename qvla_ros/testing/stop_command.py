@@ -15,8 +15,9 @@ MOVE = "another setpoint"
 class Command:
     """One command to the robot.
 
-    arrived_s: monotonic seconds. stamp_ns: node time; 0: at once, as joint trajectories are.
-    numbers: position and quaternion, linear and angular velocity, or joint positions.
+    arrived_s: monotonic seconds. stamp_ns: node time; 0: at once, as joint trajectories and
+    messages without a stamp are. numbers: position and quaternion, linear and angular velocity, or
+    joint positions.
     """
 
     arrived_s: float
@@ -28,8 +29,8 @@ def find_stop(commands: Sequence[Command], stop_ns: int) -> int | None:
     """Index of the stop command that the node sent at `stop_ns`; None if the robot received none.
 
     In simulated time the stop shares its stamp with the commands just before it: it is the first of
-    them that does not move the robot. Trajectories have no stamps: there it is the first command
-    that repeats the one before and is followed by no other.
+    them that does not move the robot. Trajectories and arrays have no stamps: there it is
+    the first command that repeats the one before and is followed by no other.
     """
     if commands[-1].stamp_ns:
         sent = [index for index, command in enumerate(commands) if command.stamp_ns == stop_ns]

@@ -53,6 +53,7 @@ def context(ros_environment: dict[str, str]) -> Iterator[Context]:
         (pose_faults, {}),
         (twist_faults, {}),
         (joint_faults, {}),
+        (joint_faults, {"output": "position_array"}),
         (twist_faults, {"executor": "events"}),
     ],
 )
