@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     sources = {"sensitivity_sha256": sha256_of(args.proxy_pt)}
     if joint_rounds or measured_samples:
         # imports torch, which takes long
-        from qvla_offline.sensitivity.run import joint_measure, unseen_measure
+        from qvla_offline.sensitivity.measures import joint_measure, unseen_measure
 
         options = _measuring(args, sensitivity, scheme)
         if measured_samples:

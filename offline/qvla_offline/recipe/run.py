@@ -22,7 +22,8 @@ from qvla_offline.quantization.scheme import QuantizationScheme, require_exact_s
 from qvla_offline.quantization.stored_statistics import StoredStatistics
 from qvla_offline.recipe.recipe import ResolvedRecipe, resolve_recipe
 from qvla_offline.recipe.steps import Step, Steps
-from qvla_offline.sensitivity.run import compute_sensitivity, joint_measure, unseen_measure
+from qvla_offline.sensitivity.measures import joint_measure, unseen_measure
+from qvla_offline.sensitivity.run import compute_sensitivity
 from qvla_offline.sensitivity.store import read_sensitivity
 from qvla_offline.summary import quantization_summary
 from qvla_ros.atomic import atomic_file

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,6 @@ from qvla_offline.sensitivity.exact import (
     top_channels,
 )
 from qvla_offline.sensitivity.hessian import columns, hessian_scores
-from qvla_offline.sensitivity.joint import joint_errors
 from qvla_offline.sensitivity.options import SensitivityOptions
 from qvla_offline.sensitivity.prepare import prepared
 from qvla_offline.sensitivity.store import (
@@ -46,7 +44,6 @@ from qvla_ros.errors import QvlaError
 EXACT_SAMPLES = (
     8  # exact measurement averages over so many samples: one forward pass each per channel
 )
-JOINT_SAMPLES = 16
 SMALL_MODEL = 50_000_000  # weights
 
 
@@ -86,7 +83,7 @@ def compute_sensitivity(
 
     Returns the scores and, if asked for, how well they agree with exact measurement.
     """
-    inputs = _with_statistics(checkpoint_path, calib_jsonl, options, Path(out_path).parent)
+    inputs = scoring_inputs(checkpoint_path, calib_jsonl, options, Path(out_path).parent)
     sources = {
         "checkpoint_sha256": checkpoint_sha256(checkpoint_path),
         "calibration_sha256": calibration_sha256(
@@ -169,7 +166,7 @@ def _unseen(
     return found
 
 
-def _with_statistics(
+def scoring_inputs(
     checkpoint_path: Path,
     calib_jsonl: Path,
     options: SensitivityOptions,
@@ -182,53 +179,6 @@ def _with_statistics(
         statistics = statistics_for(options.scheme, options.statistics, checkpoint_path)
     inputs = load_inputs(checkpoint_path, calib_jsonl, options, folder, unseen)
     return replace(inputs, statistics=statistics)
-
-
-def joint_measure(
-    checkpoint_path: Path,
-    calib_jsonl: Path,
-    options: SensitivityOptions,
-    folder: Path | None = None,
-) -> Callable[[Mapping[str, np.ndarray]], tuple[dict[int, float], float]]:
-    """Makes the measurement for assign_jointly, on JOINT_SAMPLES of the calibration samples.
-
-    See load_inputs.
-    """
-    inputs = _with_statistics(checkpoint_path, calib_jsonl, options, folder)
-    some = spread(inputs.samples, JOINT_SAMPLES)
-
-    def measure(layers: Mapping[str, np.ndarray]) -> tuple[dict[int, float], float]:
-        targets = {name: inputs.targets[name] for name in layers}
-        statistics = inputs.statistics or NO_STATISTICS
-        return joint_errors(inputs.policy, targets, some, layers, options.scheme, statistics)
-
-    return measure
-
-
-def unseen_measure(
-    checkpoint_path: Path,
-    calib_jsonl: Path,
-    options: SensitivityOptions,
-    count: int,
-    folder: Path | None = None,
-) -> tuple[Callable[[Mapping[str, np.ndarray]], float], int]:
-    """Makes the measurement for keep_best, on `count` calibration samples behind the scored ones.
-
-    Returns it and the number of samples, which is smaller where the set holds no more.
-    """
-    inputs = _with_statistics(checkpoint_path, calib_jsonl, options, folder, count)
-
-    def measure(layers: Mapping[str, np.ndarray]) -> float:
-        targets = {name: inputs.targets[name] for name in layers}
-        statistics = inputs.statistics or NO_STATISTICS
-        policy = inputs.policy
-        scheme = options.scheme
-        _, whole = joint_errors(
-            policy, targets, inputs.samples, layers, scheme, statistics, by_bits=False
-        )
-        return whole
-
-    return measure, len(inputs.samples)
 
 
 def check(inputs: Inputs, sensitivity: Sensitivity, options: SensitivityOptions) -> Agreement:

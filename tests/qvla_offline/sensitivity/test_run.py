@@ -29,10 +29,10 @@ from qvla_offline.sensitivity import run
 from qvla_offline.sensitivity.action import Probing
 from qvla_offline.sensitivity.exact import measured_scores, top_channels
 from qvla_offline.sensitivity.hessian import hessian_scores
+from qvla_offline.sensitivity.measures import joint_measure
 from qvla_offline.sensitivity.options import Scoring, SensitivityOptions
 from qvla_offline.sensitivity.run import (
     compute_sensitivity,
-    joint_measure,
     load_inputs,
     spread,
     suit_threads,
