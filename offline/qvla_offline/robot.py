@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qvla_ros.bundle import ActionSpec, CameraSpec, GripperConvention, ProprioceptionSpec
+from qvla_ros.control.action_kinds import action_kind
 from qvla_ros.errors import QvlaError
 from qvla_ros.simulation import specification as libero
 from qvla_ros.strict_json import parse
@@ -151,7 +152,8 @@ def _check_values(robot: RobotDescription) -> None:
         )
     names = [camera.name for camera in robot.cameras]
     if not names or len(set(names)) < len(names):
-        raise QvlaError("cameras", names, "distinct names, at least one camera", "")
+        raise QvlaError("cameras", names, "distinct names, at least one camera", "name them")
     if robot.proprioception:  # not every policy reads it
         ProprioceptionSpec(robot.proprioception, "q99")
+    action_kind(robot.actions.kind)
     ActionSpec(**asdict(robot.actions), chunk_length=1, normalization="q99")

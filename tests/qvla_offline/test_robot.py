@@ -28,6 +28,7 @@ def edited(path: Path, edit: Edit) -> Path:
 @pytest.mark.parametrize(
     ("key", "edit"),
     [
+        ("actions.kind", lambda robot: robot["actions"].update(kind="joint_postion")),
         ("actions.units", lambda robot: robot["actions"]["units"].pop()),
         ("actions.names", lambda robot: robot["actions"]["names"].__setitem__(0, "gripper")),
         ("actions.gripper_index", lambda robot: robot["actions"].update(gripper_index=9)),

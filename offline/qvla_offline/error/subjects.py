@@ -20,7 +20,7 @@ from qvla_offline.fingerprint import require_same_checkpoint
 from qvla_offline.gates import Gates, match_layers, read_gates, uniform
 from qvla_offline.gates.costs import COSTS, Pricing
 from qvla_offline.quantization.restored import RestoredTensors
-from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
 from qvla_offline.quantization.stored_statistics import StoredStatistics
 from qvla_offline.sensitivity.hessian import columns
 from qvla_ros.bundle import Bundle, load_bundle
@@ -81,6 +81,9 @@ class Subjects:
 
     def of_uniform(self, bits: int) -> Subject:
         """The checkpoint, fake-quantized in memory with the same bit-width everywhere."""
+        if bits not in BIT_WIDTHS:
+            expected = f"bit-widths out of {', '.join(map(str, BIT_WIDTHS))}"
+            raise QvlaError("uniform", bits, expected, "choose with --uniform, e.g. 2,4,8")
         rows = {n: m.weight.shape[0] for n, m in quantization_targets(self.open().model).items()}
         return self._gated(f"uniform {bits} bits", "uniform", uniform(rows, bits))
 

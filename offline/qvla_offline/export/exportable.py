@@ -29,9 +29,9 @@ def require_exportable(
             takers = [f.title for f in families().values() if name in f.export_options]
             raise QvlaError(
                 name,
-                f"asked of {checkpoint.family.name}",
+                f"true for a checkpoint of {checkpoint.family.title}",
                 f"a checkpoint of {' or '.join(takers)}",
-                f"leave out --{name}",
+                f"leave {name} out",
             )
     action_dim = checkpoint.config.decoding.action_dim
     if len(robot.actions.names) != action_dim:

@@ -51,7 +51,10 @@ class Budget(Spending):
         unknown = sorted(set(self.bits) - set(BIT_WIDTHS))
         if unknown or not self.bits:
             raise QvlaError(
-                "bits", list(self.bits), f"some of {list(BIT_WIDTHS)}", "choose with --bits"
+                "bits",
+                list(self.bits),
+                f"some of {list(BIT_WIDTHS)}",
+                "choose with --bits, e.g. 2,4,8,16",
             )
         if not 0 <= self.target_avg_bits <= 16 or self.tile < 1:
             found = f"{self.target_avg_bits}, {self.tile}"

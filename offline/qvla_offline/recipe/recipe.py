@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, get_type_hints
 
 from qvla_offline.export.options import DEFAULT_OPTIONS, ExportOptions
 from qvla_offline.gates.options import Budget, GatesOptions
@@ -46,7 +47,27 @@ class Recipe:
 
 def read_recipe(path: str | Path) -> Recipe:
     """Reads a recipe; an unknown or missing key or a wrong type is a QvlaError that names it."""
-    return parse(Recipe, read_yaml(Path(path), "recipe", _FIX), Path(path).name, _FIX)
+    content = read_yaml(Path(path), "recipe", _FIX)
+    name = Path(path).name
+    _require_sections(content, name)
+    return parse(Recipe, content, name, _FIX)
+
+
+def _require_sections(content: Any, name: str) -> None:
+    """Raises QvlaError with file and section for a value that a section refuses."""
+    kinds = get_type_hints(Recipe)
+    for section, values in content.items() if isinstance(content, dict) else ():
+        if section not in kinds or not isinstance(values, dict):
+            continue
+        place = f"{name}.{section}"
+        try:
+            parse(kinds[section], values, place, _FIX)
+        except QvlaError as error:
+            if error.key.startswith(place):
+                raise
+            key = f"{place}.{error.key.removeprefix(f'{section}.')}"
+            fix = f"in section {section}: {error.fix.replace('--', '')}"  # no command line here
+            raise QvlaError(key, error.value, error.expected, fix) from None
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,14 @@ class Scoring:
                 raise QvlaError(
                     key, getattr(self, key), "a number from 0 on", f"leave out --{key}, or raise it"
                 )
-        if self.method == "hessian" and (self.check or self.refine):
-            raise QvlaError(
-                "check and refine", "asked with hessian", "the action method", "use --method action"
-            )
+        for key in ("check", "refine"):
+            if self.method == "hessian" and getattr(self, key):
+                raise QvlaError(
+                    key,
+                    f"{getattr(self, key)} with method hessian",
+                    "method action, which measures channels exactly",
+                    f"leave out --{key}, or use --method action",
+                )
 
 
 @dataclass(frozen=True)

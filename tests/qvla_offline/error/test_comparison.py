@@ -162,7 +162,7 @@ def test_few_observations_are_measured_with_a_warning(place):
     [
         ((), "gates_path, uniform, bundle and fakequant"),
         (("--gates_path", "a=gates.json", "a=other.json"), "gates_path, uniform, bundle"),
-        (("--uniform", "5"), "gates"),
+        (("--uniform", "5"), "uniform\n  got:      5"),
         (("--gates_path", "absent.json"), "gates_path"),
         (("--bundle", "absent"), "bundle"),
     ],

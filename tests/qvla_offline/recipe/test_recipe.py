@@ -173,12 +173,19 @@ def test_a_check_of_too_few_channels_to_rank_says_so_and_the_recipe_goes_on(work
         ({"gates": {}}, r"gates\.target_avg_bits"),
         ({"gates": {"target_avg_bits": "five"}}, r"gates\.target_avg_bits"),
         ({"sensitivity": {"method": "guess"}}, r"sensitivity\.method"),
-        ({"scheme": {"group_size": 48}}, r"scheme\.group_size"),
+        ({"scheme": {"group_size": 48}}, r"^bad\.yaml\.scheme\.group_size: got 48"),
+        ({"sensitivity": {"refine": -1}}, r"^bad\.yaml\.sensitivity\.refine: got -1"),
     ],
 )
 def test_a_wrong_recipe_is_refused_naming_the_key(work, changes, named):
     with pytest.raises(QvlaError, match=named):
         read_recipe(write_recipe(work, "bad.yaml", **changes))
+
+
+def test_the_fix_of_a_wrong_recipe_names_the_section_and_no_option_of_the_command_line(work):
+    with pytest.raises(QvlaError) as caught:
+        read_recipe(write_recipe(work, "bad.yaml", sensitivity={"refine": -1}))
+    assert caught.value.fix == "in section sensitivity: leave out refine, or raise it"
 
 
 def test_scales_that_the_bundle_would_round_are_refused_before_the_first_step(work):
@@ -212,10 +219,10 @@ def test_scales_that_the_bundle_would_round_are_refused_before_the_first_step(wo
             "^joint_rounds: got 1 with hessian/optimal",
         ),
         ({"export": {"tile": 0}}, "tile: got .*0; expected .*1 row"),
-        ({"export": {"guessed": True}}, "^guessed: got asked of openvla-oft"),
+        ({"export": {"guessed": True}}, "^guessed: got true for a checkpoint of OpenVLA-OFT"),
         (
             {"export": {"ensemble": True}, "bundle": False, "float_bundle": True},
-            "^ensemble: got asked of openvla-oft",
+            "^ensemble: got true for a checkpoint of OpenVLA-OFT",
         ),
         ({"unnorm_key": "elsewhere"}, "elsewhere"),
     ],
