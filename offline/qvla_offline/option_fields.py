@@ -13,21 +13,24 @@ from __future__ import annotations
 import argparse
 import types
 from collections.abc import Callable, Collection
-from dataclasses import MISSING, Field, field, fields
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, Field, asdict, field, fields
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from qvla_ros.errors import QvlaError
 
 _HELP = "help"
+_LATER = "later"
 Value = TypeVar("Value")
 
 
-def option(default: Value, help: str, metavar: str | None = None) -> Value:
+def option(default: Value, help: str, metavar: str | None = None, *, later: bool = False) -> Value:
     """Declares a field that is an option; its annotation decides how its text is read.
 
-    The default is added to `help` unless that names one.
+    The default is added to `help` unless that names one. A Literal is a choice of its values.
+    later: true for every option that is added to a step which users have run: at its default it
+    stays out of `step_values`, so that finished steps do not run again.
     """
-    return field(default=default, metadata={_HELP: help, "metavar": metavar})
+    return field(default=default, metadata={_HELP: help, "metavar": metavar, _LATER: later})
 
 
 def required_option(help: str) -> Any:
@@ -52,12 +55,12 @@ def add_options(
         if _HELP not in entry.metadata or (names is not None and entry.name not in names):
             continue
         text = _help(entry, default)
-        read = _reader(hints[entry.name])
+        read = _reader(entry.name, hints[entry.name])
         if read is not bool:
             parser.add_argument(
                 f"--{entry.name}",
                 type=read,
-                metavar=entry.metadata["metavar"],
+                metavar=entry.metadata["metavar"] or _choices_shown(hints[entry.name]),
                 required=entry.default is MISSING,
                 help=text,
             )
@@ -81,6 +84,22 @@ def given(args: argparse.Namespace, kind: type) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def require_choices(options: Any) -> None:
+    """Raises QvlaError naming a Literal field of `options` whose value is none of its choices."""
+    for name, annotation in get_type_hints(type(options)).items():
+        if get_origin(annotation) is Literal:
+            _one_of(name, get_args(annotation))(getattr(options, name))
+
+
+def step_values(options: Any) -> dict[str, Any]:
+    """Returns {name: value} of the dataclass `options`, of which a step's inputs are hashed."""
+    return {
+        entry.name: asdict(options)[entry.name]
+        for entry in fields(options)
+        if not entry.metadata.get(_LATER) or getattr(options, entry.name) != entry.default
+    }
+
+
 def integers(text: str) -> tuple[int, ...]:
     """Reads '0,2,4,8' as (0, 2, 4, 8)."""
     try:
@@ -91,13 +110,29 @@ def integers(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _reader(annotation: Any) -> Callable[[str], Any]:
-    """Returns the function that reads an option's text; bool for a switch."""
+def _reader(name: str, annotation: Any) -> Callable[[str], Any]:
+    """Returns the function that reads the text of option `name`; bool for a switch."""
+    if get_origin(annotation) is Literal:
+        return _one_of(name, get_args(annotation))
     if get_origin(annotation) in (Union, types.UnionType):
         (annotation,) = [part for part in get_args(annotation) if part is not type(None)]
     if annotation == tuple[int, ...]:
         return integers
     return annotation if annotation in (bool, int, float) else str
+
+
+def _one_of(name: str, choices: tuple[str, ...]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            fix = f"choose with --{name}, e.g. --{name} {choices[0]}"
+            raise QvlaError(name, text, f"one of {', '.join(choices)}", fix)
+        return text
+
+    return read
+
+
+def _choices_shown(annotation: Any) -> str | None:
+    return "{" + ",".join(get_args(annotation)) + "}" if get_origin(annotation) is Literal else None
 
 
 def _help(entry: Field[Any], default: str | None) -> str:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pytest
 
-from qvla_offline.option_fields import add_options, given, option, required_option
+from qvla_offline.option_fields import (
+    add_options,
+    given,
+    option,
+    required_option,
+    step_values,
+)
 from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import parse
 
@@ -26,6 +32,7 @@ class Toasting:
     burnt: bool = option(False, "burn it")
     butter: bool | None = option(None, "leave it dry")
     internal: int = 3
+    jam: int = option(0, "spoons of jam", later=True)
 
 
 def command_line(*arguments: str) -> argparse.Namespace:
@@ -63,6 +70,21 @@ def test_help_shows_the_text_and_the_default_of_each_field() -> None:
     assert "white or rye (default: white)" in text
     assert "who eats it --burnt" in text
     assert "--internal" not in text
+
+
+def test_help_shows_the_choices_of_a_literal_and_another_word_is_bad_input() -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, Toasting)
+    assert "--bread {white,rye}" in parser.format_help()
+    with pytest.raises(QvlaError, match="^bread: got plain; expected one of white, rye"):
+        command_line("--minutes", "1", "--bread", "plain")
+
+
+def test_a_later_option_changes_the_values_of_a_step_only_when_it_is_used() -> None:
+    before = {"minutes", "slots", "bread", "name", "burnt", "butter", "internal"}
+    toasting = Toasting(2.0)
+    assert set(step_values(toasting)) == before
+    assert step_values(replace(toasting, jam=2)) == step_values(toasting) | {"jam": 2}
 
 
 def test_a_verb_may_take_some_of_the_options_and_name_another_default() -> None:

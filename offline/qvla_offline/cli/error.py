@@ -8,11 +8,14 @@ from pathlib import Path
 
 from qvla_offline.cli.options import (
     CALIBRATION_HELP,
+    add_checkpoint_argument,
     add_scheme_arguments,
     add_statistics_argument,
 )
-from qvla_offline.option_fields import given, integers
+from qvla_offline.gates.options import Budget
+from qvla_offline.option_fields import add_options, given, integers
 from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_offline.sensitivity.options import SensitivityOptions
 
 HELP = (
     "measure the action error of gates, bundles and fake-quantized checkpoints on "
@@ -21,9 +24,7 @@ HELP = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--pretrained_checkpoint", required=True, type=Path, help="float checkpoint directory"
-    )
+    add_checkpoint_argument(parser)
     parser.add_argument(
         "--observations", required=True, type=Path, help=f"held out: {CALIBRATION_HELP}"
     )
@@ -60,23 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "calibration.jsonl in the checkpoint's directory, if it is there)",
     )
     add_statistics_argument(parser)
-    parser.add_argument("--max_samples", type=int, help="of the observations (default: all)")
+    add_options(parser, SensitivityOptions, {"max_samples"}, default="all")
     parser.add_argument(
         "--by_dimension", action="store_true", help="print the error of each action dimension too"
     )
     parser.add_argument("--out_json", type=Path, help="write the result there as well")
     parser.add_argument("--backend", default="onnxruntime", help="engine that runs the bundles")
-    parser.add_argument(
-        "--compute_dtype", default="float32", help="for stored bits: type of the graph's scales"
-    )
-    parser.add_argument(
-        "--memory_gb", type=float, default=4.0, help="for weights that stay between blocks"
-    )
-    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
-    parser.add_argument(
-        "--unnorm_key", help="dataset whose statistics apply, if the checkpoint holds several"
-    )
-    parser.add_argument("--robot_path", type=Path, help="robot description in YAML")
+    add_options(parser, Budget, {"compute_dtype"})
+    add_options(parser, SensitivityOptions, {"memory_gb", "device", "unnorm_key", "robot_path"})
     add_scheme_arguments(parser)
 
 
@@ -90,15 +82,16 @@ def run(args: argparse.Namespace) -> int:
     from qvla_offline.sensitivity.run import suit_threads
 
     robot = LIBERO if args.robot_path is None else read_robot(args.robot_path)
+    options = SensitivityOptions(**given(args, SensitivityOptions))
     made_by = Subjects(
         args.pretrained_checkpoint,
         args.unnorm_key,
         given(args, QuantizationScheme),
         None if args.statistics is None else StoredStatistics(args.statistics),
-        args.compute_dtype,
+        Budget(**given(args, Budget)).compute_dtype,
         args.backend,
-        args.memory_gb * 1e9,
-        args.device,
+        options.memory_gb * 1e9,
+        options.device,
     )
     if made_by.statistics is not None:
         key = f"statistics {args.statistics}"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
-from qvla_offline.cli.options import add_statistics_argument
+from qvla_offline.cli.options import (
+    add_checkpoint_argument,
+    add_gates_argument,
+    add_statistics_argument,
+)
 from qvla_offline.export.options import ExportOptions
 from qvla_offline.option_fields import add_options, given
 from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_offline.sensitivity.options import SensitivityOptions
 
 HELP = (
     "write the bundle of a checkpoint: one ONNX graph with the bit-widths of the gates, "
@@ -18,12 +22,8 @@ HELP = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--pretrained_checkpoint", required=True, help="directory of any supported family"
-    )
-    parser.add_argument(
-        "--gates_path", help="bits per output channel; left out: float16 everywhere"
-    )
+    add_checkpoint_argument(parser)
+    add_gates_argument(parser, required=False)
     parser.add_argument(
         "--out_dir",
         required=True,
@@ -36,14 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task_suite_name", help="instead of --unnorm_key: the statistics of this LIBERO suite"
     )
-    parser.add_argument(
-        "--robot_path",
-        help="YAML like config/robots/libero/trained_on.yaml, or its folder "
-        "(default: LIBERO's arm)",
-    )
-    parser.add_argument(
-        "--unnorm_key", help="dataset whose statistics to take (default: the only one)"
-    )
+    add_options(parser, SensitivityOptions, {"robot_path", "unnorm_key"})
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     gates = None if args.gates_path is None else read_gates(args.gates_path)
     unnorm_key = args.unnorm_key
     if unnorm_key is None and args.task_suite_name is not None:
-        unnorm_key = key_of_suite(Path(args.pretrained_checkpoint), args.task_suite_name)
+        unnorm_key = key_of_suite(args.pretrained_checkpoint, args.task_suite_name)
     scheme = QuantizationScheme(**(gates.scheme if gates is not None else {}))
     scheme = replace(scheme, **given(args, QuantizationScheme))
     with Console(stderr=True).status("reading the checkpoint") as status:
@@ -90,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
             "adds them where it fits"
         )
     print(
-        f"bits per weight with scales: {sizes.nominal_bits_per_weight:.2f} asked, "
+        f"bits per weight with scales: {sizes.nominal_bits_per_weight:.2f} nominal, "
         f"{sizes.stored_bits_per_weight:.2f} stored; {peak_memory()}"
     )
     return 0

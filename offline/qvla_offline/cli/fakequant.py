@@ -6,7 +6,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from qvla_offline.cli.options import add_scheme_arguments, add_statistics_argument
+from qvla_offline.cli.options import (
+    add_checkpoint_argument,
+    add_gates_argument,
+    add_scheme_arguments,
+    add_statistics_argument,
+)
 from qvla_offline.option_fields import given
 from qvla_offline.quantization.scheme import QuantizationScheme
 
@@ -17,12 +22,8 @@ HELP = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--pretrained_checkpoint", required=True, type=Path, help="checkpoint directory"
-    )
-    parser.add_argument(
-        "--gates_path", required=True, type=Path, help="gates.json, or a released .json or .pt"
-    )
+    add_checkpoint_argument(parser)
+    add_gates_argument(parser, required=True)
     parser.add_argument(
         "--out_dir", required=True, type=Path, help="directory; replaced if it is an earlier result"
     )

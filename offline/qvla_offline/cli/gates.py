@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"for --joint_rounds and --measured_samples: {CALIBRATION_HELP}",
     )
     parser.add_argument(
-        "--skip_bad_lines", action="store_true", help="of a .jsonl file, as for the sensitivities"
+        "--skip_bad_lines", action="store_true", help="skip unreadable lines, as when scoring"
     )
     add_statistics_argument(parser)
     add_scheme_arguments(parser)

@@ -13,6 +13,34 @@ CALIBRATION_HELP = (
 )
 
 
+def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
+    """The float checkpoint that a step reads."""
+    parser.add_argument(
+        "--pretrained_checkpoint",
+        required=True,
+        type=Path,
+        help="directory of a checkpoint of any supported family",
+    )
+
+
+def add_calibration_argument(parser: argparse.ArgumentParser) -> None:
+    """The calibration samples, under the name of the released scripts too."""
+    parser.add_argument(
+        "--calib_jsonl", "--calibration", required=True, type=Path, help=CALIBRATION_HELP
+    )
+
+
+def add_gates_argument(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """The file of gates; without one all weights stay float16."""
+    absent = "" if required else " (default: float16 everywhere)"
+    parser.add_argument(
+        "--gates_path",
+        required=required,
+        type=Path,
+        help=f"gates.json, or a released .json or .pt{absent}",
+    )
+
+
 def add_statistics_argument(parser: argparse.ArgumentParser) -> None:
     """The directory that compensating quantizers read."""
     parser.add_argument(

@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from qvla_offline.cli.options import CALIBRATION_HELP, add_scheme_arguments
+from qvla_offline.cli.options import (
+    add_calibration_argument,
+    add_checkpoint_argument,
+    add_scheme_arguments,
+)
 from qvla_offline.option_fields import add_options, given
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.options import SensitivityOptions
@@ -17,12 +21,8 @@ HELP = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--pretrained_checkpoint", required=True, type=Path, help="checkpoint directory"
-    )
-    parser.add_argument(
-        "--calib_jsonl", "--calibration", required=True, type=Path, help=CALIBRATION_HELP
-    )
+    add_checkpoint_argument(parser)
+    add_calibration_argument(parser)
     parser.add_argument(
         "--out_path", required=True, type=Path, help="file to write; .pt gives the released layout"
     )

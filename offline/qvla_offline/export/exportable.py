@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from qvla_offline.checkpoints.family import families
 from qvla_offline.checkpoints.io import Checkpoint
-from qvla_offline.export.options import COMPUTE_DTYPES, ExportOptions
+from qvla_offline.export.options import ExportOptions
+from qvla_offline.option_fields import require_choices
 from qvla_offline.robot import RobotDescription
 from qvla_ros.errors import QvlaError
 
@@ -16,10 +17,7 @@ def require_exportable(
 
     The checkpoint may be opened lazily or not.
     """
-    if options.compute_dtype not in COMPUTE_DTYPES:
-        raise QvlaError(
-            "compute_dtype", options.compute_dtype, f"one of {list(COMPUTE_DTYPES)}", "use float32"
-        )
+    require_choices(options)
     if options.tile is not None and options.tile < 1:
         raise QvlaError(
             "tile", options.tile, "a number of rows from 1 on", "use 8; 1 promotes no row"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from qvla_offline.option_fields import option
+from qvla_offline.quantization.scheme import ComputeDtype
 
-COMPUTE_DTYPES = ("float32", "float16")
 NOISE_SEED = 7  # of what is drawn at run time; the released evaluations set all seeds to 7
 
 
@@ -22,7 +21,7 @@ class ExportOptions:
     the form for TensorRT-RTX (see export.tokens).
     """
 
-    compute_dtype: Literal["float32", "float16"] = option(
+    compute_dtype: ComputeDtype = option(
         "float32", "type of activations and scales; float16 for TensorRT"
     )
     tile: int | None = option(

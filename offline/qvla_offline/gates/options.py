@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from qvla_offline.gates.costs import Pricing
-from qvla_offline.option_fields import option, required_option
-from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
+from qvla_offline.option_fields import option, require_choices, required_option
+from qvla_offline.quantization.scheme import BIT_WIDTHS, ComputeDtype, QuantizationScheme
 from qvla_ros.errors import QvlaError
 
-METHODS = ("optimal", "released")
-_TARGET = "bits per weight, scales included; method released: bits per channel, as theirs"
+_TARGET = "bits per weight, scales included; method released: bits per channel, without"
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,9 @@ class Spending:
 
     target_avg_bits: float = option(4.0, _TARGET)
     bits: tuple[int, ...] = option(BIT_WIDTHS, "allowed bit-widths")
-    method: Literal["optimal", "released"] = option("optimal", "optimal, or released: their greedy")
+    method: Literal["optimal", "released"] = option(
+        "optimal", "optimal, or the greedy method of the released QVLA script"
+    )
     cost: Literal["nominal", "stored"] = option(
         "nominal", "nominal, or stored: what the graph holds"
     )
@@ -38,16 +39,15 @@ class Budget(Spending):
     by promoting rows, within the budget; 1 promotes none.
     """
 
-    compute_dtype: str = option("float32", "for --cost stored: type of the graph's scales")
-    tile: int = option(8, "rows that groups are filled up to")
+    compute_dtype: ComputeDtype = option("float32", "for --cost stored: type of the graph's scales")
+    tile: int = option(8, "multiple to which the rows of one bit-width are filled up")
 
     def pricing(self, scheme: QuantizationScheme, cost: str | None = None) -> Pricing:
         """The prices of rows stored by `scheme`, at this budget's `cost` or at another `cost`."""
         return Pricing(scheme, cost or self.cost, self.compute_dtype)
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise QvlaError("method", self.method, f"one of {METHODS}", "choose with --method")
+        require_choices(self)
         unknown = sorted(set(self.bits) - set(BIT_WIDTHS))
         if unknown or not self.bits:
             raise QvlaError(
@@ -80,7 +80,7 @@ class GatesOptions(Spending):
         "N",
     )
 
-    def budget(self, compute_dtype: str, tile: int | None = None) -> Budget:
+    def budget(self, compute_dtype: ComputeDtype, tile: int | None = None) -> Budget:
         """The budget for a graph that computes in `compute_dtype`; tile: None is Budget's own."""
         spending = asdict(self)
         del spending["joint_rounds"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from qvla_offline.option_fields import option
 from qvla_offline.quantization.registry import QUANTIZERS
@@ -11,6 +11,7 @@ from qvla_ros.errors import QvlaError
 
 BIT_WIDTHS = (0, 2, 4, 8, 16)
 SCALE_BITS = {"float16": 16, "float32": 32}
+ComputeDtype = Literal["float32", "float16"]  # of a graph's activations and scales
 TWO_BIT_STORAGES = ("int4", "int2")
 DEFAULT_QUANTIZER = "clip_search"
 # how files spelled the quantizer when there were two of them: by the value of `clip_search`

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from qvla_offline.gates.foresight import require_affordable
 from qvla_offline.gates.joint import assign_jointly
 from qvla_offline.gates.measured import keep_best, require_measurable, without_idle_widths
 from qvla_offline.layer_statistics.run import compute_statistics
+from qvla_offline.option_fields import step_values
 from qvla_offline.quantization.quantizer import quantizer_of
 from qvla_offline.quantization.scheme import QuantizationScheme, require_exact_scales
 from qvla_offline.quantization.stored_statistics import StoredStatistics
@@ -71,7 +72,7 @@ def _steps_of(recipe: ResolvedRecipe) -> list[Step]:
     """Returns the steps that the recipe asks for, in the order in which they need one another."""
     asked = recipe.asked
     weights = checkpoint_sha256(recipe.checkpoint)
-    exported = [weights, asked.unnorm_key, asdict(recipe.export), recipe.robot_sha256]
+    exported = [weights, asked.unnorm_key, step_values(recipe.export), recipe.robot_sha256]
     scores = _score(recipe, weights)
     gates = _choose_bits(recipe, scores.target)
     bundle = _export_quantized(recipe, exported, gates.target)
@@ -130,7 +131,7 @@ def _choose_bits(recipe: ResolvedRecipe, scores: Path) -> Step:
     measured = recipe.asked.gates.measured_samples
 
     def inputs() -> list[Any]:
-        asked = [sha256_of(scores), asdict(recipe.budget), scheme.described(), rounds]
+        asked = [sha256_of(scores), step_values(recipe.budget), scheme.described(), rounds]
         return [*asked, measured] if measured else asked
 
     def make(target: Path, resume: bool) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Literal
 
-from qvla_offline.option_fields import option
+from qvla_offline.option_fields import option, require_choices, step_values
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.errors import QvlaError
-
-METHODS = ("action", "hessian")
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Scoring:
     probes: int = option(4, "action: backward passes per sample")
     seed: int = option(0, "action: seed of the probes")
     memory_gb: float = option(
-        4.0, "for weights and activations that stay, beside the block at work"
+        4.0, "memory for what is kept between blocks, GB; the block at work comes on top"
     )
     check: int = option(0, "action: measure N channels exactly, compare", "N")
     refine: int = option(0, "action: measure the N top channels exactly", "N")
@@ -38,8 +36,7 @@ class Scoring:
     device: str = option("cpu", "torch device")
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise QvlaError("method", self.method, f"one of {METHODS}", "choose with --method")
+        require_choices(self)
         allowed = (0, 2, 4, 8) if self.method == "action" else (0, *range(2, 16))
         # at 16 the score is 0
         object.__setattr__(self, "bits", tuple(sorted(set(self.bits) - {16})))
@@ -73,9 +70,13 @@ class SensitivityOptions(Scoring):
     """Options of scoring, with its data and storage."""
 
     unnorm_key: str | None = option(
-        None, "dataset whose statistics apply, if the checkpoint holds several"
+        None, "dataset whose statistics apply (default: the only one that the checkpoint holds)"
     )
-    robot_path: str | None = option(None, "robot description in YAML (default: LIBERO's arm)")
+    robot_path: str | None = option(
+        None,
+        "robot: YAML like config/robots/libero/trained_on.yaml, or its folder (default: LIBERO's "
+        "arm)",
+    )
     statistics: str | None = option(
         None, "directory of `qvla statistics`, for --quantizer gptq or guided_gptq"
     )
@@ -83,7 +84,7 @@ class SensitivityOptions(Scoring):
 
     def described(self) -> dict[str, object]:
         """Returns all options as files hold them; statistics are known by their hash instead."""
-        described = asdict(self) | {"scheme": self.scheme.described()}
+        described = step_values(self) | {"scheme": self.scheme.described()}
         del described["statistics"]
         return described
 

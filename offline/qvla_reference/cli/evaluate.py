@@ -28,7 +28,13 @@ HELP = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pretrained_checkpoint", type=Path, default=Path("reference_policy"))
+    parser.add_argument(
+        "--pretrained_checkpoint",
+        type=Path,
+        default=Path("reference_policy"),
+        metavar="DIR",
+        help="checkpoint of the policy",
+    )
     parser.add_argument(
         "--task_suite_names", default="libero_object", help="comma-separated suites"
     )
