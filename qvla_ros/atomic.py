@@ -69,7 +69,7 @@ def atomic_directory(
 def require_replaceable(
     path: str | os.PathLike[str], marker: str, is_result: Callable[[Path], bool] | None = None
 ) -> None:
-    """QvlaError unless atomic_directory may put a result at `path`.
+    """Raises QvlaError unless atomic_directory may put a result at `path`.
 
     For long work to ask before it begins.
     """

@@ -86,7 +86,7 @@ class Synchronizer:
         self._histories[stream].clear()
 
     def collect(self, now_ns: int) -> Samples | Waiting | None:
-        """Samples when a new set is complete.
+        """Returns the samples once a new set is complete.
 
         None when the latest set was handed out and is still fresh; else Waiting.
 

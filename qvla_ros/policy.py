@@ -123,7 +123,7 @@ class Policy:
         self._decoder.reset()
 
     def require_instruction(self, instruction: str) -> None:
-        """QvlaError unless it makes a prompt that the graph takes. From any thread."""
+        """Raises QvlaError unless the prompt of the instruction fits the graph. From any thread."""
         prompt_ids(self.bundle.prompt, self._tokenizer, instruction)
 
     def reset(self) -> None:
@@ -144,7 +144,7 @@ class Policy:
 
 
 def load_policy(bundle_dir: str | Path, backend: str, **options: object) -> Policy:
-    """Verifies the bundle and loads its graph into `backend`; else QvlaError.
+    """Verifies the bundle and loads its graph into `backend`. Raises QvlaError if either fails.
 
     backend: one of qvla_ros.engines.BACKENDS.
     """

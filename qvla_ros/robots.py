@@ -23,7 +23,10 @@ def robot_names() -> list[str]:
 
 
 def robot_folder(robot: str) -> Path:
-    """The folder of a robot, given by its name in config/robots or by its path; else QvlaError."""
+    """Finds a robot's folder by its name in config/robots, or by its path.
+
+    Raises QvlaError unless it has node.yaml and remaps.yaml.
+    """
     names = robot_names()
     folder = share_path(ROBOTS) / robot if robot in names else Path(robot).expanduser()
     if not _is_robot(folder):

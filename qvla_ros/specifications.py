@@ -21,7 +21,7 @@ GripperConvention = Literal["opening_fraction", "closing_fraction", "signed_clos
 
 
 def require(condition: bool, key: str, value: object, expected: str) -> None:
-    """QvlaError about an entry of the manifest unless `condition` holds."""
+    """Raises QvlaError about an entry of the manifest unless `condition` holds."""
     if not condition:
         raise QvlaError(key, value, expected, FIX_MANIFEST)
 

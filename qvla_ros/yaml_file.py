@@ -17,5 +17,7 @@ def read_yaml(path: Path, key: str, fix: str, expected: str = "a YAML file") -> 
     """
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise QvlaError(key, f"{path}: no such file", expected, fix) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise QvlaError(key, f"{path}: {error}", expected, fix) from None

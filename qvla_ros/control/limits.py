@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MotionLimits:
-    """Of commands in a row.
+    """Limits on how much one command may differ from the one before.
 
     Linear ones float64 [n], in m, m/s, m/s² (or rad, ...); infinity means no limit.
     """

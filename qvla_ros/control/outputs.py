@@ -42,8 +42,9 @@ class Output:
 
     @property
     def follows_measured(self) -> bool:
-        """Whether deltas go from the measured state instead of the last command: the sum of
-        velocities is no place where the robot was sent.
+        """Whether deltas go from the measured state instead of the last command.
+
+        They do with velocities, because velocities do not add up to a known position.
         """
         return self.sends == "velocities"
 

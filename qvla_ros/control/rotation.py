@@ -65,7 +65,7 @@ def _product(
 
 
 def inverse(quaternion: Array) -> Array:
-    """Of unit quaternions [..., 4]."""
+    """Inverts unit quaternions [..., 4]."""
     return quaternion * np.array([-1.0, -1.0, -1.0, 1.0])
 
 

@@ -83,7 +83,10 @@ def limit_motion(
 
 
 def _where(condition: NDArray[np.bool_], chosen: Setpoint, other: Setpoint) -> Setpoint:
-    """Row by row of the batch; a gripper that is None in `other` stays as chosen, made finite."""
+    """Takes each row of the batch from `chosen` or `other`.
+
+    A gripper that is None in `other` becomes None where any row is taken from there.
+    """
     if condition.all():
         return chosen
     quaternion = chosen.quaternion_xyzw

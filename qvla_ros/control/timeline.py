@@ -119,7 +119,7 @@ class ChunkTimeline:
         return blended
 
     def _index(self, now_ns: int) -> int:
-        """Of the last step that has begun; -1 if none has."""
+        """Index of the last step that has begun; -1 if none has."""
         return bisect.bisect_right(self._steps, now_ns, key=lambda step: step.begin_ns) - 1
 
     def at(self, now_ns: int) -> Array | None:

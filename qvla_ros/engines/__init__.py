@@ -106,7 +106,7 @@ def find_engine(backend: str) -> EngineEntry:
 
 
 def engine_options(text: str, key: str = "--engine_options", sign: str = " ") -> dict[str, Any]:
-    """An engine's options from `text`, a JSON object; else QvlaError.
+    """Reads an engine's options from `text`. Raises QvlaError unless it is a JSON object.
 
     key, sign: how the user gives them, for the message.
     """

@@ -87,7 +87,7 @@ def _check_options(provider: str, threads: int | None, weights: str) -> None:
 def _open_session(
     path: Path, provider: str, options: onnxruntime.SessionOptions
 ) -> onnxruntime.InferenceSession:
-    """A session of the graph at `path` that really runs on `provider`; else QvlaError."""
+    """Opens the graph at `path`. Raises QvlaError unless it really runs on `provider`."""
     try:
         session = onnxruntime.InferenceSession(
             path, options, providers=[provider], enable_fallback=False

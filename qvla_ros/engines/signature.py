@@ -34,7 +34,7 @@ class TensorSpec:
 
 
 def check_inputs(specs: Sequence[TensorSpec], inputs: Mapping[str, NDArray[np.generic]]) -> None:
-    """QvlaError unless `inputs` are exactly those of `specs`.
+    """Raises QvlaError unless `inputs` are exactly those of `specs`.
 
     Nothing is filled in, cast or dropped.
     """

@@ -13,6 +13,9 @@ from qvla_ros.messages.kinds import IMAGE
 
 
 def pixels_of(message: Any, kind: str, topic: str, height: int, width: int) -> NDArray[np.uint8]:
-    """The pixels uint8 [height, width, 3], RGB, of a message of type `kind`; else QvlaError."""
+    """Reads a message's pixels: uint8 [height, width, 3], RGB. kind: its type.
+
+    Raises QvlaError unless it holds such an image.
+    """
     read = rgb_pixels if kind == IMAGE else rgb_pixels_of_compressed
     return read(message, topic, height, width)

@@ -18,7 +18,9 @@ _OWN_TYPES = (CHUNK_TYPE, "qvla/msg/PolicyStatus")
 def require_rosbags() -> None:
     """Raises a QvlaError unless `rosbags` is installed; a robot runs without it."""
     if find_spec("rosbags") is None:
-        raise QvlaError("bags", "no Python module 'rosbags'", "it", "pip install rosbags")
+        raise QvlaError(
+            "bags", "no Python module 'rosbags'", "the module rosbags", "pip install rosbags"
+        )
 
 
 class TypeDefinitions:

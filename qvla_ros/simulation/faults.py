@@ -70,7 +70,7 @@ class Sensed:
 
     @property
     def answerable(self) -> bool:
-        """Whether a sound policy would act on it."""
+        """Whether the policy should still answer under these faults."""
         return not _UNANSWERABLE & set(self.faults)
 
 

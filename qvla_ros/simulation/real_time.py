@@ -140,9 +140,10 @@ class RealTimeArm:
         self.counts = Counts()
 
     def go_on(self, observation: LiberoObservation, chunk: LateChunk | None) -> LiberoObservation:
-        """Runs from `observation` (now) to the policy's next one, which is drawn and returned.
+        """Simulates until the policy's next observation, renders and returns it.
 
-        chunk: the policy's answer to `observation`, None without one. Ends early with the episode.
+        observation: that of now. chunk: the policy's answer to it, None without one. Ends early
+        with the episode.
         """
         self._count(chunk)
         left = self._task.max_steps - self._rollout.steps

@@ -28,3 +28,8 @@ def test_what_is_absent_or_no_yaml_names_option_file_and_fix(
     assert caught.value.key == "--robot_path"
     assert str(path) in str(caught.value.value)
     assert caught.value.fix == "write it after the example"
+
+
+def test_a_missing_file_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(QvlaError, match=r"robot.yaml: no such file; expected a YAML file"):
+        read_yaml(tmp_path / "robot.yaml", "--robot_path", "write it after the example")

@@ -129,7 +129,9 @@ class Active:
         if not self._commands.armed:
             if not settle():
                 found = "a task that is still being stopped"
-                raise QvlaError("cannot arm", found, "its end", "call ~/arm again")
+                raise QvlaError(
+                    "cannot arm", found, "no task that is still stopping", "call ~/arm again"
+                )
             self._policy.reset()  # what it saw before is not part of what begins now
         self._commands.arm()
 
@@ -165,7 +167,7 @@ class Active:
     def _on_prediction(
         self, observation: Observation, prediction: Prediction, stage_ms: Mapping[str, float]
     ) -> None:
-        """On the inference's thread."""
+        """Publishes a result; runs on the inference's thread."""
         if observation.instruction != self._instruction:
             return  # in force when the inference began, but not any more
         bundle = self._policy.bundle

@@ -40,7 +40,10 @@ class CommandSetup:
 
 
 def command_setup(parameters: PolicyParameters, actions: ActionSpec) -> CommandSetup:
-    """QvlaError where parameters and bundle do not fit, a limit is missing or means nothing."""
+    """Checks and converts the parameters of the commands.
+
+    Raises QvlaError where parameters and bundle do not fit, a limit is missing or means nothing.
+    """
     commands = parameters.commands
     hz = commands.control_hz
     period_s = 1.0 / hz if hz > 0 else actions.control_period_s

@@ -184,12 +184,12 @@ class Commander:
     # What it is like: from any thread.
 
     def health(self) -> LoopHealth | None:
-        """Of the control thread; None while inactive."""
+        """How punctual the control thread is; None while inactive."""
         running = self._running
         return None if running is None else running.loop.health()
 
     def figures(self) -> CommandFigures:
-        """Since configure."""
+        """What was commanded since the node was configured."""
         with self._lock:
             stop = self._last_stop
             reason = self._silent_reason if stop is None else stop.reason

@@ -77,7 +77,7 @@ class Commands(Protocol):
         """Publishes the plan for displays, if any listens."""
 
     def health(self) -> LoopHealth | None:
-        """Of the control thread; None without one."""
+        """How punctual the control thread is; None without one."""
 
     def figures(self) -> CommandFigures:
         """What has been commanded so far."""
@@ -117,7 +117,7 @@ class ChunksOnly:
         return False
 
     def observe(self, stamp_ns: int) -> None:
-        """Nothing watches over its age."""
+        """Ignored: without an output no age is checked."""
 
     def plan(self, chunk: PlannedChunk) -> int | None:
         return None

@@ -14,7 +14,7 @@ TICKS_KEPT = 1000  # ten seconds at 100 Hz
 
 @dataclass(frozen=True)
 class Stop:
-    """One stop.
+    """A stop that was sent: its reason, when, and how late.
 
     stamp_ns: node time when its command was sent; delay_s: how long after the limit was passed, or
     after what happened was noticed, that was (steady clock; for what only a tick can notice, since
@@ -54,7 +54,7 @@ class TickLog:
         self._ticks_s: deque[float] = deque(maxlen=TICKS_KEPT)
 
     def note(self, steady_s: float) -> None:
-        """A tick that began then is over."""
+        """Counts a tick that has ended. steady_s: when it began."""
         self._ticks_s.append(steady_s)
 
     def stop(self, reason: StopReason, passed_s: float, stamp_ns: int) -> Stop:

@@ -108,7 +108,7 @@ class PolicyNode(ReportingLifecycleNode):
         self._status.wait_for_acknowledgement(GOODBYE_S)
 
     def _wait_for(self, inference: Inference) -> None:
-        """QvlaError if it does not end in time; the engine is then still in use."""
+        """Raises QvlaError if it does not end in time; the engine is then still in use."""
         if not inference.stop(self.parameters.watchdogs.inference_timeout_s):
             fix = "restart the node; raise inference_timeout_s if the engine is slow"
             raise QvlaError("inference", "still running", "an end within inference_timeout_s", fix)

@@ -73,7 +73,7 @@ class ActionGripper:
 
 
 def make(node: Node, parameters: CommandParameters, closed: float, opened: float) -> ActionGripper:
-    """QvlaError where control_msgs is not installed."""
+    """Makes the gripper's output. Raises QvlaError where control_msgs is not installed."""
     name = parameters.gripper_topic
     return ActionGripper(node, name, parameters.gripper_joint, closed, opened)
 

@@ -23,7 +23,9 @@ _STOP_S = 1.0  # a decode or a transform takes milliseconds
 
 
 class Streams:
-    """Made, then subscribed with, then `join`ed. `complete(samples)` gets each new, complete set.
+    """Collects the samples of all inputs into complete observations.
+
+    Made, then subscribed with, then `join`ed. `complete(samples)` gets each new, complete set.
 
     A topic whose newest message was refused counts as missing: nothing is complete meanwhile. On
     the executor's thread, except for `refusal` and `health`, which any thread may call, and `post`,
