@@ -1,289 +1,16 @@
-"""No setpoint ever breaches a limit, whatever is asked for.
-
-What is within the limits is left alone.
-
-The sweep takes 10^5 random chunks; `QVLA_SWEEP_CHUNKS=1000000 pytest -s -k sweep` takes more and
-prints what it saw.
-"""
+"""What the safety chain does to one target, and to targets that move."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from qvla_ros.control.braking import braking_speed
-from qvla_ros.control.limits import MotionLimits, motion_limits
+from qvla_ros.control.limits import motion_limits
 from qvla_ros.control.motion import MotionState, at_rest
 from qvla_ros.control.safety_chain import STAGES, limit_motion
 from qvla_ros.control.setpoint import Setpoint
-from qvla_ros.errors import QvlaError
-
-SWEEP_CHUNKS = int(os.environ.get("QVLA_SWEEP_CHUNKS", "100000"))
-CHUNK_LENGTH = 8
-BATCH = 2000  # chunks that share limits and are moved side by side
-ANGLE_ROUNDING_RAD = 1e-14  # of an angle computed anew from two quaternions
-HOSTILE = np.array([np.nan, np.inf, -np.inf, 1e300, -1e300, 1.7e308, 5e-324])
-
-
-def random_limits(random: np.random.Generator) -> tuple[MotionLimits, float]:
-    """Limits over many orders of magnitude, one in five absent, and a control period."""
-
-    def some(low: float, high: float, count: int = 3) -> np.ndarray:
-        return np.where(random.random(count) < 0.2, np.inf, 10 ** random.uniform(low, high, count))
-
-    center = random.normal(size=3)
-    half = some(-2, 1)
-    limits = motion_limits(
-        3,
-        center - half,
-        center + half,
-        some(-4, 0),
-        some(-2, 2),
-        some(-2, 3),
-        *(float(some(low, high, 1)[0]) for low, high in ((-3, 0), (-2, 2), (-1, 3))),
-    )
-    return limits, 10 ** random.uniform(-3, -0.5)
-
-
-def random_unit(random: np.random.Generator, count: int) -> np.ndarray:
-    quaternion = random.normal(size=(count, 4))
-    return quaternion / np.linalg.norm(quaternion, axis=-1, keepdims=True)
-
-
-def random_start(random: np.random.Generator, limits: MotionLimits, count: int) -> MotionState:
-    """At rest inside the box, but for one in ten, which may lie outside."""
-    low = np.maximum(limits.linear_low, -10.0)
-    high = np.minimum(limits.linear_high, 10.0)
-    share = random.random((count, 3)) + np.where(
-        random.random((count, 1)) < 0.1, random.normal(size=(count, 3)), 0.0
-    )
-    linear = low + share * (high - low)
-    return at_rest(Setpoint(linear, random_unit(random, count), random.random(count)))
-
-
-def random_target(
-    random: np.random.Generator, state: MotionState, limits: MotionLimits
-) -> Setpoint:
-    """Near, far, beyond the walls, where it was before, or no number at all.
-
-    The mixture differs from row to row.
-    """
-    here = state.setpoint
-    count = len(state.setpoint.linear)
-    assert here.quaternion_xyzw is not None
-    size = np.minimum(limits.linear_high - limits.linear_low, 20.0)
-    reach = 10 ** random.uniform(-6, 1, (count, 1))
-    linear = here.linear + reach * size * random.normal(size=(count, 3))
-    linear = np.where(
-        random.random((count, 3)) < 0.1,
-        random.choice([limits.linear_low, limits.linear_high]),
-        linear,
-    )
-    if state.target is not None:
-        stays = random.random((count, 1)) < 0.5
-        linear = np.where(stays, state.target.linear, linear)
-    quaternion = here.quaternion_xyzw + np.minimum(reach, 1.0) * random.normal(size=(count, 4))
-    quaternion /= np.linalg.norm(quaternion, axis=-1, keepdims=True)
-    hostile = random.random((count, 1)) < 0.05
-    linear = np.where(
-        hostile & (random.random((count, 3)) < 0.5), random.choice(HOSTILE, (count, 3)), linear
-    )
-    quaternion = np.where(
-        hostile & (random.random((count, 4)) < 0.2), random.choice(HOSTILE, (count, 4)), quaternion
-    )
-    gripper = np.where(hostile[:, 0], random.choice(HOSTILE, count), random.normal(0.5, 1.0, count))
-    return Setpoint(linear, quaternion, gripper)
-
-
-def norm(vector: np.ndarray) -> np.ndarray:
-    return np.sqrt((vector * vector) @ np.ones(vector.shape[-1]))
-
-
-def rotation_vector(start: Setpoint, end: Setpoint) -> np.ndarray:
-    """The rotation between two orientations, the short way, about fixed axes, rad [..., 3]."""
-    assert start.quaternion_xyzw is not None
-    assert end.quaternion_xyzw is not None
-    x, y, z, w = start.quaternion_xyzw.T
-    a, b, c, d = end.quaternion_xyzw.T
-    vector = np.array(
-        [
-            w * a - d * x - b * z + c * y,
-            w * b - d * y - c * x + a * z,
-            w * c - d * z - a * y + b * x,
-        ]
-    ).T
-    cosine = w * d + x * a + y * b + z * c
-    sine = norm(vector)
-    angle = 2.0 * np.arctan2(sine, np.abs(cosine))
-    return vector * (np.sign(cosine) * angle / np.maximum(sine, 1e-300))[..., None]
-
-
-def breaches(
-    before: Setpoint, last: Setpoint, now: Setpoint, limits: MotionLimits, dt_s: float
-) -> dict[str, int]:
-    """How many numbers of three setpoints in a row breach each limit.
-
-    Shares no code with the chain.
-    """
-    moved = now.linear - last.linear
-    moved_before = last.linear - before.linear
-    outside = np.maximum(limits.linear_low - now.linear, now.linear - limits.linear_high)
-    was_outside = np.maximum(limits.linear_low - last.linear, last.linear - limits.linear_high)
-    turn_before = rotation_vector(before, last)
-    turn = rotation_vector(last, now)
-    turned = norm(turn) - ANGLE_ROUNDING_RAD
-    turn_change = norm(turn - turn_before) - ANGLE_ROUNDING_RAD
-    gripper = np.asarray(now.gripper)
-    wrong = {
-        "finite": ~(
-            np.isfinite(now.linear).all(axis=-1) & np.isfinite(turned) & np.isfinite(gripper)
-        ),
-        "box": outside > np.maximum(was_outside, 0.0),
-        "step": np.abs(moved) > limits.max_linear_step,
-        "velocity": np.abs(moved) / dt_s > limits.max_linear_velocity,
-        "acceleration": np.abs(moved / dt_s - moved_before / dt_s)
-        > limits.max_linear_acceleration * dt_s,
-        "angular step": turned > limits.max_angular_step_rad,
-        "angular velocity": turned > limits.max_angular_velocity_rad_s * dt_s,
-        "angular acceleration": turn_change > limits.max_angular_acceleration_rad_s2 * dt_s * dt_s,
-        "gripper": (gripper < 0.0) | (gripper > 1.0),
-    }
-    return {name: int(np.count_nonzero(rows)) for name, rows in wrong.items()}
-
-
-def sweep(seed: int) -> tuple[dict[str, int], np.ndarray]:
-    """BATCH random chunks from rest: breaches by limit, and interventions by stage."""
-    random = np.random.default_rng(seed)
-    limits, dt_s = random_limits(random)
-    state = random_start(random, limits, BATCH)
-    before = state.setpoint
-    total = {}
-    acted = np.zeros(len(STAGES), np.int64)
-    for _ in range(CHUNK_LENGTH):
-        last = state.setpoint
-        state, stages = limit_motion(random_target(random, state, limits), state, limits, dt_s)
-        found = breaches(before, last, state.setpoint, limits, dt_s)
-        total = {name: total.get(name, 0) + count for name, count in found.items()}
-        acted += stages.sum(axis=0)
-        before = last
-    return total, acted
-
-
-def test_sweep_of_random_chunks_breaches_no_limit() -> None:
-    acted = np.zeros(len(STAGES), np.int64)
-    for seed in range(SWEEP_CHUNKS // BATCH):
-        found, stages = sweep(seed)
-        assert not any(found.values()), (seed, found)
-        acted += stages
-    commands = SWEEP_CHUNKS // BATCH * BATCH * CHUNK_LENGTH
-    print(
-        f"{commands} commands, interventions "
-        f"{dict(zip(STAGES, acted.tolist(), strict=True))}, no breach"
-    )
-    assert (acted > 0.01 * commands).all()  # the targets did press on every stage
-
-
-ANYTHING = st.floats(allow_nan=True, allow_infinity=True, width=64)
-NEAR = st.floats(-2.0, 2.0)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.integers(1, 7),
-    st.lists(st.lists(NEAR | ANYTHING, min_size=7, max_size=7), max_size=12),
-    st.data(),
-)
-def test_joints_never_breach_a_limit(
-    axes: int, targets: list[list[float]], data: st.DataObject
-) -> None:
-    some = st.floats(1e-3, 10.0)
-    step, velocity, acceleration = (data.draw(some) for _ in range(3))
-    limits = motion_limits(axes, -1.0, 1.0, step, velocity, acceleration)
-    state = at_rest(Setpoint(np.full(axes, data.draw(NEAR))))
-    for target in targets:
-        last = state.setpoint.linear
-        last_velocity = state.linear_velocity
-        state, _ = limit_motion(Setpoint(np.array(target[:axes])), state, limits, 0.05)
-        now = state.setpoint.linear
-        assert (np.abs(now) <= np.maximum(1.0, np.abs(last))).all()
-        assert (np.abs(now - last) <= min(step, velocity * 0.05)).all()
-        assert (np.abs(state.linear_velocity - last_velocity) <= acceleration * 0.05).all()
-
-
-@pytest.mark.parametrize(
-    ("step", "velocity", "acceleration", "dt_s"),
-    [
-        (np.inf, 2.0, 4.0, 0.05),
-        (0.01, np.inf, 3.0, 0.01),
-        (0.05, 0.9, 0.7, 0.05),
-        (np.inf, np.inf, 10.0, 0.02),
-    ],
-)
-def test_a_constant_target_is_reached_without_overshoot_and_as_soon_as_the_limits_allow(
-    step: float, velocity: float, acceleration: float, dt_s: float
-) -> None:
-    count = 200
-    limits = motion_limits(3, -1.0, 1.0, step, velocity, acceleration, step, velocity, acceleration)
-    random = np.random.default_rng(0)
-    state = at_rest(Setpoint(random.uniform(-1, 1, (count, 3)), random_unit(random, count)))
-    target = Setpoint(random.uniform(-1, 1, (count, 3)), random_unit(random, count))
-    target.linear[0] = 1.0  # the corner of the box
-    distance = np.abs(target.linear - state.setpoint.linear)
-    speed = min(velocity, step / dt_s)
-    swinging_s = 2.0 * np.sqrt(distance / acceleration)
-    fastest_s = np.maximum(
-        swinging_s, distance / speed + min(speed / acceleration, swinging_s.max())
-    )
-    left_rad = norm(rotation_vector(state.setpoint, target))
-    turning_s = np.pi / speed + 2.0 * np.sqrt(np.pi / acceleration)
-    for tick in range(int(max(fastest_s.max(), turning_s) / dt_s) + 4):
-        last = distance
-        last_rad = left_rad
-        state, _ = limit_motion(target, state, limits, dt_s)
-        distance = np.abs(target.linear - state.setpoint.linear)
-        left_rad = norm(rotation_vector(state.setpoint, target))
-        assert (distance <= last).all()
-        beyond = (target.linear - state.setpoint.linear) * state.linear_velocity < 0.0
-        assert (distance[beyond] < 1e-12).all()
-        assert (left_rad <= last_rad + 1e-9).all()
-        assert (distance[tick * dt_s > fastest_s + 3 * dt_s] == 0.0).all()
-    assert (left_rad < 1e-9).all()
-
-
-@pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("as_deltas", [False, True])
-def test_what_the_chain_lets_out_it_lets_through_unchanged(as_deltas: bool, seed: int) -> None:
-    """A trajectory within all limits, to the wall and at full speed, passes unchanged."""
-    random = np.random.default_rng(seed)
-    limits, dt_s = random_limits(random)
-    start = random_start(random, limits, 100)
-    start = at_rest(
-        replace(
-            start.setpoint,
-            linear=np.clip(start.setpoint.linear, limits.linear_low, limits.linear_high),
-        )
-    )
-    state = start
-    path = []
-    for _ in range(6):
-        target = random_target(random, state, limits)
-        for _ in range(5):
-            state, _ = limit_motion(target, state, limits, dt_s)
-            path.append(state.setpoint)
-    state = start
-    for setpoint in path:
-        if as_deltas:
-            state = replace(state, target=None)
-        state, stages = limit_motion(setpoint, state, limits, dt_s)
-        assert not stages.any()
-        np.testing.assert_allclose(state.setpoint.linear, setpoint.linear, rtol=1e-12, atol=1e-12)
-        assert norm(rotation_vector(state.setpoint, setpoint)).max() < 1e-9
-        assert (np.asarray(state.setpoint.gripper) == setpoint.gripper).all()
 
 
 def test_within_all_limits_the_very_same_numbers_come_out() -> None:
@@ -348,16 +75,23 @@ def test_a_quaternion_whose_length_is_a_thousandth_off_one_is_no_rotation(
     np.testing.assert_allclose(out.setpoint.quaternion_xyzw, unit, atol=1e-12)
 
 
+def about_z(angle_rad: float) -> np.ndarray:
+    return np.array([0.0, 0.0, np.sin(angle_rad / 2), np.cos(angle_rad / 2)])
+
+
+def angle_about_z_rad(setpoint: Setpoint) -> float:
+    assert setpoint.quaternion_xyzw is not None
+    _, _, z, w = setpoint.quaternion_xyzw
+    return float(2.0 * np.arctan2(z, w))
+
+
 def test_one_command_turns_at_most_three_radians_without_any_limit() -> None:
     start = Setpoint(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]))
 
     def turned_rad(angle_rad: float) -> float:
         target = replace(start, quaternion_xyzw=about_z(angle_rad))
         out, _ = limit_motion(target, at_rest(start), motion_limits(3), 0.1)
-        return float(norm(rotation_vector(start, out.setpoint)))
-
-    def about_z(angle_rad: float) -> np.ndarray:
-        return np.array([0.0, 0.0, np.sin(angle_rad / 2), np.cos(angle_rad / 2)])
+        return angle_about_z_rad(out.setpoint)
 
     assert turned_rad(2.99) == pytest.approx(2.99, abs=1e-12)
     assert turned_rad(3.1) == pytest.approx(3.0, abs=1e-9)
@@ -434,6 +168,25 @@ def test_a_target_that_moves_is_followed_at_its_own_speed_and_one_that_stops_is_
     assert state.linear_velocity[0] == 0.0
 
 
+def test_an_orientation_that_jumps_ahead_while_it_turns_is_reached_without_overshoot() -> None:
+    """It is braked for from the first command after the jump on."""
+    limits = motion_limits(1, max_angular_velocity_rad_s=1.0, max_angular_acceleration_rad_s2=1.0)
+    state = at_rest(Setpoint(np.zeros(1), about_z(0.0)))
+    angle_rad = 0.0
+    speed_rad_s = 0.0
+    for _ in range(9):
+        speed_rad_s += 0.099
+        angle_rad += speed_rad_s * 0.1
+        state, acted = limit_motion(Setpoint(np.zeros(1), about_z(angle_rad)), state, limits, 0.1)
+        assert not acted.any()
+    goal_rad = angle_rad + 0.45  # the way to rest from this speed is 0.4 rad
+    target = Setpoint(np.zeros(1), about_z(goal_rad))
+    for _ in range(40):
+        state, _ = limit_motion(target, state, limits, 0.1)
+        assert angle_about_z_rad(state.setpoint) <= goal_rad + 1e-9
+    assert angle_about_z_rad(state.setpoint) == pytest.approx(goal_rad, abs=1e-9)
+
+
 def test_a_target_that_is_no_number_brings_the_motion_to_rest_within_the_acceleration() -> None:
     limits = motion_limits(3, max_linear_acceleration=1.0)
     state = MotionState(
@@ -463,43 +216,3 @@ def test_too_fast_to_stop_in_front_of_a_wall_it_stops_at_the_wall() -> None:
     for _ in range(5):
         state, _ = limit_motion(Setpoint(np.full(3, 0.5)), state, limits, 0.1)
         assert state.setpoint.linear[0] <= 1.0
-
-
-@given(st.floats(1e-6, 10.0), st.floats(1e-4, 10.0), st.sampled_from([0.001, 0.01, 0.1]))
-def test_braking_from_the_braking_speed_ends_at_the_wall(
-    distance: float, change: float, dt_s: float
-) -> None:
-    speed = float(braking_speed(np.array(distance), change, dt_s))
-    travelled = 0.0
-    while speed > 0.0 and travelled <= distance * 1.01:
-        travelled += speed * dt_s
-        speed -= change
-    assert travelled == pytest.approx(distance, rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("limits", "key"),
-    [
-        ({"max_linear_step": [0.1, 0.2]}, "max_linear_step"),
-        ({"max_linear_velocity": 0.0}, "max_linear_velocity"),
-        ({"max_angular_step_rad": float("nan")}, "max_angular_step_rad"),
-        ({"linear_low": 1.0, "linear_high": -1.0}, "linear_low"),
-        ({"linear_low": 1.0, "linear_high": 1.0}, "linear_low"),
-        ({"linear_low": float("nan")}, "linear_low"),
-        ({"max_linear_acceleration": [0.1, 0.0, 0.1]}, "max_linear_acceleration"),
-    ],
-)
-def test_limits_that_limit_nothing_sensible_are_refused(limits: dict, key: str) -> None:
-    with pytest.raises(QvlaError, match=key):
-        motion_limits(3, **limits)
-
-
-def test_a_limit_is_one_number_for_all_axes_or_one_each_or_none() -> None:
-    limits = motion_limits(3, linear_low=-0.001, max_linear_step=[0.1, 0.2, 0.3])
-    assert limits.linear_low.tolist() == [-0.001] * 3
-    assert limits.linear_high.tolist() == [np.inf] * 3
-    assert limits.max_linear_step.tolist() == [0.1, 0.2, 0.3]
-    assert limits.max_linear_velocity.tolist() == [np.inf] * 3
-    assert motion_limits(1, max_linear_step=0.5).max_linear_step.tolist() == [0.5]
-    with pytest.raises(QvlaError, match="^parameter linear_low: .*3 numbers"):
-        motion_limits(3, linear_low=[0.0, 0.0])
