@@ -79,12 +79,29 @@ def measure(args: argparse.Namespace, layers: int, calibration: Path) -> list[di
         else ["--size", args.size]
     )
     random = ["random_checkpoint", "--out_dir", checkpoint, "--family", args.family, *size]
-    source = ["--pretrained_checkpoint", checkpoint]
+    commands = step_commands(args, folder, calibration)
+    wanted = args.steps.split(",")
+    try:
+        rows = [{"layers": layers, "step": "write the checkpoint", **run(random)}]
+        for step in (step for step in commands if step in wanted):
+            rows.append({"layers": layers, "step": step, **run(commands[step])})
+            # as large as its source; nothing reads it
+            shutil.rmtree(folder / "fakequant", ignore_errors=True)
+        return rows
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def step_commands(
+    args: argparse.Namespace, folder: Path, calibration: Path
+) -> dict[str, list[str]]:
+    """Returns {step: arguments of `qvla`} for the checkpoint in `folder`."""
+    source = ["--pretrained_checkpoint", str(folder / "checkpoint")]
     scores = str(folder / "scores.safetensors")
     gates = "gates.json"
     data = [*source, "--calib_jsonl", str(calibration), "--max_samples", str(args.samples)]
     data += ["--memory_gb", str(args.memory_gb), "--device", args.device]
-    commands = {
+    return {
         "hessian": [
             "sensitivity",
             "--method",
@@ -120,16 +137,6 @@ def measure(args: argparse.Namespace, layers: int, calibration: Path) -> list[di
             str(folder / "bundle"),
         ],
     }
-    wanted = args.steps.split(",")
-    try:
-        rows = [{"layers": layers, "step": "write the checkpoint", **run(random)}]
-        for step in (step for step in commands if step in wanted):
-            rows.append({"layers": layers, "step": step, **run(commands[step])})
-            # as large as its source; nothing reads it
-            shutil.rmtree(folder / "fakequant", ignore_errors=True)
-        return rows
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def run(arguments: list[str]) -> dict[str, float]:

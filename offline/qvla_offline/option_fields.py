@@ -14,6 +14,7 @@ import argparse
 import types
 from collections.abc import Callable, Collection
 from dataclasses import MISSING, Field, asdict, field, fields
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from qvla_ros.errors import QvlaError
@@ -118,7 +119,7 @@ def _reader(name: str, annotation: Any) -> Callable[[str], Any]:
         (annotation,) = [part for part in get_args(annotation) if part is not type(None)]
     if annotation == tuple[int, ...]:
         return integers
-    return annotation if annotation in (bool, int, float) else str
+    return annotation if annotation in (bool, int, float, Path) else str
 
 
 def _one_of(name: str, choices: tuple[str, ...]) -> Callable[[str], str]:

@@ -19,14 +19,10 @@ from qvla_reference.obstacles import Obstacles
 # Turn of the wrist, rad; side of the rim; how far inside it the hand is: a drawer has little room
 # for the outer finger.
 _PREFERENCES = ((0.0, -1.0, 0.004), (np.pi / 2, 1.0, 0.014))
-# of the hand from the robot's base, seen from above; less the higher it is
-_REACH_M, _REACH_PER_HEIGHT = (
-    0.95,
-    0.2,
-)
-_POINTS_PER_M = (
-    1000  # a millimetre out of reach counts as much as one point of the hand inside something
-)
+_REACH_M = 0.95  # of the hand from the robot's base, seen from above
+_REACH_PER_HEIGHT = 0.2  # the reach lost for each metre of height
+# a millimetre out of reach counts as much as one point of the hand inside something
+_POINTS_PER_M = 1000
 _BELOW_RIM_M = 0.015
 # The open hand and the way of its outer finger, metres from the point between the pads: along the
 # fingers, across.

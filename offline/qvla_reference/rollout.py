@@ -33,7 +33,8 @@ class Learner:
 
     def inputs(self, observation: LiberoObservation, instruction: str) -> PolicyInputs:
         """Returns what the network reads, a batch of one."""
-        checkpoint, proprio = self.checkpoint, self.checkpoint.statistics["proprio"]
+        checkpoint = self.checkpoint
+        proprio = checkpoint.statistics["proprio"]
         rotation = quaternion_to_axis_angle(observation.eef_quaternion_xyzw)
         state = np.concatenate(
             [observation.eef_position_m, rotation, observation.gripper_positions_m]

@@ -23,8 +23,9 @@ from qvla_offline.checkpoints.tokenizer import PROMPT_TEMPLATE, train_tokenizer
 from qvla_reference.architecture import reference_config
 from qvla_reference.batches import Batcher, action_loss_weights
 from qvla_reference.samples import SampleSet, dataset_statistics
+from qvla_reference.training_options import TrainingOptions
 from qvla_reference.training_run import Progress, TrainingRun
-from qvla_reference.training_state import TrainingOptions, TrainingState, new_state
+from qvla_reference.training_state import TrainingState, new_state
 from qvla_reference.update import training_arithmetic
 from qvla_reference.validation import is_held_out
 from qvla_ros.bundle import PromptSpec

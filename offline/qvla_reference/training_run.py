@@ -19,8 +19,9 @@ from qvla_reference.augment import Augmentation
 from qvla_reference.batches import Batcher
 from qvla_reference.calibration_set import write_calibration_set
 from qvla_reference.samples import SampleSet
+from qvla_reference.training_options import TrainingOptions
 from qvla_reference.training_plot import plot_run
-from qvla_reference.training_state import TrainingOptions, TrainingState
+from qvla_reference.training_state import TrainingState
 from qvla_reference.update import learning_rate_factor, train_step
 from qvla_reference.validation import held_out_errors
 from qvla_ros.bundle import PromptSpec

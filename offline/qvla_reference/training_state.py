@@ -1,9 +1,9 @@
-"""The options and the state of a training run."""
+"""The state of a training run."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,42 +17,9 @@ from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
 from qvla_reference.architecture import initialize
 from qvla_reference.auxiliary import MAX_SENTENCES, GroundingHeads, LatestOutput, PositionHeads
 from qvla_reference.renormalize import renormalize
+from qvla_reference.training_options import TrainingOptions
 from qvla_ros.atomic import atomic_file
 from qvla_ros.errors import QvlaError
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """The options of a run; with the demonstrations they determine it."""
-
-    demonstrations: Path
-    out: Path
-    work_dir: Path
-    unnorm_key: str = "libero"
-    suite_weights: Mapping[str, float] | None = None  # see SampleSet.draw
-    steps: int = 8000
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    warmup_steps: int = 300
-    rewarm_steps: int = 100  # when a run goes on at another rate or with other statistics
-    decay_steps: int = (
-        2000  # linear to zero at the end; constant before, so that a run may be prolonged
-    )
-    weight_decay: float = 0.05
-    ema_decay: float = 0.998
-    gripper_weight: float = 0.7
-    auxiliary_weight: float = 0.5
-    threads: int = 2
-    precision: str = "bfloat16"
-    save_minutes: float = 4.0
-    seed: int = 0
-    renormalize: bool = False
-    pretrained_checkpoint: Path | None = None  # weights of step 0, where work_dir holds no run
-
-    @property
-    def decay_from(self) -> int:
-        """Returns the update at which the learning rate begins to fall."""
-        return self.steps - self.decay_steps
 
 
 @dataclass

@@ -13,7 +13,8 @@ from torch import Tensor
 from qvla_reference.attention import PlainAttention
 from qvla_reference.auxiliary import grounding_loss, position_loss
 from qvla_reference.batches import Batch
-from qvla_reference.training_state import TrainingOptions, TrainingState
+from qvla_reference.training_options import TrainingOptions
+from qvla_reference.training_state import TrainingState
 
 
 def learning_rate_factor(step: int, options: TrainingOptions, warm_from: int = 0) -> float:

@@ -27,7 +27,8 @@ from qvla_reference.calibration_set import write_calibration_set
 from qvla_reference.demonstrations import episode_path
 from qvla_reference.samples import SampleSet
 from qvla_reference.train import start, train
-from qvla_reference.training_state import TrainingOptions, new_state
+from qvla_reference.training_options import TrainingOptions
+from qvla_reference.training_state import new_state
 from qvla_reference.update import learning_rate_factor
 from qvla_reference.validation import is_held_out
 from qvla_ros.bundle import PromptSpec

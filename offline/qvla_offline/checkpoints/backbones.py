@@ -22,7 +22,8 @@ _SIZES = {
 # e.g. vit_large_patch14_reg4_dinov2.lvd142m, vit_so400m_patch14_siglip_384,
 # vit_large_patch16_224.augreg_in21k_ft_in1k
 _TIMM_ID = re.compile(
-    rf"vit_(?P<size>{'|'.join(_SIZES)})_patch(?P<patch>\d+)_((?P<reg>reg4_)?(?P<dino>dinov2)|(?P<siglip>siglip_)?\d+)(\..+)?"
+    rf"vit_(?P<size>{'|'.join(_SIZES)})_patch(?P<patch>\d+)_"
+    r"((?P<reg>reg4_)?(?P<dino>dinov2)|(?P<siglip>siglip_)?\d+)(\..+)?"
 )
 
 

@@ -99,10 +99,7 @@ def load_checkpoint(
     model = empty_model(config)
     tensors.check_against(model, directory)
     if not lazily:
-        wide = family.float32_modules
-        kinds = {name: torch.float32 if name.startswith(wide) else dtype for name in tensors}
-        loaded = {name: tensors[name].to(device=device, dtype=kind) for name, kind in kinds.items()}
-        model.load_state_dict(loaded, assign=True)
+        _load_weights(model, tensors, family, dtype, device)
     return Checkpoint(
         path=directory,
         family=family,
@@ -116,6 +113,20 @@ def load_checkpoint(
         normalizations=normalizations,
         step=layout.step,
     )
+
+
+def _load_weights(
+    model: VisionLanguageModel,
+    tensors: TensorSource,
+    family: Family,
+    dtype: torch.dtype,
+    device: str,
+) -> None:
+    """Gives an empty model its weights in `dtype`, or float32 where the family needs that."""
+    wide = family.float32_modules
+    kinds = {name: torch.float32 if name.startswith(wide) else dtype for name in tensors}
+    loaded = {name: tensors[name].to(device=device, dtype=kind) for name, kind in kinds.items()}
+    model.load_state_dict(loaded, assign=True)
 
 
 def check_device(device: str) -> None:
