@@ -154,12 +154,15 @@ def imports_of(path: Path) -> list[Import]:
 
 
 def folder_of(module: str) -> str:
-    """A module's folder; the programs in nodes/ count each, and a module beside the folders too."""
+    """A module's folder, at any depth; a module beside the folders of a package counts as one.
+
+    A folder inside another is a folder of its own: where it is imported by the files beside it, it
+    imports none of them.
+    """
     path = our_modules()[module]
     package = module.partition(".")[0]
     parts = path.relative_to(PACKAGES[package]).with_suffix("").parts
-    depth = 2 if parts[0] == "nodes" else 1
-    folder = parts[:1] if len(parts) == 1 else parts[:-1][:depth]
+    folder = parts[:1] if len(parts) == 1 else parts[:-1]
     return "/".join((package, *folder))
 
 
@@ -199,6 +202,11 @@ def test_folders_of_a_package_import_each_other_in_one_direction_only(package: s
 def test_files_of_a_package_import_each_other_in_one_direction_only(package: str) -> None:
     cycle = cycle_of(graph_of(package, str))
     assert not cycle, f"these imports close a cycle of files:\n{cycle}"
+
+
+def test_a_folder_inside_another_is_a_folder_of_its_own() -> None:
+    assert folder_of("qvla_ros.nodes.policy.node") == "qvla_ros/nodes/policy"
+    assert folder_of("qvla_ros.nodes.policy.inputs.streams") == "qvla_ros/nodes/policy/inputs"
 
 
 def test_a_cycle_of_folders_is_found_and_its_imports_are_named() -> None:

@@ -14,8 +14,9 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from qvla_ros.nodes import qos
+from qvla_ros.nodes.policy.inputs.stream_statistics import StreamHealth
 from qvla_ros.nodes.policy.jetson_sensors import jetson_sensors
-from qvla_ros.nodes.policy.snapshot import LoopHealth, Snapshot, StreamHealth
+from qvla_ros.nodes.policy.snapshot import LoopHealth, Snapshot
 from qvla_ros.statistics import percentiles
 
 PERIOD_S = 1.0

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from qvla_ros.control.stop_reason import StopReason
 from qvla_ros.errors import QvlaError
-from qvla_ros.nodes.policy.worker import LatestOnlyWorker
+from qvla_ros.nodes.worker import LatestOnlyWorker
 from qvla_ros.observation import Observation
 from qvla_ros.policy import Policy, Prediction
 

@@ -8,18 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True)
-class StreamHealth:
-    """One input.
-
-    rate_hz: of usable messages; age_s: node time since the newest one's stamp, infinite if none
-    came.
-    """
-
-    topic: str
-    rate_hz: float
-    age_s: float
+from qvla_ros.nodes.policy.inputs.stream_statistics import StreamHealth
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from std_srvs.srv import SetBool
 
 from qvla_ros.evaluation.processes import private_ros_environment
 from qvla_ros.nodes import qos
-from qvla_ros.nodes.policy.snapshot import LoopHealth, Snapshot, StreamHealth
+from qvla_ros.nodes.policy.inputs.stream_statistics import StreamHealth
+from qvla_ros.nodes.policy.snapshot import LoopHealth, Snapshot
 from qvla_ros.nodes.process import destroy
 from qvla_ros.simulation.specification import CAMERA_NAMES, FINGER_NAMES, POSE_FRAME
 

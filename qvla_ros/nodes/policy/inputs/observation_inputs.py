@@ -12,8 +12,8 @@ from qvla_ros.messages.robot_state import Measured
 from qvla_ros.nodes.policy.inputs.cameras import Cameras
 from qvla_ros.nodes.policy.inputs.instruction import InstructionInput
 from qvla_ros.nodes.policy.inputs.robot_state import RobotState
+from qvla_ros.nodes.policy.inputs.stream_statistics import StreamHealth
 from qvla_ros.nodes.policy.inputs.streams import Streams
-from qvla_ros.nodes.policy.snapshot import StreamHealth
 from qvla_ros.observation import Observation, Samples, proprioception_vector
 from qvla_ros.parameters.policy import InputParameters
 

@@ -19,8 +19,8 @@ from qvla_ros.messages.robot_state import (
 )
 from qvla_ros.nodes.chunk_message import stamp_ns
 from qvla_ros.nodes.policy.inputs.streams import Streams, outcome
-from qvla_ros.nodes.policy.transforms import ToolTransforms
-from qvla_ros.nodes.policy.worker import LatestOnlyWorker
+from qvla_ros.nodes.policy.inputs.transforms import ToolTransforms
+from qvla_ros.nodes.worker import LatestOnlyWorker
 from qvla_ros.parameters.policy import InputParameters
 
 _ANY_TIME_NS = 2**63 - 1  # stamp of what is not needed

@@ -13,10 +13,9 @@ from rclpy.node import Node
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes import qos
-from qvla_ros.nodes.policy.handover import Handover
-from qvla_ros.nodes.policy.snapshot import StreamHealth
-from qvla_ros.nodes.policy.stream_statistics import StreamStatistics
-from qvla_ros.nodes.policy.worker import LatestOnlyWorker
+from qvla_ros.nodes.policy.inputs.handover import Handover
+from qvla_ros.nodes.policy.inputs.stream_statistics import StreamHealth, StreamStatistics
+from qvla_ros.nodes.worker import LatestOnlyWorker
 from qvla_ros.observation import Samples, Synchronizer, Waiting
 
 _STOP_S = 1.0  # a decode or a transform takes milliseconds

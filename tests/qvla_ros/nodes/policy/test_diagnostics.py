@@ -10,7 +10,8 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from qvla.msg import PolicyStatus
 
 from qvla_ros.nodes.policy.diagnostics import ERROR, OK, SUSTAINED_MISSES, WARN, statuses
-from qvla_ros.nodes.policy.snapshot import Snapshot, StreamHealth
+from qvla_ros.nodes.policy.inputs.stream_statistics import StreamHealth
+from qvla_ros.nodes.policy.snapshot import Snapshot
 
 
 def report(

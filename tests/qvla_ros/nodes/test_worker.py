@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from qvla_ros.nodes.policy.worker import LatestOnlyWorker
+from qvla_ros.nodes.worker import LatestOnlyWorker
 
 PATIENCE_S = 10.0
 

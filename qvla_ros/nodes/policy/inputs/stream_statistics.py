@@ -5,11 +5,23 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable
-
-from qvla_ros.nodes.policy.snapshot import StreamHealth
+from dataclasses import dataclass
 
 WINDOW_S = 2.0  # long enough for a camera of a few Hz, short enough to see one stop
 _MAX_ARRIVALS = 4096  # a 1 kHz joint state for WINDOW_S, twice
+
+
+@dataclass(frozen=True)
+class StreamHealth:
+    """How often an input comes, and how old it is.
+
+    rate_hz: of usable messages; age_s: node time since the newest one's stamp, infinite if none
+    came.
+    """
+
+    topic: str
+    rate_hz: float
+    age_s: float
 
 
 class StreamStatistics:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qvla_ros.nodes.policy.stream_statistics import WINDOW_S, StreamStatistics
+from qvla_ros.nodes.policy.inputs.stream_statistics import WINDOW_S, StreamStatistics
 
 SECOND = 10**9
 
