@@ -29,7 +29,9 @@ def compute_statistics(
     }
     if options.robot_path is not None:
         sources["robot_sha256"] = sha256_of(Path(options.robot_path))
-    settings = {key: getattr(options, key) for key in ("max_samples", "probes", "seed")}
+    settings = {
+        key: getattr(options, key) for key in ("max_samples", "probes", "seed", "unnorm_key")
+    }
     writer = StatisticsWriter(out_dir, {"sources": sources, "settings": settings})
     inputs = load_inputs(checkpoint_path, calibration_path, options, out_dir)
     gather_statistics(

@@ -103,7 +103,8 @@ def _gather(recipe: ResolvedRecipe, weights_sha256: str) -> Step:
 
     def inputs() -> list[Any]:
         read = calibration_sha256(recipe.calibration, options.max_samples, options.skip_bad_lines)
-        return [weights_sha256, read, options.max_samples, options.probes, options.seed]
+        gathered = [options.max_samples, options.probes, options.seed, options.unnorm_key]
+        return [weights_sha256, read, *gathered, recipe.robot_sha256]
 
     def make(target: Path, resume: bool) -> None:
         compute_statistics(recipe.checkpoint, recipe.calibration, target, options)

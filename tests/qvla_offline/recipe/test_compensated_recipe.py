@@ -50,7 +50,7 @@ def test_statistics_are_gathered_before_the_scores_and_nothing_is_made_twice(pla
     assert places == sorted(places)
     made = StoredStatistics(out / "statistics")
     settings = json.loads((out / "statistics" / "statistics.json").read_text())["settings"]
-    assert settings == {"max_samples": 3, "probes": 1, "seed": 0}
+    assert settings == {"max_samples": 3, "probes": 1, "seed": 0, "unnorm_key": None}
     sensitivity = read_sensitivity(out / "sensitivity.safetensors")
     assert sensitivity.sources["statistics_sha256"] == made.sha256
     assert read_gates(out / "bundle" / "gates.json").scheme["quantizer"] == "guided_gptq"
@@ -70,7 +70,7 @@ def test_other_statistics_make_all_that_follows_again(place, capsys):
 def test_without_the_section_statistics_are_gathered_as_the_scores_are(place):
     out = run_recipe(write_recipe(place, statistics=None), place / "as_scores")
     settings = json.loads((out / "statistics" / "statistics.json").read_text())["settings"]
-    assert settings == {"max_samples": 2, "probes": 1, "seed": 0}
+    assert settings == {"max_samples": 2, "probes": 1, "seed": 0, "unnorm_key": None}
 
 
 def test_a_section_that_the_quantizer_does_not_read_is_refused(place):
@@ -78,3 +78,14 @@ def test_a_section_that_the_quantizer_does_not_read_is_refused(place):
     with pytest.raises(QvlaError, match="quantizer clip_search"):
         run_recipe(path, place / "none")
     assert not (place / "none").exists()
+
+
+def test_a_robot_of_another_file_makes_the_statistics_again(place, capsys):
+    robot = Path(__file__).parents[3] / "config" / "robots" / "libero" / "trained_on.yaml"
+    own = place / "robot.yaml"
+    own.write_text(robot.read_text())
+    run_recipe(write_recipe(place, robot="robot.yaml"), place / "robot")
+    capsys.readouterr()
+    own.write_text(robot.read_text() + "# changed\n")
+    run_recipe(write_recipe(place, robot="robot.yaml"), place / "robot")
+    assert "statistics: up to date" not in capsys.readouterr().out
