@@ -18,7 +18,7 @@ class QvlaError(Exception):
         super().__init__(f"{key}: got {value}; expected {expected}. Fix: {fix}")
 
     def __reduce__(self) -> tuple[type[QvlaError], tuple[str, object, str, str]]:
-        """As four arguments again on the other side of a process pool.
+        """Pickles the four arguments, so that the error passes through a process pool.
 
         An exception would send its message alone.
         """

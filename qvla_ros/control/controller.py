@@ -165,7 +165,7 @@ class Controller:
         self._input_ns = stamp_ns
 
     def feed_deadman(self, enabled: bool, steady_s: float) -> None:
-        """What ~/enable says, and when it was heard."""
+        """Takes what ~/enable says, and when it was heard."""
         self._deadman = self._deadman.heard(enabled, steady_s)
 
     # The tick.
@@ -173,7 +173,7 @@ class Controller:
     def tick(
         self, now_ns: int, steady_s: float, measured: Setpoint | None, inference_busy_s: float = 0.0
     ) -> Decision:
-        """What to send now. To be called once a period, armed or not.
+        """Decides what to send now. To be called once a period, armed or not.
 
         measured: the newest state if it came since the last tick, else None. inference_busy_s: how
         long the inference under way has been running, 0 if none is.

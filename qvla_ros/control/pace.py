@@ -26,6 +26,6 @@ class Pace:
         return steady_s >= max(due_s, self._last_s + (1.0 - EARLY) * self._period_s)
 
     def note(self, steady_s: float) -> None:
-        """A command went out."""
+        """Sets when the next command is due, after one that was sent at `steady_s`."""
         self._due_s = max(self._due_s, steady_s - EARLY * self._period_s) + self._period_s
         self._last_s = steady_s

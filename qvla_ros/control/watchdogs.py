@@ -73,7 +73,7 @@ class Tick:
 
     @property
     def noticed_s(self) -> float:
-        """For what happened some time since the tick before."""
+        """The time that counts for what happened since the tick before, steady clock."""
         return just_after(self.before) if self.before is not None else self.now.steady_s
 
 

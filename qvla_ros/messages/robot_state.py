@@ -65,7 +65,7 @@ class Measured:
 
 
 def measured_by(parameters: CommandParameters, bundle: Bundle) -> Measured | None:
-    """What the node's parameters ask to be measured: nothing as long as nothing is commanded."""
+    """The measurements that the node's parameters ask for; None while nothing is commanded."""
     if parameters.output == "none":
         return None
     moves_joints = action_kind(bundle.actions.kind).moves == "joints"

@@ -153,7 +153,7 @@ def spin_once(executor: Executor, timeout_s: float) -> None:
 
 
 def ignore_signals() -> None:
-    """From here on an orderly end is under way: a second signal must not cut it short."""
+    """Ignores signals from now on: a second one must not cut an orderly end short."""
     _received.clear()
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

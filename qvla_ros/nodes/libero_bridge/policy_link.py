@@ -52,7 +52,7 @@ class PolicyLost(Exception):
 
 
 class PolicyDisarmed(PolicyLost):
-    """Its chunk is not to be executed: the policy has disarmed itself, or was disarmed."""
+    """The policy is disarmed, so its chunk must not be executed."""
 
 
 @dataclass(frozen=True)

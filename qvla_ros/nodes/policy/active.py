@@ -25,7 +25,10 @@ from qvla_ros.policy import Prediction
 
 @dataclass
 class Counts:
-    """Since the process began. misses: chunks so late that none of their actions was left."""
+    """Counts since the process began.
+
+    misses: chunks so late that none of their actions was left.
+    """
 
     published: int = 0
     dropped: int = 0
@@ -34,7 +37,7 @@ class Counts:
 
 
 def cannot_arm(reason: str) -> QvlaError:
-    """What arming is refused with when the node is not active or at fault."""
+    """The error with which arming is refused when the node is not active or at fault."""
     fix = "see ~/status, then call ~/arm again"
     return QvlaError("cannot arm", reason, "an active node without a fault", fix)
 
@@ -89,7 +92,7 @@ class Active:
         )
 
     def start(self) -> None:
-        """Begin to tick, disarmed."""
+        """Begins to tick, disarmed."""
         inputs = self.inputs
         self._commands.start(Sources(inputs.measured, inputs.refusal, self.inference.busy_s))
         self.waits_for = inputs.poll()
@@ -101,7 +104,7 @@ class Active:
         self.inputs.destroy()
 
     def poll(self) -> None:
-        """To be called now and then: notices late inferences, missing inputs and a broken loop."""
+        """Notices late inferences, missing inputs and a broken loop; called periodically."""
         if not self.fault:
             self.inference.watch()
         self._watch_commands()
@@ -136,7 +139,7 @@ class Active:
         self._commands.arm()
 
     def follow(self, instruction: str | None) -> None:
-        """From now on this instruction, or none.
+        """Acts on this instruction from now on, or on none.
 
         What is planned or being computed for another one is dropped.
         """
@@ -194,7 +197,7 @@ class Active:
             self._on_failure(self._commands.error, StopReason.internal_error)
 
     def _on_failure(self, reason: str, stop: StopReason) -> None:
-        """On the inference's thread too."""
+        """Reports a failed inference; runs on the inference's thread."""
         self._commands.disarm(stop)
         self.fault = (
             f"{reason} Nothing is published until the node is deactivated and activated again."

@@ -35,7 +35,7 @@ class CommandSetup:
     blend_steps: int
 
     def controller(self) -> Controller:
-        """A new one, disarmed."""
+        """Makes a new controller, disarmed."""
         return Controller(self.settings, self.spec, self.limits, self.blend_steps)
 
 

@@ -87,7 +87,7 @@ class Commander:
     # Lifecycle.
 
     def start(self, sources: Sources) -> None:
-        """Begin to tick, disarmed."""
+        """Begins to tick, disarmed."""
         done = self._controller.interventions
         self._controller = self._setup.controller()
         self._controller.interventions.update(done)
@@ -118,7 +118,7 @@ class Commander:
         self._output.wait_for_acknowledgement(GOODBYE_S)
 
     def destroy(self) -> None:
-        """After `finish`: no more publishers."""
+        """Destroys the publishers, after `finish`."""
         self._output.destroy()
         self._display.destroy()
         if self._gripper is not None:

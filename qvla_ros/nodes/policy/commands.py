@@ -44,13 +44,13 @@ class Commands(Protocol):
     def armed(self) -> bool: ...
 
     def start(self, sources: Sources) -> None:
-        """Begin, disarmed."""
+        """Begins, disarmed."""
 
     def finish(self, reason: StopReason) -> None:
         """Stops the arm if it was commanded. Returns when the stop command has gone out."""
 
     def destroy(self) -> None:
-        """After `finish`: no more publishers."""
+        """Destroys the publishers, after `finish`."""
 
     def arm(self) -> None:
         """Commands may go out from the next chunk on. QvlaError says why not."""

@@ -86,7 +86,7 @@ class PlanDisplay:
 
     @property
     def wanted(self) -> bool:
-        """Does anybody listen?"""
+        """Whether any subscriber listens."""
         return self._publisher.get_subscription_count() > 0
 
     def show(self, measured: Setpoint, upcoming: NDArray[np.float64]) -> None:

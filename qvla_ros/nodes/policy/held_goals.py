@@ -20,7 +20,7 @@ class HeldGoals(ActionServer):
     def notify_execute(
         self, goal_handle: ServerGoalHandle, execute_callback: Callable[..., Any] | None
     ) -> None:
-        """rclpy asks for the execute callback to be run: not now."""
+        """Does nothing where rclpy would run the execute callback."""
 
     def conclude(self, goal: ServerGoalHandle, result: ExecuteInstruction.Result) -> None:
         """Ends a goal: succeeded, canceled or aborted.

@@ -36,7 +36,7 @@ GOODBYE_S = 0.5
 
 
 class PolicyNode(ReportingLifecycleNode):
-    """See the module."""
+    """The policy node: what runs in each of its lifecycle states."""
 
     def __init__(self, cli_args: list[str] | None = None) -> None:
         super().__init__("policy", cli_args=cli_args)
@@ -117,7 +117,7 @@ class PolicyNode(ReportingLifecycleNode):
     # What tasks ask for: see TaskHost.
 
     def follow(self, instruction: str | None) -> None:
-        """From now on this instruction, or none.
+        """Acts on this instruction from now on, or on none.
 
         What is planned or being computed for another one is dropped.
         """

@@ -28,7 +28,9 @@ class LoopHealth:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What has a default is unknown without a stop, a policy or an activation.
+    """The state of the policy node at one moment.
+
+    What has a default is unknown without a stop, a policy or an activation.
 
     state: one of PolicyStatus' constants; reason: why it is not running, or empty.
 

@@ -83,5 +83,5 @@ class StatusPublisher:
         self._publisher.publish(status_message(snapshot, self._node.get_clock().now().nanoseconds))
 
     def wait_for_acknowledgement(self, timeout_s: float) -> None:
-        """Until those who listen have the last one."""
+        """Waits until all subscribers have the last status."""
         self._publisher.wait_for_all_acked(Duration(seconds=timeout_s))

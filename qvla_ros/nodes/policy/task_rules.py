@@ -72,7 +72,7 @@ def refusal(
 def goal_refusal(
     instruction: str, max_duration_s: float, snapshot: Snapshot, running: Task | None
 ) -> str:
-    """As `refusal`, for goals, which need a limit in time."""
+    """Why a goal is refused: as `refusal`, and for a missing limit in time."""
     if math.isinf(max_duration_s):
         return "max_duration_s is infinite; expected a finite number of seconds"
     return refusal(instruction, max_duration_s, snapshot, running)

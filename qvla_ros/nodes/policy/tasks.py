@@ -44,7 +44,7 @@ class TaskHost(Protocol):
     def snapshot(self) -> Snapshot: ...
 
     def follow(self, instruction: str | None) -> None:
-        """From now on this instruction, or none.
+        """Acts on this instruction from now on, or on none.
 
         What was planned or is being computed for another one is dropped.
         """
@@ -119,7 +119,7 @@ class Tasks:
         executor.remove_node(self._node)
 
     def settle(self) -> bool:
-        """Before the arm is armed: have a task that was stopped end now.
+        """Ends a task that was stopped, before the arm is armed.
 
         False as long as its stop is to be sent.
         """
@@ -148,7 +148,8 @@ class Tasks:
         if self._goal is None or goal.goal_id != self._goal.goal_id:
             return CancelResponse.REJECT
         self._end(
-            Ending(Result.CANCELED, "canceled by whoever sent the goal"), StopReason.cancelled
+            Ending(Result.CANCELED, "canceled by the goal's client"),
+            StopReason.cancelled,
         )
         return CancelResponse.ACCEPT
 

@@ -149,7 +149,9 @@ class Robot:
     def wait(
         self, condition: Callable[[], Any], what: str, step: Callable[[], None] | None = None
     ) -> Any:
-        description = lambda: f"{what}; statuses {[status.reason for status in self.statuses]}"  # noqa: E731
+        def description() -> str:
+            return f"{what}; statuses {[status.reason for status in self.statuses]}"
+
         return wait_for(condition, description, step or self.spin)
 
     def wait_until_active(self) -> None:

@@ -47,7 +47,7 @@ class Cameras:
         self._put(camera, message, lambda: rgb_pixels(message, topic, camera.height, camera.width))
 
     def _decode(self, camera: CameraSpec, message: CompressedImage) -> None:
-        """On the camera's own thread."""
+        """Decodes an image; runs on the camera's own thread."""
         topic = self.topics[camera.name]
         pixels = outcome(
             lambda: rgb_pixels_of_compressed(message, topic, camera.height, camera.width)

@@ -39,7 +39,10 @@ class Handover:
         executor.create_task(self._run)
 
     def raise_error(self) -> None:
-        """What a posted function has raised, on the executor's thread. Call it from a timer."""
+        """Raises again what a posted function has raised.
+
+        Call it on the executor's thread, from a timer.
+        """
         error = self._error
         self._error = None
         if error is not None:

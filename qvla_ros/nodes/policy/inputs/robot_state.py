@@ -88,7 +88,7 @@ class RobotState:
         return spec.setpoint(positions[0], pose[0]), min(positions[1], pose[1])
 
     def destroy(self) -> None:
-        """After the streams: the arm's place is not known any more."""
+        """Ends the look-up of transforms and forgets the state; after the streams have ended."""
         if self._transforms is not None:
             self._transforms.destroy()
         self._positions = None
@@ -111,7 +111,7 @@ class RobotState:
         )
 
     def _locate(self, moment_ns: int) -> None:
-        """On the thread that waits for transforms."""
+        """Looks up the pose; runs on the thread that waits for transforms."""
         transforms = self._transforms
         topic = self.pose_topic
         if transforms is not None and topic is not None:

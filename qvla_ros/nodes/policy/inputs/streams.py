@@ -63,7 +63,7 @@ class Streams:
     def join(
         self, topics: Iterable[str], max_stamp_spread_s: float, max_image_age_s: float
     ) -> None:
-        """From now on a set is one sample of each of these topics, by their stamps."""
+        """Makes sets of one sample of each of these topics from now on, by their stamps."""
         names = tuple(topics)
         self._synchronizer = Synchronizer(names, max_stamp_spread_s, max_image_age_s)
         self._statistics = StreamStatistics(names, time.monotonic())
@@ -86,11 +86,11 @@ class Streams:
         return value, moment_ns
 
     def refuse(self, topic: str, reason: str) -> None:
-        """Its newest message cannot be used."""
+        """Marks a stream whose newest message cannot be used."""
         self._refused[topic] = reason
 
     def accept(self, topic: str) -> None:
-        """Its newest message can be used."""
+        """Marks a stream whose newest message can be used."""
         self._refused.pop(topic, None)
 
     def refusal(self) -> str:
@@ -110,7 +110,7 @@ class Streams:
         return ""
 
     def raise_error(self) -> None:
-        """What went wrong on the threads for slow work since the last time."""
+        """Raises what went wrong on the threads for slow work since the last call."""
         self._handover.raise_error()
 
     def health(self) -> tuple[StreamHealth, ...]:

@@ -29,7 +29,9 @@ class CommandForm:
 def command_form(
     parameters: CommandParameters, stop_action: str, actions: ActionSpec, period_s: float
 ) -> CommandForm:
-    """From the node's parameters, `output` not "none"; stop_action: that of its watchdogs.
+    """Makes the form of the commands that the node's parameters ask for.
+
+    parameters: `output` is not "none". stop_action: that of the watchdogs.
 
     QvlaError where output, stop action, joints and bundle do not fit.
     """

@@ -14,7 +14,7 @@ from qvla_ros.nodes.policy.outputs.form import CommandForm
 
 
 class CommandOutput:
-    """Its calls come from one thread at a time."""
+    """Publishes setpoints as messages of one form; one thread calls at a time."""
 
     def __init__(self, node: Node, form: CommandForm, topic: str) -> None:
         self._node = node

@@ -67,7 +67,8 @@ def episode(
 ) -> RealTimeRun:
     conditions = Conditions(latency_s, "skip", 0, CHUNK_S)
     task = FakeTask("fake", 0, 16, STEPS)
-    return RealTimeRun(task, link, 1.0, False, conditions, parse_faults(faults), clock)  # type: ignore[arg-type]
+    parsed = parse_faults(faults)
+    return RealTimeRun(task, link, 1.0, False, conditions, parsed, clock)  # type: ignore[arg-type]
 
 
 def test_an_episode_takes_the_time_of_settling_and_of_its_steps() -> None:
