@@ -17,7 +17,7 @@ from qvla_offline.checkpoints.tokenizer import pad_token_id
 from qvla_offline.robot import LIBERO
 from qvla_reference.agentview import camera_of, patch_shares, picture_coordinates
 from qvla_reference.augment import Augmentation, crop_images, normalize_pixels
-from qvla_reference.samples import Samples, Task
+from qvla_reference.samples import DemonstratedTask, TrainingSamples
 from qvla_ros.bundle import PromptSpec
 from qvla_ros.preprocess import RANGE_EPSILON, normalize_proprioception, prompt_ids
 
@@ -62,7 +62,11 @@ class Batcher:
         self.patches_per_side = patches_per_side
 
     def batch(
-        self, samples: Samples, tasks: Sequence[Task], augmentation: Augmentation, seed: int
+        self,
+        samples: TrainingSamples,
+        tasks: Sequence[DemonstratedTask],
+        augmentation: Augmentation,
+        seed: int,
     ) -> Batch:
         """Makes one batch; `samples.task` counts in `tasks`, and all noise follows from `seed`."""
         generator = torch.Generator().manual_seed(seed)
@@ -90,7 +94,9 @@ class Batcher:
             ),
         )
 
-    def _patch_shares(self, samples: Samples, tasks: Sequence[Task]) -> np.ndarray:
+    def _patch_shares(
+        self, samples: TrainingSamples, tasks: Sequence[DemonstratedTask]
+    ) -> np.ndarray:
         points_m = samples.object_from_eef_m + samples.proprio[:, :3]
         suites = np.array([tasks[task].suite for task in samples.task])
         coordinates = np.zeros((len(samples), 2))

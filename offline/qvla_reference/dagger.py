@@ -13,8 +13,8 @@ import numpy as np
 
 from qvla_reference.demonstrations import (
     CHUNK_LENGTH,
+    Demonstration,
     Disturbances,
-    Episode,
     assemble_episode,
     random_start,
     series_row,
@@ -56,7 +56,7 @@ def record_learner_episode(
     expert_share: float = 0.0,
     disturbances: Disturbances = DISTURBANCES,
     hold_steps: int = CHUNK_LENGTH,
-) -> Episode:
+) -> Demonstration:
     """Lets `learner` drive from a fresh placement; the expert labels each chunk.
 
     The episode ends with success, at the step limit, or when the object falls off the table, where

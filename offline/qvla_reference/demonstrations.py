@@ -86,7 +86,7 @@ class Disturbances:
 
 
 @dataclass(frozen=True)
-class Episode:
+class Demonstration:
     """One recorded episode: the series and facts of the module's docstring, by name."""
 
     series: dict[str, np.ndarray]
@@ -117,7 +117,7 @@ def record_episode(
     disturbances: Disturbances = Disturbances(),
     image_period: int | None = 3,
     hold_steps: int = 16,
-) -> Episode | None:
+) -> Demonstration | None:
     """Runs one disturbed episode; None if the task was not done within its step limit.
 
     seed: every random choice follows from it. image_period: render every so many steps, None for
@@ -178,12 +178,12 @@ def assemble_episode(
     frames: dict[int, dict[str, np.ndarray]],
     success_step: int,
     label_chunks: np.ndarray | None = None,
-) -> Episode:
+) -> Demonstration:
     """Stacks the rows of `series_row` and compresses the frames.
 
     frames: step -> camera -> uint8 [H, W, 3].
     """
-    return Episode(
+    return Demonstration(
         series={name: np.stack([row[name] for row in rows]) for name in _SERIES},
         image_steps=np.array(list(frames), dtype=np.int32),
         jpegs={
@@ -267,7 +267,7 @@ def series_row(
     action: np.ndarray,
     is_push: bool,
 ) -> dict[str, Any]:
-    """Returns one step of the series of an Episode, by name."""
+    """Returns one step of the series of a demonstration, by name."""
     values = {
         "label_actions": label,
         "executed_actions": action,
@@ -300,7 +300,7 @@ def episode_path(out: Path, suite: str, task_id: int, episode: int) -> Path:
     return out / suite / f"task_{task_id:02d}" / f"episode_{episode:05d}.npz"
 
 
-def write_episode(path: Path, episode: Episode) -> None:
+def write_episode(path: Path, episode: Demonstration) -> None:
     """Writes one episode, whole or not at all."""
     arrays: dict[str, Any] = dict(episode.series, image_steps=episode.image_steps)
     if episode.label_chunks is not None:
@@ -313,7 +313,7 @@ def write_episode(path: Path, episode: Episode) -> None:
         np.savez(temporary, **arrays)
 
 
-def read_episode(path: Path) -> Episode:
+def read_episode(path: Path) -> Demonstration:
     """Reads one episode; QvlaError if the file is not one."""
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -323,7 +323,7 @@ def read_episode(path: Path) -> Episode:
             data = arrays[f"{camera}_jpeg"].tobytes()
             offsets = arrays[f"{camera}_jpeg_offsets"]
             jpegs[camera] = [data[a:b] for a, b in itertools.pairwise(offsets)]
-        return Episode(
+        return Demonstration(
             series={name: arrays[name] for name in _SERIES},
             image_steps=arrays["image_steps"],
             jpegs=jpegs,

@@ -15,8 +15,8 @@ import numpy as np
 
 from qvla_reference.dagger import expert_chunk
 from qvla_reference.demonstrations import (
+    Demonstration,
     Disturbances,
-    Episode,
     assemble_episode,
     random_start,
     series_row,
@@ -41,7 +41,7 @@ LARGEST_NOISE = 0.25  # of the translation, action units; rotation has a fifth
 
 def record_every_instruction(
     task: LiberoTask, expert: PickPlaceExpert, seed: tuple[int, ...], steps: int = STEPS
-) -> list[Episode]:
+) -> list[Demonstration]:
     """Records one wandering episode in a scene of libero_object as six, one for each object.
 
     The first is that of the scene's usual object; all have the same pictures. Every random choice

@@ -19,7 +19,13 @@ import simplejpeg
 from qvla_offline.datasets.lerobot_layout import IMAGE_PREFIX, INFO
 from qvla_offline.datasets.lerobot_writer import Feature, LeRobotWriter
 from qvla_reference.dataset_card import dataset_card
-from qvla_reference.demonstrations import CAMERAS, CHUNK_LENGTH, Episode, encode_jpeg, read_episode
+from qvla_reference.demonstrations import (
+    CAMERAS,
+    CHUNK_LENGTH,
+    Demonstration,
+    encode_jpeg,
+    read_episode,
+)
 from qvla_reference.samples import dataset_actions, proprio_of
 from qvla_ros.atomic import atomic_directory
 from qvla_ros.errors import QvlaError
@@ -142,7 +148,7 @@ def upright_jpeg(file: bytes) -> bytes:
 
 
 def _frames(
-    episode: Episode, recording: int, run: np.ndarray
+    episode: Demonstration, recording: int, run: np.ndarray
 ) -> tuple[str, dict[str, np.ndarray | Sequence[bytes]], dict[str, np.ndarray]]:
     """Returns instruction, columns and sampled pixels of some frames, for LeRobotWriter.
 

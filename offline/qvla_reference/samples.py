@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qvla_reference.demonstrations import CAMERAS, Episode, read_episode
+from qvla_reference.demonstrations import CAMERAS, Demonstration, read_episode
 from qvla_ros.actions import quaternion_to_axis_angle
 from qvla_ros.atomic import atomic_file
 from qvla_ros.errors import QvlaError
@@ -24,7 +24,7 @@ from qvla_ros.preprocess import lanczos3_resize, rotate_180
 
 
 @dataclass(frozen=True)
-class Samples:
+class TrainingSamples:
     """N observations with their chunks, in SI units.
 
     Actions are in the dataset convention (gripper 0 closed, 1 open).
@@ -40,14 +40,17 @@ class Samples:
     def __len__(self) -> int:
         return len(self.images)
 
-    def part(self, index: int, count: int) -> Samples:
+    def part(self, index: int, count: int) -> TrainingSamples:
         """Returns every `count`-th sample from `index` on."""
-        return Samples(
-            **{field.name: getattr(self, field.name)[index::count] for field in fields(Samples)}
+        return TrainingSamples(
+            **{
+                field.name: getattr(self, field.name)[index::count]
+                for field in fields(TrainingSamples)
+            }
         )
 
 
-def proprio_of(episode: Episode) -> np.ndarray:
+def proprio_of(episode: Demonstration) -> np.ndarray:
     """Returns the released state vector of every step, float32 [T, 8].
 
     It holds position, axis-angle and two finger positions.
@@ -71,7 +74,7 @@ def dataset_actions(simulator_actions: np.ndarray) -> np.ndarray:
     )
 
 
-def decode_episode(episode: Episode, size: int) -> Samples:
+def decode_episode(episode: Demonstration, size: int) -> TrainingSamples:
     """Makes the samples of one episode, `task` all zero; images are resized to `size`."""
     steps = episode.image_steps
     images = np.zeros((len(steps), len(CAMERAS), size, size, 3), np.uint8)
@@ -80,7 +83,7 @@ def decode_episode(episode: Episode, size: int) -> Samples:
             images[index, view] = lanczos3_resize(rotate_180(episode.image(camera, index)), size)
     chunks = np.stack([episode.action_chunk(index) for index in range(len(steps))])
     eef = episode.series["eef_position_m"][steps]
-    return Samples(
+    return TrainingSamples(
         images=images,
         proprio=proprio_of(episode)[steps],
         chunks=dataset_actions(chunks).astype(np.float32),
@@ -90,7 +93,7 @@ def decode_episode(episode: Episode, size: int) -> Samples:
     )
 
 
-class Task(NamedTuple):
+class DemonstratedTask(NamedTuple):
     """The task of an episode.
 
     The same instruction may belong to several tasks, of other scenes or suites.
@@ -114,8 +117,8 @@ class SampleSet:
         self.cache = cache / f"{size}px"
         self.size = size
         self.select = select
-        self.tasks: list[Task] = []
-        self.episodes: list[Samples] = []
+        self.tasks: list[DemonstratedTask] = []
+        self.episodes: list[TrainingSamples] = []
         self._known: set[Path] = set()
         self._index = np.zeros((0, 2), np.int64)  # (episode, row) of every sample
         self._weights = np.zeros(0)  # of every sample
@@ -160,7 +163,7 @@ class SampleSet:
 
     def draw(
         self, count: int, rng: np.random.Generator, suite_weights: Mapping[str, float] | None = None
-    ) -> Samples:
+    ) -> TrainingSamples:
         """Draws `count` samples.
 
         A task's share grows with the root of its size, so that a task with few episodes is neither
@@ -197,15 +200,15 @@ class SampleSet:
         chosen = np.searchsorted(cumulated, rng.random(count) * cumulated[-1], side="right")
         return self.take(self._index[chosen])
 
-    def take(self, pairs: Sequence[Sequence[int]] | np.ndarray) -> Samples:
+    def take(self, pairs: Sequence[Sequence[int]] | np.ndarray) -> TrainingSamples:
         """Returns the samples at (episode, row) pairs."""
         rows = {
             field.name: np.stack(
                 [getattr(self.episodes[episode], field.name)[row] for episode, row in pairs]
             )
-            for field in fields(Samples)
+            for field in fields(TrainingSamples)
         }
-        return Samples(**rows)
+        return TrainingSamples(**rows)
 
     def _reindex(self) -> None:
         self._task_of_sample = np.concatenate([samples.task for samples in self.episodes])
@@ -237,8 +240,8 @@ def _decode_all(pairs: Sequence[tuple[Path, Path]], size: int, workers: int) -> 
 def _decode_into(path: Path, cached: Path, size: int) -> None:
     episode = read_episode(path)
     samples = decode_episode(episode, size)
-    arrays = {field.name: getattr(samples, field.name) for field in fields(Samples)}
-    facts = {name: np.array(episode.facts[name]) for name in Task._fields}
+    arrays = {field.name: getattr(samples, field.name) for field in fields(TrainingSamples)}
+    facts = {name: np.array(episode.facts[name]) for name in DemonstratedTask._fields}
     with atomic_file(cached) as temporary:
         np.savez(temporary, **facts, **arrays)
 
@@ -247,22 +250,29 @@ def _is_current(path: Path, cached: Path) -> bool:
     if not cached.exists() or cached.stat().st_mtime < path.stat().st_mtime:
         return False
     with np.load(cached, allow_pickle=False) as archive:
-        return {*Task._fields, *(field.name for field in fields(Samples))} <= set(archive.files)
+        return {
+            *DemonstratedTask._fields,
+            *(field.name for field in fields(TrainingSamples)),
+        } <= set(archive.files)
 
 
-def _read_samples(cached: Path) -> tuple[Samples, Task]:
+def _read_samples(cached: Path) -> tuple[TrainingSamples, DemonstratedTask]:
     with np.load(cached, allow_pickle=False) as archive:
-        samples = Samples(**{field.name: archive[field.name] for field in fields(Samples)})
-        return samples, Task(*(archive[name].item() for name in Task._fields))
+        samples = TrainingSamples(
+            **{field.name: archive[field.name] for field in fields(TrainingSamples)}
+        )
+        return samples, DemonstratedTask(
+            *(archive[name].item() for name in DemonstratedTask._fields)
+        )
 
 
-def _sample_weights(samples: Samples) -> np.ndarray:
+def _sample_weights(samples: TrainingSamples) -> np.ndarray:
     """Weighs a sample 2 where the gripper's command changes within the chunk, 1 elsewhere."""
     gripper = samples.chunks[..., -1]
     return 1.0 + (np.ptp(gripper, axis=1) > 0.5)
 
 
-def dataset_statistics(samples: Sequence[Samples]) -> dict[str, object]:
+def dataset_statistics(samples: Sequence[TrainingSamples]) -> dict[str, object]:
     """Computes {"action": ..., "proprio": ...} as OpenVLA-OFT stores them.
 
     The gripper is left as it is (mask false, 0 to 1).

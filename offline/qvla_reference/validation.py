@@ -12,7 +12,7 @@ from torch import Tensor
 from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
 from qvla_reference.augment import NONE
 from qvla_reference.batches import Batcher
-from qvla_reference.samples import Samples, SampleSet
+from qvla_reference.samples import SampleSet, TrainingSamples
 
 # one episode in so many is never trained on; their error is the printed held-out error
 HELD_OUT_EVERY = 20
@@ -42,7 +42,7 @@ def held_out_errors(
     is added.
     """
 
-    def error(samples: Samples) -> float:
+    def error(samples: TrainingSamples) -> float:
         with torch.no_grad():  # of a thread
             batch = batcher.batch(samples, validation.tasks, NONE, 0)
             return float(((model(batch.inputs) - batch.chunks).abs() * weights).mean())

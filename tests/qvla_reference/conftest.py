@@ -9,14 +9,20 @@ import numpy as np
 import pytest
 
 from qvla_offline.checkpoints.tokenizer import LIBERO_INSTRUCTIONS
-from qvla_reference.demonstrations import CAMERAS, Episode, encode_jpeg, episode_path, write_episode
+from qvla_reference.demonstrations import (
+    CAMERAS,
+    Demonstration,
+    encode_jpeg,
+    episode_path,
+    write_episode,
+)
 
 Record = Callable[..., Path]  # (folder, task_id, episode number, suite) -> the file
 
 
 def made_up_episode(
     seed: int, steps: int = 20, task_id: int = 0, suite: str = "libero_object"
-) -> Episode:
+) -> Demonstration:
     rng = np.random.default_rng(seed)
     level = 0.6 if task_id % 10 else -0.6  # the text tells which
     actions = np.full((steps, 7), level) + rng.normal(0, 0.1, (steps, 7))
@@ -36,7 +42,7 @@ def made_up_episode(
     image_steps = np.arange(0, steps - 8, 4, dtype=np.int32)
     top_left_white = np.zeros((64, 64, 3), np.uint8)
     top_left_white[:32, :32] = 255
-    return Episode(
+    return Demonstration(
         series={
             name: np.asarray(values, bool if name == "is_push" else np.float32)
             for name, values in series.items()

@@ -13,7 +13,7 @@ from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_reference.augment import NONE
 from qvla_reference.batches import Batcher
 from qvla_reference.rollout import Learner
-from qvla_reference.samples import Samples, Task
+from qvla_reference.samples import DemonstratedTask, TrainingSamples
 from qvla_ros.preprocess import jpeg_round_trip, lanczos3_resize, rotate_180
 from qvla_ros.simulation.libero import LiberoObservation
 
@@ -56,7 +56,7 @@ def test_the_learner_reads_what_training_feeds(learner: Learner) -> None:
     rotation = [2 * np.arccos(0.03 / np.linalg.norm([0.999, 0.02, 0.01, 0.03]))]
     axis = seen.eef_quaternion_xyzw[:3] / np.linalg.norm(seen.eef_quaternion_xyzw[:3])
     proprio = np.concatenate([seen.eef_position_m, axis * rotation, seen.gripper_positions_m])
-    samples = Samples(
+    samples = TrainingSamples(
         images=np.stack(images)[None],
         proprio=proprio[None].astype(np.float32),
         chunks=np.zeros((1, 8, 7), np.float32),
@@ -68,7 +68,7 @@ def test_the_learner_reads_what_training_feeds(learner: Learner) -> None:
     batcher = Batcher(
         checkpoint.statistics, checkpoint.tokenizer, checkpoint.prompt, "cpu", sentences, 2
     )
-    batch = batcher.batch(samples, [Task("libero_object", 0, sentences[0])], NONE, 0)
+    batch = batcher.batch(samples, [DemonstratedTask("libero_object", 0, sentences[0])], NONE, 0)
     assert torch.equal(batch.inputs.input_ids, inputs.input_ids)
     torch.testing.assert_close(batch.inputs.proprio, inputs.proprio, rtol=0, atol=1e-5)
     one_level = 1.0 / 255.0 / 0.22  # the robot rounds the crop to uint8, training does not

@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qvla_reference.demonstrations import CAMERAS, Episode, encode_jpeg, episode_path, write_episode
+from qvla_reference.demonstrations import (
+    CAMERAS,
+    Demonstration,
+    encode_jpeg,
+    episode_path,
+    write_episode,
+)
 from qvla_reference.lerobot_export import export_demonstrations
 
 SIZE = 32
@@ -27,7 +33,7 @@ def picture(seed: int) -> np.ndarray:
     ).astype(np.uint8)
 
 
-def recording(task_id: int, learner: bool = False) -> Episode:
+def recording(task_id: int, learner: bool = False) -> Demonstration:
     rng = np.random.default_rng(task_id)
     steps = STEPS[task_id]
     widths = {
@@ -55,7 +61,7 @@ def recording(task_id: int, learner: bool = False) -> Episode:
         success_step=20,
     )
     chunks = rng.uniform(-1, 1, (len(steps), 8, 7)).astype(np.float32) if learner else None
-    return Episode(series, np.array(steps, np.int32), jpegs, facts, chunks)
+    return Demonstration(series, np.array(steps, np.int32), jpegs, facts, chunks)
 
 
 @pytest.fixture(scope="session")

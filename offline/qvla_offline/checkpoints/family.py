@@ -66,8 +66,8 @@ class Family:
     imply, and where its parts lie. network(config): the policy with torch's starting weights.
 
     emit(graph, weights, config, options): writes the policy into an export.graph.GraphBuilder from
-    export.weights.Weights; options: export.options.ExportOptions. decoder(config, options): how the
-    bundle's graph is run. export_options: those of ExportOptions' fields that not every family
+    export.weights.CheckpointWeights; options: export.options.ExportOptions. decoder(config,
+    options): how the bundle's graph is run. export_options: those of ExportOptions' fields that not every family
     takes, and this one does.
 
     prompt(directory, config.json, tokenizer): the prompt around an instruction. parts(decoding):

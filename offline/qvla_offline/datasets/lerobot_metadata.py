@@ -23,7 +23,7 @@ FIX_BROKEN = "download or write the dataset again"
 
 
 @dataclass(frozen=True)
-class Episode:
+class DatasetEpisode:
     """One episode of a dataset.
 
     videos: feature -> file, and the time of the episode's first frame in that file, s.
@@ -47,7 +47,7 @@ class Metadata:
     fps: float
     features: dict[str, dict[str, Any]]
     tasks: dict[int, str]
-    episodes: tuple[Episode, ...]
+    episodes: tuple[DatasetEpisode, ...]
 
     def of_kind(self, kinds: Sequence[str]) -> list[str]:
         """Names of the features whose dtype is among `kinds`."""
@@ -87,7 +87,9 @@ def inside(root: Path, name: str) -> Path:
     return root / name
 
 
-def _episodes_v3(root: Path, info: dict[str, Any], videos: Sequence[str]) -> Iterator[Episode]:
+def _episodes_v3(
+    root: Path, info: dict[str, Any], videos: Sequence[str]
+) -> Iterator[DatasetEpisode]:
     for file in sorted(root.glob(f"{EPISODES}/*/*.parquet")):
         table = parquet.read_table(file)
         for row in table.select(
@@ -107,7 +109,7 @@ def _episodes_v3(root: Path, info: dict[str, Any], videos: Sequence[str]) -> Ite
                 )
                 for name in videos
             }
-            yield Episode(
+            yield DatasetEpisode(
                 row["episode_index"], row["length"], place("data", info["data_path"]), files
             )
 
@@ -122,7 +124,9 @@ def _tasks_v3(root: Path) -> dict[int, str]:
     return dict(zip(table["task_index"].to_pylist(), table[column].to_pylist(), strict=True))
 
 
-def _episodes_v2(root: Path, info: dict[str, Any], videos: Sequence[str]) -> Iterator[Episode]:
+def _episodes_v2(
+    root: Path, info: dict[str, Any], videos: Sequence[str]
+) -> Iterator[DatasetEpisode]:
     for row in _json_lines(root / "meta/episodes.jsonl"):
         index = row["episode_index"]
         place = {"episode_index": index, "episode_chunk": index // info["chunks_size"]}
@@ -130,7 +134,9 @@ def _episodes_v2(root: Path, info: dict[str, Any], videos: Sequence[str]) -> Ite
             name: (inside(root, info["video_path"].format(video_key=name, **place)), 0.0)
             for name in videos
         }
-        yield Episode(index, row["length"], inside(root, info["data_path"].format(**place)), files)
+        yield DatasetEpisode(
+            index, row["length"], inside(root, info["data_path"].format(**place)), files
+        )
 
 
 def _tasks_v2(root: Path) -> dict[int, str]:

@@ -13,7 +13,7 @@ import pyarrow.parquet as parquet
 from qvla_offline.datasets.lerobot_layout import IMAGE_PREFIX
 from qvla_offline.datasets.lerobot_metadata import (
     FIX_BROKEN,
-    Episode,
+    DatasetEpisode,
     Metadata,
     inside,
     read_metadata,
@@ -75,7 +75,7 @@ def _observation(
     source: LeRobotSource,
     needs: Needs,
     features: list[str],
-    episode: Episode,
+    episode: DatasetEpisode,
     frame: int,
 ) -> Observed:
     where = f"{metadata.root}, episode {episode.index}, frame {frame}"
@@ -107,7 +107,7 @@ def _observation(
     )
 
 
-def _row(episode: Episode, frame: int, columns: list[str], where: str) -> dict[str, Any]:
+def _row(episode: DatasetEpisode, frame: int, columns: list[str], where: str) -> dict[str, Any]:
     filters = [("episode_index", "=", episode.index), ("frame_index", "=", frame)]
     try:
         rows = parquet.read_table(episode.data, columns=columns, filters=filters).to_pylist()

@@ -25,14 +25,16 @@ _USUAL_SAMPLES = (None, 32, 64, 128)
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredSubject:
     """One subject and its error."""
 
     subject: Subject
     error: ActionError
 
 
-def compare(subjects: Sequence[Subject], made_by: Subjects, held_out: HeldOut) -> list[Measured]:
+def compare(
+    subjects: Sequence[Subject], made_by: Subjects, held_out: HeldOut
+) -> list[MeasuredSubject]:
     """Measures the action error of every subject against the float policy, in order.
 
     Raises QvlaError naming the subject if it answers in another shape, or with numbers that are not
@@ -43,7 +45,7 @@ def compare(subjects: Sequence[Subject], made_by: Subjects, held_out: HeldOut) -
     for subject in track(subjects, "action error", total=len(subjects)):
         actions = _checked(subject.name, subject.actions(held_out.samples), reference)
         error = action_error(actions, reference, held_out.episodes)
-        measured.append(Measured(subject, error))
+        measured.append(MeasuredSubject(subject, error))
     return measured
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from qvla_offline.error.comparison import Measured
+from qvla_offline.error.comparison import MeasuredSubject
 from qvla_offline.error.held_out import HeldOut
 from qvla_offline.fingerprint import checkpoint_sha256
 from qvla_ros.atomic import atomic_file
@@ -18,7 +18,7 @@ UNIT = "squared normalised actions, summed over a chunk"
 _HEADINGS = ("nominal", "stored", "error", "95 % interval", "median", "maximum")
 
 
-def table(measured: Sequence[Measured], dimensions: Sequence[str] = ()) -> str:
+def table(measured: Sequence[MeasuredSubject], dimensions: Sequence[str] = ()) -> str:
     """Returns one line a subject: bits per weight, mean error with interval, median and maximum.
 
     dimensions: names of the action dimensions, whose shares are shown below. None leaves them out.
@@ -36,7 +36,9 @@ def table(measured: Sequence[Measured], dimensions: Sequence[str] = ()) -> str:
     return "\n".join(lines)
 
 
-def report(measured: Sequence[Measured], checkpoint: Path, held_out: HeldOut) -> dict[str, Any]:
+def report(
+    measured: Sequence[MeasuredSubject], checkpoint: Path, held_out: HeldOut
+) -> dict[str, Any]:
     """Returns the result as one JSON object."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -57,7 +59,7 @@ def report(measured: Sequence[Measured], checkpoint: Path, held_out: HeldOut) ->
 
 
 def write_report(
-    path: Path, measured: Sequence[Measured], checkpoint: Path, held_out: HeldOut
+    path: Path, measured: Sequence[MeasuredSubject], checkpoint: Path, held_out: HeldOut
 ) -> None:
     """Writes `report` to `path`, whole or not at all."""
     with atomic_file(path) as temporary:
@@ -65,7 +67,7 @@ def write_report(
         temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
-def _row(one: Measured) -> tuple[str, ...]:
+def _row(one: MeasuredSubject) -> tuple[str, ...]:
     error = one.error
     bits = [one.subject.bits_per_weight.get(cost) for cost in ("nominal", "stored")]
     return (

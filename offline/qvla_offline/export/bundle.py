@@ -21,7 +21,7 @@ from qvla_offline.export.options import DEFAULT_OPTIONS, ExportOptions
 from qvla_offline.export.policy import emit_policy
 from qvla_offline.export.stored import StoredGraph, StoredLinear
 from qvla_offline.export.unpacked import merge_row_groups
-from qvla_offline.export.weights import Weights, parameters_in
+from qvla_offline.export.weights import CheckpointWeights, parameters_in
 from qvla_offline.gates import Gates, match_layers, read_gates, uniform, write_gates
 from qvla_offline.gates.promotion import print_promotion
 from qvla_offline.quantization.quantizer import NO_STATISTICS
@@ -78,7 +78,7 @@ def export_bundle(
         gates = replace(gates, sources=gates.sources | {"statistics_sha256": statistics.sha256})
     asked = gates if gates is not None else uniform(rows, 16)
     rows_per_tile = 1 if options.tile is None else options.tile
-    weights = Weights(
+    weights = CheckpointWeights(
         checkpoint.tensors,
         asked.layers,
         scheme,
@@ -128,7 +128,11 @@ def _matched(
 
 
 def _write_graphs(
-    folder: Path, checkpoint: Checkpoint, weights: Weights, options: ExportOptions, unpacked: bool
+    folder: Path,
+    checkpoint: Checkpoint,
+    weights: CheckpointWeights,
+    options: ExportOptions,
+    unpacked: bool,
 ) -> StoredGraph:
     """Writes policy.onnx and its data into `folder`, and policy.unpacked.onnx if `unpacked`."""
     data = folder / "policy.onnx.data"

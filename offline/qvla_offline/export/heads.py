@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.modules import gelu, layer_norm, linear
-from qvla_offline.export.weights import Weights
+from qvla_offline.export.weights import CheckpointWeights
 
 LAYER_NORM_EPSILON = 1e-5  # torch's default, which the head was trained with
 NUM_RESIDUAL_BLOCKS = 2
 
 
-def emit_mlp(graph: GraphBuilder, weights: Weights, module: str, x: str) -> str:
+def emit_mlp(graph: GraphBuilder, weights: CheckpointWeights, module: str, x: str) -> str:
     """`projector` and the projectors of numbers: fc1, fc2 (and fc3 after fused backbones) with GELU
     between.
     """
@@ -26,7 +26,7 @@ def emit_mlp(graph: GraphBuilder, weights: Weights, module: str, x: str) -> str:
     return x
 
 
-def emit_residual_mlp(graph: GraphBuilder, weights: Weights, module: str, x: str) -> str:
+def emit_residual_mlp(graph: GraphBuilder, weights: CheckpointWeights, module: str, x: str) -> str:
     """The action heads' network: hidden states of each step [1, K, A * D] -> [1, K, A]."""
     with graph.scope(module):
         x = layer_norm(graph, weights, f"{module}.layer_norm1", x, LAYER_NORM_EPSILON)

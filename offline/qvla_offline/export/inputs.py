@@ -10,7 +10,7 @@ from qvla_offline.export.heads import emit_mlp
 from qvla_offline.export.llama import PREFIX
 from qvla_offline.export.modules import slice_axis
 from qvla_offline.export.vit import emit_vit
-from qvla_offline.export.weights import Weights
+from qvla_offline.export.weights import CheckpointWeights
 
 VIT_NAMES = ("featurizer", "fused_featurizer")
 _TOO_LARGE = "train it again with smaller embeddings: their table is float16 in every bundle"
@@ -36,7 +36,7 @@ def to_float32(graph: GraphBuilder, x: str) -> str:
 
 def emit_patches(
     graph: GraphBuilder,
-    weights: Weights,
+    weights: CheckpointWeights,
     config: PolicyConfig,
     pixels: str,
     language: str | None = None,
@@ -63,7 +63,7 @@ def emit_patches(
     return emit_mlp(graph, weights, "projector", joined)
 
 
-def embed(graph: GraphBuilder, weights: Weights, ids: str) -> str:
+def embed(graph: GraphBuilder, weights: CheckpointWeights, ids: str) -> str:
     """Embeddings [1, L, D] of ids int64 [1, L], from one float16 table."""
     name = f"{PREFIX}.embed_tokens"
     table = f"{name}.weight.float16"

@@ -12,7 +12,7 @@ import numpy as np
 from qvla_offline.checkpoints.config import TextConfig
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.modules import attention, linear, slice_axis, split_heads, vector
-from qvla_offline.export.weights import Weights
+from qvla_offline.export.weights import CheckpointWeights
 
 PREFIX = "language_model.model"
 Wanted = tuple[int, int | None]
@@ -39,7 +39,7 @@ class _Pass(NamedTuple):
     wanted: Wanted | None
 
 
-class Decoder:
+class LlamaDecoder:
     """Calls it with embeddings [1, T, D] to emit one pass.
 
     The result is the normed hidden states [1, T, D].
@@ -52,7 +52,7 @@ class Decoder:
     def __init__(
         self,
         graph: GraphBuilder,
-        weights: Weights,
+        weights: CheckpointWeights,
         config: TextConfig,
         max_tokens: int,
         causal: bool,

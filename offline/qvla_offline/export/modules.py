@@ -9,10 +9,10 @@ import numpy as np
 
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.linear import multiply, store_linear
-from qvla_offline.export.weights import Weights
+from qvla_offline.export.weights import CheckpointWeights
 
 
-def linear(graph: GraphBuilder, weights: Weights, module: str, x: str) -> str:
+def linear(graph: GraphBuilder, weights: CheckpointWeights, module: str, x: str) -> str:
     """The linear layer `module` of the checkpoint, quantized as its gates say.
 
     Stored when it is first used.
@@ -23,7 +23,7 @@ def linear(graph: GraphBuilder, weights: Weights, module: str, x: str) -> str:
     return multiply(graph, x, graph.layers[module])
 
 
-def vector(graph: GraphBuilder, weights: Weights, name: str) -> str:
+def vector(graph: GraphBuilder, weights: CheckpointWeights, name: str) -> str:
     """A small tensor of the checkpoint (norm, bias, position embedding) in the compute dtype."""
     return (
         name
@@ -32,7 +32,9 @@ def vector(graph: GraphBuilder, weights: Weights, name: str) -> str:
     )
 
 
-def layer_norm(graph: GraphBuilder, weights: Weights, module: str, x: str, epsilon: float) -> str:
+def layer_norm(
+    graph: GraphBuilder, weights: CheckpointWeights, module: str, x: str, epsilon: float
+) -> str:
     """LayerNorm over the last axis."""
     gain, bias = (vector(graph, weights, f"{module}.{part}") for part in ("weight", "bias"))
     return graph.op("LayerNormalization", x, gain, bias, axis=-1, epsilon=epsilon)

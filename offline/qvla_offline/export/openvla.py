@@ -9,11 +9,11 @@ from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.modules import linear
 from qvla_offline.export.options import ExportOptions
 from qvla_offline.export.tokens import HEAD, decode_tokens
-from qvla_offline.export.weights import Weights
+from qvla_offline.export.weights import CheckpointWeights
 
 
 def emit_openvla(
-    graph: GraphBuilder, weights: Weights, config: PolicyConfig, options: ExportOptions
+    graph: GraphBuilder, weights: CheckpointWeights, config: PolicyConfig, options: ExportOptions
 ) -> None:
     """Output: `action_tokens` int64 [1, A], each the likeliest after those before.
 

@@ -16,15 +16,15 @@ from qvla_offline.checkpoints.model import STOP_TOKEN_ID
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.heads import emit_mlp, emit_residual_mlp
 from qvla_offline.export.inputs import embed, emit_patches, graph_inputs, to_compute, to_float32
-from qvla_offline.export.llama import Decoder
+from qvla_offline.export.llama import LlamaDecoder
 from qvla_offline.export.modules import slice_axis
 from qvla_offline.export.options import ExportOptions
-from qvla_offline.export.weights import Weights
+from qvla_offline.export.weights import CheckpointWeights
 from qvla_ros.preprocess import MAX_PROMPT_TOKENS
 
 
 def emit_oft(
-    graph: GraphBuilder, weights: Weights, config: PolicyConfig, options: ExportOptions
+    graph: GraphBuilder, weights: CheckpointWeights, config: PolicyConfig, options: ExportOptions
 ) -> None:
     """Sequence: [BOS][patches][proprio][time][prompt rest][slots][stop].
 
@@ -55,7 +55,9 @@ def emit_oft(
     sequence = graph.op("Concat", first, *inserted, rest, slots, stop, axis=1)
 
     fixed_tokens = decoding.num_images * config.num_patches + 2 + decoding.num_placeholders + 1
-    decoder = Decoder(graph, weights, config.text, fixed_tokens + MAX_PROMPT_TOKENS, causal=False)
+    decoder = LlamaDecoder(
+        graph, weights, config.text, fixed_tokens + MAX_PROMPT_TOKENS, causal=False
+    )
     # the last prompt token, then all placeholders but the last
     hidden = decoder(sequence, wanted=(-(decoding.num_placeholders + 2), -2))
     module = "action_head.noise_predictor.mlp_resnet" if diffusion else "action_head.model"
@@ -70,14 +72,16 @@ def emit_oft(
     graph.output(result, name, np.float32, [1, decoding.chunk_length, decoding.action_dim])
 
 
-def _proprioception(graph: GraphBuilder, weights: Weights, proprio_dim: int) -> str:
+def _proprioception(graph: GraphBuilder, weights: CheckpointWeights, proprio_dim: int) -> str:
     """One decoder token [1, 1, D]."""
     proprio = graph.input("proprio", np.float32, [1, proprio_dim])
     proprio = graph.op("Reshape", to_compute(graph, proprio), graph.constant([1, 1, proprio_dim]))
     return emit_mlp(graph, weights, "proprio_projector", proprio)
 
 
-def _noisy_slots(graph: GraphBuilder, weights: Weights, config: PolicyConfig) -> tuple[str, str]:
+def _noisy_slots(
+    graph: GraphBuilder, weights: CheckpointWeights, config: PolicyConfig
+) -> tuple[str, str]:
     """Decoder tokens of the noisy actions [1, K * A, D] and of the diffusion time [1, 1, D]."""
     decoding = config.decoding
     half = config.text.hidden_size // 2

@@ -9,12 +9,12 @@ from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.family import family_of
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.options import DEFAULT_OPTIONS, ExportOptions
-from qvla_offline.export.weights import Weights
+from qvla_offline.export.weights import CheckpointWeights
 
 
 def emit_policy(
     graph: GraphBuilder,
-    weights: Weights,
+    weights: CheckpointWeights,
     config: PolicyConfig,
     options: ExportOptions = DEFAULT_OPTIONS,
 ) -> None:

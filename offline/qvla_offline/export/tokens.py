@@ -17,9 +17,9 @@ import numpy as np
 from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.inputs import embed, emit_patches, graph_inputs
-from qvla_offline.export.llama import Decoder
+from qvla_offline.export.llama import LlamaDecoder
 from qvla_offline.export.modules import slice_axis
-from qvla_offline.export.weights import Weights
+from qvla_offline.export.weights import CheckpointWeights
 from qvla_ros.preprocess import MAX_PROMPT_TOKENS
 
 HEAD = "language_model.lm_head"
@@ -27,7 +27,7 @@ HEAD = "language_model.lm_head"
 
 def decode_tokens(
     graph: GraphBuilder,
-    weights: Weights,
+    weights: CheckpointWeights,
     config: PolicyConfig,
     count: int,
     choose: Callable[[str, int | None], str],
@@ -46,7 +46,7 @@ def decode_tokens(
     first = slice_axis(graph, prompt, 1, 0, 1)
     rest = slice_axis(graph, prompt, 1, 1, None)
     longest = config.num_patches + MAX_PROMPT_TOKENS + count
-    decoder = Decoder(graph, weights, config.text, longest, causal=True)
+    decoder = LlamaDecoder(graph, weights, config.text, longest, causal=True)
     if guessed:
         guess = embed(graph, weights, graph.input("guess", np.int64, [1, count - 1]))
         hidden = decoder(

@@ -18,14 +18,14 @@ from qvla_offline.export.inputs import to_float32
 from qvla_offline.export.modules import attention, linear, slice_axis, split_heads, vector
 from qvla_offline.export.options import ExportOptions
 from qvla_offline.export.tokens import HEAD, decode_tokens
-from qvla_offline.export.weights import Weights
+from qvla_offline.export.weights import CheckpointWeights
 
 STOP_TOKEN = "stop_token"  # which of the vocabulary it is
 MLP_RATIO = 4
 
 
 def emit_univla(
-    graph: GraphBuilder, weights: Weights, config: PolicyConfig, options: ExportOptions
+    graph: GraphBuilder, weights: CheckpointWeights, config: PolicyConfig, options: ExportOptions
 ) -> None:
     """Input besides the others: `sampling_noise` float32 [1, 4, top_k]: Gumbel noise, or zeros for
     the likeliest token.
@@ -83,7 +83,12 @@ def _draw(graph: GraphBuilder, logits: str, noise: str, vocab_size: int, top_k: 
 
 
 def _pool(
-    graph: GraphBuilder, weights: Weights, width: int, module: str, x: str, start: str | None
+    graph: GraphBuilder,
+    weights: CheckpointWeights,
+    width: int,
+    module: str,
+    x: str,
+    start: str | None,
 ) -> str:
     """Hidden states [1, T, D] -> one vector [1, 1, width].
 
@@ -127,7 +132,7 @@ def _pool(
     )
 
 
-def _add_norm(graph: GraphBuilder, weights: Weights, module: str, x: str, y: str) -> str:
+def _add_norm(graph: GraphBuilder, weights: CheckpointWeights, module: str, x: str, y: str) -> str:
     """x + y over its root mean square (in float32, not below NORM_FLOOR), times the gain."""
     with graph.scope(module):
         wide = to_float32(graph, graph.op("Add", x, y))

@@ -16,12 +16,12 @@ from qvla_offline.export.modules import (
     split_heads,
     vector,
 )
-from qvla_offline.export.weights import Weights
+from qvla_offline.export.weights import CheckpointWeights
 
 
 def emit_vit(
     graph: GraphBuilder,
-    weights: Weights,
+    weights: CheckpointWeights,
     config: VisionConfig,
     prefix: str,
     images: str,
@@ -60,7 +60,7 @@ def emit_vit(
 
 def _embed_patches(
     graph: GraphBuilder,
-    weights: Weights,
+    weights: CheckpointWeights,
     config: VisionConfig,
     module: str,
     images: str,
@@ -85,7 +85,7 @@ def _embed_patches(
 
 def _block(
     graph: GraphBuilder,
-    weights: Weights,
+    weights: CheckpointWeights,
     config: VisionConfig,
     prefix: str,
     x: str,
@@ -122,7 +122,9 @@ def _block(
     return add(x, linear(graph, weights, f"{prefix}.mlp.fc2", hidden), "ls2")
 
 
-def _modulate(graph: GraphBuilder, weights: Weights, prefix: str, x: str, language: str) -> str:
+def _modulate(
+    graph: GraphBuilder, weights: CheckpointWeights, prefix: str, x: str, language: str
+) -> str:
     """FiLM: x (1 + scale(language)) + shift(language), the same for all tokens of all images."""
     scale, shift = (
         linear(graph, weights, f"{prefix}.{name}", language) for name in ("scale", "shift")

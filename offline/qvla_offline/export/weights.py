@@ -26,7 +26,7 @@ SIXTEEN_BITS = "give the layer 8 bits: its 16-bit rows are float16"
 
 
 @dataclass(frozen=True)
-class Weights:
+class CheckpointWeights:
     """Weights by checkpoint name, quantized by `gates` when they are asked for.
 
     tensors: the state dict; it may load lazily, since each name is read once. gates: {target

@@ -52,7 +52,7 @@ def gather_statistics(
         for block, names in members_of(policy.weights.blocks, targets).items()
         if block not in finished
     }
-    work = _Gathering(members, targets, save)
+    work = _BackwardGathering(members, targets, save)
     with BlockPass(policy, samples, keep=True) as run:
         work.remaining = Counter(call.block for call in run.schedule.calls)
         run.forward("statistics, forward")
@@ -95,8 +95,8 @@ class _Sums:
         return LayerStatistics(self.count, self.hessian.cpu(), mean.cpu(), self.weighted.cpu())
 
 
-class _Gathering:
-    """What is done at each block on the way back."""
+class _BackwardGathering:
+    """Gathers the Hessians of each block on the way back through the network."""
 
     def __init__(
         self, members: Mapping[str, list[str]], targets: Mapping[str, QuantizableLayer], save: Save

@@ -22,7 +22,7 @@ from qvla_offline.quantization.quantizer import quantizer_of
 from qvla_offline.quantization.scheme import QuantizationScheme, require_exact_scales
 from qvla_offline.quantization.stored_statistics import StoredStatistics
 from qvla_offline.recipe.recipe import ResolvedRecipe, resolve_recipe
-from qvla_offline.recipe.steps import Step, Steps
+from qvla_offline.recipe.steps import RecipeStep, Steps
 from qvla_offline.sensitivity.measures import joint_measure, unseen_measure
 from qvla_offline.sensitivity.run import compute_sensitivity
 from qvla_offline.sensitivity.store import read_sensitivity
@@ -68,7 +68,7 @@ def _require_later_steps(recipe: ResolvedRecipe) -> None:
     require_affordable(checkpoint.model, recipe.budget, recipe.scheme, method, bits, rounds)
 
 
-def _steps_of(recipe: ResolvedRecipe) -> list[Step]:
+def _steps_of(recipe: ResolvedRecipe) -> list[RecipeStep]:
     """Returns the steps that the recipe asks for, in the order in which they need one another."""
     asked = recipe.asked
     weights = checkpoint_sha256(recipe.checkpoint)
@@ -98,7 +98,7 @@ def _statistics_sha256(recipe: ResolvedRecipe) -> list[str]:
     return [StoredStatistics(recipe.statistics).sha256] if _needs_statistics(recipe) else []
 
 
-def _gather(recipe: ResolvedRecipe, weights_sha256: str) -> Step:
+def _gather(recipe: ResolvedRecipe, weights_sha256: str) -> RecipeStep:
     options = recipe.gathering
 
     def inputs() -> list[Any]:
@@ -109,10 +109,10 @@ def _gather(recipe: ResolvedRecipe, weights_sha256: str) -> Step:
     def make(target: Path, resume: bool) -> None:
         compute_statistics(recipe.checkpoint, recipe.calibration, target, options)
 
-    return Step("statistics", recipe.statistics, inputs, make)
+    return RecipeStep("statistics", recipe.statistics, inputs, make)
 
 
-def _score(recipe: ResolvedRecipe, weights_sha256: str) -> Step:
+def _score(recipe: ResolvedRecipe, weights_sha256: str) -> RecipeStep:
     def inputs() -> list[Any]:
         options = recipe.scoring
         read = calibration_sha256(recipe.calibration, options.max_samples, options.skip_bad_lines)
@@ -123,10 +123,10 @@ def _score(recipe: ResolvedRecipe, weights_sha256: str) -> Step:
     def make(target: Path, resume: bool) -> None:
         compute_sensitivity(recipe.checkpoint, recipe.calibration, target, recipe.scoring, resume)
 
-    return Step("sensitivity", recipe.out / "sensitivity.safetensors", inputs, make)
+    return RecipeStep("sensitivity", recipe.out / "sensitivity.safetensors", inputs, make)
 
 
-def _choose_bits(recipe: ResolvedRecipe, scores: Path) -> Step:
+def _choose_bits(recipe: ResolvedRecipe, scores: Path) -> RecipeStep:
     scheme = recipe.scheme
     rounds = recipe.asked.gates.joint_rounds
     measured = recipe.asked.gates.measured_samples
@@ -156,11 +156,11 @@ def _choose_bits(recipe: ResolvedRecipe, scores: Path) -> Step:
         print(describe(gates))
         write_gates(target, gates)
 
-    return Step("gates", recipe.out / "gates.json", inputs, make)
+    return RecipeStep("gates", recipe.out / "gates.json", inputs, make)
 
 
-def _export_quantized(recipe: ResolvedRecipe, exported: list[Any], gates: Path) -> Step:
-    return Step(
+def _export_quantized(recipe: ResolvedRecipe, exported: list[Any], gates: Path) -> RecipeStep:
+    return RecipeStep(
         "bundle",
         recipe.out / "bundle",
         lambda: [
@@ -173,8 +173,8 @@ def _export_quantized(recipe: ResolvedRecipe, exported: list[Any], gates: Path) 
     )
 
 
-def _export_float(recipe: ResolvedRecipe, exported: list[Any]) -> Step:
-    return Step(
+def _export_float(recipe: ResolvedRecipe, exported: list[Any]) -> RecipeStep:
+    return RecipeStep(
         "float_bundle",
         recipe.out / "float_bundle",
         lambda: exported,
@@ -201,7 +201,7 @@ def _export(
     )
 
 
-def _fake_quantize(recipe: ResolvedRecipe, weights_sha256: str, gates: Path) -> Step:
+def _fake_quantize(recipe: ResolvedRecipe, weights_sha256: str, gates: Path) -> RecipeStep:
     def make(target: Path, resume: bool) -> None:
         from qvla_offline.fakequant import fake_quantize
 
@@ -213,7 +213,7 @@ def _fake_quantize(recipe: ResolvedRecipe, weights_sha256: str, gates: Path) -> 
             statistics_dir=recipe.statistics,
         )
 
-    return Step(
+    return RecipeStep(
         "fakequant",
         recipe.out / "fakequant",
         lambda: [

@@ -16,7 +16,7 @@ from qvla_ros.atomic import atomic_file
 
 
 @dataclass(frozen=True)
-class Step:
+class RecipeStep:
     """One result of a recipe, and how to make it.
 
     target: the file or folder that the step makes. inputs(): what the result depends on, as JSON
@@ -46,7 +46,7 @@ class Steps:
             except ValueError:
                 print(f"{self.file} is broken; every step runs again")
 
-    def run(self, step: Step) -> None:
+    def run(self, step: RecipeStep) -> None:
         """Makes the step's target unless it is there and was made from equal inputs."""
         fingerprint = value_sha256([__version__, step.inputs()])
         entry = self.done.get(step.name, {})

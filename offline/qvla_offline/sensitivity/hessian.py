@@ -50,7 +50,7 @@ def hessian_scores(
     that its layers read.
     """
     members = members_of(policy.weights.blocks, targets)
-    gathering = _Gathering(members, targets, bits, percdamp)
+    gathering = _HessianScoring(members, targets, bits, percdamp)
     with BlockPass(policy, samples) as run:
         gathering.remaining = Counter(call.block for call in run.schedule.calls)
         for _ in run.steps("hessian", gathering.at_block):
@@ -67,7 +67,7 @@ def hessian_scores(
                 }
 
 
-class _Gathering:
+class _HessianScoring:
     """The Hessians of the block that runs, and the scores of its layers once it has run.
 
     A Hessian is kept under the first layer that reads its tensor.

@@ -16,7 +16,7 @@ from qvla_ros.cli.task_ids import task_ids_of
 from qvla_ros.errors import QvlaError
 
 if TYPE_CHECKING:
-    from qvla_reference.demonstrations import Episode
+    from qvla_reference.demonstrations import Demonstration
     from qvla_ros.simulation.libero import LiberoTask
 
 HELP = "record demonstrations of the scripted expert in LIBERO (resumes where it stopped)"
@@ -134,7 +134,7 @@ def record(args: argparse.Namespace, task_id: int, numbers: list[int]) -> int:
     return len(numbers)
 
 
-def _record_success(task: LiberoTask, seed: tuple[int, ...]) -> tuple[Episode, int]:
+def _record_success(task: LiberoTask, seed: tuple[int, ...]) -> tuple[Demonstration, int]:
     from qvla_reference.demonstrations import record_episode
     from qvla_reference.expert import PickPlaceExpert
 

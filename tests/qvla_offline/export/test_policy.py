@@ -20,7 +20,7 @@ from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.linear import opset_for
 from qvla_offline.export.options import ExportOptions
 from qvla_offline.export.policy import emit_policy
-from qvla_offline.export.weights import Weights
+from qvla_offline.export.weights import CheckpointWeights
 from qvla_offline.quantization.quantizer import quantize_layer
 from qvla_offline.quantization.scheme import QuantizationScheme
 
@@ -55,7 +55,7 @@ def write_policy(
     guessed: bool = False,
 ) -> Written:
     """The policy's graph at `path`; returns what it stores."""
-    weights = Weights(model.state_dict(), gates, scheme, tile=8)
+    weights = CheckpointWeights(model.state_dict(), gates, scheme, tile=8)
     with GraphBuilder(
         path.with_suffix(".onnx.data"), compute, opset_for(scheme.two_bit_storage)
     ) as graph:

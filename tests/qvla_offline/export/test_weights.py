@@ -11,7 +11,7 @@ import torch
 from qvla_offline.checkpoints.random_checkpoint import random_model
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.policy import emit_policy
-from qvla_offline.export.weights import Weights
+from qvla_offline.export.weights import CheckpointWeights
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.errors import QvlaError
 
@@ -28,7 +28,7 @@ def emit_with(path: Path, name: str, value: float, compute: str = "float32") -> 
     state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     state[name].view(-1)[3] = value
     with GraphBuilder(path / "policy.onnx.data", compute) as graph:
-        emit_policy(graph, Weights(state, {}, QuantizationScheme()), model.config)
+        emit_policy(graph, CheckpointWeights(state, {}, QuantizationScheme()), model.config)
 
 
 @pytest.mark.parametrize("name", [NORM, EMBEDDINGS, BIAS, LAYER, POSITIONS])

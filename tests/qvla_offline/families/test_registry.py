@@ -32,7 +32,7 @@ from qvla_offline.checkpoints.openvla import CausalModel
 from qvla_offline.checkpoints.random_checkpoint import random_inputs, write_random_checkpoint
 from qvla_offline.cli import random_checkpoint
 from qvla_offline.export.inputs import embed, emit_patches, graph_inputs, to_float32
-from qvla_offline.export.llama import Decoder
+from qvla_offline.export.llama import LlamaDecoder
 from qvla_offline.export.modules import linear, slice_axis
 from qvla_offline.export.options import ExportOptions
 from qvla_offline.families import FAMILIES
@@ -63,7 +63,7 @@ def emit(graph, weights, config: PolicyConfig, options: ExportOptions) -> None:
     prompt = embed(graph, weights, ids)
     first = slice_axis(graph, prompt, 1, 0, 1)
     rest = slice_axis(graph, prompt, 1, 1, None)
-    decoder = Decoder(graph, weights, config.text, 300, causal=True)
+    decoder = LlamaDecoder(graph, weights, config.text, 300, causal=True)
     hidden = decoder(graph.op("Concat", first, patches, rest, axis=1), (-1, None))
     actions = to_float32(graph, linear(graph, weights, "reader", hidden))
     graph.output(actions, "actions", np.float32, [1, 1, config.decoding.action_dim])
