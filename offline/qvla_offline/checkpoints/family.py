@@ -67,8 +67,8 @@ class Family:
 
     emit(graph, weights, config, options): writes the policy into an export.graph.GraphBuilder from
     export.weights.CheckpointWeights; options: export.options.ExportOptions. decoder(config,
-    options): how the bundle's graph is run. export_options: those of ExportOptions' fields that not every family
-    takes, and this one does.
+    options): how the bundle's graph is run. export_options: those of ExportOptions' fields
+    that not every family takes, and this one does.
 
     prompt(directory, config.json, tokenizer): the prompt around an instruction. parts(decoding):
     the modules with a file of their own. float32_modules: prefixes of tensors that are float32
