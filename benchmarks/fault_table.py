@@ -25,7 +25,7 @@ from rclpy.context import Context
 
 from qvla_ros.parameters.policy import EXECUTORS
 from qvla_ros.testing.fault_cases import joint_faults, pose_faults, twist_faults
-from qvla_ros.testing.fault_drill import Outcome
+from qvla_ros.testing.fault_drill import DrillOutcome
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     with private_graph(args.bundle) as graph:
         context = Context()
         rclpy.init(context=context, domain_id=graph.domain_id)
-        outcomes: dict[tuple[str, str], list[Outcome]] = {}
+        outcomes: dict[tuple[str, str], list[DrillOutcome]] = {}
         for number in range(args.rounds):
             for faults in (pose_faults, twist_faults, joint_faults):
                 for outcome in faults(
@@ -68,7 +68,7 @@ def main() -> None:
     print(json.dumps([asdict(outcome) for rounds in outcomes.values() for outcome in rounds]))
 
 
-def row(rounds: Iterable[Outcome]) -> str:
+def row(rounds: Iterable[DrillOutcome]) -> str:
     """Returns one line of the table with the worst of the rounds.
 
     Words that differ between rounds are all shown.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qvla_ros.engines import BACKENDS, backend_help, engine_options
-from qvla_ros.recording.replay import Answer, Unmatched, difference
+from qvla_ros.recording.replay import ReplayedAnswer, Unmatched, difference
 
 HELP = "run a policy again on a bag and compare with the chunks in it; exit status 1 if they differ"
 REASONS_SHOWN = 3
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReplayOutcome:
     """All that a replay found, to be printed as text or JSON."""
 
     bag: Path
@@ -59,7 +59,7 @@ class Outcome:
     columns: tuple[tuple[str, str], ...]
     chunk_topic: str | None
     recorded_by: tuple[str, ...]
-    answers: list[Answer]
+    answers: list[ReplayedAnswer]
     unmatched: list[Unmatched]
     tolerance: float
 
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if outcome.failure else 0
 
 
-def replay(args: argparse.Namespace) -> Outcome:
+def replay(args: argparse.Namespace) -> ReplayOutcome:
     """Read, run and compare as the options say."""
     from dataclasses import replace
 
@@ -114,7 +114,7 @@ def replay(args: argparse.Namespace) -> Outcome:
     finally:
         policy.close()
     actions = policy.bundle.actions
-    return Outcome(
+    return ReplayOutcome(
         bag=path,
         bundle_id=policy.bundle.bundle_id,
         engine=policy.engine.name,
@@ -127,7 +127,7 @@ def replay(args: argparse.Namespace) -> Outcome:
     )
 
 
-def describe(outcome: Outcome) -> Iterator[tuple[str, str]]:
+def describe(outcome: ReplayOutcome) -> Iterator[tuple[str, str]]:
     """Lines of (label, text); the label is empty where a line continues the one above."""
     yield "policy", f"{outcome.bundle_id} on {outcome.engine}"
     if outcome.chunk_topic is None:
@@ -155,7 +155,7 @@ def describe(outcome: Outcome) -> Iterator[tuple[str, str]]:
         yield "result", outcome.failure or f"the same, within {outcome.tolerance:g}"
 
 
-def as_json(outcome: Outcome) -> dict[str, Any]:
+def as_json(outcome: ReplayOutcome) -> dict[str, Any]:
     """The same with every number."""
     apart = difference(outcome.answers)
     return {
@@ -187,7 +187,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _difference_lines(outcome: Outcome) -> Iterator[tuple[str, str]]:
+def _difference_lines(outcome: ReplayOutcome) -> Iterator[tuple[str, str]]:
     apart = difference(outcome.answers)
     if apart is None:
         return
@@ -196,7 +196,7 @@ def _difference_lines(outcome: Outcome) -> Iterator[tuple[str, str]]:
         yield "", f"{name:<24}{apart.largest[index]:12.3g}{apart.mean[index]:12.3g} {unit}"
 
 
-def _latency_lines(found: list[Answer]) -> Iterator[tuple[str, str]]:
+def _latency_lines(found: list[ReplayedAnswer]) -> Iterator[tuple[str, str]]:
     from qvla_ros.statistics import percentiles
 
     label = "inference"

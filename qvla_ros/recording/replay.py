@@ -63,7 +63,7 @@ class ReplayPlan:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ReplayedAnswer:
     """The policy's actions now, float64 [K, A], its latencies, and the recorded chunk, if any."""
 
     stamp_ns: int
@@ -137,7 +137,9 @@ def plan_replay(
     return plan
 
 
-def answers(bag: Bag, source: BagSource, policy: Policy, plan: ReplayPlan) -> Iterator[Answer]:
+def answers(
+    bag: Bag, source: BagSource, policy: Policy, plan: ReplayPlan
+) -> Iterator[ReplayedAnswer]:
     """Runs the policy at every moment of `plan` in turn; it is reset where the node was armed."""
     cameras = {camera.name: camera for camera in policy.bundle.cameras}
 
@@ -164,7 +166,7 @@ def observation_names(bundle: Bundle) -> ObservationNames:
     )
 
 
-def difference(found: list[Answer]) -> Difference | None:
+def difference(found: list[ReplayedAnswer]) -> Difference | None:
     """The difference of the answers to the recorded actions; None if none were recorded."""
     pairs = [
         (answer.actions, answer.recorded.actions) for answer in found if answer.recorded is not None
@@ -175,7 +177,9 @@ def difference(found: list[Answer]) -> Difference | None:
     return Difference(apart.max(axis=(0, 1)), apart.mean(axis=(0, 1)))
 
 
-def _answer(policy: Policy, observation: Observation, chunk: RecordedChunk | None) -> Answer:
+def _answer(
+    policy: Policy, observation: Observation, chunk: RecordedChunk | None
+) -> ReplayedAnswer:
     prediction = policy.infer(observation)
     names = policy.bundle.actions.names
     shape = prediction.actions.shape
@@ -184,7 +188,7 @@ def _answer(policy: Policy, observation: Observation, chunk: RecordedChunk | Non
         expected = f"{list(shape)} ({', '.join(names)}), as bundle {policy.bundle.bundle_id} gives"
         fix = "replay with a bundle of the same robot and chunk length as the one that was recorded"
         raise QvlaError("actions of the recorded chunk", found, expected, fix)
-    return Answer(observation.stamp_ns, prediction.actions, prediction.latency_ms, chunk)
+    return ReplayedAnswer(observation.stamp_ns, prediction.actions, prediction.latency_ms, chunk)
 
 
 def _chunk(message: Any, received_ns: int) -> RecordedChunk:

@@ -85,7 +85,7 @@ class LateChunk:
 
 
 @dataclass
-class Counts:
+class EpisodeCounts:
     """Counts of one episode. The field names are those of the episode's record.
 
     looks: observations sent to the policy. unanswered: those without a chunk, see
@@ -137,7 +137,7 @@ class RealTimeArm:
         self._after_step = after_step
         self._timeline = ChunkTimeline(conditions.blend_steps, MOTION)
         self._stay_m: np.ndarray | None = None
-        self.counts = Counts()
+        self.counts = EpisodeCounts()
 
     def go_on(self, observation: LiberoObservation, chunk: LateChunk | None) -> LiberoObservation:
         """Simulates until the policy's next observation, renders and returns it.

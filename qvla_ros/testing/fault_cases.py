@@ -1,7 +1,7 @@
 """The faults of a drill: everything that can happen to a policy node that commands an arm.
 
 They are grouped by what the node commands. Each group starts a node of its own and yields an
-Outcome a fault; `more` are parameters of that node beside those that the group needs.
+outcome a fault; `more` are parameters of that node beside those that the group needs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from rclpy.context import Context
 from qvla_ros.bundle import Manifest, load_bundle, save_bundle
 from qvla_ros.evaluation.processes import start, stopped_at_the_end
 from qvla_ros.testing.fake_robot import INSTRUCTION
-from qvla_ros.testing.fault_drill import LIMIT_S, NAMESPACE, Drill, Fault, Outcome, drill, wait_for
+from qvla_ros.testing.fault_drill import (
+    LIMIT_S,
+    NAMESPACE,
+    Drill,
+    DrilledFault,
+    DrillOutcome,
+    drill,
+    wait_for,
+)
 
 
 def quirks(**values: Any) -> Callable[[Drill], None]:
@@ -36,64 +44,68 @@ _DEADMAN = f"deadman_timeout_s = {LIMIT_S:g}"
 _JUMP = f"max_clock_jump_s = {LIMIT_S:g}"
 _HELD = quirks(deadman=True)
 
-CAMERA_SILENT = Fault(
+CAMERA_SILENT = DrilledFault(
     "camera silent",
     _AGE,
     "stale_input",
     quirks(cameras_silent=True),
     quirks(cameras_silent=False),
 )
-WRONG_SIZE = Fault(
+WRONG_SIZE = DrilledFault(
     "image of the wrong size",
     "arrival",
     "bad_input",
     quirks(wrong_size=True),
     quirks(wrong_size=False),
 )
-NAN_JOINTS = Fault(
+NAN_JOINTS = DrilledFault(
     "NaN in joint_states",
     "arrival",
     "bad_input",
     quirks(nan_joints=True),
     quirks(nan_joints=False),
 )
-NAN_ENGINE = Fault(
+NAN_ENGINE = DrilledFault(
     "NaN from the engine",
     "end of run",
     "inference_error",
     failing_inference("nan"),
     Drill.reactivate,
 )
-ENGINE_RAISES = Fault(
+ENGINE_RAISES = DrilledFault(
     "engine raises",
     "end of run",
     "inference_error",
     failing_inference("raise"),
     Drill.reactivate,
 )
-LATE_INFERENCE = Fault(
+LATE_INFERENCE = DrilledFault(
     "late inference",
     _INFERENCE,
     "late_inference",
     failing_inference(f"{1.5 * LIMIT_S}"),
     Drill.reactivate,
 )
-CANCELLED = Fault(
+CANCELLED = DrilledFault(
     "~/cancel",
     "request",
     "cancelled",
     Drill.cancel,
     lambda d: d.robot.publish_instruction(INSTRUCTION),
 )
-DISARMED = Fault("~/arm false", "request", "disarmed", Drill.disarm)
-DEACTIVATED = Fault("deactivate", "request", "deactivated", Drill.deactivate, Drill.activate)
-INTERRUPTED = Fault("SIGINT", "signal", "shutdown", lambda d: d.send(signal.SIGINT))
-DEADMAN_RELEASED = Fault(
+DISARMED = DrilledFault("~/arm false", "request", "disarmed", Drill.disarm)
+DEACTIVATED = DrilledFault("deactivate", "request", "deactivated", Drill.deactivate, Drill.activate)
+INTERRUPTED = DrilledFault("SIGINT", "signal", "shutdown", lambda d: d.send(signal.SIGINT))
+DEADMAN_RELEASED = DrilledFault(
     "deadman released", "arrival", "deadman_lost", quirks(deadman=False), _HELD
 )
-DEADMAN_SILENT = Fault("deadman silent", _DEADMAN, "deadman_lost", quirks(deadman=None), _HELD)
-CLOCK_AHEAD = Fault("clock jumps 10 s ahead", _JUMP, "clock_jump", quirks(clock_jump_s=10.0))
-CLOCK_BACK = Fault("clock jumps 10 s back", "at once", "clock_jump", quirks(clock_jump_s=0.0))
+DEADMAN_SILENT = DrilledFault(
+    "deadman silent", _DEADMAN, "deadman_lost", quirks(deadman=None), _HELD
+)
+CLOCK_AHEAD = DrilledFault("clock jumps 10 s ahead", _JUMP, "clock_jump", quirks(clock_jump_s=10.0))
+CLOCK_BACK = DrilledFault(
+    "clock jumps 10 s back", "at once", "clock_jump", quirks(clock_jump_s=0.0)
+)
 
 OF_INPUTS = (CAMERA_SILENT, WRONG_SIZE, NAN_JOINTS)
 OF_THE_ENGINE = (NAN_ENGINE, ENGINE_RAISES, LATE_INFERENCE)
@@ -104,7 +116,7 @@ ONE_OF_EACH_STOP_PATH = (CAMERA_SILENT, NAN_JOINTS, ENGINE_RAISES, DISARMED)
 
 def pose_faults(
     context: Context, bundle_dir: Path, environment: Mapping[str, str], directory: Path, **more: Any
-) -> Iterator[Outcome]:
+) -> Iterator[DrillOutcome]:
     """All that can happen to a node that commands poses; the last fault ends it."""
     with drill(context, bundle_dir, environment, directory, output="pose", **more) as d:
         yield from map(d.provoke, (*OF_INPUTS, *OF_THE_ENGINE, *OF_REQUESTS))
@@ -114,7 +126,7 @@ def pose_faults(
 
 def twist_faults(
     context: Context, bundle_dir: Path, environment: Mapping[str, str], directory: Path, **more: Any
-) -> Iterator[Outcome]:
+) -> Iterator[DrillOutcome]:
     """The deadman and the clock, on a node that commands twists in simulated time.
 
     The last fault kills it.
@@ -128,7 +140,7 @@ def twist_faults(
 
 def joint_faults(
     context: Context, bundle_dir: Path, environment: Mapping[str, str], directory: Path, **more: Any
-) -> Iterator[Outcome]:
+) -> Iterator[DrillOutcome]:
     """One fault of each kind of stop path, on a node that sends joint positions.
 
     more: parameters, such as another `output` than joint_trajectory. The last fault ends it.
@@ -166,7 +178,7 @@ def bundle_in_joint_space(bundle_dir: Path, directory: Path) -> Path:
 
 def _killed_robot(
     d: Drill, bundle_dir: Path, environment: Mapping[str, str], directory: Path
-) -> Outcome:
+) -> DrillOutcome:
     """SIGKILL to the process that streams; the drill's own robot only listens meanwhile."""
     arguments = ["-m", "qvla_ros.testing.fake_robot", "--bundle", str(bundle_dir)]
     streamer = start("fake_robot", [*arguments, "--namespace", NAMESPACE], environment, directory)
@@ -183,5 +195,7 @@ def _killed_robot(
             d.describe,
         )
         silent(d)
-        killed = Fault("robot killed (SIGKILL)", _AGE, "stale_input", die, quirks(all_silent=False))
+        killed = DrilledFault(
+            "robot killed (SIGKILL)", _AGE, "stale_input", die, quirks(all_silent=False)
+        )
         return d.provoke(killed)

@@ -57,7 +57,7 @@ PARAMETERS: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DrillOutcome:
     """One line of the fault table.
 
     output: what the node commanded. limit: what must pass before it counts as a fault. stop_reason:
@@ -79,7 +79,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Fault:
+class DrilledFault:
     """One fault, and how the node must stop after it.
 
     limit: what must pass before it counts, in words. stop_reason: as in PolicyStatus. inject, fix:
@@ -109,7 +109,7 @@ class Drill:
         self._cancel: Any = create(Trigger, "policy/cancel")
         self._change_state: Any = create(ChangeState, "policy/change_state")
 
-    def provoke(self, fault: Fault) -> Outcome:
+    def provoke(self, fault: DrilledFault) -> DrillOutcome:
         """Arms, waits for commands, injects the fault, waits for the stop, and fixes the fault."""
         for _ in range(ATTEMPTS):
             self.move()
@@ -159,7 +159,7 @@ class Drill:
         """Sends a signal to the node's process."""
         self.node.process.send_signal(signal)
 
-    def kill(self) -> Outcome:
+    def kill(self) -> DrillOutcome:
         """Kills the node: it sends no stop, so the robot's own command timeout must act."""
         self.move()
         killed_s = time.monotonic()
@@ -171,7 +171,7 @@ class Drill:
         time.sleep(SETTLE_S)
         after = len(self.robot.commands) - seen
         limit = "the robot's own timeout"
-        return Outcome(
+        return DrillOutcome(
             self.robot.output, "policy killed (SIGKILL)", limit, "", "", after, 0, 0.0, last_s
         )
 
@@ -203,10 +203,12 @@ class Drill:
         found = (s for s in self.robot.statuses[before:] if s.stop_reason and not s.armed)
         return next(found, None)
 
-    def _outcome(self, fault: Fault, status: PolicyStatus, injected_s: float) -> Outcome:
+    def _outcome(
+        self, fault: DrilledFault, status: PolicyStatus, injected_s: float
+    ) -> DrillOutcome:
         commands = self.robot.commands
         stop = find_stop(commands, stamp_ns(status.stop_stamp))
-        return Outcome(
+        return DrillOutcome(
             output=self.robot.output,
             fault=fault.name,
             limit=fault.limit,

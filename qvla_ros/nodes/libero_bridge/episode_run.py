@@ -15,7 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from qvla_ros.nodes.libero_bridge.policy_link import Answer, PolicyDisarmed, PolicyLink, PolicyLost
+from qvla_ros.nodes.libero_bridge.policy_link import (
+    PolicyAnswer,
+    PolicyDisarmed,
+    PolicyLink,
+    PolicyLost,
+)
 from qvla_ros.nodes.libero_bridge.simulated_clock import SimulatedClock
 from qvla_ros.nodes.process import ignore_signals
 from qvla_ros.simulation.faults import Fault, FaultInjector, Sensed
@@ -118,7 +123,7 @@ class EpisodeRun:
         if self._filmed:
             self.measurements.frames.append(side_by_side(observation.images))
 
-    def _note(self, answer: Answer) -> None:
+    def _note(self, answer: PolicyAnswer) -> None:
         self.measurements.inference_ms.append(answer.inference_ms)
         self.measurements.stamp_to_command_ms.append(
             1e-6 * (self._link.now_ns() - answer.published_ns)
@@ -169,13 +174,13 @@ class RealTimeRun(EpisodeRun):
             observation, LateChunk(answer.actions, answer.stamp_ns, self._latency_s(answer))
         )
 
-    def _ask(self, sensed: Sensed) -> Answer | None:
+    def _ask(self, sensed: Sensed) -> PolicyAnswer | None:
         self._clock.publish()
         if sensed.answerable:
             return self._link.request(sensed, self._task.instruction, self._response_timeout_s)
         return self._link.offer(sensed, self._task.instruction, FAULT_PATIENCE_S)
 
-    def _latency_s(self, answer: Answer) -> float:
+    def _latency_s(self, answer: PolicyAnswer) -> float:
         if self._conditions.latency_s != MEASURED:
             return self._conditions.latency_s
         if not np.isfinite(answer.computing_s):

@@ -56,7 +56,7 @@ class PolicyDisarmed(PolicyLost):
 
 
 @dataclass(frozen=True)
-class Answer:
+class PolicyAnswer:
     """A chunk that may be executed. actions: float64 [K, 7].
 
     published_ns: when its observation was first published, node's clock. stamp_ns: of the image
@@ -171,7 +171,7 @@ class PolicyLink:
             while not call.done() and time.monotonic() < end_s:
                 self._wait(WAIT_S)
 
-    def request(self, sensed: Sensed, instruction: str, timeout_s: float) -> Answer:
+    def request(self, sensed: Sensed, instruction: str, timeout_s: float) -> PolicyAnswer:
         """Publishes an observation and waits for the armed chunk that answers it and follows the
         instruction.
 
@@ -187,7 +187,7 @@ class PolicyLink:
         )
         return self._checked(self._chunk, request)
 
-    def offer(self, sensed: Sensed, instruction: str, patience_s: float) -> Answer | None:
+    def offer(self, sensed: Sensed, instruction: str, patience_s: float) -> PolicyAnswer | None:
         """Publishes an observation that deserves no answer; None if none comes in `patience_s`."""
         request = _Request()
         self._chunk = None
@@ -212,7 +212,7 @@ class PolicyLink:
             self._publish(request, sensed)
         return False
 
-    def _checked(self, chunk: Any, request: _Request) -> Answer:
+    def _checked(self, chunk: Any, request: _Request) -> PolicyAnswer:
         try:
             actions = chunk_actions(
                 chunk,
@@ -235,7 +235,9 @@ class PolicyLink:
         stages_ms = [float(latency_ms.get(stage, float("nan"))) for stage in COMPUTING]
         inference_ms = float(latency_ms.get("inference", float("nan")))
         taken_ns = request.taken_ns[stamp_ns(chunk.header.stamp)]
-        return Answer(actions, request.published_ns, inference_ms, taken_ns, 1e-3 * sum(stages_ms))
+        return PolicyAnswer(
+            actions, request.published_ns, inference_ms, taken_ns, 1e-3 * sum(stages_ms)
+        )
 
     def _publish(self, request: _Request, sensed: Sensed) -> None:
         """Publishes all streams with the stamp of now: the arm stands still, so they are true.

@@ -24,7 +24,7 @@ from qvla_ros.policy import Prediction
 
 
 @dataclass
-class Counts:
+class NodeCounts:
     """Counts since the process began.
 
     misses: chunks so late that none of their actions was left.
@@ -57,7 +57,7 @@ class Active:
         node: Node,
         parameters: PolicyParameters,
         configured: Configured,
-        counts: Counts,
+        counts: NodeCounts,
         hear: Callable[[str], None],
         report: Callable[[], None],
     ) -> None:

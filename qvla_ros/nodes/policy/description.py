@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from qvla.msg import PolicyStatus
 
-from qvla_ros.nodes.policy.active import Active, Counts
+from qvla_ros.nodes.policy.active import Active, NodeCounts
 from qvla_ros.nodes.policy.commands import Commands
 from qvla_ros.nodes.policy.configured import Configured
 from qvla_ros.nodes.policy.snapshot import Snapshot
@@ -17,7 +17,7 @@ NOT_ACTIVE = "not active: call change_state, or start with autostart:=true"
 
 def describe(
     parameters: PolicyParameters,
-    counts: Counts,
+    counts: NodeCounts,
     commands: Commands,
     configured: Configured | None,
     active: Active | None,

@@ -19,7 +19,7 @@ from qvla_ros.control.stop_reason import StopReason
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.lifecycle import ReportingLifecycleNode
 from qvla_ros.nodes.parameters import declare_parameters
-from qvla_ros.nodes.policy.active import Active, Counts, cannot_arm
+from qvla_ros.nodes.policy.active import Active, NodeCounts, cannot_arm
 from qvla_ros.nodes.policy.commands import ChunksOnly, Commands
 from qvla_ros.nodes.policy.configured import Configured, configure
 from qvla_ros.nodes.policy.description import NOT_ACTIVE, describe
@@ -45,7 +45,7 @@ class PolicyNode(ReportingLifecycleNode):
         self._active: Active | None = None
         self._leaving: Inference | None = None  # of an activation that has ended
         self._idle = ChunksOnly(NOTHING_COMMANDED)  # while it is not configured
-        self._counts = Counts()
+        self._counts = NodeCounts()
         self._status = StatusPublisher(self)
         self._diagnostics = DiagnosticsPublisher(
             self, self.snapshot, self.parameters.inputs.max_image_age_s

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qvla_ros.nodes.libero_bridge.episode_run import LostInEpisode, RealTimeRun
-from qvla_ros.nodes.libero_bridge.policy_link import Answer, PolicyDisarmed, PolicyLost
+from qvla_ros.nodes.libero_bridge.policy_link import PolicyAnswer, PolicyDisarmed, PolicyLost
 from qvla_ros.simulation.fake import FakeTask
 from qvla_ros.simulation.faults import Sensed, parse_faults
 from qvla_ros.simulation.real_time import MEASURED, Conditions
@@ -36,7 +36,7 @@ class Link:
     namespace = "x"
 
     def __init__(
-        self, clock: Clock, answer: Callable[[Sensed], Answer | None] | None = None
+        self, clock: Clock, answer: Callable[[Sensed], PolicyAnswer | None] | None = None
     ) -> None:
         self._clock = clock
         self._answer = answer
@@ -50,13 +50,13 @@ class Link:
     def now_ns(self) -> int:
         return 7_000_000
 
-    def request(self, sensed: Sensed, instruction: str, timeout_s: float) -> Answer | None:
+    def request(self, sensed: Sensed, instruction: str, timeout_s: float) -> PolicyAnswer | None:
         return self._answer(sensed) if self._answer is not None else self.stay()
 
     offer = request
 
-    def stay(self, computing_s: float = 0.01) -> Answer:
-        return Answer(np.zeros((8, 7)), 2_000_000, 1.0, self._clock.now_ns, computing_s)
+    def stay(self, computing_s: float = 0.01) -> PolicyAnswer:
+        return PolicyAnswer(np.zeros((8, 7)), 2_000_000, 1.0, self._clock.now_ns, computing_s)
 
     def disarm_if_it_listens(self) -> None:
         self.armed.append(False)
@@ -86,7 +86,7 @@ def test_an_episode_takes_the_time_of_settling_and_of_its_steps() -> None:
 def test_a_policy_that_disarms_after_a_fault_ends_its_episode_with_the_arm_held() -> None:
     clock = Clock()
 
-    def disarms_when_blind(sensed: Sensed) -> Answer:
+    def disarms_when_blind(sensed: Sensed) -> PolicyAnswer:
         if sensed.faults:
             raise PolicyDisarmed("its camera is gone")
         return link.stay()
@@ -105,7 +105,7 @@ def test_a_policy_that_disarms_after_a_fault_ends_its_episode_with_the_arm_held(
 def test_a_policy_that_is_lost_for_another_reason_ends_the_run(lost: PolicyLost) -> None:
     clock = Clock()
 
-    def lose(sensed: Sensed) -> Answer:
+    def lose(sensed: Sensed) -> PolicyAnswer:
         raise lost
 
     with pytest.raises(LostInEpisode) as caught:

@@ -19,7 +19,7 @@ import pytest
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.libero_bridge.episode_run import EpisodeRun
 from qvla_ros.nodes.libero_bridge.main import main
-from qvla_ros.nodes.libero_bridge.policy_link import Answer
+from qvla_ros.nodes.libero_bridge.policy_link import PolicyAnswer
 from qvla_ros.simulation.fake import FakeTask
 from qvla_ros.simulation.libero import LiberoObservation
 from qvla_ros.simulation.rollout import REST_STEPS
@@ -206,7 +206,7 @@ def test_an_error_in_mid_chunk_is_raised_after_the_arm_rests_and_the_policy_is_a
     link: Any = SimpleNamespace(
         publish_instruction=lambda instruction: None,
         arm=lambda armed: None,
-        request=lambda *question: Answer(forward, 0, 1.0, 0, 0.001),
+        request=lambda *question: PolicyAnswer(forward, 0, 1.0, 0, 0.001),
         now_ns=lambda: 0,
         disarm_if_it_listens=refuse_to_disarm,
     )

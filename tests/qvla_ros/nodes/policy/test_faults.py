@@ -14,7 +14,7 @@ import rclpy
 from rclpy.context import Context
 
 from qvla_ros.testing.fault_cases import joint_faults, pose_faults, twist_faults
-from qvla_ros.testing.fault_drill import Outcome
+from qvla_ros.testing.fault_drill import DrillOutcome
 
 EXPECTED_STOPS = {
     "camera silent": ("stale_input", "hold"),
@@ -58,7 +58,7 @@ def context(ros_environment: dict[str, str]) -> Iterator[Context]:
     ],
 )
 def test_every_fault_ends_in_one_stop_command_within_two_ticks(
-    faults: Callable[..., Iterator[Outcome]],
+    faults: Callable[..., Iterator[DrillOutcome]],
     parameters: dict[str, str],
     context: Context,
     ros_environment: dict,
