@@ -1,4 +1,4 @@
-"""Turns samples into what the network takes and what it is to answer."""
+"""Turns samples into network inputs and target actions."""
 
 from __future__ import annotations
 

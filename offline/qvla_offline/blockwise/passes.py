@@ -63,7 +63,7 @@ class Blockwise:
 
     @classmethod
     def resident(cls, model: nn.Module) -> Blockwise:
-        """Of a model whose weights are in place."""
+        """Weights of a model that is already in memory."""
         return cls(model, ResidentWeights(model))
 
     @contextmanager

@@ -130,7 +130,7 @@ def _load_weights(
 
 
 def check_device(device: str) -> None:
-    """QvlaError unless torch can compute on `device`; torch itself fails only after loading."""
+    """Raises QvlaError unless torch can compute on `device`; torch fails only after loading."""
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:

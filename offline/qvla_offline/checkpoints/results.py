@@ -35,7 +35,7 @@ def result_directory(path: str | Path, kind: ResultKind) -> Iterator[Path]:
 
 
 def require_result_replaceable(path: str | Path, kind: ResultKind) -> None:
-    """QvlaError unless result_directory may put a checkpoint of `kind` at `path`.
+    """Raises QvlaError unless result_directory may put a checkpoint of `kind` at `path`.
 
     For long work to ask first.
     """

@@ -94,8 +94,9 @@ def _key_called(name: str, keys: Collection[str]) -> str | None:
 
 
 def _check_levels(entry: object, length: int | None, normalization: str, key: str) -> None:
-    """QvlaError unless `entry` has what the bundle and calibration read: the levels in use, min and
-    max, and the mask if there is one.
+    """Raises QvlaError unless `entry` has what bundle and calibration read.
+
+    These are the levels in use, min and max, and the mask if there is one.
     """
     if not isinstance(entry, dict):
         raise QvlaError(key, type(entry).__name__, "an object with q01, q99, min and max", COMPLETE)

@@ -51,7 +51,7 @@ class TensorSource(Mapping[str, Tensor]):
         return name in self.stored  # Mapping's own would read the tensor
 
     def check_against(self, model: torch.nn.Module, directory: Path) -> None:
-        """QvlaError unless names and shapes are exactly those of `model`. No tensor is read."""
+        """Raises QvlaError unless names and shapes are those of `model`. No tensor is read."""
         expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         for name, shape in expected.items():
             found = self.stored[name].shape if name in self.stored else "nothing"

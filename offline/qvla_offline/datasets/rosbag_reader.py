@@ -48,7 +48,7 @@ def read_rosbag(
 
 
 def _pixels(camera: str, message: Any, kind: str, where: str) -> np.ndarray:
-    """Of any size: calibration turns every image into what the policy reads."""
+    """Pixels of an image of any size; calibration turns them into what the policy reads."""
     if kind == IMAGE:
         return rgb_pixels(message, where, message.height, message.width)
     fix = "name a topic that carries colour images as JPEG or PNG files"

@@ -110,7 +110,7 @@ def score_table(sensitivity: Sensitivity, bits: Sequence[int]) -> dict[str, np.n
 
 
 def require_scored(bits: Sequence[int], scored: Sequence[int]) -> None:
-    """QvlaError unless every one of `bits` below 16 is among the `scored` ones."""
+    """Raises QvlaError unless every one of `bits` below 16 is among the `scored` ones."""
     missing = [b for b in bits if b != 16 and b not in scored]
     if missing:
         raise QvlaError(
