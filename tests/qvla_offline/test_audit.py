@@ -15,7 +15,7 @@ import pytest
 from onnx import numpy_helper
 
 from qvla_offline.audit import Audit, audit_bundle, find_weight
-from qvla_offline.checkpoints.random_checkpoint import random_model, write_random_checkpoint
+from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.cli import audit as verb
 from qvla_offline.engine import build_plan
@@ -23,6 +23,7 @@ from qvla_offline.export.bundle import export_bundle
 from qvla_offline.export.options import ExportOptions
 from qvla_offline.gates import Gates, uniform
 from qvla_ros.bundle import Manifest, load_bundle, save_bundle
+from tests.support.random_model import random_model
 
 LAYER = "language_model.model.layers.0.mlp.up_proj"
 

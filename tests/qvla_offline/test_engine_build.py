@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
-from qvla_offline.checkpoints.random_checkpoint import random_model, write_random_checkpoint
+from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.cli import build as verb
 from qvla_offline.engine import build_plan
@@ -24,6 +24,7 @@ from qvla_ros.engines import load_engine
 from qvla_ros.engines.plan import list_plans, sidecar_path, write_sidecar
 from qvla_ros.engines.tensorrt import choose_plan, mismatch
 from qvla_ros.errors import QvlaError
+from tests.support.random_model import random_model
 
 tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 VERSION = tensorrt_rtx.__version__

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from qvla_offline.checkpoints.backbones import BACKBONES, VisionConfig
 from qvla_offline.checkpoints.config import DecodingConfig, PolicyConfig, TextConfig
-from qvla_offline.checkpoints.empty import empty_model, new_model
+from qvla_offline.checkpoints.empty import empty_model
 from qvla_offline.checkpoints.family import families, family_of
 from qvla_offline.checkpoints.model import PolicyInputs, VisionLanguageModel
 from qvla_offline.checkpoints.save import SHARD_BYTES, Belongings, write_checkpoint
@@ -197,17 +197,6 @@ def plausible_statistics(decoding: DecodingConfig, generator: torch.Generator) -
         "num_transitions": 66984,
         "num_trajectories": 454,
     }
-
-
-def random_model(size: str = "tiny", seed: int = 0, family: str = "openvla_oft") -> Any:
-    """A policy in eval mode, float32, equal for equal seeds."""
-    tokenizer = random_tokenizer(family)
-    config = random_config(
-        size, padded_vocabulary(tokenizer), pad_token_id(tokenizer), decoding_of(family)
-    )
-    model = new_model(config)
-    randomize(model, torch.Generator().manual_seed(seed))
-    return model.eval().requires_grad_(False)
 
 
 def random_inputs(

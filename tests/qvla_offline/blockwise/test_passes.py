@@ -19,11 +19,7 @@ from qvla_offline.blockwise.weights import BlockWeights
 from qvla_offline.checkpoints.empty import empty_model
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
-from qvla_offline.checkpoints.random_checkpoint import (
-    random_inputs,
-    random_model,
-    write_random_checkpoint,
-)
+from qvla_offline.checkpoints.random_checkpoint import random_inputs, write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
 from qvla_offline.quantization.quantizer import reconstruct_rows
 from qvla_offline.quantization.scheme import QuantizationScheme
@@ -31,6 +27,7 @@ from qvla_offline.sensitivity.action import Probing, action_scores
 from qvla_offline.sensitivity.exact import measured_scores
 from qvla_offline.sensitivity.hessian import hessian_scores
 from qvla_offline.sensitivity.prepare import prepared
+from tests.support.random_model import random_model
 
 FAMILIES = ["openvla", "openvla_oft", "openvla_oft_film", "openvla_oft_diffusion", "univla"]
 BITS = (0, 2, 4, 8)

@@ -10,9 +10,9 @@ from torch import nn
 
 from qvla_offline.blockwise.weights import BlockWeights, blocks_of, members_of
 from qvla_offline.checkpoints.empty import empty_model
-from qvla_offline.checkpoints.random_checkpoint import random_model
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_ros.errors import QvlaError
+from tests.support.random_model import random_model
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from qvla_offline.checkpoints.empty import empty_model
-from qvla_offline.checkpoints.random_checkpoint import random_model
+from tests.support.random_model import random_model
 
 
 class Recorder(TorchDispatchMode):

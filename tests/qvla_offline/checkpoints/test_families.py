@@ -22,7 +22,6 @@ from qvla_offline.checkpoints.random_checkpoint import (
     plausible_statistics,
     random_config,
     random_inputs,
-    random_model,
     random_tensors,
     random_tokenizer,
     variants,
@@ -33,6 +32,7 @@ from qvla_offline.checkpoints.stored import main_tensors
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.checkpoints.tokenizer import padded_vocabulary
 from qvla_ros.errors import QvlaError, QvlaWarning
+from tests.support.random_model import random_model
 
 # The family of each variant; another one is called as its family is.
 NAMES = {

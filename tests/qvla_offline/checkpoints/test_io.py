@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qvla_offline.checkpoints.io import load_checkpoint
-from qvla_offline.checkpoints.random_checkpoint import random_model, write_random_checkpoint
+from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.statistics import key_of_suite
 from qvla_offline.visible_files import visible_files
 from qvla_ros.errors import QvlaError
+from tests.support.random_model import random_model
 
 
 @pytest.fixture(scope="module")

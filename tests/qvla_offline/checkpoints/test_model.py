@@ -15,8 +15,9 @@ from qvla_offline.checkpoints.config import TextConfig, parse_config
 from qvla_offline.checkpoints.llama import Cache, LlamaForCausalLM
 from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
-from qvla_offline.checkpoints.random_checkpoint import random_inputs, random_model
+from qvla_offline.checkpoints.random_checkpoint import random_inputs
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
+from tests.support.random_model import random_model
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from qvla_offline.checkpoints.openvla import OpenVLA
-from qvla_offline.checkpoints.random_checkpoint import random_inputs, random_model
+from qvla_offline.checkpoints.random_checkpoint import random_inputs
 from qvla_ros.actions import token_actions
 from qvla_ros.errors import QvlaError
+from tests.support.random_model import random_model
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from qvla_offline.checkpoints.random_checkpoint import (
-    random_model,
-    random_tokenizer,
-    write_random_checkpoint,
-)
+from qvla_offline.checkpoints.random_checkpoint import random_tokenizer, write_random_checkpoint
 from qvla_offline.checkpoints.results import STAMP
 from qvla_offline.checkpoints.save import save_checkpoint
 from qvla_ros.errors import QvlaError
+from tests.support.random_model import random_model
 
 REFUSED = "output directory .*other files in it.*name a new directory"
 

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from qvla_offline.checkpoints.llama import Cache
-from qvla_offline.checkpoints.random_checkpoint import random_inputs, random_model
+from qvla_offline.checkpoints.random_checkpoint import random_inputs
 from qvla_offline.checkpoints.univla import ActionDecoder, UniVLA, choose_token
+from tests.support.random_model import random_model
 
 
 @pytest.fixture(scope="module")

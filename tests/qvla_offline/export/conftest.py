@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
-from qvla_offline.checkpoints.random_checkpoint import random_model
+from tests.support.random_model import random_model
 
 RunGraph = Callable[[Path, Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 

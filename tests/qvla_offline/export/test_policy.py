@@ -14,7 +14,7 @@ import torch
 from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.model import PolicyInputs, VisionLanguageModel
 from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
-from qvla_offline.checkpoints.random_checkpoint import random_model, randomize
+from qvla_offline.checkpoints.random_checkpoint import randomize
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.linear import opset_for
@@ -23,6 +23,7 @@ from qvla_offline.export.policy import emit_policy
 from qvla_offline.export.weights import CheckpointWeights
 from qvla_offline.quantization.quantizer import quantize_layer
 from qvla_offline.quantization.scheme import QuantizationScheme
+from tests.support.random_model import random_model
 
 TOLERANCE = 1e-4  # float32 sums in another order; actions are of order 1
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from qvla_offline.checkpoints.random_checkpoint import random_model
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.policy import emit_policy
 from qvla_offline.export.weights import CheckpointWeights
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.errors import QvlaError
+from tests.support.random_model import random_model
 
 NORM = "language_model.model.norm.weight"
 EMBEDDINGS = "language_model.model.embed_tokens.weight"
