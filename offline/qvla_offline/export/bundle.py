@@ -77,16 +77,9 @@ def export_bundle(
     if gates is not None and statistics is not None:
         gates = replace(gates, sources=gates.sources | {"statistics_sha256": statistics.sha256})
     asked = gates if gates is not None else uniform(rows, 16)
-    rows_per_tile = 1 if options.tile is None else options.tile
-    weights = CheckpointWeights(
-        checkpoint.tensors,
-        asked.layers,
-        scheme,
-        rows_per_tile,
-        progress,
-        statistics or NO_STATISTICS,
-    )
-
+    tile = 1 if options.tile is None else options.tile
+    read = statistics or NO_STATISTICS
+    weights = CheckpointWeights(checkpoint.tensors, asked.layers, scheme, tile, progress, read)
     out = Path(out_dir)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:

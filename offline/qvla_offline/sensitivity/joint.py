@@ -20,6 +20,7 @@ from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute
 from qvla_offline.blockwise.schedule import Arguments
 from qvla_offline.blockwise.weights import members_of
 from qvla_offline.checkpoints.targets import QuantizableLayer
+from qvla_offline.quantization.layer import QuantizedLayer
 from qvla_offline.quantization.quantizer import (
     NO_STATISTICS,
     LayerStatistics,
@@ -58,19 +59,13 @@ def joint_errors(
         rows = {
             n: {b: torch.from_numpy(np.flatnonzero(layers[n] == b)) for b in widths} for n in kept
         }
-        quantized = {
-            n: {
-                b: quantize_layer(
-                    state.weight[rows[n][b]],
-                    np.full(len(rows[n][b]), b),
-                    scheme,
-                    f"{n}.weight",
-                    statistics.get(n),
-                )
-                for b in widths
-            }
-            for n, state in kept.items()
-        }
+
+        def quantized_rows(n: str, b: int) -> QuantizedLayer:
+            weight = kept[n].weight[rows[n][b]]
+            of_layer = statistics.get(n)
+            return quantize_layer(weight, np.full(len(weight), b), scheme, f"{n}.weight", of_layer)
+
+        quantized = {n: {b: quantized_rows(n, b) for b in widths} for n in kept}
 
         def execute(sample: int, arguments: Arguments) -> Tensor:
             variant, first = divmod(sample, count)
@@ -90,8 +85,14 @@ def joint_errors(
     with BlockPass(policy, list(samples) * len(variants)) as run:
         run.forward("joint", in_all_variants)
         actions = [run.result(index).double() for index in range(len(run.samples))]
+    moved = _errors(actions, count)
+    return dict(zip(widths if by_bits else (), moved, strict=False)), moved[-1]
+
+
+def _errors(actions: Sequence[Tensor], count: int) -> list[float]:
+    """Returns the error of each variant against the first `count` actions, the float ones."""
     reference = actions[:count]
-    moved = [
+    return [
         sum(
             float((a - b).square().sum())
             for a, b in zip(actions[start : start + count], reference, strict=True)
@@ -99,4 +100,3 @@ def joint_errors(
         / sum(len(a) for a in reference)
         for start in range(count, len(actions), count)
     ]
-    return dict(zip(widths if by_bits else (), moved, strict=False)), moved[-1]
