@@ -24,7 +24,7 @@ from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity
 from qvla_ros.cli.main import main
 from qvla_ros.errors import QvlaError
-from tests.qvla_offline.error.test_comparison import write_observations
+from tests.support.observations import write_observations
 
 SCHEME = QuantizationScheme(16, two_bit_storage="int2")
 FOUR = "4 bits everywhere"

@@ -15,7 +15,7 @@ from qvla_offline.layer_statistics.gather import input_rows, output_rows
 from qvla_offline.quantization.stored_statistics import StoredStatistics
 from qvla_ros.cli.main import main
 from qvla_ros.errors import QvlaError
-from tests.qvla_offline.error.test_comparison import write_observations
+from tests.support.observations import write_observations
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from qvla_offline.sensitivity.action import weight_errors
 from qvla_offline.sensitivity.hessian import flat_weight
 from qvla_offline.sensitivity.store import read_sensitivity
 from qvla_ros.cli.main import main
-from tests.qvla_offline.error.test_comparison import write_observations
+from tests.support.observations import write_observations
 
 SCHEME = QuantizationScheme(16, quantizer="guided_gptq")
 COMPENSATING = ["--quantizer", "guided_gptq", "--group_size", "16"]

@@ -14,7 +14,7 @@ from qvla_offline.quantization.stored_statistics import StoredStatistics
 from qvla_offline.recipe import run_recipe
 from qvla_offline.sensitivity.store import read_sensitivity
 from qvla_ros.errors import QvlaError
-from tests.qvla_offline.error.test_comparison import write_observations
+from tests.support.observations import write_observations
 
 STEPS = ("statistics", "sensitivity", "gates", "bundle", "fakequant")
 
