@@ -8,13 +8,13 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from lerobot_recordings import dataset, demonstrations
 from simplejpeg import decode_jpeg
 
 from qvla_reference import lerobot_export as exporter
 from qvla_reference.demonstrations import encode_jpeg, episode_path, read_episode
 from qvla_reference.lerobot_export import export_demonstrations, uninterrupted_runs, upright_jpeg
 from qvla_ros.errors import QvlaError
+from tests.support.lerobot_recordings import dataset, demonstrations
 
 __all__ = ["dataset", "demonstrations"]  # fixtures
 

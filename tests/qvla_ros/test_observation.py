@@ -54,6 +54,13 @@ def test_a_stale_stream_is_named_with_its_age_and_the_limit() -> None:
     assert "0.5 s" in reason
 
 
+def test_the_age_of_a_stale_stream_counts_from_its_own_stamp() -> None:
+    synchronizer = _synchronizer()
+    synchronizer.put("camera", 200 * MS, "image")
+    synchronizer.put("joints", 200 * MS, "state")
+    assert "0.700 s ago" in synchronizer.collect(900 * MS).reason
+
+
 def test_streams_too_far_apart_are_named() -> None:
     synchronizer = _synchronizer()
     synchronizer.put("camera", 100 * MS, "image")

@@ -1,5 +1,5 @@
 """The LeRobot dataset that the tests of the readers share."""
 
-from lerobot_recordings import dataset, demonstrations
+from tests.support.lerobot_recordings import dataset, demonstrations
 
 __all__ = ["dataset", "demonstrations"]

@@ -122,3 +122,11 @@ def test_a_budget_that_json_cannot_hold_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_gates(tmp_path / "gates.json", broken)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("layers", [[], [[4, 4]], {}, "4"])
+def test_layers_that_are_no_filled_object_are_refused(tmp_path, layers):
+    path = tmp_path / "gates.json"
+    path.write_text(json.dumps({"schema_version": 1, "layers": layers}))
+    with pytest.raises(QvlaError, match="an object"):
+        read_gates(path)

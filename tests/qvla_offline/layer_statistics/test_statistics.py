@@ -12,7 +12,7 @@ from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
 from qvla_offline.layer_statistics.gather import input_rows, output_rows
-from qvla_offline.quantization.stored_statistics import StoredStatistics
+from qvla_offline.quantization.stored_statistics import INDEX, StoredStatistics
 from qvla_ros.cli.main import main
 from qvla_ros.errors import QvlaError
 from tests.support.observations import write_observations
@@ -125,3 +125,10 @@ def test_statistics_of_the_observations_themselves_are_refused(place, capsys):
     arguments += ["--observations", place / "data" / "set_5.jsonl", "--statistics", place / "whole"]
     assert main(["error", *map(str, arguments)]) == 2
     assert "a calibration set of these gates or statistics" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("index", [[], {}, {"schema_version": 99}, {"schema_version": None}])
+def test_a_directory_of_another_layout_is_refused(tmp_path, index):
+    (tmp_path / INDEX).write_text(json.dumps(index))
+    with pytest.raises(QvlaError, match="another layout"):
+        StoredStatistics(tmp_path)

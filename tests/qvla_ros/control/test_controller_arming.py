@@ -44,6 +44,24 @@ def test_arming_needs_a_fresh_state_a_fresh_look_and_the_deadman(make_rig: Any) 
     assert controller.armed
 
 
+def test_a_state_of_other_axes_is_refused_though_its_orientation_fits(make_rig: Any) -> None:
+    rig = make_rig()
+    rig.tick()
+    fewer = replace(rig.start, linear=rig.start.linear[:2])
+    with pytest.raises(QvlaError, match="2 axes"):
+        rig.controller.arm(fewer, rig.ros_ns)
+    assert not rig.controller.armed
+
+
+def test_a_state_without_an_orientation_is_refused_though_its_axes_fit(make_rig: Any) -> None:
+    rig = make_rig()
+    rig.tick()
+    place = replace(rig.start, quaternion_xyzw=None)
+    with pytest.raises(QvlaError, match="orientation: False"):
+        rig.controller.arm(place, rig.ros_ns)
+    assert not rig.controller.armed
+
+
 def test_a_deadman_that_fell_silent_cannot_be_armed_with(make_rig: Any) -> None:
     rig = make_rig(deadman_timeout_s=0.3)
     rig.tick()
