@@ -3,10 +3,10 @@
 They are bit for bit as in OpenVLA-OFT's evaluation.
 
 The image chain is that of OpenVLA-OFT's LIBERO evaluation: rotate by 180 degrees, JPEG round trip,
-antialiased Lanczos-3 resize, centre crop resized back bilinearly, normalise. There TensorFlow does
-it; here the same numbers come without it (tests/qvla_ros/test_preprocess.py holds TensorFlow's
-results). Where upstream uses Pillow, so do we: for ALOHA's images before all that, and after the
-crop for ViTs of other sizes. All images are uint8 [H, W, 3], RGB.
+antialiased Lanczos-3 resize (qvla_ros.lanczos), centre crop resized back bilinearly, normalise.
+There TensorFlow does it; here the same numbers come without it (tests/qvla_ros/test_preprocess.py
+holds TensorFlow's results). Where upstream uses Pillow, so do we: for ALOHA's images before all
+that, and after the crop for ViTs of other sizes. All images are uint8 [H, W, 3], RGB.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qvla_ros.errors import QvlaError
+from qvla_ros.lanczos import lanczos3_resize
 from qvla_ros.specifications import CameraSpec, PromptSpec
 
 Image = NDArray[np.uint8]
@@ -67,90 +68,6 @@ def bicubic_resize(image: Image, size: int) -> Image:
 
     pillow = PillowImage.fromarray(np.ascontiguousarray(image))
     return np.asarray(pillow.resize((size, size), PillowImage.Resampling.BICUBIC))
-
-
-def lanczos3_resize(image: Image, size: int) -> Image:
-    """Resizes to [S, S, 3] with antialiased Lanczos-3, as tf.image.resize(method="lanczos3",
-    antialias=True).
-
-    Rows first, then columns, in float32; then rounded half to even and clipped.
-    """
-    height, width = image.shape[:2]
-    if (height, width) == (size, size):
-        return image
-    # [H, 3, W]: long runs of memory for numpy
-    planes = image.transpose(0, 2, 1).astype(np.float32, order="C")
-    rows = _filter_first_axis(planes, *_lanczos3_taps(height, size))  # [S, 3, W]
-    columns_first = np.ascontiguousarray(rows.transpose(2, 1, 0))
-    # [S of columns, 3, S of rows]
-    resized = _filter_first_axis(columns_first, *_lanczos3_taps(width, size))
-    rounded = np.clip(np.rint(resized), 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(rounded.transpose(2, 0, 1))
-
-
-def _filter_first_axis(
-    values: NDArray[np.float32], index: NDArray, weights: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Weighted sums along the first axis of `values` [N, ...].
-
-    Index, weights: [taps, out], added up in ascending source order.
-    """
-    factors = weights.reshape(*weights.shape, *[1] * (values.ndim - 1))
-    total = values.take(index[0], axis=0)
-    total *= factors[0]
-    term = np.empty_like(total)
-    for tap_index, factor in zip(index[1:], factors[1:], strict=True):
-        # no index is outside; this mode writes without a copy
-        values.take(tap_index, axis=0, out=term, mode="clip")
-        term *= factor
-        total += term
-    return total
-
-
-@lru_cache(maxsize=64)
-def _lanczos3_taps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Source indices and weights, both [taps, target], of a 1-D resize.
-
-    Missing taps have weight zero.
-    """
-    inverse_scale = np.float32(1.0) / np.float32(target / source)
-    kernel_scale = np.maximum(inverse_scale, np.float32(1.0))
-    centre = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * inverse_scale
-    first = np.maximum(np.ceil(centre - 3 * kernel_scale - np.float32(0.5)), 0).astype(np.int64)
-    last = np.minimum(np.floor(centre + 3 * kernel_scale - np.float32(0.5)), source - 1).astype(
-        np.int64
-    )
-    index = first + np.arange((last - first).max() + 1)[:, None]
-    distance = np.abs(
-        (index.astype(np.float32) + np.float32(0.5) - centre) * (np.float32(1.0) / kernel_scale)
-    )
-    weights = np.where(index <= last, _lanczos3(distance), np.float32(0.0))
-    total = np.zeros(target, np.float32)
-    for tap in weights:  # in order, as the reference sums: np.sum pairs
-        total += tap
-    return np.minimum(index, source - 1), weights * (np.float32(1.0) / total)
-
-
-def _lanczos3(distance: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The kernel 3 sin(pi x) sin(pi x / 3) / (pi x)^2 for x >= 0.
-
-    1 near zero, 0 beyond 3. Float32, in this order.
-    """
-    pi = np.float32(np.pi)
-    radius = np.float32(3.0)
-    x = np.maximum(distance, np.float32(1e-3))
-    value = radius * _sin(pi * x) * _sin(pi * x / radius) / (pi * pi * x * x)
-    return np.where(
-        distance <= 1e-3, np.float32(1.0), np.where(distance > radius, np.float32(0.0), value)
-    )
-
-
-def _sin(angle: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The sine rounded to float32.
-
-    Numpy's own float32 sine is up to a few units in the last place off.
-    """
-    return np.sin(angle.astype(np.float64)).astype(np.float32)
 
 
 def center_crop(image: Image, area: float) -> Image:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from ast import literal_eval
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,23 +17,27 @@ from PIL import Image as PillowImage
 
 from qvla_ros.bundle import CameraSpec, PromptSpec
 from qvla_ros.errors import QvlaError
+from qvla_ros.lanczos import lanczos3_resize
 from qvla_ros.preprocess import (
     MAX_PROMPT_TOKENS,
-    _lanczos3_taps,
     center_crop,
     image_tensor,
     jpeg_round_trip,
-    lanczos3_resize,
     normalize,
     normalize_proprioception,
     prompt_ids,
     prompt_text,
+    resized_image,
     rotate_180,
 )
+from tests.data.make_image_vectors import digest
+from tests.data.make_image_vectors import image as random_image
 
 OPENVLA_PROMPT = "In: What action should the robot take to {instruction}?\nOut:"
 DINO_BF16 = ((0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375))
 SIGLIP = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_IMAGE_VECTORS = Path(__file__).parents[1] / "data" / "image_vectors.json"
+IMAGE_CASES = json.loads(_IMAGE_VECTORS.read_text())["cases"]
 
 
 def _source_image(name: str) -> np.ndarray:
@@ -80,27 +86,18 @@ def test_the_centre_crop_of_a_ramp_equals_tensorflow(vectors: dict) -> None:
     assert _sha256(cropped) == expected["out_sha256"]
 
 
-def test_lanczos_weights_equal_tensorflow(vectors: dict) -> None:
-    index, weights = _lanczos3_taps(256, 224)
-    for output, expected in vectors["images"]["lanczos3_256_to_224"].items():
-        column = int(output)
-        count = len(expected["w"])
-        assert index[0, column] == expected["start"]
-        assert weights[:count, column].tolist() == expected["w"]
-        assert not weights[count:, column].any()
-
-
-@pytest.mark.parametrize("size", [11, 16, 22, 65, 66, 67, 132, 198])
-def test_lanczos_agrees_with_pillows_at_any_ratio(size: int) -> None:
-    """Also at odd ones, where a source pixel lies exactly in the middle of a target pixel.
-
-    Pillow rounds and clips between the passes; greys from 90 to 165 never reach an end.
-    """
-    image = np.random.default_rng(0).integers(90, 166, (66, 99, 3), np.uint8)
-    expected = PillowImage.fromarray(image).resize((size, size), PillowImage.Resampling.LANCZOS)
-    found = lanczos3_resize(image, size)
-    assert found.shape == (size, size, 3)
-    assert np.abs(found.astype(int) - np.asarray(expected)).max() <= 1
+@pytest.mark.parametrize("case", IMAGE_CASES, ids=lambda c: f"{c['width']}x{c['height']}")
+def test_random_images_equal_tensorflow(case: dict) -> None:
+    height = case["height"]
+    width = case["width"]
+    size = case["size"]
+    for index, (resized, whole_chain) in enumerate(
+        zip(case["lanczos"], case["chain"], strict=True)
+    ):
+        image = random_image(height, width, index)
+        assert digest(lanczos3_resize(image, size)) == resized, index
+        camera = CameraSpec("camera", height, width, True, 95, size, 0.9, (SIGLIP,))
+        assert digest(resized_image(camera, image)) == whole_chain, index
 
 
 def test_normalised_pixels_equal_the_reference_processor(vectors: dict) -> None:
