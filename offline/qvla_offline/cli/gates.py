@@ -30,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out_json", required=True, type=Path, help="gates file to write")
     add_options(parser, Budget, {"bits"}, default="what the file scores, and 16")
-    add_options(parser, Budget, {"target_avg_bits", "method", "cost", "compute_dtype", "tile"})
+    add_options(
+        parser,
+        Budget,
+        {"target_avg_bits", "method", "cost", "compute_dtype", "tile", "layer_bits"},
+    )
     add_options(parser, GatesOptions, {"joint_rounds", "measured_samples"})
     parser.add_argument(
         "--pretrained_checkpoint",

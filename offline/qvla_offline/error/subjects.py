@@ -19,6 +19,8 @@ from qvla_offline.error.policies import bundle_actions, checkpoint_actions, requ
 from qvla_offline.fingerprint import require_same_checkpoint
 from qvla_offline.gates import Gates, match_layers, read_gates, uniform
 from qvla_offline.gates.costs import COSTS, Pricing
+from qvla_offline.gates.files import widths_in
+from qvla_offline.quantization.containers import can_be_stored
 from qvla_offline.quantization.restored import RestoredTensors
 from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
 from qvla_offline.quantization.stored_statistics import StoredStatistics
@@ -159,6 +161,7 @@ class Subjects:
         return {
             cost: Pricing(scheme, cost, self.compute_dtype).bits_per_weight(gates.layers, executed)
             for cost in COSTS
+            if cost == "nominal" or can_be_stored(widths_in(gates.layers), scheme)
         }
 
     def require_same_checkpoint(self, key: str, sources: Mapping[str, str]) -> None:

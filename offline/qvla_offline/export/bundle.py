@@ -23,7 +23,9 @@ from qvla_offline.export.stored import StoredGraph, StoredLinear
 from qvla_offline.export.unpacked import merge_row_groups
 from qvla_offline.export.weights import CheckpointWeights, parameters_in
 from qvla_offline.gates import Gates, match_layers, read_gates, uniform, write_gates
+from qvla_offline.gates.files import widths_in
 from qvla_offline.gates.promotion import print_promotion
+from qvla_offline.quantization.containers import require_storable
 from qvla_offline.quantization.quantizer import NO_STATISTICS
 from qvla_offline.quantization.scheme import QuantizationScheme, require_exact_scales
 from qvla_offline.quantization.stored_statistics import statistics_for
@@ -117,6 +119,7 @@ def _matched(
     gates = match_layers(gates, rows)
     scheme = scheme or QuantizationScheme(**gates.scheme)
     require_exact_scales(scheme, options.compute_dtype)
+    require_storable(widths_in(gates.layers), scheme)
     return gates, scheme
 
 

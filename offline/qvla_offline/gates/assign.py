@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from qvla_offline.gates.costs import COSTS
-from qvla_offline.gates.files import Gates
+from qvla_offline.gates.files import Gates, widths_in
+from qvla_offline.gates.layer_rules import parse_rules, require_rules_within
 from qvla_offline.gates.optimal import Allocation, optimal
 from qvla_offline.gates.options import Budget
 from qvla_offline.gates.released import released_greedy
-from qvla_offline.quantization.containers import promote_to_tile
+from qvla_offline.quantization.containers import can_be_stored, promote_to_tile
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity
 from qvla_ros.errors import QvlaError
@@ -58,10 +59,10 @@ def _released(
 def _optimal(
     sensitivity: Sensitivity, budget: Budget, scheme: QuantizationScheme, sources: dict[str, str]
 ) -> Gates:
-    bits = tuple(sorted(set(budget.bits)))
-    scores = score_table(sensitivity, bits)
+    allowed = scored_widths(sensitivity, budget)
+    scores = score_table(sensitivity, every_width(allowed))
     columns = {name: sensitivity.columns[name] for name in scores}
-    allocation = optimal_in_tiles(scores, columns, bits, budget, scheme)
+    allocation = optimal_in_tiles(scores, columns, allowed, budget, scheme)
     layers = {
         name: allocation.layers.get(name, np.full(score.shape[1], 16, dtype=np.uint8))
         for name, score in sensitivity.scores.items()
@@ -70,7 +71,7 @@ def _optimal(
         "total_sensitivity": allocation.total,
         "lower_bound": allocation.bound,
         "optimality_gap": allocation.gap,
-        "tile": budget.tile,
+        "tile": tile_of(budget, every_width(allowed), scheme),
     }
     return Gates(
         layers,
@@ -93,8 +94,26 @@ def budget_spent(
     spent = {
         f"{cost}_bits_per_weight": budget.pricing(scheme, cost).bits_per_weight(layers, columns)
         for cost in (budget.cost, other)
+        if cost == "nominal" or can_be_stored(widths_in(layers), scheme)
     }
     return {"asked_bits_per_weight": budget.target_avg_bits, **spent, "cost": budget.cost}
+
+
+def scored_widths(sensitivity: Sensitivity, budget: Budget) -> dict[str, tuple[int, ...]]:
+    """Returns {executed layer: the bit-widths that it may have}; QvlaError if one has no scores."""
+    require_rules_within(parse_rules(budget.layer_bits), sensitivity.bits)
+    allowed = budget.widths(sensitivity.scores)
+    return {name: allowed[name] for name in sensitivity.executed()}
+
+
+def every_width(allowed: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+    """The bit-widths that any layer may have, ascending."""
+    return tuple(sorted({b for widths in allowed.values() for b in widths}))
+
+
+def tile_of(budget: Budget, widths: Sequence[int], scheme: QuantizationScheme) -> int:
+    """The tile to which groups are filled; 1, none, where no container holds all the `widths`."""
+    return budget.tile if can_be_stored(widths, scheme) else 1
 
 
 def score_table(sensitivity: Sensitivity, bits: Sequence[int]) -> dict[str, np.ndarray]:
@@ -124,28 +143,31 @@ def require_scored(bits: Sequence[int], scored: Sequence[int]) -> None:
 def optimal_in_tiles(
     scores: Mapping[str, np.ndarray],
     columns: Mapping[str, int],
-    bits: Sequence[int],
+    allowed: Mapping[str, tuple[int, ...]],
     budget: Budget,
     scheme: QuantizationScheme,
 ) -> Allocation:
     """Chooses optimal gates whose groups of rows are filled up to the tile, within the budget.
 
+    scores: {layer: [n, R]} in the order of `every_width(allowed)`.
     The budget given to `optimal` shrinks until the filled groups fit. If they never do (few rows,
     a large tile), the widest bit-width is given up: fewer groups need less filling.
     """
     pricing = budget.pricing(scheme)
-    first = optimal(scores, columns, bits, budget.target_avg_bits, pricing)
-    if budget.tile == 1:
+    bits = every_width(allowed)
+    first = optimal(scores, columns, bits, budget.target_avg_bits, pricing, allowed)
+    if tile_of(budget, bits, scheme) == 1:
         return first
     position = {b: index for index, b in enumerate(bits)}
     cheapest = pricing.bits_per_weight(
-        {n: np.full(s.shape[1], bits[0]) for n, s in scores.items()}, columns
+        {n: np.full(s.shape[1], allowed[n][0]) for n, s in scores.items()}, columns
     )
     withheld = 0.0
     while budget.target_avg_bits - withheld >= cheapest:
-        allocation = optimal(scores, columns, bits, budget.target_avg_bits - withheld, pricing)
+        asked = budget.target_avg_bits - withheld
+        allocation = optimal(scores, columns, bits, asked, pricing, allowed)
         layers = {
-            n: fill_tiles(b, scores[n], position, budget.tile, scheme)
+            n: fill_tiles(b, scores[n], position, budget.tile, scheme, allowed[n])
             for n, b in allocation.layers.items()
         }
         reached = pricing.bits_per_weight(layers, columns)
@@ -156,9 +178,20 @@ def optimal_in_tiles(
             return Allocation(layers, budget.target_avg_bits, reached, float(total), first.bound)
         # grows, so this ends
         withheld = max(withheld + reached - budget.target_avg_bits, 1.25 * withheld, 1e-3)
-    narrower = {name: score[:-1] for name, score in scores.items()}
-    found = optimal_in_tiles(narrower, columns, bits[:-1], budget, scheme)
+    narrower = _without_widest(allowed)
+    kept = [position[b] for b in every_width(narrower)]
+    fewer = {name: score[kept] for name, score in scores.items()}
+    found = optimal_in_tiles(fewer, columns, narrower, budget, scheme)
     return replace(found, bound=first.bound)
+
+
+def _without_widest(allowed: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Takes the widest bit-width from the layers that may have another one."""
+    widest = max(widths[-1] for widths in allowed.values() if len(widths) > 1)
+    return {
+        name: widths[:-1] if len(widths) > 1 and widths[-1] == widest else widths
+        for name, widths in allowed.items()
+    }
 
 
 def fill_tiles(
@@ -167,14 +200,15 @@ def fill_tiles(
     position: Mapping[int, int],
     tile: int,
     scheme: QuantizationScheme,
+    allowed: Sequence[int],
 ) -> np.ndarray:
     """Fills the groups of export up to `tile` rows by promoting the rows that gain most.
 
     Returns uint8 [R].
     """
     promoted = promote_to_tile(row_bits, _chosen(scores, row_bits, position), tile, scheme)
-    # a container's full width that --bits leaves out is not used
-    usable = np.isin(promoted, list(position))
+    # a container's full width that the layer may not have is not used
+    usable = np.isin(promoted, allowed)
     return np.where(usable, promoted, row_bits).astype(np.uint8)
 
 
@@ -195,6 +229,7 @@ def _released_budget(
         spent |= {
             f"{cost}_bits_per_weight": budget.pricing(scheme, cost).bits_per_weight(layers, columns)
             for cost in COSTS
+            if cost == "nominal" or can_be_stored(widths_in(layers), scheme)
         }
     return spent
 

@@ -48,6 +48,11 @@ class Gates:
         return {bits: int(count) for bits, count in enumerate(counts) if count}
 
 
+def widths_in(layers: Mapping[str, np.ndarray]) -> set[int]:
+    """The bit-widths that occur in gates {module: bits [R]}."""
+    return {int(bits) for row in layers.values() for bits in np.unique(row)}
+
+
 def uniform(layer_rows: Mapping[str, int], bits: int) -> Gates:
     """Makes gates of one bit-width everywhere: 16 for the float policy, 4 or 8 as baselines.
 

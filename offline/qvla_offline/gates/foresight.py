@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from qvla_offline.checkpoints.model import VisionLanguageModel
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
-from qvla_offline.gates.assign import require_scored
+from qvla_offline.gates.assign import every_width, require_scored
 from qvla_offline.gates.joint import require_joint
+from qvla_offline.gates.layer_rules import parse_rules, require_rules_within
 from qvla_offline.gates.optimal import spendable_bits
 from qvla_offline.gates.options import Budget
 from qvla_offline.quantization.scheme import QuantizationScheme
@@ -27,9 +28,11 @@ def require_affordable(
     require_joint(joint_rounds, method, budget)
     if budget.method == "released":
         return
-    bits = tuple(sorted(set(budget.bits)))
-    require_scored(bits, scored_bits)
+    require_rules_within(parse_rules(budget.layer_bits), scored_bits)
     idle = unexecuted_targets(model)
+    widths = budget.widths(quantization_targets(model))
+    allowed = {name: of_layer for name, of_layer in widths.items() if name not in idle}
+    require_scored(every_width(allowed), scored_bits)
     shapes = {
         name: module.weight.shape
         for name, module in quantization_targets(model).items()
@@ -37,4 +40,4 @@ def require_affordable(
     }
     rows = {name: shape[0] for name, shape in shapes.items()}
     columns = {name: shape[1:].numel() for name, shape in shapes.items()}
-    spendable_bits(rows, columns, bits, budget.target_avg_bits, budget.pricing(scheme))
+    spendable_bits(rows, columns, allowed, budget.target_avg_bits, budget.pricing(scheme))

@@ -6,13 +6,14 @@ worse than these on what was measured, whatever the scores are worth.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from qvla_offline.gates.assign import budget_spent, score_table
+from qvla_offline.gates.assign import budget_spent, every_width, score_table, scored_widths
 from qvla_offline.gates.files import Gates
+from qvla_offline.gates.layer_rules import nearest_allowed
 from qvla_offline.gates.optimal import allocate, spendable_bits
 from qvla_offline.gates.options import Budget
 from qvla_offline.quantization.scheme import QuantizationScheme
@@ -59,28 +60,39 @@ def rivals(
 ) -> dict[str, Gates]:
     """Makes the widest single width within the budget, and the best allocation of whole layers.
 
-    Whole layers are not dropped. Empty where the budget buys no width above 0 bits everywhere.
+    Layers keep to the rules of `layer_bits`: the single width is the nearest that each may have.
+    Whole layers are not dropped unless a rule drops them. Empty where the budget buys no width
+    above 0 bits everywhere.
     """
     pricing = budget.pricing(scheme)
     columns = {name: sensitivity.columns[name] for name in sensitivity.executed()}
     rows = {name: sensitivity.scores[name].shape[1] for name in columns}
-    bits = tuple(b for b in sorted(set(budget.bits)) if b)
-    prices = {
-        name: rows[name] * row_price for name, row_price in pricing.choices(columns, bits).items()
+    allowed = {
+        name: tuple(b for b in widths if b) or widths
+        for name, widths in scored_widths(sensitivity, budget).items()
     }
-    by_width = np.stack(list(prices.values()))  # [layers, widths]
+    bits = every_width(allowed)
+    everywhere = {b: nearest_allowed(allowed, b) for b in bits}
     limit = budget.target_avg_bits * sum(rows[name] * columns[name] for name in columns)
-    affordable = np.flatnonzero(by_width.sum(axis=0) <= limit)
-    if not len(affordable):
+    affordable = [
+        b
+        for b, widths in everywhere.items()
+        if sum(rows[name] * pricing.row_bits(columns[name], widths[name]) for name in columns)
+        <= limit
+    ]
+    if not affordable:
         return {}
-    widest = bits[int(affordable.max())]
+    widest = max(affordable)
     scores = score_table(sensitivity, bits)
-    summed = np.stack([score.sum(axis=1) for score in scores.values()])
+    summed = np.stack([_of_layer(scores[name], bits, allowed[name]) for name in columns])
+    by_width = np.stack(
+        [rows[name] * row_price for name, row_price in pricing.choices(columns, bits).items()]
+    )  # [layers, widths]
     choice, _, _ = allocate(
-        summed, by_width, spendable_bits(rows, columns, bits, budget.target_avg_bits, pricing)
+        summed, by_width, spendable_bits(rows, columns, allowed, budget.target_avg_bits, pricing)
     )
     chosen = {
-        f"{widest} bits everywhere": dict.fromkeys(columns, widest),
+        f"{widest} bits everywhere": everywhere[widest],
         BY_LAYER: {name: bits[index] for name, index in zip(columns, choice, strict=True)},
     }
     found = {}
@@ -94,6 +106,11 @@ def rivals(
         method = "uniform" if name != BY_LAYER else f"{sensitivity.method}/by layer"
         found[name] = replace(own, layers=layers, method=method, budget=spent)
     return found
+
+
+def _of_layer(scores: np.ndarray, bits: Sequence[int], allowed: Sequence[int]) -> np.ndarray:
+    """The score of a layer at each of `bits`, [n]; infinite at those that it may not have."""
+    return np.where(np.isin(bits, allowed), scores.sum(axis=1), np.inf)
 
 
 def without_idle_widths(

@@ -46,11 +46,13 @@ def optimal(
     bits: Sequence[int],
     target_avg_bits: float,
     pricing: Pricing,
+    allowed: Mapping[str, Sequence[int]] | None = None,
 ) -> Allocation:
     """Finds gates of least summed sensitivity that take at most `target_avg_bits` a weight.
 
     The budget includes scales.
     scores: {layer: [len(bits), R]}, rows in the order of `bits` (ascending); columns: {layer: C}.
+    allowed: {layer: those of `bits` that its rows may have}; None is all.
     Raises QvlaError when the budget is below the cheapest gates.
     """
     prices = pricing.choices(columns, bits)
@@ -68,39 +70,57 @@ def optimal(
             "finite scores",
             "compute the sensitivity again",
         )
-    budget = spendable_bits(
-        dict(zip(names, rows, strict=True)), columns, bits, target_avg_bits, pricing
-    )
+    may_have = allowed or dict.fromkeys(names, bits)
+    for name, part in zip(names, np.split(table, np.cumsum(rows)[:-1]), strict=True):
+        part[:, ~np.isin(bits, may_have[name])] = np.inf
+    by_layer = dict(zip(names, rows, strict=True))
+    budget = spendable_bits(by_layer, columns, may_have, target_avg_bits, pricing)
     choice, total, bound = allocate(table, price_table, budget)
     widths = np.asarray(bits, dtype=np.uint8)[choice]
     layers = dict(zip(names, np.split(widths, np.cumsum(rows)[:-1]), strict=True))
-    reached = int(np.take_along_axis(price_table, choice[:, None], axis=1).sum()) / weights
+    reached = int(_at(price_table, choice).sum()) / weights
     return Allocation(layers, target_avg_bits, reached, total, bound)
 
 
 def spendable_bits(
     rows: Mapping[str, int],
     columns: Mapping[str, int],
-    bits: Sequence[int],
+    allowed: Mapping[str, Sequence[int]],
     target_avg_bits: float,
     pricing: Pricing,
 ) -> int:
     """Returns the bits that the layers {name: R} and {name: C} may take together.
 
-    QvlaError if the cheapest gates take more.
+    allowed: {name: bit-widths, ascending}. QvlaError if the cheapest gates take more.
     """
     weights = sum(count * columns[name] for name, count in rows.items())
     budget = int(np.floor(target_avg_bits * weights + 1e-6))
-    cheapest = sum(count * pricing.row_bits(columns[name], bits[0]) for name, count in rows.items())
+    cheapest = _spent(rows, columns, {name: allowed[name][0] for name in rows}, pricing)
     if budget < cheapest:
+        widest = _spent(rows, columns, {name: allowed[name][-1] for name in rows}, pricing)
+        least = {allowed[name][0] for name in rows}
+        what = f"{least.pop()} bits everywhere" if len(least) == 1 else "the least of every layer"
         raise QvlaError(
             "target_avg_bits",
             target_avg_bits,
-            f"at least {cheapest / weights:.4f} bits per weight ({bits[0]} bits "
-            "everywhere, with scales)",
-            "raise --target_avg_bits or put a lower bit-width into --bits",
+            f"at least {cheapest / weights:.4f} bits per weight ({what}, with scales) and at most "
+            f"{widest / weights:.4f}, which is the range that can be reached",
+            "raise --target_avg_bits, put a lower bit-width into --bits, or allow one in "
+            "--layer_bits",
         )
     return budget
+
+
+def _spent(
+    rows: Mapping[str, int],
+    columns: Mapping[str, int],
+    widths: Mapping[str, int],
+    pricing: Pricing,
+) -> int:
+    """Returns the bits of one width a layer, {name: bits}."""
+    return sum(
+        count * pricing.row_bits(columns[name], widths[name]) for name, count in rows.items()
+    )
 
 
 def allocate(
@@ -108,21 +128,28 @@ def allocate(
 ) -> tuple[np.ndarray, float, float]:
     """Chooses one column a row of `scores` [N, n], at ascending prices int64 [N, n], in `budget`.
 
+    An infinite score is a column that its row may not have; each row has one that it may.
     Returns the chosen columns int64 [N], their summed score, and the lower bound that the linear
     relaxation gives.
     """
     channel, target, gain, price = _hull_edges(scores, prices)
-    fits = np.cumsum(price) <= budget - prices[:, 0].sum()
+    choice = np.isfinite(scores).argmax(axis=1)
+    cheapest = int(_at(prices, choice).sum())
+    fits = np.cumsum(price) <= budget - cheapest
     cut = int(fits.argmin()) if not fits.all() else fits.size
-    choice = np.zeros(scores.shape[0], dtype=np.int64)
+    bound = _at(scores, choice).sum() - gain[:cut].sum()
     np.maximum.at(choice, channel[:cut], target[:cut])
-    left = int(budget - prices[:, 0].sum() - price[:cut].sum())
-    bound = scores[:, 0].sum() - gain[:cut].sum()
+    left = int(budget - cheapest - price[:cut].sum())
     if cut < fits.size:
         bound -= gain[cut] / price[cut] * left
         _fill(choice, channel[cut:], target[cut:], price[cut:], left)
-    total = float(np.take_along_axis(scores, choice[:, None], axis=1).sum())
+    total = float(_at(scores, choice).sum())
     return choice, total, min(float(bound), total)
+
+
+def _at(values: np.ndarray, choice: np.ndarray) -> np.ndarray:
+    """Returns values[n, choice[n]] of every row, [N]."""
+    return np.take_along_axis(values, choice[:, None], axis=1)[:, 0]
 
 
 def _hull_edges(
@@ -137,7 +164,7 @@ def _hull_edges(
         nothing = np.zeros(0)
         return nothing.astype(np.int64), nothing.astype(np.int64), nothing, nothing.astype(np.int64)
     everyone = np.arange(count)
-    current = np.zeros(count, dtype=np.int64)
+    current = np.isfinite(scores).argmax(axis=1)
     edges = []
     for _ in range(columns - 1):
         here = scores[everyone, current]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from qvla_offline.gates.costs import Pricing
+from qvla_offline.gates.layer_rules import allowed_widths, parse_rules
 from qvla_offline.option_fields import option, require_choices, required_option
-from qvla_offline.quantization.scheme import BIT_WIDTHS, ComputeDtype, QuantizationScheme
+from qvla_offline.quantization.scheme import (
+    BIT_WIDTHS,
+    STORED_BIT_WIDTHS,
+    ComputeDtype,
+    QuantizationScheme,
+)
 from qvla_ros.errors import QvlaError
 
 _TARGET = "bits per weight, scales included; method released: bits per channel, without"
@@ -18,16 +25,23 @@ class Spending:
     """The bits to spend, and the bit-widths to spend them on.
 
     target_avg_bits: bits per weight with scales (method 'released': per channel, without, as
-    in the released scripts). cost: see Pricing.
+    in the released scripts). cost: see Pricing. layer_bits: rules by pattern, see layer_rules.
     """
 
     target_avg_bits: float = option(4.0, _TARGET)
-    bits: tuple[int, ...] = option(BIT_WIDTHS, "allowed bit-widths")
+    bits: tuple[int, ...] = option(STORED_BIT_WIDTHS, "allowed bit-widths")
     method: Literal["optimal", "released"] = option(
         "optimal", "optimal, or the greedy method of the released QVLA script"
     )
     cost: Literal["nominal", "stored"] = option(
         "nominal", "nominal, or stored: what the graph holds"
+    )
+    layer_bits: str | None = option(
+        None,
+        "widths, floors and ceilings of layers by pattern, the last for exceptions, e.g. "
+        "'language_model.*=4, vision_backbone.*>=4, *.fc2=16' (16 skips a layer)",
+        "RULES",
+        later=True,
     )
 
 
@@ -46,8 +60,26 @@ class Budget(Spending):
         """The prices of rows stored by `scheme`, at this budget's `cost` or at another `cost`."""
         return Pricing(scheme, cost or self.cost, self.compute_dtype)
 
+    def widths(self, layers: Collection[str]) -> dict[str, tuple[int, ...]]:
+        """Returns {layer: the bit-widths that it may have, ascending}, by bits and layer_bits.
+
+        QvlaError for a rule that matches no layer, or leaves one without a width.
+        """
+        return allowed_widths(parse_rules(self.layer_bits), layers, self.bits)
+
+    def every_width(self) -> set[int]:
+        """The bit-widths that bits and layer_bits name; a floor or ceiling names none."""
+        return {*self.bits, *(r.bits for r in parse_rules(self.layer_bits) if r.relation == "=")}
+
     def __post_init__(self) -> None:
         require_choices(self)
+        if parse_rules(self.layer_bits) and self.method != "optimal":
+            raise QvlaError(
+                "layer_bits",
+                f"{self.layer_bits!r} with method {self.method}",
+                "method optimal, which keeps to rules",
+                "leave out --layer_bits, or use --method optimal",
+            )
         unknown = sorted(set(self.bits) - set(BIT_WIDTHS))
         if unknown or not self.bits:
             raise QvlaError(

@@ -46,7 +46,7 @@ def quantize_rows(
     name: str = "weight",
     ratios: Sequence[float] = CLIP_RATIOS,
 ) -> RowCodes:
-    """Computes codes and scales of every row of `weight` [R, C] at 2, 4 or 8 bits.
+    """Computes codes and scales of every row of `weight` [R, C] at 2, 3, 4 or 8 bits.
 
     Of the codes q that the clip ratios give, a group w takes those with the largest cosine to w,
     which have the least squared error at the best scale. The scale s is that at which s q overlaps
@@ -67,7 +67,7 @@ def quantize_rows(
             "0 and 16 bits have no codes: use quantize_layer",
         )
     rows, columns = weight.shape
-    inputs_per_scale = columns if bits == 8 else scheme.group_size
+    inputs_per_scale = scheme.inputs_per_scale(columns, bits)
     codes = torch.empty((rows, columns), dtype=torch.int8, device=weight.device)
     groups = scheme.scales_per_row(columns, bits)
     scales = torch.empty(

@@ -8,18 +8,45 @@ share one matrix and one kernel.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
 import numpy as np
 
-from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_offline.quantization.scheme import STORED_BIT_WIDTHS, WHOLE_ROW, QuantizationScheme
+from qvla_ros.errors import QvlaError
 
 CONTAINERS = ("float16", "int8", "int4", "int2")  # widest first; 0-bit rows have none
 FULL_BITS = {"float16": 16, "int8": 8, "int4": 4, "int2": 2}
 SMALLEST_BLOCK = 16  # of ONNX Runtime's packed kernels
 
 
+def can_be_stored(widths: Collection[int], scheme: QuantizationScheme) -> bool:
+    """Whether the containers hold rows of all `widths` by this scheme."""
+    return scheme.group_size != WHOLE_ROW and set(widths) <= set(STORED_BIT_WIDTHS)
+
+
+def require_storable(widths: Collection[int], scheme: QuantizationScheme) -> None:
+    """Raises QvlaError unless the containers hold rows of all `widths` by this scheme."""
+    if scheme.group_size == WHOLE_ROW:
+        raise QvlaError(
+            "scheme.group_size",
+            f"{WHOLE_ROW}, one scale for the whole row",
+            "groups of 16 to 256 inputs: the engines hold no other rows of 2 and 4 bits",
+            "set group_size: 64, or measure the weights with `qvla error`",
+        )
+    others = sorted(set(widths) - set(STORED_BIT_WIDTHS))
+    if others:
+        raise QvlaError(
+            "bits",
+            others,
+            f"widths that the engines hold: {', '.join(map(str, STORED_BIT_WIDTHS))}",
+            "choose the bits among these with --bits, or measure the gates with `qvla error`",
+        )
+
+
 def container_of(bits: int, scheme: QuantizationScheme) -> str | None:
-    """Returns the container of a row of `bits`; None for 0 bits."""
+    """Returns the container of a row of `bits`, of STORED_BIT_WIDTHS; None for 0 bits."""
+    require_storable((bits,), scheme)
     two_bit = "int2" if scheme.two_bit_storage == "int2" else "int4"
     return {16: "float16", 8: "int8", 4: "int4", 2: two_bit, 0: None}[bits]
 

@@ -49,7 +49,7 @@ class Gptq(Quantizer):
         orders: dict[int, _Order] = {}
 
         def compensated(rows: Tensor, width: int) -> RowCodes:
-            inputs_per_scale = rows.shape[1] if width == 8 else self.scheme.group_size
+            inputs_per_scale = self.scheme.inputs_per_scale(rows.shape[1], width)
             if inputs_per_scale not in orders:
                 hessian = self._hessian_of(name, rows.shape[1], statistics)
                 orders[inputs_per_scale] = _order(hessian, inputs_per_scale, name)
@@ -141,7 +141,7 @@ def _compensate(
         torch.cat([codes for codes, _ in done]),
         torch.cat([scales for _, scales in done]),
         bits,
-        inputs if bits == 8 else scheme.group_size,
+        scheme.inputs_per_scale(inputs, bits),
     )
 
 

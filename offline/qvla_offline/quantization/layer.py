@@ -18,15 +18,15 @@ from qvla_offline.finite import require_finite, require_representable
 from qvla_offline.quantization.scheme import QuantizationScheme
 
 # the least and the largest code that a container of so many bits holds here
-CODE_LIMITS = {2: (-3, 3), 4: (-8, 7), 8: (-127, 127)}
+CODE_LIMITS = {2: (-3, 3), 3: (-4, 3), 4: (-8, 7), 8: (-127, 127)}
 
 
 @dataclass(frozen=True)
 class RowCodes:
     """Quantized rows: weight[r, c] = codes[r, c] * scales[r, c // inputs_per_scale].
 
-    codes: int8 [R, C]; scales: float [R, G], always positive; bits: 2, 4 or 8. The last group may
-    be ragged.
+    codes: int8 [R, C]; scales: float [R, G], always positive; bits: of CODE_LIMITS. The last group
+    may be ragged.
     """
 
     codes: Tensor
@@ -47,7 +47,7 @@ class QuantizedLayer:
     """One layer split by bit-width.
 
     shape: (R, C). rows: {bits: int64 [n] output channels, ascending} for every bit-width present, 0
-    and 16 included. codes: {bits: RowCodes of those rows} for 2, 4 and 8. float_rows: the rows of
+    and 16 included. codes: {bits: RowCodes of those rows} for 2 to 8. float_rows: the rows of
     16 bits as they are kept, [n16, C] float16 (or the checkpoint's own type). bias_correction:
     float32 [R] to be added to the layer's bias, None for none.
     """
@@ -129,7 +129,7 @@ def split_rows(
     scheme: QuantizationScheme,
     quantize_rows: Callable[[Tensor, int], RowCodes],
 ) -> QuantizedLayer:
-    """Quantizes the rows of 2, 4 and 8 bits by `quantize_rows(rows [n, C], bits)`.
+    """Quantizes the rows of 2 to 8 bits by `quantize_rows(rows [n, C], bits)`.
 
     Rows of 16 bits become float16. This is for quantizers that treat every row alone. Raises
     QvlaError naming the tensor unless the rows of 16 bits fit float16.

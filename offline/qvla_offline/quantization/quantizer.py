@@ -59,7 +59,7 @@ class Quantizer(Protocol):
 
         name: of the tensor, for errors. weight: in the dtype of the checkpoint. bits: int64 [R],
         out of BIT_WIDTHS. statistics: holds what `needs` names; None if that is empty, or no row
-        has codes (2, 4 or 8 bits). Rows depend on no other row: a part of the rows gives a part of
+        has codes (2 to 8 bits). Rows depend on no other row: a part of the rows gives a part of
         the result. Raises QvlaError where a weight is not finite or not representable.
         """
         ...

@@ -53,7 +53,7 @@ class Released(Quantizer):
         columns = weight.shape[1]
         codes, scale = _rounded(weight, bits, INJECTION_FLOOR)
         groups = self.scheme.scales_per_row(columns, bits)
-        per_scale = columns if bits == 8 else self.scheme.group_size
+        per_scale = self.scheme.inputs_per_scale(columns, bits)
         # a row of zeros in float16 has scale 0, for which 0 / 0 is no number
         whole = codes.nan_to_num().to(torch.int8)
         return RowCodes(whole, scale.repeat(1, groups), bits, per_scale)

@@ -9,7 +9,9 @@ from qvla_offline.option_fields import option
 from qvla_offline.quantization.registry import QUANTIZERS
 from qvla_ros.errors import QvlaError
 
-BIT_WIDTHS = (0, 2, 4, 8, 16)
+BIT_WIDTHS = (0, 2, 3, 4, 8, 16)  # of a row, as every quantizer makes them
+STORED_BIT_WIDTHS = (0, 2, 4, 8, 16)  # that a container of the engines holds, see containers.py
+WHOLE_ROW = 0  # as group_size: one scale a row
 SCALE_BITS = {"float16": 16, "float32": 32}
 ComputeDtype = Literal["float32", "float16"]  # of a graph's activations and scales
 TWO_BIT_STORAGES = ("int4", "int2")
@@ -22,15 +24,18 @@ _BY_CLIP_SEARCH = {True: DEFAULT_QUANTIZER, False: "rtn"}
 class QuantizationScheme:
     """The storage of a row of each bit-width, and the quantizer.
 
-    group_size: inputs that share a scale at 2 and 4 bits (a power of two, 16 to 256, as the engines
-    want it); 8-bit rows have one scale, because TensorRT has no blocked INT8. clip_search: false
+    group_size: inputs that share a scale at 2 to 4 bits (a power of two, 16 to 256, as the engines
+    want it, or WHOLE_ROW, which none of them holds); 8-bit rows have one scale, because TensorRT
+    has no blocked INT8. clip_search: false
     means quantizer 'rtn', as earlier files spell it; None once the scheme is made, so that
     dataclasses.replace changes the quantizer of any scheme. scale_dtype: stored type of the scales.
     two_bit_storage: 'int4' keeps 2-bit codes in an INT4 container (every engine reads it), 'int2'
     packs them. quantizer: one of QUANTIZERS.
     """
 
-    group_size: int = option(64, "inputs that share a scale at 2 and 4 bits")
+    group_size: int = option(
+        64, "inputs that share a scale at 2 to 4 bits; 0: the whole row, which no engine holds"
+    )
     clip_search: bool | None = option(None, "scale to the largest weight, clip none")
     scale_dtype: str = option("float16", "float16 or float32")
     two_bit_storage: str = option(
@@ -40,10 +45,10 @@ class QuantizationScheme:
 
     def __post_init__(self) -> None:
         size = self.group_size
-        if not isinstance(size, int) or not 16 <= size <= 256 or size & (size - 1):
-            raise QvlaError(
-                "scheme.group_size", size, "a power of two from 16 to 256", "set group_size: 64"
-            )
+        whole = isinstance(size, int) and size == WHOLE_ROW
+        if not isinstance(size, int) or not (16 <= size <= 256 or whole) or size & (size - 1):
+            expected = f"a power of two from 16 to 256, or {WHOLE_ROW} for the whole row"
+            raise QvlaError("scheme.group_size", size, expected, "set group_size: 64")
         if self.scale_dtype not in SCALE_BITS:
             raise QvlaError(
                 "scheme.scale_dtype", self.scale_dtype, f"one of {list(SCALE_BITS)}", "use float16"
@@ -85,11 +90,13 @@ class QuantizationScheme:
             del values["clip_search"]
         return values
 
+    def inputs_per_scale(self, columns: int, bits: int) -> int:
+        """Returns how many inputs of a row share a scale: all at 8 bits, a group below."""
+        return columns if bits == 8 or self.group_size == WHOLE_ROW else self.group_size
+
     def scales_per_row(self, columns: int, bits: int) -> int:
         """Counts the scales of a row: none at 0 and 16 bits, one at 8, one per group below."""
-        if bits in (0, 16):
-            return 0
-        return 1 if bits == 8 else -(-columns // self.group_size)
+        return 0 if bits in (0, 16) else -(-columns // self.inputs_per_scale(columns, bits))
 
     def row_bits(self, columns: int, bits: int) -> int:
         """Returns the bits of one row's codes and scales.

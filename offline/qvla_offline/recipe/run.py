@@ -18,6 +18,7 @@ from qvla_offline.gates.joint import assign_jointly
 from qvla_offline.gates.measured import keep_best, require_measurable, without_idle_widths
 from qvla_offline.layer_statistics.run import compute_statistics
 from qvla_offline.option_fields import step_values
+from qvla_offline.quantization.containers import require_storable
 from qvla_offline.quantization.quantizer import quantizer_of
 from qvla_offline.quantization.scheme import QuantizationScheme, require_exact_scales
 from qvla_offline.quantization.stored_statistics import StoredStatistics
@@ -58,6 +59,7 @@ def _require_later_steps(recipe: ResolvedRecipe) -> None:
         )
     if asked.bundle:
         require_exact_scales(recipe.scheme, recipe.export.compute_dtype)
+        require_storable(recipe.budget.every_width(), recipe.scheme)
     checkpoint = load_checkpoint(recipe.checkpoint, asked.unnorm_key, lazily=True)
     if asked.bundle or asked.float_bundle:
         require_exportable(checkpoint, recipe.robot, recipe.export)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from qvla_offline.option_fields import option, require_choices, step_values
-from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
 from qvla_ros.errors import QvlaError
 
 
@@ -37,7 +37,7 @@ class Scoring:
 
     def __post_init__(self) -> None:
         require_choices(self)
-        allowed = (0, 2, 4, 8) if self.method == "action" else (0, *range(2, 16))
+        allowed = BIT_WIDTHS[:-1] if self.method == "action" else (0, *range(2, 16))
         # at 16 the score is 0
         object.__setattr__(self, "bits", tuple(sorted(set(self.bits) - {16})))
         if not self.bits or not set(self.bits) <= set(allowed):

@@ -37,6 +37,19 @@ def test_gates_bundle_and_fake_quantized_checkpoint_have_one_error(place, capsys
 
 
 @pytest.mark.filterwarnings("ignore::qvla_ros.errors.QvlaWarning")
+def test_3_bits_and_whole_rows_are_measured_and_have_no_stored_bits(place):
+    out = place / "three.json"
+    assert error(place, "--uniform", "2,3,4", "--group_size", 0, "--out_json", out) == 0
+    lines = json.loads(out.read_text())["results"]
+    errors = [line["measured_error"]["mean"] for line in lines]
+    assert errors == sorted(errors, reverse=True)
+    assert [list(line["bits_per_weight"]) for line in lines] == [["nominal"]] * 3
+    assert error(place, "--uniform", "3", "--group_size", 16, "--out_json", out) == 0
+    (line,) = json.loads(out.read_text())["results"]
+    assert line["bits_per_weight"] == {"nominal": pytest.approx(4.0, abs=0.02)}
+
+
+@pytest.mark.filterwarnings("ignore::qvla_ros.errors.QvlaWarning")
 def test_the_same_run_gives_the_same_numbers(place):
     results = []
     for name in ("first.json", "second.json"):

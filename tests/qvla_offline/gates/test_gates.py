@@ -266,7 +266,7 @@ def test_bits_that_were_not_scored_and_senseless_budgets_are_refused():
     )
     with pytest.raises(QvlaError, match="does not score"):
         assign_gates(fewer, Budget(4.0), SCHEME)
-    for bad in ({"method": "best"}, {"bits": (3,)}, {"target_avg_bits": 17.0}, {"tile": 0}):
+    for bad in ({"method": "best"}, {"bits": (5,)}, {"target_avg_bits": 17.0}, {"tile": 0}):
         with pytest.raises(QvlaError, match=next(iter(bad))):
             Budget(**bad)
 

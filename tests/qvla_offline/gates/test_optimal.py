@@ -28,8 +28,9 @@ def test_a_budget_is_counted_in_whole_bits_over_all_layers() -> None:
     """A third of a bit per weight over 30 and 60 weights is 30 bits, though no float holds 1/3."""
     rows = {"a": 3, "b": 2}
     columns = {"a": 10, "b": 30}
-    assert spendable_bits(rows, columns, BITS, 1 / 3, NOMINAL) == 30
-    assert spendable_bits(rows, columns, BITS, 1.51 / 3, NOMINAL) == 45
+    allowed = dict.fromkeys("ab", BITS)
+    assert spendable_bits(rows, columns, allowed, 1 / 3, NOMINAL) == 30
+    assert spendable_bits(rows, columns, allowed, 1.51 / 3, NOMINAL) == 45
 
 
 @pytest.mark.parametrize(("layer", "row"), [("a", 0), ("a", 2), ("b", 0), ("b", 1), ("c", 3)])

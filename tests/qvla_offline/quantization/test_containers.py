@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,12 +13,15 @@ from hypothesis import strategies as st
 
 from qvla_offline.quantization.containers import (
     block_layout,
+    can_be_stored,
     container_of,
     group_bytes,
     layer_bytes,
     promote_to_tile,
+    require_storable,
 )
-from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_offline.quantization.scheme import WHOLE_ROW, QuantizationScheme
+from qvla_ros.errors import QvlaError
 
 INT4 = QuantizationScheme(64)
 INT2 = QuantizationScheme(64, two_bit_storage="int2")
@@ -42,6 +46,23 @@ CONTAINERS = ("float16", "int8", "int4", "int2", None)
 )
 def test_a_row_has_two_blocks_or_more_where_sixteen_inputs_allow(inputs, group_size, layout):
     assert block_layout(inputs, group_size) == layout
+
+
+@pytest.mark.parametrize(
+    ("widths", "scheme", "key"),
+    [
+        ((2, 3, 4), INT4, "bits"),
+        ((4,), QuantizationScheme(WHOLE_ROW), r"scheme\.group_size"),
+        ((0, 2, 4, 8, 16), INT2, None),
+    ],
+)
+def test_what_no_engine_holds_is_refused_with_what_they_hold(widths, scheme, key):
+    assert can_be_stored(widths, scheme) == (key is None)
+    with pytest.raises(QvlaError, match=rf"^{key}: got .* engines hold") if key else nullcontext():
+        require_storable(widths, scheme)
+    if key == "bits":
+        with pytest.raises(QvlaError, match="0, 2, 4, 8, 16"):
+            container_of(3, scheme)
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_corrections_of_the_bias_follow_their_rows(toy):
 @pytest.mark.parametrize("name", list(QUANTIZERS))
 def test_every_quantizer_treats_each_row_alone(name):
     weight = student_rows(7, 90)
-    bits = np.array([16, 0, 2, 4, 8, 4, 0])
+    bits = np.array([16, 0, 2, 4, 8, 3, 0])
     scheme = QuantizationScheme(16, quantizer=name)
     assert isinstance(quantizer_of(scheme), Quantizer)
     x = torch.randn(200, 90, generator=torch.Generator().manual_seed(0))

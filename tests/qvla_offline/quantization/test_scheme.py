@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_offline.quantization.scheme import BIT_WIDTHS, WHOLE_ROW, QuantizationScheme
 from qvla_ros.errors import QvlaError
 
 EARLIER = {
@@ -68,10 +68,16 @@ def test_every_power_of_two_from_16_to_256_is_a_group_size(size):
     assert QuantizationScheme(size).scales_per_row(size + 1, 8) == 1
 
 
-@pytest.mark.parametrize("size", [0, 1, 8, 15, 17, 48, 512, 16.0])
+@pytest.mark.parametrize("size", [-1, 1, 8, 15, 17, 48, 512, 16.0, 0.0])
 def test_any_other_group_size_is_refused(size):
     with pytest.raises(QvlaError, match=r"scheme\.group_size"):
         QuantizationScheme(size)
+
+
+def test_a_row_may_have_one_scale_which_costs_what_it_does_at_8_bits():
+    scheme = QuantizationScheme(WHOLE_ROW)
+    assert [scheme.scales_per_row(1000, bits) for bits in BIT_WIDTHS] == [0, 1, 1, 1, 1, 0]
+    assert scheme.row_bits(1000, 3) == 3016
 
 
 def test_bits_of_a_row_are_those_of_its_codes_and_scales():

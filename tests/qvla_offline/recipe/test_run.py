@@ -128,6 +128,17 @@ def test_scales_that_the_bundle_would_round_are_refused_before_the_first_step(wo
             {"gates": {"target_avg_bits": 0.5, "bits": [4, 8]}},
             r"^target_avg_bits: got 0.5; expected at least \d\.\d+",
         ),
+        (
+            {
+                "gates": {"target_avg_bits": 5.0, "bits": [2, 3, 8]},
+                "sensitivity": {"bits": [2, 3, 8]},
+            },
+            r"^bits: got \[3\]; expected widths that the engines hold: 0, 2, 4, 8, 16",
+        ),
+        (
+            {"gates": {"target_avg_bits": 5.0, "layer_bits": "nowhere.*=8"}},
+            r"^layer_bits: got nowhere\.\*=8, whose pattern is no layer's",
+        ),
         ({"gates": {"target_avg_bits": 5.0, "joint_rounds": -1}}, "^joint_rounds: got -1"),
         (
             {
