@@ -46,7 +46,7 @@ def add_statistics_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--statistics",
         type=Path,
-        help="directory of `qvla statistics`, for --quantizer gptq or guided_gptq",
+        help="directory of `qvla statistics`, for quantizers that need it",
     )
 
 

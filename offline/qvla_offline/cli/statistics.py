@@ -11,8 +11,8 @@ from qvla_offline.option_fields import add_options, given
 from qvla_offline.sensitivity.options import SensitivityOptions
 
 HELP = (
-    "gather the Hessians of every layer's inputs, for the quantizers gptq and guided_gptq (goes on "
-    "where an interrupted run stopped)"
+    "gather what quantizers read of every layer's inputs: Hessians, for gptq and guided_gptq, and "
+    "magnitudes, for awq and smoothquant (goes on where an interrupted run stopped)"
 )
 
 

@@ -26,7 +26,7 @@ from qvla_offline.gates import Gates, match_layers, read_gates, uniform, write_g
 from qvla_offline.gates.files import widths_in
 from qvla_offline.gates.promotion import print_promotion
 from qvla_offline.quantization.containers import require_storable
-from qvla_offline.quantization.quantizer import NO_STATISTICS
+from qvla_offline.quantization.quantizer import NO_STATISTICS, require_plain_inputs
 from qvla_offline.quantization.scheme import QuantizationScheme, require_exact_scales
 from qvla_offline.quantization.stored_statistics import statistics_for
 from qvla_offline.robot import LIBERO, RobotDescription, camera_specs
@@ -120,6 +120,7 @@ def _matched(
     scheme = scheme or QuantizationScheme(**gates.scheme)
     require_exact_scales(scheme, options.compute_dtype)
     require_storable(widths_in(gates.layers), scheme)
+    require_plain_inputs(scheme)
     return gates, scheme
 
 

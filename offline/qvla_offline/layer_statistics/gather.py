@@ -72,12 +72,15 @@ class _Sums:
     hessian: Tensor
     inputs: Tensor
     weighted: Tensor
+    magnitudes: Tensor
+    largest: Tensor
 
     @classmethod
     def of(cls, module: QuantizableLayer) -> _Sums:
         inputs = columns(module)
         square = torch.zeros((inputs, inputs), device=module.weight.device)
-        return cls(0, square, square[0].clone(), square.clone())
+        row = square[0].clone
+        return cls(0, square, row(), square.clone(), row(), row())
 
     def add(self, tap: Tap, gradients: Sequence[Tensor]) -> None:
         """One execution of the layer. gradients: of every probe, at its output."""
@@ -87,12 +90,21 @@ class _Sums:
         self.inputs += rows.sum(dim=0)
         self.hessian += rows.T @ rows
         self.weighted += rows.T @ (rows * felt.mean(dim=0)[:, None])
+        self.magnitudes += rows.abs().sum(dim=0)
+        self.largest = torch.maximum(self.largest, rows.abs().amax(dim=0))
 
     def statistics(self, name: str) -> LayerStatistics:
         for sums in (self.hessian, self.weighted):
             require_finite(f"hessian of {name}", sums, OVERFLOW)
-        mean = self.inputs / max(self.count, 1)
-        return LayerStatistics(self.count, self.hessian.cpu(), mean.cpu(), self.weighted.cpu())
+        count = max(self.count, 1)
+        return LayerStatistics(
+            self.count,
+            self.hessian.cpu(),
+            (self.inputs / count).cpu(),
+            self.weighted.cpu(),
+            (self.magnitudes / count).cpu(),
+            self.largest.cpu(),
+        )
 
 
 class _BackwardGathering:

@@ -49,7 +49,8 @@ class QuantizedLayer:
     shape: (R, C). rows: {bits: int64 [n] output channels, ascending} for every bit-width present, 0
     and 16 included. codes: {bits: RowCodes of those rows} for 2 to 8. float_rows: the rows of
     16 bits as they are kept, [n16, C] float16 (or the checkpoint's own type). bias_correction:
-    float32 [R] to be added to the layer's bias, None for none.
+    float32 [R] to be added to the layer's bias, None for none. input_scales: float32 [C]; the codes
+    are of weights times these, for inputs divided by them (AWQ, SmoothQuant), None for ones.
     """
 
     shape: tuple[int, int]
@@ -58,15 +59,16 @@ class QuantizedLayer:
     codes: dict[int, RowCodes]
     float_rows: Tensor
     bias_correction: Tensor | None = None
+    input_scales: Tensor | None = None
 
     def dequantize(self) -> Tensor:
-        """Returns float32 [R, C]; rows of 0 bits are zero."""
+        """Returns float32 [R, C], for inputs as they are; rows of 0 bits are zero."""
         weight = torch.zeros(self.shape, dtype=torch.float32, device=self.float_rows.device)
         for bits, codes in self.codes.items():
             weight[self.rows[bits]] = codes.dequantize()
         if 16 in self.rows:
             weight[self.rows[16]] = self.float_rows.float()
-        return weight
+        return weight if self.input_scales is None else weight / self.input_scales
 
     def row_bits(self) -> np.ndarray:
         """int64 [R]: the bit-width of every output channel."""
@@ -80,6 +82,8 @@ class QuantizedLayer:
 
         index: int64, ascending.
         """
+        assert self.input_scales is None  # as those of `other` may differ
+        assert other.input_scales is None
         stays = torch.ones(self.shape[0], dtype=torch.bool)
         stays[index] = False
         rows = {}

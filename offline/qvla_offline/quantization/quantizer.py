@@ -24,13 +24,16 @@ class LayerStatistics:
 
     samples: number of inputs x that were summed. input_hessian: float [C, C], sum of x x^T.
     input_mean: float [C]. gradient_weighted_hessian: float [C, C], sum of g^2 x x^T with g the
-    gradient of the actions at the layer's output. None where it was not gathered.
+    gradient of the actions at the layer's output. input_magnitude, input_maximum: float [C], mean
+    and maximum of |x|. None where it was not gathered.
     """
 
     samples: int
     input_hessian: Tensor | None = None
     input_mean: Tensor | None = None
     gradient_weighted_hessian: Tensor | None = None
+    input_magnitude: Tensor | None = None
+    input_maximum: Tensor | None = None
 
 
 GATHER = (
@@ -46,11 +49,14 @@ class Quantizer(Protocol):
     """The base class of a way to choose codes and scales; it is made with a scheme.
 
     needs: names of the LayerStatistics that `quantize` reads. corrects_bias: whether a layer that
-    it makes may have a bias_correction.
+    it makes may have a bias_correction. scales_inputs: whether it may have input_scales, which are
+    chosen for all rows of a layer together: such a quantizer cannot score rows alone, and no bundle
+    holds its layers.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     corrects_bias: ClassVar[bool] = False
+    scales_inputs: ClassVar[bool] = False
 
     def quantize(
         self, name: str, weight: Tensor, bits: np.ndarray, statistics: LayerStatistics | None
@@ -59,8 +65,9 @@ class Quantizer(Protocol):
 
         name: of the tensor, for errors. weight: in the dtype of the checkpoint. bits: int64 [R],
         out of BIT_WIDTHS. statistics: holds what `needs` names; None if that is empty, or no row
-        has codes (2 to 8 bits). Rows depend on no other row: a part of the rows gives a part of
-        the result. Raises QvlaError where a weight is not finite or not representable.
+        has codes (2 to 8 bits). Unless it `scales_inputs`, rows depend on no other row: a part of
+        the rows gives a part of the result. Raises QvlaError where a weight is not finite or not
+        representable.
         """
         ...
 
@@ -70,6 +77,29 @@ def quantizer_of(scheme: QuantizationScheme) -> Quantizer:
     module, _, kind = QUANTIZERS[scheme.quantizer].partition(":")
     quantizer: Quantizer = getattr(import_module(module), kind)(scheme)
     return quantizer
+
+
+def require_rows_alone(scheme: QuantizationScheme) -> None:
+    """Raises QvlaError for a quantizer that scales inputs: it has no error of a row alone."""
+    if quantizer_of(scheme).scales_inputs:
+        raise QvlaError(
+            "scheme.quantizer",
+            f"{scheme.quantizer}, which scales the inputs of all rows of a layer together",
+            "one that treats each row alone, to score rows and to choose bits",
+            "choose the bits with another --quantizer, and give this one to `qvla error` or "
+            "`qvla fakequant`",
+        )
+
+
+def require_plain_inputs(scheme: QuantizationScheme) -> None:
+    """Raises QvlaError for a quantizer whose layers need their inputs scaled in the graph."""
+    if quantizer_of(scheme).scales_inputs:
+        raise QvlaError(
+            "scheme.quantizer",
+            f"{scheme.quantizer}, whose codes are for inputs that are divided by its scales",
+            "one whose layers take their inputs as they are: the graph holds no such division",
+            "export with another --quantizer; `qvla error` and `qvla fakequant` take this one",
+        )
 
 
 def quantize_layer(

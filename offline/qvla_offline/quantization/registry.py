@@ -9,5 +9,7 @@ QUANTIZERS: dict[str, str] = {
     "rtn": "qvla_offline.quantization.rtn:RoundToNearest",
     "released": "qvla_offline.quantization.released:Released",
     "gptq": "qvla_offline.quantization.gptq:Gptq",
+    "awq": "qvla_offline.quantization.awq:Awq",
+    "smoothquant": "qvla_offline.quantization.smoothquant:SmoothQuant",
     "guided_gptq": "qvla_offline.quantization.guided_gptq:GuidedGptq",
 }

@@ -22,7 +22,7 @@ from qvla_ros.strict_json import read_json
 INDEX = "statistics.json"
 SCHEMA_VERSION = 1
 _AGAIN = "gather them again with `qvla statistics`"
-_TENSORS = tuple(field.name for field in fields(LayerStatistics) if field.name != "samples")
+TENSORS = tuple(field.name for field in fields(LayerStatistics) if field.name != "samples")
 
 
 class StatisticsWriter:
@@ -32,7 +32,7 @@ class StatisticsWriter:
         """described: sources and settings, all that the numbers depend on."""
         self.directory = directory
         self.described = dict(described)
-        self._fingerprint = value_sha256(self.described)
+        self._fingerprint = value_sha256([self.described, TENSORS])
         directory.mkdir(parents=True, exist_ok=True)
         (directory / INDEX).unlink(missing_ok=True)
 
@@ -50,7 +50,7 @@ class StatisticsWriter:
         tensors = {
             f"{name}/{key}": tensor.contiguous()
             for name, statistics in layers.items()
-            for key in _TENSORS
+            for key in TENSORS
             if (tensor := getattr(statistics, key)) is not None
         }
         metadata = {
@@ -102,7 +102,7 @@ class StoredStatistics(Mapping[str, LayerStatistics]):
             held = set(opened.keys())
             tensors = {
                 key: opened.get_tensor(f"{name}/{key}")
-                for key in _TENSORS
+                for key in TENSORS
                 if f"{name}/{key}" in held
             }
         return LayerStatistics(_metadata(file)["samples"][name], **tensors)

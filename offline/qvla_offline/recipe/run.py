@@ -19,9 +19,9 @@ from qvla_offline.gates.measured import keep_best, require_measurable, without_i
 from qvla_offline.layer_statistics.run import compute_statistics
 from qvla_offline.option_fields import step_values
 from qvla_offline.quantization.containers import require_storable
-from qvla_offline.quantization.quantizer import quantizer_of
+from qvla_offline.quantization.quantizer import quantizer_of, require_plain_inputs
 from qvla_offline.quantization.scheme import QuantizationScheme, require_exact_scales
-from qvla_offline.quantization.stored_statistics import StoredStatistics
+from qvla_offline.quantization.stored_statistics import TENSORS, StoredStatistics
 from qvla_offline.recipe.recipe import ResolvedRecipe, resolve_recipe
 from qvla_offline.recipe.steps import RecipeStep, Steps
 from qvla_offline.sensitivity.measures import joint_measure, unseen_measure
@@ -60,6 +60,7 @@ def _require_later_steps(recipe: ResolvedRecipe) -> None:
     if asked.bundle:
         require_exact_scales(recipe.scheme, recipe.export.compute_dtype)
         require_storable(recipe.budget.every_width(), recipe.scheme)
+        require_plain_inputs(recipe.scheme)
     checkpoint = load_checkpoint(recipe.checkpoint, asked.unnorm_key, lazily=True)
     if asked.bundle or asked.float_bundle:
         require_exportable(checkpoint, recipe.robot, recipe.export)
@@ -106,7 +107,7 @@ def _gather(recipe: ResolvedRecipe, weights_sha256: str) -> RecipeStep:
     def inputs() -> list[Any]:
         read = calibration_sha256(recipe.calibration, options.max_samples, options.skip_bad_lines)
         gathered = [options.max_samples, options.probes, options.seed, options.unnorm_key]
-        return [weights_sha256, read, *gathered, recipe.robot_sha256]
+        return [weights_sha256, read, *gathered, recipe.robot_sha256, *TENSORS]
 
     def make(target: Path, resume: bool) -> None:
         compute_statistics(recipe.checkpoint, recipe.calibration, target, options)

@@ -78,7 +78,7 @@ class SensitivityOptions(Scoring):
         "arm)",
     )
     statistics: str | None = option(
-        None, "directory of `qvla statistics`, for --quantizer gptq or guided_gptq"
+        None, "directory of `qvla statistics`, for quantizers that need it"
     )
     scheme: QuantizationScheme = field(default_factory=QuantizationScheme)
 

@@ -17,7 +17,7 @@ from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.checkpoints.targets import QuantizableLayer, quantization_targets
 from qvla_offline.fingerprint import checkpoint_sha256, value_sha256
-from qvla_offline.quantization.quantizer import NO_STATISTICS
+from qvla_offline.quantization.quantizer import NO_STATISTICS, require_rows_alone
 from qvla_offline.quantization.stored_statistics import StoredStatistics, statistics_for
 from qvla_offline.robot import LIBERO, read_robot, robot_file
 from qvla_offline.sensitivity.action import PartialSums, Probing, action_scores
@@ -176,6 +176,7 @@ def scoring_inputs(
     """As load_inputs, with the statistics that the quantizer needs, which are checked first."""
     statistics = None
     if options.method == "action":  # the released proxy quantizes as their scripts do
+        require_rows_alone(options.scheme)
         statistics = statistics_for(options.scheme, options.statistics, checkpoint_path)
     inputs = load_inputs(checkpoint_path, calib_jsonl, options, folder, unseen)
     return replace(inputs, statistics=statistics)

@@ -49,6 +49,8 @@ def test_every_layer_that_runs_has_the_sums_of_its_inputs(place):
     assert found.samples == len(x)
     assert torch.allclose(found.input_hessian, x.T @ x, rtol=1e-3, atol=1e-3)
     assert torch.allclose(found.input_mean, x.mean(dim=0), rtol=1e-3, atol=1e-4)
+    assert torch.allclose(found.input_magnitude, x.abs().mean(dim=0), rtol=1e-3, atol=1e-5)
+    assert torch.allclose(found.input_maximum, x.abs().amax(dim=0), rtol=1e-3, atol=1e-5)
     eigenvalues = torch.linalg.eigvalsh(found.gradient_weighted_hessian.double())
     assert eigenvalues.min() > -1e-6 * eigenvalues.max()
     assert eigenvalues.max() > 0
@@ -104,13 +106,14 @@ def test_compensation_lowers_the_error_of_the_actions(place):
     arguments = ["--pretrained_checkpoint", place / "tiny", "--out_json", out]
     arguments += ["--observations", place / "data" / "set_6.jsonl", "--uniform", "4"]
     errors = {}
-    for quantizer in ("clip_search", "gptq", "guided_gptq"):
+    for quantizer in ("rtn", "clip_search", "gptq", "guided_gptq", "awq", "smoothquant"):
         options = ["--quantizer", quantizer, "--statistics", place / "whole"]
         assert main(["error", *map(str, [*arguments, *options])]) == 0
         (line,) = json.loads(out.read_text())["results"]
         errors[quantizer] = line["measured_error"]["mean"]
     assert errors["gptq"] < errors["clip_search"]
     assert errors["guided_gptq"] < errors["clip_search"]
+    assert errors["awq"] < errors["rtn"]
 
 
 def test_without_statistics_a_compensating_quantizer_is_refused(place, capsys):

@@ -140,3 +140,18 @@ def test_a_bundle_and_a_fake_quantized_checkpoint_give_the_same_actions(place):
     exact = subjects.float_actions(held_out.samples)
     np.testing.assert_allclose(bundle, fake, atol=1e-4)
     assert np.abs(fake - exact).max() > 1e-3
+
+
+@pytest.mark.parametrize("quantizer", ["awq", "smoothquant"])
+def test_quantizers_that_scale_inputs_are_restored_but_neither_scored_nor_exported(
+    place, quantizer, capsys
+):
+    named = ["--quantizer", quantizer, "--statistics", place / "stat"]
+    gates = ["--gates_path", place / "gates.json"]
+    assert verb("fakequant", place, gates, named, "--out_dir", place / f"{quantizer}_fake") == 0
+    capsys.readouterr()
+    assert score(place, quantizer, named) == 2
+    assert "treats each row alone" in capsys.readouterr().err
+    assert verb("export", place, gates, named, "--out_dir", place / quantizer) == 2
+    assert "inputs as they are" in capsys.readouterr().err
+    assert not (place / quantizer).exists()

@@ -112,15 +112,20 @@ def test_corrections_of_the_bias_follow_their_rows(toy):
 
 
 @pytest.mark.parametrize("name", list(QUANTIZERS))
-def test_every_quantizer_treats_each_row_alone(name):
+def test_every_quantizer_treats_each_row_alone_or_says_that_it_scales_inputs(name):
     weight = student_rows(7, 90)
     bits = np.array([16, 0, 2, 4, 8, 3, 0])
     scheme = QuantizationScheme(16, quantizer=name)
     assert isinstance(quantizer_of(scheme), Quantizer)
     x = torch.randn(200, 90, generator=torch.Generator().manual_seed(0))
-    statistics = LayerStatistics(200, x.T @ x, x.mean(dim=0), x.T @ x)
+    size = x.abs()
+    moments = (x.T @ x, x.mean(dim=0), x.T @ x)
+    statistics = LayerStatistics(200, *moments, size.mean(dim=0), size.amax(dim=0))
     layer = quantize_layer(weight, bits, scheme, statistics=statistics)
     assert layer.row_bits().tolist() == bits.tolist()
+    if quantizer_of(scheme).scales_inputs:
+        assert layer.input_scales.shape == (90,)
+        return
     for row, width in enumerate(bits):
         part = quantize_layer(weight[row : row + 1], [width], scheme, statistics=statistics)
         assert torch.equal(layer.dequantize()[row], part.dequantize()[0])
