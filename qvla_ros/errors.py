@@ -2,6 +2,32 @@
 
 from __future__ import annotations
 
+import errno
+
+# For an error of a library whose cause this project does not know: no advice is better than wrong.
+NO_KNOWN_FIX = "the cause is not known here; the message is that of the library that failed"
+
+_OS_FIXES = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path: a part of it is a file",
+    errno.EISDIR: "name a file: this is a directory",
+    errno.EACCES: "check its permissions (ls -l), and the user that runs this",
+    errno.EPERM: "check its permissions (ls -l), and the user that runs this",
+    errno.EROFS: "name a place that can be written: this file system is read-only",
+    errno.ENOSPC: "free some space there, or name another place",
+    errno.EDQUOT: "free some of your quota there, or name another place",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.ELOOP: "check its links: they lead round in a circle",
+    errno.EMFILE: "raise the limit of open files: ulimit -n 4096",
+    errno.EIO: "check the disk or the network behind it: it could not be read",
+    errno.ESTALE: "mount the network file system again",
+}
+
+
+def os_error_fix(error: OSError) -> str:
+    """What mends a failure of the operating system, by its number; NO_KNOWN_FIX for others."""
+    return _OS_FIXES.get(error.errno or 0, NO_KNOWN_FIX)
+
 
 class QvlaError(Exception):
     """Bad input: the key, the value found, what was expected, and a fix.

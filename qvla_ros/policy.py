@@ -46,9 +46,9 @@ class Policy:
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
         self.bundle = bundle
         self.engine = engine
-        self._tokenizer = read_tokenizer(
-            bundle.directory / "tokenizer.json", "export the bundle again"
-        )
+        # Its hash was checked, and export has read it: what differs is the library.
+        fix = "install the release of `tokenizers` that environment/constraints.txt names"
+        self._tokenizer = read_tokenizer(bundle.directory / "tokenizer.json", fix)
         self._decoder = make_decoder(bundle, self._tokenizer)
         self._low, self._high = action_limits(bundle)
         self._prompt: tuple[PromptSpec, str, NDArray[np.int64]] | None = None

@@ -13,20 +13,25 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, os_error_fix
 
 
 def read_json(path: Path, fix: str) -> Any:
     """The parsed content of `path`.
 
-    QvlaError when it is absent, not UTF-8 JSON, or holds NaN or Infinity.
+    QvlaError when it is absent, not UTF-8 JSON, or holds NaN or Infinity. fix: for a file that is
+    absent or broken; one that the system does not let us read has a fix of its own.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise QvlaError(str(path), "no such file", "a JSON file", fix) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise QvlaError(str(path), error, "a file to read", os_error_fix(error)) from None
+    except ValueError as error:
         raise QvlaError(str(path), error, "a readable JSON file", fix) from None
+    except RecursionError:
+        raise QvlaError(str(path), "brackets in brackets without end", "JSON", fix) from None
 
 
 def parse(expected: Any, value: Any, key: str, fix: str) -> Any:
@@ -69,7 +74,7 @@ def parse(expected: Any, value: Any, key: str, fix: str) -> Any:
             name: parse(arguments[1], item, f"{key}.{name}", fix) for name, item in value.items()
         }
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = _as_float(value)
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise refuse(
             {str: "a string", bool: "true or false", int: "an integer", float: "a number"}[expected]
@@ -110,6 +115,14 @@ def _parse_dataclass(kind: Any, value: Any, key: str, fix: str) -> Any:
 @cache
 def _type_hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
+
+
+def _as_float(value: int) -> float:
+    """The number; infinity for one that no float holds."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _refuse_constant(name: str) -> None:

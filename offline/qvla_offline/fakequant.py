@@ -22,6 +22,7 @@ from qvla_offline.checkpoints.stored import (
     main_tensors,
     safetensors_tensors,
     state_dict,
+    weights_file,
     write_safetensors,
 )
 from qvla_offline.checkpoints.targets import quantization_targets
@@ -100,7 +101,7 @@ def fake_quantize(
                 _copy(file, directory / file.relative_to(source))
         if not (directory / "config.json").is_file():
             _copy(config_file(source), directory / "config.json")
-        if origin.base != source and (origin.base / INDEX).is_file():
+        if origin.base != source and weights_file(origin.base).name == INDEX:
             _copy(origin.base / INDEX, directory / INDEX)
         for shard in shards:
             _write_shard(shard, directory / shard.name, tensors, restored)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qvla_offline.checkpoints import lora
+from qvla_offline.checkpoints.directory import require_checkpoint
 from qvla_offline.checkpoints.stored import main_tensors
 from qvla_offline.checkpoints.tensor_source import ADAPTER_FOLDER, config_file, origin_of
 from qvla_ros.bundle import sha256_of
@@ -31,6 +32,7 @@ def checkpoint_sha256(directory: str | Path) -> str:
     the base model's weights are hashed too.
     """
     directory = Path(directory)
+    require_checkpoint(directory)
     base = origin_of(directory).base
     borrowed = (
         [] if base == directory else sorted({stored.file for stored in main_tensors(base).values()})

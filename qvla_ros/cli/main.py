@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from qvla_ros.cli.verbs import MOVED, VERBS, Verb, overview, summaries
-from qvla_ros.errors import QvlaError, QvlaWarning
+from qvla_ros.errors import QvlaError, QvlaWarning, os_error_fix
 from qvla_ros.exit_codes import BAD_INPUT, BROKEN_PIPE, INTERRUPTED
 from qvla_ros.plugins import load_plugins
 
@@ -46,11 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return BROKEN_PIPE
     except OSError as error:
-        fix = "check that the path, its permissions and the free space are as meant"
         key = str(error.filename2 or error.filename or "file")
-        print_error(
-            QvlaError(key, error.strerror or error, "a path that can be read or written so", fix)
-        )
+        expected = "a path that can be read or written so"
+        print_error(QvlaError(key, error.strerror or error, expected, os_error_fix(error)))
         return BAD_INPUT
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
@@ -137,10 +135,15 @@ def print_error(error: QvlaError) -> None:
     from rich.text import Text
 
     rows = (("got", error.value), ("expected", error.expected), ("fix", error.fix))
-    text = Text.assemble(("error: ", "bold red"), (str(error.key), "bold red"))
+    text = Text.assemble(("error: ", "bold red"), (_printable(error.key), "bold red"))
     for label, value in rows:
-        text.append(f"\n  {label + ':':<10}", style="red").append(str(value))
+        text.append(f"\n  {label + ':':<10}", style="red").append(_printable(value))
     Console(stderr=True, soft_wrap=True, highlight=False).print(text)
+
+
+def _printable(value: object) -> str:
+    """The text of a value; halves of characters, which JSON may hold, are spelled out."""
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class _HelpFormatter(argparse.HelpFormatter):

@@ -14,7 +14,8 @@ from qvla_ros.errors import QvlaError
 
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG"
-_PNG_MODES = ("RGB", "RGBA", "L", "P")  # 8 bit; depth images are 16 bit and no colours
+# Pillow's names of 8-bit colour and grey. Depth images are 16 bit and no colours.
+COLOUR_MODES = ("RGB", "RGBA", "L", "LA", "P")
 
 
 def rgb_pixels_of_compressed(
@@ -53,7 +54,7 @@ def _png(data: bytes, topic: str, height: int, width: int) -> NDArray[np.uint8]:
     with PillowImage.open(io.BytesIO(data), formats=("PNG",)) as image:
         # Before anything of that size is allocated.
         _require_size((image.height, image.width), topic, height, width)
-        if image.mode not in _PNG_MODES:
+        if image.mode not in COLOUR_MODES:
             fix = f"remap {topic} to a topic that carries colour images"
             raise QvlaError(
                 f"image on {topic}", f"PNG of mode {image.mode}", "8-bit colour or grey", fix

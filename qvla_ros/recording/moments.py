@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, QvlaWarning
 from qvla_ros.observation import Samples, Synchronizer, Waiting
 from qvla_ros.recording.bag import Bag, header_stamp_ns
 from qvla_ros.recording.source import EXAMPLE, BagSource, InputTopics
 
 # How far back a stream is searched for the messages that go with another stream's late one.
 _HISTORY_S = 1.0
+_NO_MESSAGES = "there are no messages"
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,18 @@ class Moment:
 def synchronized_moments(bag: Bag, source: BagSource, topics: InputTopics) -> list[Moment]:
     """The moments at which a policy node would have had a complete observation.
 
-    QvlaError if there is none; it names what the last one lacked.
+    QvlaError if there is none; it names what the last one lacked. Warns of images that made none.
     """
     synchronizer = Synchronizer(
         topics.stamped(), source.max_spread_s, max(_HISTORY_S, 2 * source.max_spread_s)
     )
     counts: Counter[str] = Counter()
+    unstamped: Counter[str] = Counter()
     latest_ns: dict[str, int] = {}
     now_ns = 0
     text = source.instruction
     moments = []
-    reason = "there are no messages"
+    reason = _NO_MESSAGES
     for message in bag.messages(
         [*topics.stamped(), *filter(None, (topics.instruction,))], "stamps"
     ):
@@ -51,11 +54,12 @@ def synchronized_moments(bag: Bag, source: BagSource, topics: InputTopics) -> li
         if topic == topics.instruction:
             text = bag.decode(message).data
             continue
-        stamp_ns = header_stamp_ns(message.data)
+        stamp_ns = header_stamp_ns(message)
         # Stamps of one stream that go back mean that the clock did (a simulation was reset); those
         # of different streams overlap anyway.
         now_ns = stamp_ns if stamp_ns < latest_ns.get(topic, 0) else max(now_ns, stamp_ns)
         latest_ns[topic] = stamp_ns
+        unstamped[topic] += stamp_ns == 0
         synchronizer.put(topic, stamp_ns, counts[topic])
         counts[topic] += 1
         if topic not in topics.cameras:
@@ -68,9 +72,22 @@ def synchronized_moments(bag: Bag, source: BagSource, topics: InputTopics) -> li
         elif isinstance(found, Samples) and text is not None:
             newest_ns = max(found.stamps_ns[camera] for camera in topics.cameras)
             moments.append(Moment(dict(found.values), dict(found.stamps_ns), newest_ns, text))
+    reason = _why(reason, unstamped)
     if not moments:
         _refuse(bag.path, reason)
+    possible = min(counts.values())
+    if len(moments) < possible:
+        text = f"{bag.path}: {len(moments)} of {possible} moments are used; left out: {reason}"
+        warnings.warn(text, QvlaWarning, stacklevel=2)
     return moments
+
+
+def _why(reason: str, unstamped: Mapping[str, int]) -> str:
+    """The reason that was found last, unless messages without a stamp explain it."""
+    without = [f"{count} messages on {topic}" for topic, count in unstamped.items() if count]
+    if without:
+        return f"the header of {', '.join(without)} has no stamp; let the driver set it"
+    return "their stamps are not later than those before" if reason == _NO_MESSAGES else reason
 
 
 def _refuse(path: Path, reason: str) -> None:
@@ -95,7 +112,7 @@ def index_stamps(bag: Bag, topics: Iterable[str]) -> StampIndex:
     counts: Counter[str] = Counter()
     for message in bag.messages(list(found), "stamps"):
         place = Stamped(counts[message.topic], message.received_ns)
-        found[message.topic][header_stamp_ns(message.data)].append(place)
+        found[message.topic][header_stamp_ns(message)].append(place)
         counts[message.topic] += 1
     return found
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from qvla_offline.checkpoints.backbones import BACKBONES, VisionConfig, timm_vit
+from qvla_offline.checkpoints.known_keys import CONFIG, ROPE, TEXT_CONFIG, KnownKeys
 from qvla_ros.bundle import Normalization
 from qvla_ros.diffusion import NUM_TRAIN_STEPS
 from qvla_ros.errors import QvlaError
@@ -20,16 +21,34 @@ _FILE = "config.json"
 _FIX = "compare with config.json as the checkpoint was published, or download it again"
 
 
+# Above all that is published; a number like it would be memory or time without end.
+_LARGEST_LAYERS = 1024
+_LARGEST_SIZE = 1 << 24
+
+
 def _require_positive(key: str, value: float) -> None:
     if not value > 0:
         raise QvlaError(f"{_FILE}: {key}", value, "a number above 0", _FIX)
+    layers = key.endswith(("num_hidden_layers", "depth"))
+    largest = _LARGEST_LAYERS if layers else _LARGEST_SIZE
+    if value > largest:
+        raise QvlaError(f"{_FILE}: {key}", value, f"at most {largest}", _FIX)
+
+
+def _require_heads(key: str, width: int, heads: int, even: bool = False) -> None:
+    """Raises QvlaError unless `width` is that of so many heads; even: of an even width each."""
+    if width % heads or (even and width // heads % 2):
+        kind = "an even number" if even else "a whole number"
+        expected = f"heads of {kind} of channels"
+        raise QvlaError(f"{_FILE}: {key}", f"width {width}, {heads} heads", expected, _FIX)
 
 
 @dataclass(frozen=True)
 class TextConfig:
     """The sizes of the Llama decoder; the defaults are transformers' own.
 
-    Note rms_norm_eps 1e-6, not Llama-2's 1e-5.
+    Note rms_norm_eps 1e-6, not Llama-2's 1e-5. tie_word_embeddings: the vocabulary head is the
+    embedding.
     """
 
     vocab_size: int = 32000
@@ -41,11 +60,17 @@ class TextConfig:
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10000.0
     pad_token_id: int = 32000
+    tie_word_embeddings: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if field.name != "pad_token_id":
+            if field.name not in ("pad_token_id", "tie_word_embeddings"):
                 _require_positive(f"text_config.{field.name}", getattr(self, field.name))
+        _require_heads("text_config", self.hidden_size, self.num_attention_heads, even=True)
+        if self.num_attention_heads % self.num_key_value_heads:
+            expected = f"a divisor of {self.num_attention_heads}, the attention heads"
+            key = f"{_FILE}: text_config.num_key_value_heads"
+            raise QvlaError(key, self.num_key_value_heads, expected, _FIX)
 
     @property
     def head_dim(self) -> int:
@@ -118,6 +143,16 @@ class PolicyConfig:
                 "mlp_hidden",
             ):
                 _require_positive(f"{vit.timm_id}: {name}", getattr(vit, name))
+            _require_heads(vit.timm_id, vit.embed_dim, vit.num_heads)
+            if vit.patch_size > vit.image_size:
+                expected = f"at most {vit.image_size}, the image's"
+                raise QvlaError(
+                    f"{_FILE}: {vit.timm_id}: patch_size", vit.patch_size, expected, _FIX
+                )
+        if len({(vit.image_size, vit.num_patches) for vit in self.vision}) > 1:
+            found = ", ".join(f"{vit.image_size} / {vit.patch_size}" for vit in self.vision)
+            expected = "one size of image, and as many patches, for all ViTs"
+            raise QvlaError(f"{_FILE}: image / patch size", found, expected, _FIX)
 
     @property
     def input_size(self) -> int:
@@ -146,6 +181,7 @@ def parse_config(data: Mapping[str, Any], implied: Mapping[str, Any] | None = No
     implied: fields of DecodingConfig that follow from the files beside it; an entry under
     `decoding` in config.json wins.
     """
+    data = _without_nulls(data)
     backbone_id = parse(
         str,
         data.get("vision_backbone_id", "siglip-vit-so400m"),
@@ -161,17 +197,20 @@ def parse_config(data: Mapping[str, Any], implied: Mapping[str, Any] | None = No
             "llama",
             "use a Llama-based checkpoint",
         )
-    for key, only in (("hidden_act", "silu"), ("rope_scaling", None), ("attention_bias", False)):
-        if text_data.get(key, only) != only:
-            raise QvlaError(
-                f"{_FILE}: text_config.{key}", text_data[key], f"{only}, as Llama-2 has", _FIX
-            )
-    heads = text_data.get("num_attention_heads") or TextConfig.num_attention_heads
+    CONFIG.check(data, f"{_FILE}: ")
+    TEXT_CONFIG.check(text_data, f"{_FILE}: text_config.")
+    vision = _parse_vision(backbone_id, data)
+    _require_fused(data, len(vision))
     return PolicyConfig(
         vision_backbone_id=backbone_id,
-        image_resize_strategy=data.get("image_resize_strategy", "letterbox"),
-        vision=_parse_vision(backbone_id, data),
-        text=_build(TextConfig, {"num_key_value_heads": heads, **_without_nulls(text_data)}),
+        image_resize_strategy=parse(
+            Literal["resize-naive", "resize-crop", "letterbox"],
+            data.get("image_resize_strategy", "letterbox"),
+            f"{_FILE}: image_resize_strategy",
+            _FIX,
+        ),
+        vision=vision,
+        text=_parse_text(text_data),
         decoding=_build(DecodingConfig, {**(implied or {}), **stated_decoding(data)}),
         n_action_bins=parse(int, data.get("n_action_bins", 256), f"{_FILE}: n_action_bins", _FIX),
         pad_to_multiple_of=parse(
@@ -181,6 +220,35 @@ def parse_config(data: Mapping[str, Any], implied: Mapping[str, Any] | None = No
             int, data.get("resize_size", PolicyConfig.resize_size), f"{_FILE}: resize_size", _FIX
         ),
     )
+
+
+def _parse_text(text: Mapping[str, Any]) -> TextConfig:
+    """The decoder's sizes. `rope_parameters` is how transformers 5 writes rope_theta."""
+    stated = _without_nulls(text)
+    for key in ("rope_parameters", "rope_scaling"):
+        rope = _object(stated.get(key, {}), f"text_config.{key}")
+        ROPE.check(rope, f"{_FILE}: text_config.{key}.")
+        theta = rope.get("rope_theta")
+        if theta is not None and stated.get("rope_theta", theta) != theta:
+            found = f"{stated['rope_theta']}, and {theta} in {key}"
+            fix = "keep the one that it was trained with"
+            raise QvlaError(f"{_FILE}: text_config.rope_theta", found, "one value", fix)
+        if theta is not None:
+            stated = {**stated, "rope_theta": theta}
+    heads = stated.get("num_attention_heads", TextConfig.num_attention_heads)
+    config: TextConfig = _build(TextConfig, {"num_key_value_heads": heads, **stated})
+    if stated.get("head_dim", config.head_dim) != config.head_dim:
+        expected = f"{config.head_dim}, hidden_size / num_attention_heads"
+        raise QvlaError(f"{_FILE}: text_config.head_dim", stated["head_dim"], expected, _FIX)
+    return config
+
+
+def _require_fused(data: Mapping[str, Any], num_vits: int) -> None:
+    """Raises QvlaError if the file says otherwise than its backbone how many ViTs there are."""
+    stated = data.get("use_fused_vision_backbone")
+    if stated is not None and stated is not (num_vits > 1):
+        expected = f"{str(num_vits > 1).lower()}, as its vision backbone has {num_vits}"
+        raise QvlaError(f"{_FILE}: use_fused_vision_backbone", stated, expected, _FIX)
 
 
 def stated_decoding(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -205,38 +273,24 @@ def _without_nulls(entry: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _parse_vision(backbone_id: str, data: Mapping[str, Any]) -> tuple[VisionConfig, ...]:
-    """The ViTs. As upstream, `timm_model_ids` and `image_sizes` of the file win over the table."""
+    """The ViTs. As upstream, `timm_model_ids` and `image_sizes` of the file win over the table.
+
+    `vision_configs` spells them out, in small checkpoints of this project; the others must agree.
+    """
     if backbone_id not in BACKBONES:
         fix = "use a checkpoint with such a backbone"
         raise QvlaError(
             f"{_FILE}: vision_backbone_id", backbone_id, f"one of {', '.join(BACKBONES)}", fix
         )
-    if "vision_configs" in data:  # small checkpoints of this project spell their ViTs out
-        entries = data["vision_configs"]
-        if not isinstance(entries, list) or not entries:
-            raise QvlaError(
-                f"{_FILE}: vision_configs", type(entries).__name__, "a list of ViTs", _FIX
-            )
-        return tuple(_build(VisionConfig, _object(entry, "vision_configs")) for entry in entries)
-    table = BACKBONES[backbone_id]
-    ids = parse(
-        tuple[str, ...],
-        data.get("timm_model_ids", [vit.timm_id for vit in table]),
-        f"{_FILE}: timm_model_ids",
-        _FIX,
-    )
-    sizes = parse(
-        tuple[int, ...],
-        data.get("image_sizes", [vit.image_size for vit in table]),
-        f"{_FILE}: image_sizes",
-        _FIX,
-    )
-    for key, found in (("timm_model_ids", ids), ("image_sizes", sizes)):
-        if len(found) != len(table):
-            raise QvlaError(
-                f"{_FILE}: {key}", f"{len(found)} entries", f"{len(table)}, one per ViT", _FIX
-            )
-    changed = [layer for layer in data.get("timm_override_act_layers") or [] if layer is not None]
+    spelled = data.get("vision_configs")
+    if spelled is not None and (not isinstance(spelled, list) or not spelled):
+        raise QvlaError(f"{_FILE}: vision_configs", type(spelled).__name__, "a list of ViTs", _FIX)
+    written = [_build_vit(_object(entry, "vision_configs")) for entry in spelled or []]
+    table = written or BACKBONES[backbone_id]
+    ids = _per_vit(data, "timm_model_ids", str, [vit.timm_id for vit in table])
+    sizes = _per_vit(data, "image_sizes", int, [vit.image_size for vit in table])
+    layers = _per_vit(data, "timm_override_act_layers", str | None, [None] * len(table))
+    changed = [layer for layer in layers if layer is not None]
     if changed:
         raise QvlaError(
             f"{_FILE}: timm_override_act_layers",
@@ -244,7 +298,32 @@ def _parse_vision(backbone_id: str, data: Mapping[str, Any]) -> tuple[VisionConf
             "none: GELU, as DINOv2 and SigLIP have",
             _FIX,
         )
-    return tuple(_timm_vit(timm_id, size) for timm_id, size in zip(ids, sizes, strict=True))
+    for vit, timm_id, size in zip(written, ids, sizes, strict=False):
+        if (vit.timm_id, vit.image_size) != (timm_id, size):
+            found = f"{timm_id} of {size} pixels, and {vit.timm_id} of {vit.image_size}"
+            expected = "the same ViTs in timm_model_ids, image_sizes and vision_configs"
+            raise QvlaError(f"{_FILE}: vision_configs", found, expected, _FIX)
+    return tuple(written) or tuple(
+        _timm_vit(timm_id, size) for timm_id, size in zip(ids, sizes, strict=True)
+    )
+
+
+def _per_vit(data: Mapping[str, Any], key: str, kind: Any, default: list[Any]) -> tuple[Any, ...]:
+    """An entry of config.json with one value per ViT."""
+    found: tuple[Any, ...] = parse(
+        tuple[kind, ...], data.get(key, default), f"{_FILE}: {key}", _FIX
+    )
+    if len(found) != len(default):
+        expected = f"{len(default)}, one per ViT"
+        raise QvlaError(f"{_FILE}: {key}", f"{len(found)} entries", expected, _FIX)
+    return found
+
+
+def _build_vit(entry: Mapping[str, Any]) -> VisionConfig:
+    known = KnownKeys(frozenset(field.name for field in fields(VisionConfig)))
+    known.check(entry, f"{_FILE}: vision_configs.")
+    vit: VisionConfig = _build(VisionConfig, entry)
+    return vit
 
 
 def _timm_vit(timm_id: str, image_size: int) -> VisionConfig:

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from qvla_offline.checkpoints.config import DecodingConfig, PolicyConfig, stated_decoding
+from qvla_offline.checkpoints.directory import require_checkpoint
 from qvla_offline.checkpoints.layout import Layout, Part
 from qvla_offline.checkpoints.model import VisionLanguageModel
 from qvla_offline.checkpoints.prompt import openvla_prompt
@@ -125,6 +126,7 @@ def read_layout(directory: Path) -> Layout:
 
     QvlaError names the part that is missing or there twice.
     """
+    require_checkpoint(directory)
     file = config_file(directory)
     data = read_object(file)
     stated = stated_decoding(data)

@@ -9,7 +9,6 @@ is unpickled but tensors, and no code of a checkpoint is run.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,13 @@ from qvla_offline.checkpoints.config import PolicyConfig
 from qvla_offline.checkpoints.empty import empty_model
 from qvla_offline.checkpoints.family import Family, family_of, read_layout
 from qvla_offline.checkpoints.model import VisionLanguageModel
+from qvla_offline.checkpoints.preprocessor import Normalization, read_normalizations
 from qvla_offline.checkpoints.prompt import checkpoint_tokenizer
 from qvla_offline.checkpoints.statistics import choose_statistics
-from qvla_offline.checkpoints.stored import COMPLETE, read_object
+from qvla_offline.checkpoints.stored import read_object
 from qvla_offline.checkpoints.tensor_source import TensorSource, config_file
 from qvla_ros.bundle import PromptSpec
 from qvla_ros.errors import QvlaError
-from qvla_ros.strict_json import parse
-
-_Triple = tuple[float, float, float]
-Normalization = tuple[_Triple, _Triple]
 
 
 @dataclass(frozen=True)
@@ -74,8 +70,6 @@ def load_checkpoint(
     """
     check_device(device)
     directory = Path(path)
-    if not directory.is_dir():
-        raise QvlaError("checkpoint", directory, "a checkpoint directory", "check the path")
     layout = read_layout(directory)
     config = layout.config
     family = family_of(config.decoding.kind)
@@ -91,7 +85,7 @@ def load_checkpoint(
         config = replace(
             config, decoding=replace(config.decoding, action_dim=len(statistics["action"]["min"]))
         )
-    normalizations = _normalizations(directory, len(config.vision))
+    normalizations = read_normalizations(directory, config)
     tokenizer = checkpoint_tokenizer(directory)
     prompt = family.prompt(directory, data, tokenizer)
 
@@ -142,31 +136,3 @@ def check_device(device: str) -> None:
 def empty_policy(path: str | Path) -> VisionLanguageModel:
     """The policy of a checkpoint directory without its weights (all on the meta device)."""
     return empty_model(read_layout(Path(path)).config)
-
-
-def _normalizations(directory: Path, num_backbones: int) -> tuple[Normalization, ...]:
-    """(mean, std) per backbone.
-
-    The stored `tvf_normalize_params` win over `means` and `stds`, as upstream.
-    """
-    file = directory / "preprocessor_config.json"
-    data = read_object(file)
-    if "tvf_normalize_params" in data:
-        key = f"{file}: tvf_normalize_params"
-        entries = data["tvf_normalize_params"]
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise QvlaError(
-                key, type(entries).__name__, "a list of objects with mean and std", COMPLETE
-            )
-        pairs = [[entry.get("mean"), entry.get("std")] for entry in entries]
-    else:
-        key = f"{file}: means and stds"
-        lists = [
-            parse(tuple[_Triple, ...], data.get(name), f"{file}: {name}", COMPLETE)
-            for name in ("means", "stds")
-        ]
-        pairs = [list(pair) for pair in zip_longest(*lists)]
-    if len(pairs) != num_backbones:
-        expected = f"{num_backbones} entries, one per vision backbone"
-        raise QvlaError(key, f"{len(pairs)} entries", expected, COMPLETE)
-    return parse(tuple[Normalization, ...], pairs, key, COMPLETE)

@@ -17,6 +17,9 @@ from qvla_offline.checkpoints.stored import component_tensors
 from qvla_offline.checkpoints.tensor_source import ADAPTER_FOLDER, TensorSource, open_tensors
 from qvla_ros.errors import QvlaError
 
+EMBEDDING = "language_model.model.embed_tokens.weight"
+HEAD = "language_model.lm_head.weight"  # the embedding where config.json ties them
+
 
 @dataclass(frozen=True)
 class Part:
@@ -66,6 +69,12 @@ class Layout:
 
     def open_tensors(self) -> TensorSource:
         """All tensors by the names of our model."""
+        tensors = self._stored_tensors()
+        if self.config.text.tie_word_embeddings and EMBEDDING in tensors:
+            return TensorSource(tensors.stored | {HEAD: tensors.stored[EMBEDDING]})
+        return tensors
+
+    def _stored_tensors(self) -> TensorSource:
         if self.film_file is None:
             return open_tensors(self.directory, self.parts)
         # the FiLM file has those

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from qvla_offline.checkpoints.known_keys import ADAPTER
 from qvla_offline.checkpoints.stored import StoredTensor, safetensors_tensors
 from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import parse, read_json
@@ -32,16 +33,10 @@ class AdapterConfig:
     The defaults are peft's.
     """
 
-    peft_type: str = "LORA"
     r: int = 8
     lora_alpha: float = 8.0
     use_rslora: bool = False
-    use_dora: bool = False
-    fan_in_fan_out: bool = False
-    bias: str = "none"
     base_model_name_or_path: str | None = None
-    rank_pattern: dict[str, int] | None = None
-    alpha_pattern: dict[str, float] | None = None
 
     @property
     def scaling(self) -> float:
@@ -58,18 +53,13 @@ def read_adapter_config(directory: Path) -> AdapterConfig:
     content = read_json(file, _FIX)
     if not isinstance(content, dict):
         raise QvlaError(str(file), type(content).__name__, "a JSON object", _FIX)
+    ADAPTER.check(content, f"{file}: ")
     known = {
         name: content[name]
         for name in AdapterConfig.__dataclass_fields__
-        if content.get(name) not in (None, {})
+        if content.get(name) is not None
     }
     config = parse(AdapterConfig, known, str(file), _FIX)
-    plain = AdapterConfig()
-    for key in ("peft_type", "use_dora", "fan_in_fan_out", "bias", "rank_pattern", "alpha_pattern"):
-        found = getattr(config, key)
-        wanted = getattr(plain, key)
-        if found != wanted:
-            raise QvlaError(f"{file}: {key}", found, f"{wanted or 'none'}: plain LoRA", _FIX)
     if config.r < 1:
         raise QvlaError(f"{file}: r", config.r, "a rank of 1 or more", _FIX)
     return config

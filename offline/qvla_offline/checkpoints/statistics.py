@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from qvla_offline.checkpoints.directory import require_checkpoint
+from qvla_offline.checkpoints.known_keys import DATASET, LEVELS
 from qvla_offline.checkpoints.stored import COMPLETE
 from qvla_offline.checkpoints.tensor_source import config_file
 from qvla_ros.errors import QvlaError
@@ -22,6 +24,7 @@ def key_of_suite(directory: Path, suite: str) -> str | None:
     None where the one dataset that there is names no suite. QvlaError where none is the suite's, as
     upstream asserts.
     """
+    require_checkpoint(directory)
     file = directory / "dataset_statistics.json"
     everything = (
         read_json(file, COMPLETE) if file.is_file() else read_json(config_file(directory), COMPLETE)
@@ -80,6 +83,7 @@ def choose_statistics(
             "unnorm_key", unnorm_key, f"one of {keys}", "say which dataset with --unnorm_key"
         )
     entries = everything[found] if isinstance(everything[found], dict) else {}
+    DATASET.check(entries, f"{file}: {found}.")
     for part, length in lengths.items():
         _check_levels(entries.get(part), length, normalization, f"{file}: {found}.{part}")
     return found, everything[found]
@@ -100,6 +104,7 @@ def _check_levels(entry: object, length: int | None, normalization: str, key: st
     """
     if not isinstance(entry, dict):
         raise QvlaError(key, type(entry).__name__, "an object with q01, q99, min and max", COMPLETE)
+    LEVELS.check(entry, f"{key}.")
     names = ("min", "max", "q01", "q99") if normalization == "q99" else ("min", "max")
     levels = {
         name: parse(tuple[float, ...], entry.get(name), f"{key}.{name}", COMPLETE) for name in names

@@ -9,6 +9,7 @@ but tensors. Shards are written as they are read, one tensor at a time.
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from qvla_offline.torch_file import load_pt
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, QvlaWarning, os_error_fix
 from qvla_ros.strict_json import parse, read_json
 
 SINGLE_FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_DERIVED = ("rotary_emb.inv_freq",)
 COMPLETE = "download the checkpoint again, or name another directory with --pretrained_checkpoint"
 DTYPES = {
     "F64": torch.float64,
@@ -63,14 +65,32 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def main_tensors(directory: Path) -> dict[str, StoredTensor]:
-    """What `model.safetensors` holds, or the shards that the index names.
+    """What `model.safetensors` holds, or the shards that the index names (see weights_file).
 
-    QvlaError names the file that is missing or damaged, and the tensor that is not where the index
-    says or is twice.
+    Tables of the rotary embedding, which old versions of transformers stored, are left out: they
+    follow from config.json. QvlaError names the file that is missing or damaged, and the tensor
+    that is not where the index says or is twice.
     """
+    file = weights_file(directory)
+    found = safetensors_tensors(file) if file.name == SINGLE_FILE else _sharded_tensors(file)
+    return {name: stored for name, stored in found.items() if not name.endswith(_DERIVED)}
+
+
+def weights_file(directory: Path) -> Path:
+    """`model.safetensors`, or else the index of the shards: the order of transformers.
+
+    Warns where both are there. The first of them where neither is.
+    """
+    single = directory / SINGLE_FILE
     index = directory / INDEX
-    if not index.is_file():
-        return safetensors_tensors(directory / SINGLE_FILE)
+    if single.is_file() and index.is_file():
+        text = f"{directory}: {SINGLE_FILE} is used, as transformers does, and {INDEX} is not"
+        warnings.warn(f"{text}; remove what is stale", QvlaWarning, stacklevel=3)
+    return index if index.is_file() and not single.is_file() else single
+
+
+def _sharded_tensors(index: Path) -> dict[str, StoredTensor]:
+    directory = index.parent
     content = read_object(index)
     weight_map = parse(dict[str, str], content.get("weight_map"), f"{index}: weight_map", COMPLETE)
     tensors: dict[str, StoredTensor] = {}
@@ -104,7 +124,7 @@ def safetensors_tensors(file: Path) -> dict[str, StoredTensor]:
     Its header is checked against its length, so a truncated file is refused.
     """
     if not file.is_file():
-        raise QvlaError(str(file), "no such file", "weights in safetensors", COMPLETE)
+        raise QvlaError(str(file), "no such file", "weights in safetensors", _how_to_get(file))
 
     def read(name: str) -> Tensor:
         # opened anew: the pages of a tensor are let go with it
@@ -123,9 +143,21 @@ def safetensors_tensors(file: Path) -> dict[str, StoredTensor]:
                 shape = tuple(part.get_shape())
                 dtype = DTYPES[part.get_dtype()]
                 tensors[name] = StoredTensor(file, shape, dtype, partial(read, name))
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise QvlaError(str(file), error, "a file to read", os_error_fix(error)) from error
+    except SafetensorError as error:
         raise QvlaError(str(file), error, "an intact safetensors file", COMPLETE) from error
     return tensors
+
+
+def _how_to_get(file: Path) -> str:
+    """How to come by weights that are not there."""
+    if any(file.parent.glob("pytorch_model*.bin")):
+        return (
+            "convert pytorch_model.bin, which is not read: load the checkpoint with transformers, "
+            "and save_pretrained(DIR, safe_serialization=True)"
+        )
+    return COMPLETE
 
 
 def component_tensors(file: Path, prefix: str) -> dict[str, StoredTensor]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from qvla_offline.checkpoints import lora
+from qvla_offline.checkpoints.directory import download, is_hub_id
 from qvla_offline.checkpoints.stored import (
     COMPLETE,
     INDEX,
@@ -128,5 +129,7 @@ def _base(adapter: Path) -> Path:
     if named is None or not base.is_dir():
         key = f"{adapter / lora.CONFIG}: base_model_name_or_path"
         fix = "download the base model, and name its folder there"
+        if named is not None and is_hub_id(named):
+            fix = f"download the base model: {download(named)}, and name its folder there"
         raise QvlaError(key, named, "a local directory with the base model's weights", fix)
     return base

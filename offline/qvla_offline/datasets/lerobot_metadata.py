@@ -20,6 +20,8 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import read_json
 
 FIX_BROKEN = "download or write the dataset again"
+# of the instructions in tasks.parquet: by name, and as pandas calls an index without a name
+_TASK_COLUMNS = ("task", "__index_level_0__")
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,14 @@ def _tasks_v3(root: Path) -> dict[int, str]:
     The index has no name of its own when lerobot writes it.
     """
     table = parquet.read_table(root / TASKS)
-    [column] = [name for name in table.column_names if name != "task_index"]
+    others = [name for name in table.column_names if name != "task_index"]
+    texts = [name for name in _TASK_COLUMNS if name in others] or others
+    if "task_index" not in table.column_names or len(texts) != 1:
+        found = f"the columns {', '.join(table.column_names)}"
+        expected = f"task_index and one of {', '.join(_TASK_COLUMNS)}"
+        fix = "name the column of the instructions `task`, or take out the others"
+        raise QvlaError(str(root / TASKS), found, expected, fix)
+    [column] = texts
     return dict(zip(table["task_index"].to_pylist(), table[column].to_pylist(), strict=True))
 
 

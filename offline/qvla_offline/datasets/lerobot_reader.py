@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as parquet
+from pyarrow import ArrowException
 
 from qvla_offline.datasets.lerobot_layout import IMAGE_PREFIX
 from qvla_offline.datasets.lerobot_metadata import (
@@ -18,10 +21,11 @@ from qvla_offline.datasets.lerobot_metadata import (
     inside,
     read_metadata,
 )
+from qvla_offline.datasets.lerobot_state import state_dimensions
 from qvla_offline.datasets.observed import Needs, Observed, decoded_image, evenly
 from qvla_offline.datasets.sources import LeRobotSource
 from qvla_offline.datasets.video import video_frame
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, QvlaWarning, os_error_fix
 from qvla_ros.progress import track
 
 _EXAMPLE = "config/calibration/lerobot.yaml"
@@ -43,6 +47,8 @@ def read_lerobot(
         _require(metadata, name, f"cameras.{camera}", ("image", "video"))
     if needs.proprioception:
         _require(metadata, source.state, "state", ("float32", "float64"))
+        dimensions = state_dimensions(metadata, source, needs)
+        source = replace(source, state_dimensions=dimensions)
     ends = list(itertools.accumulate(episode.length for episode in metadata.episodes))
     if not ends or not ends[-1]:
         raise QvlaError(str(root), "no frames", "at least one", "name another dataset")
@@ -83,7 +89,9 @@ def _observation(
         "timestamp",
         "task_index",
     ]
-    row = _row(episode, frame, columns + ([source.state] if needs.proprioception else []), where)
+    if needs.proprioception:
+        columns.append(source.state)
+    row = _row(metadata.root, episode, frame, columns, where)
     images = []
     for name in features:
         if name in episode.videos:
@@ -107,16 +115,42 @@ def _observation(
     )
 
 
-def _row(episode: DatasetEpisode, frame: int, columns: list[str], where: str) -> dict[str, Any]:
-    filters = [("episode_index", "=", episode.index), ("frame_index", "=", frame)]
+def _row(
+    root: Path, episode: DatasetEpisode, frame: int, columns: list[str], where: str
+) -> dict[str, Any]:
+    """The one row of a frame: in the file that the metadata name, or in whichever file has it."""
+    rows = _rows(episode.data, episode.index, frame, columns, where)
+    if not rows:
+        files = [file for file in sorted(root.glob("data/*/*.parquet")) if file != episode.data]
+        found = [(file, _rows(file, episode.index, frame, columns, where)) for file in files]
+        holding = [(file, some) for file, some in found if some]
+        if len(holding) == 1:
+            file, rows = holding[0]
+            warnings.warn(
+                f"{root}: the metadata place episode {episode.index} in {episode.data.name}, "
+                f"but it is in {file.name}, which is read",
+                QvlaWarning,
+                stacklevel=2,
+            )
+    if len(rows) != 1:
+        expected = f"one row for it in {episode.data}"
+        raise QvlaError(where, f"{len(rows)} rows", expected, FIX_BROKEN)
+    return rows[0]
+
+
+def _rows(
+    file: Path, episode: int, frame: int, columns: list[str], where: str
+) -> list[dict[str, Any]]:
+    filters = [("episode_index", "=", episode), ("frame_index", "=", frame)]
     try:
-        rows = parquet.read_table(episode.data, columns=columns, filters=filters).to_pylist()
-        [row] = rows
-        return {name: row[name] for name in columns}
-    except (OSError, ValueError, KeyError) as error:
-        raise QvlaError(
-            where, error, f"one row with {', '.join(columns)} in {episode.data}", FIX_BROKEN
-        ) from None
+        rows = parquet.read_table(file, columns=columns, filters=filters).to_pylist()
+        return [{name: row[name] for name in columns} for row in rows]
+    except OSError as error:
+        fix = FIX_BROKEN if error.errno is None else os_error_fix(error)
+        raise QvlaError(where, error, f"{file}, a file of the dataset", fix) from None
+    except (ArrowException, ValueError, KeyError) as error:
+        expected = f"a row with {', '.join(columns)} in {file}"
+        raise QvlaError(where, error, expected, FIX_BROKEN) from None
 
 
 def _embedded_image(root: Path, stored: Any, where: str) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from qvla_ros.errors import QvlaError
+from qvla_ros.messages.compressed_image import COLOUR_MODES
 
 _GOLDEN_RATIO = (
     5**0.5 - 1
@@ -46,9 +47,16 @@ class Observed:
 
 
 def decoded_image(data: bytes, where: str, fix: str) -> np.ndarray:
-    """Decodes an image file to uint8 [H, W, 3], RGB; QvlaError naming `where` if it is none."""
+    """Decodes an image file to uint8 [H, W, 3], RGB; QvlaError naming `where` if it is none.
+
+    As on the robot, images of other than 8 bits are refused: Pillow would cut off what is brighter.
+    """
     try:
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode not in COLOUR_MODES:
+                found = f"{image.format} of mode {image.mode}"
+                raise QvlaError(where, found, "8-bit colour or grey", fix)
+            return np.asarray(image.convert("RGB"))
     except (
         OSError,
         ValueError,

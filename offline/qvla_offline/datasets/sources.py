@@ -53,7 +53,7 @@ def find_source(path: Path) -> tuple[Path, LeRobotSource | BagSource] | None:
             _KINDS,
             _FIX,
         )
-    if path.suffix in (".mcap", ".db3"):
+    if path.suffix in (".mcap", ".db3", ".bag"):
         return path, BagSource(str(path))
     if path.suffix not in (".yaml", ".yml"):
         return None

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from qvla_offline.checkpoints.directory import is_hub_id, require_checkpoint
 from qvla_offline.export.options import DEFAULT_OPTIONS, ExportOptions
 from qvla_offline.gates.options import Budget, GatesOptions
 from qvla_offline.layer_statistics.options import Gathering
@@ -110,10 +111,8 @@ def resolve_recipe(path: str | Path, out_dir: str | Path | None = None) -> Resol
     robot = None if asked.robot is None else robot_file(folder / asked.robot)
     described = LIBERO if robot is None else read_robot(robot)
     checkpoint = folder / asked.checkpoint
-    if not checkpoint.is_dir():
-        raise QvlaError(
-            "checkpoint", checkpoint, "a checkpoint directory", f"set checkpoint in {path}"
-        )
+    hub = is_hub_id(asked.checkpoint) and not checkpoint.parent.exists()
+    require_checkpoint(Path(asked.checkpoint) if hub else checkpoint, f"{path}: checkpoint")
     out = Path(out_dir) if out_dir is not None else folder / asked.out_dir
     scoring = SensitivityOptions(
         **asdict(asked.sensitivity or Scoring()),

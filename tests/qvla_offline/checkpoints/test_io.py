@@ -83,7 +83,7 @@ def test_shards_with_an_index_are_read(copy: Path) -> None:
     "name", ["../elsewhere.safetensors", "/elsewhere.safetensors", "sub/x.safetensors"]
 )
 def test_shards_outside_the_directory_are_not_followed(copy: Path, name: str) -> None:
-    shutil.copy(copy / "model.safetensors", copy.parent / "elsewhere.safetensors")
+    shutil.move(copy / "model.safetensors", copy.parent / "elsewhere.safetensors")
     write(copy, "model.safetensors.index.json", {"weight_map": {"projector.fc1.weight": name}})
     with pytest.raises(QvlaError, match="plain file names"):
         load_checkpoint(copy)
@@ -132,6 +132,12 @@ def write(path: Path, name: str, content: object) -> None:
     (path / name).write_text(json.dumps(content))
 
 
+def only_index(path: Path, content: object) -> None:
+    """An index of shards without a whole file beside it, which would be read in its place."""
+    (path / "model.safetensors").unlink()
+    write(path, "model.safetensors.index.json", content)
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
@@ -172,9 +178,9 @@ def write(path: Path, name: str, content: object) -> None:
             lambda path: edit_statistics(path, "action", q01=[9.0] * 7, q99=[1.0] * 7),
             "libero_object_no_noops.action",
         ),
-        (lambda path: write(path, "model.safetensors.index.json", {}), "weight_map"),
+        (lambda path: only_index(path, {}), "weight_map"),
         (
-            lambda path: write(path, "model.safetensors.index.json", {"weight_map": {"a": 1}}),
+            lambda path: only_index(path, {"weight_map": {"a": 1}}),
             "weight_map.a",
         ),
         (lambda path: write(path, "preprocessor_config.json", []), "preprocessor_config.json"),

@@ -19,7 +19,7 @@ from qvla_offline.datasets.observed import Needs
 from qvla_offline.datasets.sources import LeRobotSource
 from qvla_reference.demonstrations import episode_path, read_episode
 from qvla_reference.samples import proprio_of
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, QvlaWarning
 from qvla_ros.simulation.specification import PROPRIOCEPTION_NAMES
 
 NEEDS = Needs(("agentview", "wrist"), (True, True), PROPRIOCEPTION_NAMES, "world")
@@ -147,6 +147,71 @@ def test_a_broken_dataset_is_named_and_nothing_outside_it_is_read(copy):
         read(copy)
     edit_json(copy / "meta/info.json", lambda info: info.update(codebase_version="v1.6"))
     with pytest.raises(QvlaError, match=r"v1\.6.*v3\.0"):
+        read(copy)
+
+
+def named(root: Path, names) -> None:
+    """Names the numbers of the state in info.json."""
+    edit_json(
+        root / "meta/info.json",
+        lambda info: info["features"]["observation.state"].update(names=names),
+    )
+
+
+@pytest.mark.parametrize("inside", [lambda names: names, lambda names: {"motors": names}])
+def test_a_state_whose_numbers_have_names_is_read_by_name(copy, inside):
+    state = "observation.state"
+    before = read(copy, 4)
+    file = copy / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(file)
+    turned = [row[::-1] for row in table[state].to_pylist()]
+    place = table.column_names.index(state)
+    column = pa.array(turned, table.schema.field(state).type)
+    pq.write_table(table.set_column(place, table.schema.field(state), column), file)
+    named(copy, inside(list(PROPRIOCEPTION_NAMES[::-1])))
+    for found, expected in zip(read(copy, 4), before, strict=True):
+        assert found.proprioception.tolist() == expected.proprioception.tolist()
+
+
+def test_names_of_which_some_are_the_policys_are_refused_and_others_are_told(copy):
+    named(copy, ["other", *PROPRIOCEPTION_NAMES[1:]])
+    with pytest.raises(QvlaError, match="state_dimensions"):
+        read(copy, 1)
+    assert read(copy, 1, state_dimensions=tuple(range(8)))  # what the fix says
+    named(copy, [f"motor_{index}" for index in range(8)])
+    with pytest.warns(QvlaWarning, match="motor_0, .* are read as eef_x, .* in this order"):
+        read(copy, 1)
+    named(copy, list(PROPRIOCEPTION_NAMES[::-1]))
+    with pytest.warns(QvlaWarning, match="state_dimensions takes"):
+        read(copy, 1, state_dimensions=tuple(range(8)))
+
+
+def test_instructions_beside_another_column_are_found_and_two_texts_are_named(copy):
+    file = copy / "meta/tasks.parquet"
+    table = pq.read_table(file)
+    texts = [read(copy, 1)[0].text]
+    more = table.append_column("note", pa.array(["x"] * len(table)))
+    pq.write_table(more, file)
+    assert read(copy, 1)[0].text == texts[0]
+    pq.write_table(more.rename_columns(["task_index", "one", "two"]), file)
+    with pytest.raises(QvlaError, match=r"tasks\.parquet: got the columns task_index, one, two"):
+        read(copy, 1)
+
+
+def test_an_episode_in_another_file_than_the_metadata_say_is_found_there(copy):
+    folder = copy / "data/chunk-000"
+    table = pq.read_table(folder / "file-000.parquet")
+    first = [row["episode_index"] == 0 for row in table.to_pylist()]
+    pq.write_table(table.filter(pa.array(first)), folder / "file-000.parquet")
+    rest = table.filter(pa.array([not flag for flag in first]))
+    before = [found.where for found in read(copy, 1)]
+    pq.write_table(rest, folder / "file-001.parquet")
+    with pytest.warns(QvlaWarning, match=r"but it is in file-001\.parquet"):
+        found = read(copy)
+    assert len(found) == len(table)
+    assert found[0].where == before[0]
+    (folder / "file-001.parquet").unlink()
+    with pytest.raises(QvlaError, match="0 rows; expected one row"):
         read(copy)
 
 

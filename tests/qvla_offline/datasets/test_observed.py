@@ -58,5 +58,20 @@ def test_a_png_with_a_part_that_pillow_cannot_read_is_refused_by_where_it_is(sur
             decoded_image(broken, "line 1", "fix")
 
 
+@pytest.mark.parametrize(
+    ("array", "form", "mode"),
+    [
+        (np.full((4, 4), 40_000, np.uint16), "PNG", "I;16"),
+        (np.full((4, 4), 0.5, np.float32), "TIFF", "F"),
+        (np.full((4, 4), 70_000, np.int32), "TIFF", "I"),
+    ],
+)
+def test_images_of_more_than_8_bits_are_refused_as_on_the_robot(array, form, mode):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, form)
+    with pytest.raises(QvlaError, match=f"{form} of mode {mode}; expected 8-bit colour or grey"):
+        decoded_image(buffer.getvalue(), "line 1", "fix")
+
+
 def test_no_count_takes_everything():
     assert evenly(4, None) == [0, 1, 2, 3]

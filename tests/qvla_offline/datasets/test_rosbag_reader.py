@@ -6,6 +6,8 @@ Both storages are read, and what is missing is named.
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from qvla_offline.datasets.observed import Needs
 from qvla_offline.datasets.rosbag_reader import read_rosbag
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, QvlaWarning
 from qvla_ros.recording.source import BagSource
 
 TYPES = get_typestore(Stores.ROS2_KILTED)
@@ -175,6 +177,66 @@ def test_a_storage_file_is_read_without_its_directory_and_a_damaged_one_is_named
         file.write_bytes(whole[:kept])
         with pytest.raises(QvlaError, match="expected a ROS 2 bag that can be read"):
             read(tmp_path / "bag")
+
+
+@pytest.mark.parametrize("change", ["gone", "no storage", "no YAML", "cut", "empty"])
+def test_files_of_a_bag_are_read_without_their_metadata_and_it_is_said(tmp_path, change):
+    bag = write_bag(tmp_path / "bag")
+    metadata = bag / "metadata.yaml"
+    text = metadata.read_text()
+    if change == "gone":
+        metadata.unlink()
+    else:
+        broken = {
+            "no storage": text.replace("storage_identifier: mcap", 'storage_identifier: ""'),
+            "no YAML": text + "\n}{",
+            "cut": text[: len(text) // 2],
+            "empty": "",
+        }
+        assert broken[change] != text
+        metadata.write_text(broken[change])
+    with pytest.warns(QvlaWarning, match=r"read without metadata\.yaml"):
+        assert len(read(bag)) == 8
+
+
+def test_a_file_that_the_metadata_do_not_name_is_not_read_and_it_is_said(tmp_path):
+    bag = write_bag(tmp_path / "bag")
+    (bag / "recovered.mcap").write_bytes((bag / "bag.mcap").read_bytes())
+    with pytest.warns(QvlaWarning, match=r"recovered\.mcap is not read"):
+        assert len(read(bag)) == 8
+
+
+def test_a_recording_that_was_cut_off_is_told_the_tool_for_its_storage(tmp_path):
+    [file] = write_bag(tmp_path / "bag").glob("*.mcap")
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(QvlaError, match=f"mcap recover {file} -o .*bag_recovered.mcap"):
+        read(tmp_path / "bag")
+    [file] = write_bag(tmp_path / "other", StoragePlugin.SQLITE3).glob("*.db3")
+    file.write_bytes(file.read_bytes()[:-4096])
+    with pytest.raises(QvlaError, match=rf"sqlite3 {file} \.dump .*_recovered\.db3") as caught:
+        read(tmp_path / "other")
+    if shutil.which("sqlite3"):
+        command, recovered = caught.value.fix.removeprefix("run `").split("`, and name ")
+        subprocess.run(command, shell=True, check=True, stderr=subprocess.DEVNULL)
+        assert len(read(Path(recovered))) >= 5
+
+
+def test_a_bag_of_ros_1_is_told_how_to_be_converted(tmp_path):
+    file = tmp_path / "old.bag"
+    file.write_bytes(b"#ROSBAG V2.0\n")
+    with pytest.raises(QvlaError, match=f"rosbags-convert --src {file} --dst {tmp_path / 'old'}"):
+        read(file)
+
+
+def test_moments_that_are_left_out_are_counted_with_the_reason(tmp_path, monkeypatch):
+    bag = write_bag(tmp_path / "bag")
+    with pytest.warns(QvlaWarning, match="8 of 10 moments are used; left out: no instruction"):
+        assert len(read(bag)) == 8
+    plain = header
+    monkeypatch.setitem(globals(), "header", lambda stamp_ns, frame="world": plain(0, frame))
+    unstamped = write_bag(tmp_path / "unstamped")
+    with pytest.warns(QvlaWarning, match="1 of 10 moments are used; left out: the header of 10 "):
+        assert len(read(unstamped, instruction="wave")) == 1
 
 
 def test_a_bag_of_one_robot_among_several_needs_the_whole_name(tmp_path):
