@@ -5,11 +5,12 @@ Real processes talk over real DDS.
     python benchmarks/fault_table.py [--bundle DIR] [--rounds 3] [--executor events]
 
 The policy is a fake (`sine`), so that it can be made to fail. A bundle describes the robot; without
---bundle the bundled policy is exported. Figures are the worst of the rounds. "stop sent after" is
-by the node's clock, from the limit (or from when the event was noticed) to the stop command, for
-the clock and the deadman's loss too. "ticks" are those of its 100 Hz control thread in that time.
-"robot's last command" is by the robot's clock, from the injection of the fault on. The last line is
-one JSON object.
+--bundle the bundled policy is exported. Figures are the worst of the rounds. "stop begins after" is
+by the node's clock, from the limit (or from when the event was noticed) to the first command of the
+stop, for the clock and the deadman's loss too. "ticks" are those of its 100 Hz control thread in
+that time. "hardest change of velocity" is that between the last commands, those of the stop among
+them. "robot's last command" is by the robot's clock, from the injection of the fault on. The last
+line is one JSON object.
 """
 
 from __future__ import annotations
@@ -59,10 +60,10 @@ def main() -> None:
                     outcomes.setdefault((outcome.output, outcome.fault), []).append(outcome)
         rclpy.try_shutdown(context=context)
     print(
-        "| output | fault | limit | stop reason | command | stop sent after, ms | ticks | "
-        "robot's last command, ms |"
+        "| output | fault | limit | stop reason | brakes to | hardest change of velocity, /s^2 | "
+        "stop begins after, ms | ticks | robot's last command, ms |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|")
     for rounds in outcomes.values():
         print(row(rounds))
     print(json.dumps([asdict(outcome) for rounds in outcomes.values() for outcome in rounds]))
@@ -82,12 +83,14 @@ def row(rounds: Iterable[DrillOutcome]) -> str:
     last_ms = 1e3 * max(outcome.last_command_s for outcome in rounds)
     late = sum(outcome.commands_after for outcome in rounds)
     if not rounds[0].stop_reason:  # killed: nobody is left to measure
-        return f"| {first} | {words[0]} | | commands end | | | {last_ms:.0f} |"
+        return f"| {first} | {words[0]} | | commands end | | | | {last_ms:.0f} |"
     delay_ms = 1e3 * max(o.delay_s for o in rounds)
     ticks = max(o.delay_ticks for o in rounds)
+    braking = max(o.braking for o in rounds)
     command = words[2] + (f", then {late} more" if late else "")
     return (
-        f"| {first} | {words[0]} | {words[1]} | {command} | {delay_ms:.1f} | {ticks} "
+        f"| {first} | {words[0]} | {words[1]} | {command} | {braking:.2f} "
+        f"| {delay_ms:.1f} | {ticks} "
         f"| {last_ms:.0f} |"
     )
 

@@ -6,8 +6,10 @@ Time comes in as numbers; nothing here sleeps, publishes or reads a clock. Not t
 who tick it and feed it hold one lock.
 
 Every stop disarms, whatever its reason; the robot moves again only after it is armed by hand. A
-stop is decided once and sent by exactly one tick, and only if something was commanded since the
-last one: a robot that was commanded nothing is not commanded to hold.
+stop is decided once, and only if something was commanded since the last one: a robot that was
+commanded nothing is not commanded to hold. The tick that decides it sends its first command, and
+those after it send more until the command is at rest (see qvla_ros.control.stopping). Nothing else
+is planned or armed meanwhile.
 
 The limits on motion take commands as one period apart (see Pace), as the robot's own controller
 does that interpolates between them. On simulated time those are periods of the simulated clock:
@@ -19,13 +21,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from qvla_ros.control.arming import require_deadman, require_fresh_input, usable_start
 from qvla_ros.control.decision import Decision
-from qvla_ros.control.limits import MotionLimits
+from qvla_ros.control.limits import MotionLimits, stop_limits
 from qvla_ros.control.motion import MotionState, at_rest
 from qvla_ros.control.pace import Pace
 from qvla_ros.control.plan_reader import PlanReader
@@ -33,6 +35,7 @@ from qvla_ros.control.safety_chain import STAGES, limit_motion
 from qvla_ros.control.setpoint import MotionSpec, Setpoint
 from qvla_ros.control.settings import ControllerSettings
 from qvla_ros.control.stop_reason import StopReason
+from qvla_ros.control.stopping import Stop, advance_stop
 from qvla_ros.control.timeline import PlannedChunk
 from qvla_ros.control.watchdogs import (
     Clocks,
@@ -44,16 +47,8 @@ from qvla_ros.control.watchdogs import (
 )
 from qvla_ros.errors import QvlaError
 
+STANDSTILL_S = 0.5  # steady: a simulated clock that has not moved for so long may never move again
 RATE = "rate"  # the stage of the safety chain that lies in time; the others: safety_chain.STAGES
-
-
-@dataclass(frozen=True)
-class _Stop:
-    """A stop that is decided and not sent yet. hold: where the robot is to stay."""
-
-    reason: StopReason
-    passed_s: float
-    hold: Setpoint
 
 
 class Controller:
@@ -62,6 +57,8 @@ class Controller:
     armed; reason: why it was last disarmed, None since it is armed; motion: the last command with
     its velocities, None before the first arming; interventions: ticks in which a stage of STAGES or
     RATE changed the command; plan: what is planned.
+
+    braking: the limits of a stop, see stop_limits; None: its defaults.
     """
 
     def __init__(
@@ -70,6 +67,7 @@ class Controller:
         spec: MotionSpec,
         limits: MotionLimits,
         blend_steps: int = 0,
+        braking: MotionLimits | None = None,
     ) -> None:
         self.settings = settings
         self.plan = PlanReader(settings.period_s, settings.use_sim_time, spec, blend_steps)
@@ -79,10 +77,13 @@ class Controller:
         self.motion: MotionState | None = None
         self._spec = spec
         self._limits = limits
+        self._braking = stop_limits(limits) if braking is None else braking
         self._pace = Pace(settings.period_s)
-        self._stop: _Stop | None = None
+        self._stop: Stop | None = None
+        self._stops_at_once = False
         self._sent = False  # something since the last stop
         self._clocks: Clocks | None = None  # of the last tick
+        self._commanded: Clocks | None = None  # of the last command
         self._input_ns: int | None = None
         self._measured_s: float | None = None
         self._deadman = Deadman()
@@ -100,8 +101,8 @@ class Controller:
         if self.armed:
             return
         if self._stop is not None:
-            found = f"the stop {self._stop.reason.name} not yet sent"
-            raise QvlaError("arm", found, "no stop under way", "call ~/arm again")
+            found = f"the stop {self._stop.reason.name}, which is still braking"
+            raise QvlaError("arm", found, "commands at rest", "call ~/arm again")
         start = usable_start(measured, self._spec, self._limits)
         require_fresh_input(self._input_ns, now_ns, self.settings)
         last_s = -math.inf if self._clocks is None else self._clocks.steady_s
@@ -109,6 +110,7 @@ class Controller:
         self.armed = True
         self.reason = None
         self._sent = False
+        self._stops_at_once = False
         self.motion = at_rest(start)
         self._measured_s = None
         self.plan.begin(start, now_ns)
@@ -116,9 +118,9 @@ class Controller:
     def disarm(
         self, reason: StopReason = StopReason.disarmed, happened_s: float | None = None
     ) -> None:
-        """Commands nothing more.
+        """Carries out no plan any more.
 
-        The next tick sends the stop, if anything was commanded. Not armed: no effect.
+        The next tick begins to brake, if anything was commanded. Not armed: no effect.
 
         happened_s: when what it is disarmed for happened, steady clock; None: since the last tick.
         """
@@ -128,11 +130,19 @@ class Controller:
         self.reason = reason
         self.plan.timeline.flush()
         if self._sent:
-            assert self.motion is not None
             if happened_s is None:
                 happened_s = -math.inf if self._clocks is None else just_after(self._clocks)
-            self._stop = _Stop(reason, happened_s, self.motion.setpoint)
+            self._stop = Stop(reason, happened_s)
             self._sent = False
+
+    @property
+    def is_stopping(self) -> bool:
+        """True from the decision of a stop until the tick that sends the last of its commands."""
+        return self._stop is not None
+
+    def stop_at_once(self) -> None:
+        """The next tick ends a stop under way in one command, for no tick will come after it."""
+        self._stops_at_once = True
 
     def flush(self, now_ns: int) -> None:
         """Forgets the plan, as when the instruction changes.
@@ -185,14 +195,14 @@ class Controller:
             if passed is not None:
                 self._stop_at(passed, measured)
         if self._stop is not None:
-            return self._send_stop(self._stop)
+            return self._continue_stop(self._stop, self._clocks)
         if not self.armed or self.motion is None:
             return Decision()
         motion = self.motion
         if self.settings.follow_measured and self._spec.is_delta and measured is not None:
             motion = replace(motion, setpoint=replace(measured, gripper=motion.setpoint.gripper))
         self.motion = motion
-        return self._command(motion, now_ns, steady_s)
+        return self._command(motion, self._clocks)
 
     def _passed_limit(
         self,
@@ -220,27 +230,61 @@ class Controller:
 
     def _stop_at(self, passed: Passed, measured: Setpoint | None) -> None:
         self.disarm(passed.reason, passed.passed_s)
-        blocked = passed.reason is StopReason.tracking_error
-        if blocked and self._stop is not None and measured is not None:
-            # Pushes no longer, but keeps its grip.
-            hold = replace(measured, gripper=self._stop.hold.gripper)
-            self._stop = replace(self._stop, hold=hold)
+        if passed.reason is StopReason.tracking_error and self._stop is not None:
+            # Goes back to where the robot is, so that it pushes no longer at what blocks it.
+            self._stop = replace(self._stop, yields_to=measured)
 
-    def _send_stop(self, stop: _Stop) -> Decision:
-        self._stop = None
+    def _continue_stop(self, stop: Stop, now: Clocks) -> Decision:
+        reported = (None, None) if stop.is_announced else (stop.reason, stop.passed_s)
+        assert self.motion is not None
         if self.settings.stop == "none":
-            return Decision(None, stop.reason, stop.passed_s)
-        hold = stop.hold
+            self._stop = None
+            return Decision(None, *reported)
+        dt_s = self._time_to_brake_for(stop, now)
+        if dt_s is None:
+            return Decision()
         if self.settings.stop == "zero":
-            hold = replace(hold, gripper=None)
-        self.motion = at_rest(hold)
-        return Decision(self.motion, stop.reason, stop.passed_s)
+            self.motion = replace(self.motion, setpoint=replace(self.motion.setpoint, gripper=None))
+        if math.isinf(dt_s):
+            self.motion = at_rest(self.motion.setpoint)
+            self._stop = None
+        else:
+            self.motion, self._stop = advance_stop(
+                stop, self.motion, self._braking, self._limits, dt_s
+            )
+        self._note(now)
+        return Decision(self.motion, *reported)
 
-    def _command(self, motion: MotionState, now_ns: int, steady_s: float) -> Decision:
+    def _time_to_brake_for(self, stop: Stop, now: Clocks) -> float | None:
+        """How much time the next command of a stop covers; None: it is not due; infinite: it is at
+        rest.
+
+        The first one is always due.
+        """
+        period_s = self.settings.period_s
+        if self._commanded is None or self._stops_at_once:
+            return math.inf
+        if not self.settings.use_sim_time:
+            due = not stop.is_announced or self._pace.allows(now.steady_s)
+            return period_s if due else None
+        if now.steady_s - self._commanded.steady_s > STANDSTILL_S:
+            return math.inf
+        moved_s = (now.ros_ns - self._commanded.ros_ns) * 1e-9
+        due = not stop.is_announced or (
+            abs(moved_s) >= period_s and self._pace.allows(now.steady_s)
+        )
+        return max(period_s, moved_s) if due else None
+
+    def _note(self, now: Clocks) -> None:
+        self._pace.note(now.steady_s)
+        self._commanded = now
+
+    def _command(self, motion: MotionState, now: Clocks) -> Decision:
+        now_ns = now.ros_ns
         if not self._sent and not self.plan.has_begun(now_ns):
             self.plan.skip_to(now_ns)
             return Decision()
-        if not self._pace.allows(steady_s):
+        if not self._pace.allows(now.steady_s):
             self.interventions[RATE] += 1
             return Decision()
         if self.plan.is_ahead(now_ns):
@@ -254,6 +298,6 @@ class Controller:
         self.interventions.update(
             name for name, changed in zip(STAGES, stages, strict=True) if changed
         )
-        self._pace.note(steady_s)
+        self._note(now)
         self._sent = True
         return Decision(self.motion)

@@ -14,9 +14,10 @@ class Decision:
     """All that is sent, and all that is reported of a stop.
 
     motion: what to send, a setpoint with its velocities; None: nothing. stop: why commands end, in
-    the one tick that sends the stop, else None. `motion` is then the stop action: the setpoint to
-    hold at rest, for `zero` a motion at rest that says nothing of the gripper, for `none` nothing.
-    passed_s: with a stop, when its limit was passed or its cause happened, steady clock.
+    the one tick that sends the first command of the stop, else None. `motion` then begins to brake,
+    as do those of the ticks that follow; for `zero` they say nothing of the gripper, for `none`
+    there are none. passed_s: with a stop, when its limit was passed or its cause happened, steady
+    clock.
     """
 
     motion: MotionState | None = None

@@ -24,12 +24,16 @@ class MotionState:
     target: what was asked for when the setpoint came out. The target's own velocity is taken from
     it, so that a target on its way is followed and one that stands still is approached without
     overshoot. None: the next target is meant from where the setpoint is, as deltas are.
+
+    dt_s: the time that the command covers: from the one before, and to the end of the motion that
+    it asks for. 0 for a state that no command has led to.
     """
 
     setpoint: Setpoint
     linear_velocity: Array
     angular_velocity_rad_s: Array
     target: Setpoint | None = None
+    dt_s: float = 0.0
 
 
 def at_rest(setpoint: Setpoint) -> MotionState:

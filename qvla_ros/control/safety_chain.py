@@ -79,7 +79,7 @@ def limit_motion(
         gripper = _within(target.gripper, 0.0, 1.0)
         stages[..., 1] |= gripper != target.gripper
         limited = replace(limited, gripper=float(gripper) if np.ndim(gripper) == 0 else gripper)
-    return MotionState(limited, velocity, angular_velocity, wanted), stages
+    return MotionState(limited, velocity, angular_velocity, wanted, dt_s), stages
 
 
 def _where(condition: NDArray[np.bool_], chosen: Setpoint, other: Setpoint) -> Setpoint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qvla_ros.control.limits import STOP_DECELERATION
 from qvla_ros.control.outputs import OUTPUTS, gripper_output_names, output_names
 from qvla_ros.engines import BACKENDS, backend_help
 from qvla_ros.parameters.table import parameter, seconds
@@ -140,7 +141,21 @@ class WatchdogParameters:
     deadman: bool = parameter(False, "send commands only while ~/enable (std_msgs/Bool) says true")
     deadman_timeout_s: float = seconds(0.3, "oldest ~/enable that counts", minimum=1e-3)
     stop_action: str = parameter(
-        "auto", f"auto: zero for {_ZEROED}, else hold", choices=STOP_ACTIONS
+        "auto",
+        f"what a stop brakes to; auto: zero for {_ZEROED}, else hold",
+        choices=STOP_ACTIONS,
+    )
+    max_stop_deceleration: tuple[float, ...] = parameter(
+        (),
+        "m/s^2 or rad/s^2, how hard a stop brakes, at least max_linear_acceleration; empty: "
+        f"{STOP_DECELERATION:g} times that; {_AXES}",
+    )
+    max_stop_angular_deceleration_rad_s2: float = parameter(
+        0.0,
+        "how hard a stop brakes rotation, at least max_angular_acceleration_rad_s2; 0: "
+        f"{STOP_DECELERATION:g} times that",
+        0.0,
+        1e4,
     )
 
 

@@ -23,10 +23,11 @@ from rclpy.context import Context
 from std_srvs.srv import SetBool, Trigger
 
 from qvla_ros.bundle import load_bundle
+from qvla_ros.control.outputs import OUTPUTS
 from qvla_ros.evaluation.processes import Child, start, stopped_at_the_end
 from qvla_ros.nodes.chunk_message import stamp_ns
 from qvla_ros.testing.fake_robot import FakeRobot
-from qvla_ros.testing.stop_command import find_stop, meaning
+from qvla_ros.testing.stop_command import find_rest, hardest_braking, meaning
 
 NAMESPACE = "x"
 PATIENCE_S = 60.0  # for what takes a second on an idle machine
@@ -35,10 +36,13 @@ ANSWER_S = 2.0
 ATTEMPTS = 5
 SETTLE_S = 0.25  # how long the robot is watched for commands after the stop
 MOVING_COMMANDS = 5
+BRAKING_COMMANDS = 30  # more than a stop takes within the limits below
+PERIOD_S = 0.01
 LIMIT_S = 1.0  # every limit in time, wide enough for a loaded machine
 # The engine `sine` moves the end effector, and the limits leave it room: the drill is about stops.
 PARAMETERS: Mapping[str, Any] = {
     "backend": "sine",
+    "control_hz": 1.0 / PERIOD_S,
     "linear_low": [-100.0],
     "linear_high": [100.0],
     "linear_scale": 0.05,
@@ -61,10 +65,11 @@ class DrillOutcome:
     """One line of the fault table.
 
     output: what the node commanded. limit: what must pass before it counts as a fault. stop_reason:
-    as in PolicyStatus. command: the stop that the robot received, "hold" or "zero twist"; "": none.
-    commands_after: how many came later; it must be 0. delay_ticks, delay_s: from the limit to the
-    stop command, by the node's clocks. last_command_s: from the injection to the last command's
-    arrival, by the robot's clock.
+    as in PolicyStatus. command: what the robot was braked to, "hold" or "zero twist"; "": nothing.
+    commands_after: how many came later; it must be 0. braking: the largest change of velocity in
+    the last BRAKING_COMMANDS commands, m/s^2 or rad/s^2. delay_ticks, delay_s: from the limit to
+    the first command of the stop, by the node's clocks. last_command_s: from the injection to the
+    last command's arrival, by the robot's clock.
     """
 
     output: str
@@ -73,6 +78,7 @@ class DrillOutcome:
     stop_reason: str
     command: str
     commands_after: int
+    braking: float
     delay_ticks: int
     delay_s: float
     last_command_s: float
@@ -112,6 +118,7 @@ class Drill:
     def provoke(self, fault: DrilledFault) -> DrillOutcome:
         """Arms, waits for commands, injects the fault, waits for the stop, and fixes the fault."""
         for _ in range(ATTEMPTS):
+            begin = len(self.robot.commands)
             self.move()
             before = len(self.robot.statuses)
             injected_s = time.monotonic()
@@ -122,7 +129,7 @@ class Drill:
             time.sleep(SETTLE_S)
             fault.fix(self)
             if status.stop_reason == fault.stop_reason:
-                return self._outcome(fault, status, injected_s)
+                return self._outcome(fault, status, injected_s, begin)
         raise Spoiled(
             f"{fault.name}: {ATTEMPTS} times something else stopped the robot first; "
             f"{self.describe()}"
@@ -172,7 +179,7 @@ class Drill:
         after = len(self.robot.commands) - seen
         limit = "the robot's own timeout"
         return DrillOutcome(
-            self.robot.output, "policy killed (SIGKILL)", limit, "", "", after, 0, 0.0, last_s
+            self.robot.output, "policy killed (SIGKILL)", limit, "", "", after, 0.0, 0, 0.0, last_s
         )
 
     def describe(self) -> str:
@@ -204,10 +211,11 @@ class Drill:
         return next(found, None)
 
     def _outcome(
-        self, fault: DrilledFault, status: PolicyStatus, injected_s: float
+        self, fault: DrilledFault, status: PolicyStatus, injected_s: float, begin: int
     ) -> DrillOutcome:
-        commands = self.robot.commands
-        stop = find_stop(commands, stamp_ns(status.stop_stamp))
+        commands = self.robot.commands[begin:]
+        stop = find_rest(commands, stamp_ns(status.stop_stamp))
+        are_velocities = OUTPUTS[self.robot.output].sends == "velocities"
         return DrillOutcome(
             output=self.robot.output,
             fault=fault.name,
@@ -215,6 +223,7 @@ class Drill:
             stop_reason=status.stop_reason,
             command="" if stop is None else meaning(commands, stop),
             commands_after=0 if stop is None else len(commands) - 1 - stop,
+            braking=hardest_braking(commands[-BRAKING_COMMANDS:], PERIOD_S, are_velocities),
             delay_ticks=status.stop_delay_ticks,
             delay_s=status.stop_delay_s,
             last_command_s=commands[-1].arrived_s - injected_s,

@@ -1,4 +1,4 @@
-"""Finds the stop among the commands that a robot received, and names it. Pure."""
+"""Finds the end of a stop among the commands that a robot received, and names it. Pure."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ class Command:
     numbers: NDArray[np.float64]
 
 
-def find_stop(commands: Sequence[Command], stop_ns: int) -> int | None:
-    """Index of the stop command that the node sent at `stop_ns`; None if the robot received none.
+def find_rest(commands: Sequence[Command], stop_ns: int) -> int | None:
+    """Index of the command with which a stop came to rest; None if the robot received none.
 
-    In simulated time the stop shares its stamp with the commands just before it: it is the first of
-    them that does not move the robot. Trajectories and arrays have no stamps: there it is
-    the first command that repeats the one before and is followed by no other.
+    stop_ns: when the node sent the first command of the stop. In simulated time that one shares its
+    stamp with the commands just before it. The stop ends with the first command from there on that
+    does not move the robot. Trajectories and arrays have no stamps: there it is the first command
+    that repeats the one before and is followed by no other.
     """
     if commands[-1].stamp_ns:
-        sent = [index for index, command in enumerate(commands) if command.stamp_ns == stop_ns]
-        last = sent[-1] if sent else None
-        return next((index for index in sent if meaning(commands, index) != MOVE), last)
+        begin = next((i for i, command in enumerate(commands) if command.stamp_ns == stop_ns), None)
+        rest = range(0 if begin is None else begin, 0 if begin is None else len(commands))
+        return next((index for index in rest if meaning(commands, index) != MOVE), begin)
     index = len(commands) - 1
     while index > 0 and meaning(commands, index) != MOVE:
         index -= 1
@@ -48,3 +49,17 @@ def meaning(commands: Sequence[Command], index: int) -> str:
     if not numbers.any():
         return "zero twist"
     return "hold" if index > 0 and np.array_equal(numbers, commands[index - 1].numbers) else MOVE
+
+
+def hardest_braking(commands: Sequence[Command], period_s: float, are_velocities: bool) -> float:
+    """The largest change of velocity from one of the commands to the next, along any of the first
+    three numbers, in units of those per s^2.
+
+    period_s: between two commands, unless their stamps are further apart.
+    """
+    stamps_s = 1e-9 * np.array([command.stamp_ns for command in commands])
+    apart_s = np.maximum(np.diff(stamps_s), period_s)[:, None]
+    numbers = np.array([command.numbers[:3] for command in commands])
+    velocities = numbers if are_velocities else np.diff(numbers, axis=0) / apart_s
+    changes = np.abs(np.diff(velocities, axis=0)) / apart_s[-len(velocities) + 1 :]
+    return float(changes.max()) if changes.size else 0.0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qvla_ros.bundle import ActionSpec
 from qvla_ros.control.controller import Controller
-from qvla_ros.control.limits import MotionLimits, motion_limits
+from qvla_ros.control.limits import MotionLimits, motion_limits, stop_limits
 from qvla_ros.control.setpoint import MotionSpec, motion_spec
 from qvla_ros.control.settings import ControllerSettings
 from qvla_ros.errors import QvlaError
@@ -24,19 +24,20 @@ from qvla_ros.parameters.policy import PolicyParameters
 class CommandSetup:
     """The forms and limits of a robot's commands.
 
-    form: of the messages; spec: how actions move a setpoint; limits: on motion; settings: of the
-    controller, limits in time among them.
+    form: of the messages; spec: how actions move a setpoint; limits: on motion; braking: on a stop;
+    settings: of the controller, limits in time among them.
     """
 
     form: CommandForm
     spec: MotionSpec
     limits: MotionLimits
+    braking: MotionLimits
     settings: ControllerSettings
     blend_steps: int
 
     def controller(self) -> Controller:
         """Makes a new controller, disarmed."""
-        return Controller(self.settings, self.spec, self.limits, self.blend_steps)
+        return Controller(self.settings, self.spec, self.limits, self.blend_steps, self.braking)
 
 
 def command_setup(parameters: PolicyParameters, actions: ActionSpec) -> CommandSetup:
@@ -53,7 +54,12 @@ def command_setup(parameters: PolicyParameters, actions: ActionSpec) -> CommandS
     axes = 3 if spec.is_pose else len(form.joints)
     limits = motion_limits(axes, **asdict(parameters.limits))
     _require_a_workspace(limits.linear_low, limits.linear_high)
-    return CommandSetup(form, spec, limits, _settings(parameters, form), commands.blend_steps)
+    watchdogs = parameters.watchdogs
+    braking = stop_limits(
+        limits, watchdogs.max_stop_deceleration, watchdogs.max_stop_angular_deceleration_rad_s2
+    )
+    settings = _settings(parameters, form)
+    return CommandSetup(form, spec, limits, braking, settings, commands.blend_steps)
 
 
 def _settings(parameters: PolicyParameters, form: CommandForm) -> ControllerSettings:

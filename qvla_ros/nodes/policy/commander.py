@@ -37,6 +37,7 @@ from qvla_ros.nodes.policy.snapshot import LoopHealth
 from qvla_ros.parameters.policy import PolicyParameters
 
 GOODBYE_S = 0.2  # for the stop command to arrive before its publisher goes
+BRAKING_S = 5.0  # longest wait for an arm to be braked to rest before the control thread ends
 
 
 @dataclass(frozen=True)
@@ -102,16 +103,21 @@ class Commander:
         self._running = _Running(sources, loop, deadman)
 
     def finish(self, reason: StopReason) -> None:
-        """Stops the arm if it was commanded, and ends the thread.
+        """Brakes the arm if it was commanded, and ends the thread.
 
-        Returns when the stop command has gone out.
+        Returns when the command is at rest. What the thread has not carried out by then, because it
+        died or because braking takes longer than BRAKING_S, is done at once.
         """
         running = self._running
         if running is None:
             return
         self.disarm(reason)
+        end_s = time.monotonic() + BRAKING_S
+        while self.is_stopping() and running.loop.alive and time.monotonic() < end_s:
+            time.sleep(0.5 * self._setup.settings.period_s)
         running.loop.stop()
-        self._tick(running.sources)  # the thread may have ended before it saw the order
+        self._controller.stop_at_once()
+        self._tick(running.sources)
         self._running = None
         if running.deadman is not None:
             self._node.destroy_subscription(running.deadman)
@@ -148,11 +154,12 @@ class Commander:
                 self._gripper.begin()
 
     def is_stopping(self) -> bool:
-        """True while the stop action is still to be sent."""
-        return self._running is not None and self._orders != self._orders_done
+        """True until the arm has been braked to rest."""
+        waits = self._orders != self._orders_done or self._controller.is_stopping
+        return self._running is not None and waits
 
     def disarm(self, reason: StopReason) -> None:
-        """The next tick stops the arm, if it was commanded."""
+        """The next tick begins to brake the arm, if it was commanded."""
         with self._lock:
             self._orders = self._orders + 1
             self._controller.disarm(reason, time.monotonic())

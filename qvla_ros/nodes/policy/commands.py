@@ -47,7 +47,7 @@ class Commands(Protocol):
         """Begins, disarmed."""
 
     def finish(self, reason: StopReason) -> None:
-        """Stops the arm if it was commanded. Returns when the stop command has gone out."""
+        """Brakes the arm if it was commanded. Returns when the command is at rest."""
 
     def destroy(self) -> None:
         """Destroys the publishers, after `finish`."""
@@ -56,10 +56,10 @@ class Commands(Protocol):
         """Commands may go out from the next chunk on. QvlaError says why not."""
 
     def disarm(self, reason: StopReason) -> None:
-        """Stops the arm, if it was commanded, within a period."""
+        """Begins to brake the arm, if it was commanded, within a period."""
 
     def is_stopping(self) -> bool:
-        """True while the stop action is still to be sent."""
+        """True until the arm has been braked to rest."""
 
     def observe(self, stamp_ns: int) -> None:
         """A complete observation came; stamp_ns: of the oldest sample in it."""

@@ -16,10 +16,10 @@ TICKS_KEPT = 1000  # ten seconds at 100 Hz
 class Stop:
     """A stop that was sent: its reason, when, and how late.
 
-    stamp_ns: node time when its command was sent; delay_s: how long after the limit was passed, or
-    after what happened was noticed, that was (steady clock; for what only a tick can notice, since
-    the tick before); delay_ticks: how many ticks began in that time, the one that sent the command
-    included.
+    stamp_ns: node time when its first command was sent; delay_s: how long after the limit was
+    passed, or after what happened was noticed, that was (steady clock; for what only a tick can
+    notice, since the tick before); delay_ticks: how many ticks began in that time, the one that
+    sent the command included.
     """
 
     reason: StopReason

@@ -53,10 +53,10 @@ class TaskHost(Protocol):
         """Why it cannot be followed, whatever the node's state; empty if it can."""
 
     def disarm(self, reason: StopReason) -> None:
-        """Act on nothing more; the control loop sends the stop action."""
+        """Act on nothing more; the control loop brakes the arm."""
 
     def is_stopping(self) -> bool:
-        """True while the stop action is yet to be sent."""
+        """True until the arm has been braked to rest."""
 
 
 class Tasks:
@@ -66,7 +66,7 @@ class Tasks:
         self._node = node
         self._host = host
         self._task: Task | None = None
-        self._ending: Ending | None = None  # decided; waits for the stop action to be sent
+        self._ending: Ending | None = None  # decided; waits for the arm to be at rest
         self._next: str | None = None  # instruction to follow after the end
         self._topic_text: str | None = None
         self._goal: ServerGoalHandle | None = None  # None: started by ~/start
@@ -218,7 +218,7 @@ class Tasks:
             self._finish(self._ending)
 
     def _end(self, end: Ending, reason: StopReason) -> None:
-        """Decide it, once, and stop the arm; the result follows once the stop action was sent."""
+        """Decide it, once, and stop the arm; the result follows once it has been braked to rest."""
         if self._ending is None:
             self._ending = end
             self._host.disarm(reason)

@@ -77,7 +77,7 @@ def test_a_deadman_that_fell_silent_cannot_be_armed_with(make_rig: Any) -> None:
 def test_armed_again_it_starts_from_where_the_robot_is(make_rig: Any) -> None:
     rig = make_rig().moving()
     rig.controller.disarm()
-    with pytest.raises(QvlaError, match="not yet sent"):
+    with pytest.raises(QvlaError, match="still braking"):
         rig.controller.arm(rig.start, rig.ros_ns)
     rig.tick()
     rig.measured = rig.start

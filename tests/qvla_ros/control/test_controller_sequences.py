@@ -55,13 +55,17 @@ class Sequences(RuleBasedStateMachine):
         self.enabled_s = -math.inf
         self.measured = np.zeros(2)
         self.command: np.ndarray | None = None
-        self.sent = self.owes_stop = self.was_told = False
+        self.sent = self.owes_stop = self.brakes = self.has_braked = False
+        self.velocity = np.zeros(2)
+        self.yields_to: np.ndarray | None = None
         self.command_times: list[float] = []
 
     @rule()
     def arm(self) -> None:
         fresh = self.input_ns is not None and abs(self.ros_ns - self.input_ns) <= 0.55e9
-        may = not self.owes_stop and self.enabled and fresh and np.isfinite(self.measured).all()
+        stopping = self.owes_stop or self.brakes
+        held = self.enabled and self.steady_s - self.enabled_s <= 0.75
+        may = not stopping and held and fresh and np.isfinite(self.measured).all()
         if self.controller.armed:
             self.controller.arm(None, self.ros_ns)
             return
@@ -73,6 +77,7 @@ class Sequences(RuleBasedStateMachine):
         assert may
         self.plan_end_ns = self.measured_s = None
         self.command = self.measured
+        self.velocity = np.zeros(2)
 
     @rule(reason=REASONS)
     def disarm(self, reason: StopReason) -> None:
@@ -145,7 +150,6 @@ class Sequences(RuleBasedStateMachine):
         if limit_passed:
             self._disarmed()
         armed = self.controller.armed
-        before = self.command
         decision = self.controller.tick(
             self.ros_ns, self.steady_s, None if measured is None else Setpoint(measured), busy_s
         )
@@ -158,22 +162,42 @@ class Sequences(RuleBasedStateMachine):
         assert (decision.stop is not None) == self.owes_stop
         if decision.stop is not None:
             self.owes_stop = False
+            self.brakes = True
+            self.has_braked = False
+            yields = decision.stop is StopReason.tracking_error and limit_passed
+            self.yields_to = measured if yields else None
             assert decision.command is not None
             assert decision.stop is self.controller.reason
-            wanted = (
-                measured if decision.stop is StopReason.tracking_error and limit_passed else before
-            )
-            np.testing.assert_array_equal(decision.command.linear, wanted)
-        elif decision.command is not None:
-            assert self.controller.armed
-            self._commanded(decision.command.linear)
+        if decision.command is not None:
+            assert self.controller.armed or self.brakes
+            self._commanded(decision.command.linear, is_first=decision.stop is not None)
 
-    def _commanded(self, now: np.ndarray) -> None:
+    def _braked(self, velocity: np.ndarray) -> None:
+        """It slows down by 10 per s^2 and axis; then it may go back to where it was measured."""
+        slower = np.sign(self.velocity) * np.maximum(np.abs(self.velocity) - 1.0, 0.0)
+        if not self.has_braked:
+            np.testing.assert_allclose(velocity, slower, atol=1e-9)
+            self.has_braked = bool(np.abs(slower).max() < 1e-9)
+        self.brakes = not self.has_braked
+        if self.yields_to is not None:
+            self.brakes = self.controller.is_stopping
+        if not self.brakes:
+            assert not self.controller.is_stopping
+            assert not velocity.any()
+
+    def _commanded(self, now: np.ndarray, is_first: bool) -> None:
+        """is_first: the first command of a stop, which comes at once."""
         assert self.command is not None
+        velocity = (now - self.command) / PERIOD_S
+        if self.brakes:
+            self._braked(velocity)
+        self.velocity = velocity
         assert (np.abs(now) <= np.maximum(1.0, np.abs(self.command))).all()
         assert (np.abs(now - self.command) <= 0.15).all()  # the lower of 0.2 and 1.5 / s
         self.command = now
-        self.sent = True
+        self.sent = self.controller.armed
+        if is_first:
+            return
         assert all(
             self.steady_s - last_s >= 0.5 * PERIOD_S - 1e-9 for last_s in self.command_times[-1:]
         )

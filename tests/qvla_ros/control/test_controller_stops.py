@@ -12,6 +12,7 @@ import pytest
 from qvla_ros.control.decision import Decision
 from qvla_ros.control.limits import motion_limits
 from qvla_ros.control.stop_reason import StopReason
+from qvla_ros.errors import QvlaError
 
 
 def stale_input(rig: Any) -> None:
@@ -118,10 +119,10 @@ def test_every_stop_comes_in_time_once_and_disarms(
     assert after_ticks - 1.5 <= ticks <= after_ticks + 2.5
     assert not rig.controller.armed
     assert rig.controller.reason is reason
-    if reason is not StopReason.tracking_error:
-        assert decision.command is last
+    assert decision.command is last  # without a limit on deceleration: at rest at once
+    while rig.controller.is_stopping:
+        rig.tick()
     assert rig.controller.motion is not None
-    assert rig.controller.motion.setpoint is decision.command
     assert not rig.controller.motion.linear_velocity.any()
     sent = len(rig.commands)
     rig.measured = rig.start
@@ -184,15 +185,190 @@ def test_zero_is_a_motion_at_rest_that_leaves_the_gripper_alone(make_rig: Any) -
     assert rig.tick() == Decision()
 
 
-def test_after_a_tracking_error_it_holds_where_it_is_and_keeps_its_grip(make_rig: Any) -> None:
-    rig = make_rig(max_linear_lead=0.02).moving()
+ACCELERATION = 50.0  # m/s^2; a stop brakes with twice as much by default
+FAST = motion_limits(
+    3,
+    linear_low=[-5.0, -5.0, -5.0],
+    linear_high=[5.0, 5.0, 5.0],
+    max_linear_acceleration=ACCELERATION,
+    max_angular_acceleration_rad_s2=200.0,
+)
+
+
+def velocities(rig: Any) -> Any:
+    """Of all commands of the rig, m/s, one row a command."""
+    places = [rig.start.linear, *(command.linear for command in rig.commands)]
+    return np.diff(places, axis=0) / rig.period_s
+
+
+@pytest.mark.parametrize(
+    "reason", [reason for reason in StopReason if reason is not StopReason.tracking_error]
+)
+def test_every_stop_brakes_within_its_deceleration_from_the_last_command(
+    make_rig: Any, reason: StopReason
+) -> None:
+    rig = make_rig(limits=FAST)
+    rig.arm()
+    rig.plan(np.tile([4.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0], (40, 1)))
+    rig.run(0.2)
+    sent = len(rig.commands)
+    before = velocities(rig)[-1, 0]
+    assert before == pytest.approx(4.0)
+    rig.measured = replace(rig.start, linear=np.full(3, 7.0))  # which a stop does not look at
+    rig.follows = False
+    rig.controller.disarm(reason)
+    first = rig.tick()
+    assert first.stop is reason
+    assert first.command is not None  # the first command of the stop goes out in its tick
+    while rig.controller.is_stopping:
+        assert rig.tick().stop is None
+    slower = velocities(rig)[sent:, 0]
+    np.testing.assert_allclose(slower, [3.0, 2.0, 1.0, 0.0], atol=1e-9)
+    assert rig.commands[-1] is rig.commands[-2]  # the last one holds
+    assert rig.commands[-1].gripper == 0.0
+    assert rig.tick() == Decision()
+
+
+def test_a_stop_in_front_of_a_wall_stays_inside_the_box(make_rig: Any) -> None:
+    walled = replace(FAST, linear_high=np.array([0.35, 5.0, 5.0]))
+    for ticks in range(1, 60, 4):
+        rig = make_rig(limits=walled)
+        rig.arm()
+        rig.plan(np.tile([4.0, 0, 0, 0, 0, 0, 0.0], (40, 1)))
+        rig.run(ticks * rig.period_s)
+        rig.controller.disarm()
+        rig.run(0.1)
+        assert not rig.controller.is_stopping
+        assert max(command.linear[0] for command in rig.commands) <= 0.35
+        changes = np.diff(velocities(rig)[:, 0])
+        assert changes.min() >= -2.0 * ACCELERATION * rig.period_s - 1e-9
+
+
+def test_a_stop_turns_on_no_faster_than_it_may(make_rig: Any) -> None:
+    rig = make_rig(limits=FAST)
+    rig.arm()
+    rig.plan(np.tile([0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0], (40, 1)))  # 14 rad/s
+    rig.run(0.2)
+    speeds = []
+    rig.controller.disarm()
+    while rig.controller.is_stopping:
+        rig.tick()
+        speeds.append(np.linalg.norm(rig.controller.motion.angular_velocity_rad_s))
+    fastest = math.hypot(10.0, 10.0)
+    expected = [fastest - 4.0 * (tick + 1) for tick in range(3)]
+    np.testing.assert_allclose(speeds, [*expected, 0.0], atol=1e-9)
+
+
+def test_nothing_is_armed_or_planned_while_it_brakes(make_rig: Any) -> None:
+    rig = make_rig(limits=FAST)
+    rig.arm()
+    rig.plan(np.tile([4.0, 0, 0, 0, 0, 0, 0.0], (40, 1)))
+    rig.run(0.2)
+    rig.controller.disarm(StopReason.finished)
+    rig.tick()
+    assert rig.controller.is_stopping
+    with pytest.raises(QvlaError, match="finished, which is still braking"):
+        rig.controller.arm(rig.measured, rig.ros_ns)
+    assert rig.plan() is None
+    rig.controller.disarm(StopReason.cancelled)  # no second stop
+    rig.run(0.1)
+    assert rig.stops == [StopReason.finished]
+    rig.arm()
+    assert rig.controller.armed
+
+
+def test_ticks_in_a_burst_do_not_make_it_brake_harder(make_rig: Any) -> None:
+    rig = make_rig(limits=FAST)
+    rig.arm()
+    rig.plan(np.tile([4.0, 0, 0, 0, 0, 0, 0.0], (40, 1)))
+    rig.run(0.2)
+    rig.controller.disarm()
+    assert rig.tick(0.001).command is not None  # the first is not waited for
+    assert rig.tick(0.001) == Decision()
+    assert rig.controller.is_stopping
+
+
+def test_without_a_tick_to_come_a_stop_is_one_command(make_rig: Any) -> None:
+    rig = make_rig(limits=FAST)
+    rig.arm()
+    rig.plan(np.tile([4.0, 0, 0, 0, 0, 0, 0.0], (40, 1)))
+    rig.run(0.2)
+    rig.controller.disarm()
+    rig.tick()
+    last = rig.commands[-1]
+    rig.controller.stop_at_once()
+    assert rig.tick(0.0).command is last
+    assert not rig.controller.is_stopping
+
+
+def test_after_a_tracking_error_it_yields_to_where_the_robot_is_and_keeps_its_grip(
+    make_rig: Any,
+) -> None:
+    limits = replace(FAST, max_linear_velocity=np.full(3, 2.0))
+    rig = make_rig(limits=limits, max_linear_lead=0.1)
+    rig.arm()
+    rig.plan(np.tile([4.0, 0, 0, 0, 0, 0, 0.0], (40, 1)))
+    rig.run(0.1)
     rig.follows = False
     blocked = rig.measured = replace(rig.commands[-1], gripper=0.4)
     while not rig.stops:
-        decision = rig.tick()
-    assert decision.command is not None
-    assert decision.command.linear is blocked.linear
-    assert decision.command.gripper == 0.0
+        rig.tick()
+    assert rig.stops == [StopReason.tracking_error]
+    while rig.controller.is_stopping:
+        rig.tick()
+    np.testing.assert_array_equal(rig.commands[-1].linear, blocked.linear)
+    assert rig.commands[-1].gripper == 0.0
+    assert np.abs(velocities(rig)).max() <= 2.0 + 1e-9
+    changes = np.diff(velocities(rig)[:, 0])
+    assert np.abs(changes).max() <= 2.0 * ACCELERATION * rig.period_s + 1e-9
+    backwards = changes[velocities(rig)[1:, 0] < 0.0]
+    assert np.abs(backwards).max() <= ACCELERATION * rig.period_s + 1e-9
+
+
+def test_it_yields_no_further_than_the_box(make_rig: Any) -> None:
+    limits = replace(FAST, linear_low=np.array([0.05, -5.0, -5.0]))
+    rig = make_rig(limits=limits, max_linear_lead=0.1)
+    rig.arm()
+    rig.plan(np.tile([-1.0, 0, 0, 0, 0, 0, 0.0], (40, 1)))
+    rig.run(0.02)
+    rig.follows = False
+    rig.measured = replace(rig.start, linear=rig.start.linear - [0.2, 0.0, 0.0])
+    rig.run(0.3)
+    assert rig.stops == [StopReason.tracking_error]
+    assert rig.commands[-1].linear[0] == 0.05
+
+
+@pytest.mark.parametrize("real_time_factor", [0.3, 1.0, 5.0])
+def test_in_simulated_time_it_brakes_by_the_simulated_clock(
+    make_rig: Any, real_time_factor: float
+) -> None:
+    rig = make_rig(limits=FAST, use_sim_time=True)
+    rig.arm()
+    rig.plan(np.tile([4.0, 0, 0, 0, 0, 0, 0.0], (200, 1)))
+    simulated_s = real_time_factor * rig.period_s
+    while rig.controller.motion.linear_velocity[0] < 3.99:
+        rig.tick(rig.period_s, simulated_s)
+    rig.controller.disarm()
+    first_ns = rig.ros_ns
+    count = 0
+    while rig.controller.is_stopping:
+        count = count + (rig.tick(rig.period_s, simulated_s).command is not None)
+    braked_s = (rig.ros_ns - first_ns) * 1e-9
+    assert braked_s == pytest.approx(4.0 / (2.0 * ACCELERATION), abs=1.5 * max(simulated_s, 0.01))
+    assert count == (4 if real_time_factor <= 1.0 else 1)
+
+
+def test_where_simulated_time_stands_still_a_stop_ends_at_once(make_rig: Any) -> None:
+    rig = make_rig(limits=FAST, use_sim_time=True)
+    rig.arm()
+    rig.plan(np.tile([4.0, 0, 0, 0, 0, 0, 0.0], (40, 1)))
+    rig.run(0.2)
+    rig.controller.disarm()
+    sent = len(rig.commands)
+    for _ in range(100):
+        rig.tick(rig.period_s, 0.0)
+    assert not rig.controller.is_stopping
+    assert len(rig.commands) - sent == 2  # the first, and the one that holds
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Each fault is noticed within two ticks and answered by one stop command, over real DDS.
+"""Each fault is noticed within two ticks and answered by braking to rest, over real DDS.
 
 Judged by the node's own clocks and ticks, not by when this process hears of it: the machine may be
 loaded.
@@ -57,7 +57,7 @@ def context(ros_environment: dict[str, str]) -> Iterator[Context]:
         (twist_faults, {"executor": "events"}),
     ],
 )
-def test_every_fault_ends_in_one_stop_command_within_two_ticks(
+def test_every_fault_begins_to_brake_within_two_ticks_and_ends_at_rest(
     faults: Callable[..., Iterator[DrillOutcome]],
     parameters: dict[str, str],
     context: Context,

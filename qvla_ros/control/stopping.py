@@ -1,0 +1,61 @@
+"""Brings the command to rest: the one mechanism of every stop.
+
+A stop begins at the last command and its velocity, never at a measurement, which may be what
+failed. Each tick sends one more command, slower by no more than the deceleration of a stop allows,
+through the same limits as any command and inside the box, until the command is at rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from qvla_ros.control.limits import MotionLimits
+from qvla_ros.control.motion import MotionState, at_rest
+from qvla_ros.control.safety_chain import limit_motion
+from qvla_ros.control.setpoint import Setpoint
+from qvla_ros.control.stop_reason import StopReason
+
+STILL = 1e-9  # m/s or rad/s: what is slower is rounding
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A stop from its decision until it is over.
+
+    passed_s: when its limit was passed or its cause happened, steady clock. yields_to: where the
+    command goes once it is at rest, None: it stays. is_announced: its first command is sent.
+    is_at_rest: it has braked to rest.
+    """
+
+    reason: StopReason
+    passed_s: float
+    yields_to: Setpoint | None = None
+    is_announced: bool = False
+    is_at_rest: bool = False
+
+
+def advance_stop(
+    stop: Stop, motion: MotionState, braking: MotionLimits, limits: MotionLimits, dt_s: float
+) -> tuple[MotionState, Stop | None]:
+    """The next command of a stop, dt_s after `motion`, and what is left of the stop; None: nothing.
+
+    braking: limits with the deceleration of a stop for the acceleration. limits: of any motion, for
+    the way to where it yields to. The gripper stays as it was commanded.
+    """
+    at = motion.setpoint
+    if not stop.is_at_rest:
+        slower, _ = limit_motion(at, replace(motion, target=None), braking, dt_s)
+        if not _is_still(slower):
+            return slower, replace(stop, is_announced=True)
+        left = replace(stop, is_announced=True, is_at_rest=True)
+        return at_rest(at), None if stop.yields_to is None else left
+    assert stop.yields_to is not None
+    closer, _ = limit_motion(replace(stop.yields_to, gripper=at.gripper), motion, limits, dt_s)
+    return (at_rest(closer.setpoint), None) if _is_still(closer) else (closer, stop)
+
+
+def _is_still(motion: MotionState) -> bool:
+    speeds = np.concatenate([motion.linear_velocity, motion.angular_velocity_rad_s])
+    return bool(np.abs(speeds).max() <= STILL)
