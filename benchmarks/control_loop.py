@@ -99,7 +99,7 @@ class Bench:
             "backend": "onnxruntime",
             **parameters,
         }
-        given["engine_options"] = json.dumps({"threads": 1})
+        given["engine_options.threads"] = 1
         words = [
             word for key, value in given.items() for word in ("-p", f"{key}:={json.dumps(value)}")
         ]

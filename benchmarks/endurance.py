@@ -54,7 +54,7 @@ def watch(
     A row: minutes, resident MB, open files, MB in shared memory, commands, chunks.
     """
     segments: set[str] = set()
-    parameters = {"output": "pose", "backend": "onnxruntime", "engine_options": '{"threads": 1}'}
+    parameters = {"output": "pose", "backend": "onnxruntime", "engine_options.threads": 1}
     rows: list[tuple[float, ...]] = []
     surroundings = (context, graph.bundle, graph.environment, graph.scratch)
     with drill(*surroundings, rate_hz=args.rate_hz, **parameters) as d:

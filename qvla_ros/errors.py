@@ -33,15 +33,17 @@ class QvlaError(Exception):
     """Bad input: the key, the value found, what was expected, and a fix.
 
     key: what was wrong (an option, a manifest key, a topic, a file); value: what was found;
-    expected: what would have been right; fix: the command or the edit that puts it right.
+    expected: what would have been right; fix: the command or the edit that puts it right, "" where
+    `expected` says all of it.
     """
 
-    def __init__(self, key: str, value: object, expected: str, fix: str) -> None:
+    def __init__(self, key: str, value: object, expected: str, fix: str = "") -> None:
         self.key = key
         self.value = value
         self.expected = expected
         self.fix = fix
-        super().__init__(f"{key}: got {value}; expected {expected}. Fix: {fix}")
+        advice = f". Fix: {fix}" if fix else ""
+        super().__init__(f"{key}: got {value}; expected {expected}{advice}")
 
     def __reduce__(self) -> tuple[type[QvlaError], tuple[str, object, str, str]]:
         """Pickles the four arguments, so that the error passes through a process pool.

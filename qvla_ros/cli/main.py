@@ -137,6 +137,8 @@ def print_error(error: QvlaError) -> None:
     rows = (("got", error.value), ("expected", error.expected), ("fix", error.fix))
     text = Text.assemble(("error: ", "bold red"), (_printable(error.key), "bold red"))
     for label, value in rows:
+        if label == "fix" and not value:
+            continue
         text.append(f"\n  {label + ':':<10}", style="red").append(_printable(value))
     Console(stderr=True, soft_wrap=True, highlight=False).print(text)
 

@@ -17,10 +17,9 @@ from qvla_ros.engines.plan import FLAVOURS
 from qvla_ros.engines.tensorrt import import_flavour
 from qvla_ros.errors import QvlaError
 from qvla_ros.evaluation.shared_memory import SHARED_MEMORY, orphans
+from qvla_ros.ros_environment import profile_variable
 
 DISTROS = ("humble", "jazzy", "kilted", "lyrical", "rolling")
-# Fast DDS 2.x, which reads its profile from a variable of another name than 3.x.
-_OLD_FAST_DDS = ("humble", "jazzy")
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,6 @@ class Machine:
     profile_text: str | None
     shared_memory_bytes: tuple[int, int] | None
     orphans: int
-
-
-def profile_variable(ros_distro: str | None) -> str:
-    """The environment variable that names the Fast DDS profile in this distribution."""
-    return f"{'FASTRTPS' if ros_distro in _OLD_FAST_DDS else 'FASTDDS'}_DEFAULT_PROFILES_FILE"
 
 
 def read_machine() -> Machine:

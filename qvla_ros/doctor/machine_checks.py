@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from qvla_ros.bundle import Bundle
-from qvla_ros.doctor.environment import Machine, profile_variable
+from qvla_ros.doctor.environment import Machine
 from qvla_ros.doctor.findings import Finding, ok, problem, warning
+from qvla_ros.ros_environment import profile_variable
 
 PYTHONS = ((3, 10), (3, 13))  # from, and below; pyproject.toml
 # Of Fast DDS without a profile: a larger message is cut into fragments.

@@ -105,12 +105,12 @@ def find_engine(backend: str) -> EngineEntry:
     return ENGINES[backend]
 
 
-def engine_options(text: str, key: str = "--engine_options", sign: str = " ") -> dict[str, Any]:
-    """Reads an engine's options from `text`. Raises QvlaError unless it is a JSON object.
-
-    key, sign: how the user gives them, for the message.
+def engine_options(text: str) -> dict[str, Any]:
+    """Reads an engine's options from the text of --engine_options. QvlaError unless it is a JSON
+    object.
     """
-    fix = f"""{key}{sign}'{{"threads": 2}}'"""
+    key = "--engine_options"
+    fix = f"""{key} '{{"threads": 2}}'"""
     try:
         options = json.loads(text)
     except ValueError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -17,41 +16,37 @@ from rclpy.parameter import Parameter
 from rclpy.validate_topic_name import validate_topic_name
 
 from qvla_ros.errors import QvlaError
-from qvla_ros.parameters.table import ParameterSpec, from_values, specs
+from qvla_ros.nodes.start import arguments_of
+from qvla_ros.parameters.given import read_arguments
+from qvla_ros.parameters.misfits import misfits
+from qvla_ros.parameters.table import OPTIONS, ParameterSpec, from_values, specs
 
 Table = TypeVar("Table")
 
 
-def declare_parameters(node: Node, table: type[Table]) -> Table:
+def declare_parameters(
+    node: Node, table: type[Table], cli_args: Sequence[str] | None = None
+) -> Table:
     """Declares all parameters of a dataclass (qvla_ros.parameters.table) and returns their values.
 
-    QvlaError on a value of the wrong type, out of range, not a choice or, for a `..._topic`, not a
-    name; and on a name that is almost one of these: a limit that is misspelled would be none. Other
-    unknown names are warned of in the log.
+    cli_args: those that the node was made with. QvlaError on a value of the wrong type, out of
+    range, not a choice or, for a `..._topic`, not a name; and on one that is written for this node
+    and not in force (qvla_ros.parameters.misfits): a limit that is misspelled would be none. Names
+    in a section for many nodes that nothing here knows are warned of in the log.
     """
     declared = specs(table)
-    _check_names(node, [spec.name for spec in declared])
+    written = read_arguments([*arguments_of(node.context), *(cli_args or ())])
+    given = {name: each.value for name, each in node._parameter_overrides.items()}
+    known = {spec.name: given.get(spec.name, spec.default) for spec in declared}
+    for warning in misfits(written, node.get_fully_qualified_name(), known, given):
+        node.get_logger().warning(warning)
     values = {spec.name: _declare(node, spec) for spec in declared}
     return from_values(table, {**values, "use_sim_time": node.get_parameter("use_sim_time").value})
 
 
-def _check_names(node: Node, names: Sequence[str]) -> None:
-    """Refuses misspelled names among the given parameters, and warns of other unknown ones."""
-    for unknown in sorted(node._parameter_overrides.keys() - set(names)):
-        # ROS's own: rclpy declares some itself, such as use_sim_time, and the others per topic.
-        if node.has_parameter(unknown) or unknown.startswith("qos_overrides."):
-            continue
-        if likely := get_close_matches(unknown, names, 1, cutoff=0.85):
-            expected = f"a known parameter; did you mean {likely[0]}?"
-            raise QvlaError("parameter", unknown, expected, "correct the spelling")
-        # No error: a file with `/**` may hold the parameters of several nodes.
-        node.get_logger().warning(
-            f"parameter {unknown} has no effect: this node does not know it; "
-            "`qvla parameters` lists those that it knows"
-        )
-
-
 def _declare(node: Node, spec: ParameterSpec) -> Any:
+    if spec.kind == OPTIONS:
+        return _declare_options(node, spec)
     kind = Parameter.Type[spec.kind.upper()]
     # rclpy takes an empty list for bytes, so such a default is declared by its type and filled in
     # below.
@@ -61,7 +56,9 @@ def _declare(node: Node, spec: ParameterSpec) -> Any:
         node.declare_parameter(spec.name, default, _descriptor(spec, kind))
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
         given = node._parameter_overrides.get(spec.name)
-        raise _wrong(spec, repr(given.value) if given is not None else str(error)) from None
+        if given is None:
+            raise _wrong(spec, str(error)) from None
+        raise _wrong(spec, repr(given.value), _decimal(spec, given.value)) from None
     # An empty list has no type in ROS: such a parameter stays without a value.
     value = node.get_parameter_or(spec.name).value
     if value is None and is_empty:
@@ -73,6 +70,23 @@ def _declare(node: Node, spec: ParameterSpec) -> Any:
     if spec.name.endswith("_topic"):
         _require_a_topic(spec.name, value)
     return value
+
+
+def _declare_options(node: Node, spec: ParameterSpec) -> dict[str, Any]:
+    """Options are a parameter each, `SPEC.NAME`, of any type: those that were given."""
+    if spec.name in node._parameter_overrides:
+        found = repr(node._parameter_overrides[spec.name].value)
+        fix = f"-p {spec.name}.NAME:=VALUE, such as -p {spec.name}.threads:=2"
+        raise QvlaError(f"parameter {spec.name}", found, "a parameter for each option", fix)
+    options = {}
+    for name, given in sorted(node._parameter_overrides.items()):
+        if name.startswith(f"{spec.name}."):
+            descriptor = ParameterDescriptor(
+                name=name, description=spec.description, read_only=True
+            )
+            node.declare_parameter(name, given.value, descriptor)
+            options[name.removeprefix(f"{spec.name}.")] = given.value
+    return options
 
 
 def _require_a_topic(name: str, value: str) -> None:
@@ -102,8 +116,18 @@ def _descriptor(spec: ParameterSpec, kind: Parameter.Type) -> ParameterDescripto
     return descriptor
 
 
-def _wrong(spec: ParameterSpec, found: str) -> QvlaError:
-    fix = f"-p {spec.name}:=VALUE, or correct the parameter file"
+def _decimal(spec: ParameterSpec, value: Any) -> str:
+    """How whole numbers are written where ROS wants decimal ones; empty if that is no help."""
+    numbers = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    whole = all(isinstance(each, int) and not isinstance(each, bool) for each in numbers)
+    if not whole or not spec.kind.startswith("double") or spec.is_array != (numbers is value):
+        return ""
+    texts = [f"{each}.0" for each in numbers]
+    return f"write {'[' + ', '.join(texts) + ']' if spec.is_array else texts[0]}"
+
+
+def _wrong(spec: ParameterSpec, found: str, fix: str = "") -> QvlaError:
+    fix = fix or f"-p {spec.name}:=VALUE, or correct the parameter file"
     if spec.choices:
         expected = "one of " + ", ".join(spec.choices)
     else:

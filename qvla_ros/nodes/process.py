@@ -14,10 +14,10 @@ from typing import NoReturn
 import rclpy
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.exit_codes import BAD_INPUT
+from qvla_ros.nodes.start import refusal, start_ros
 from qvla_ros.plugins import load_plugins
 
 # the last: a terminal, or ssh, that is gone
@@ -64,13 +64,9 @@ def run_node(main: Callable[[], int], args: list[str] | None = None, usage: str 
         return 0
     load_plugins()
     try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    except RuntimeError as error:  # RCLError, whose class is private to rclpy
-        print(
-            f"error: {error}. Fix: write --ros-args -p NAME:=VALUE -r FROM:=TO",
-            file=sys.stderr,
-            flush=True,
-        )
+        start_ros(args)
+    except QvlaError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
         return BAD_INPUT
     _received.clear()
     # as under nohup
@@ -83,6 +79,11 @@ def run_node(main: Callable[[], int], args: list[str] | None = None, usage: str 
         return BAD_INPUT
     except Interrupted as interruption:
         return 128 + interruption.signal_number
+    except RuntimeError as error:
+        if not str(error).startswith("error creating node"):
+            raise
+        print(f"error: {refusal(error)}", file=sys.stderr, flush=True)
+        return BAD_INPUT
     finally:
         rclpy.try_shutdown()
         for number, handler in previous.items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from qvla_ros.control.limits import STOP_DECELERATION
 from qvla_ros.control.outputs import OUTPUTS, gripper_output_names, output_names
 from qvla_ros.engines import BACKENDS, backend_help
-from qvla_ros.parameters.table import parameter, seconds
+from qvla_ros.parameters.table import options, parameter, seconds
 
 EXECUTORS = ("single_threaded", "events")
 STOP_ACTIONS = ("auto", "hold", "zero", "none")
@@ -21,8 +21,8 @@ class ModelParameters:
 
     bundle: str = parameter("", "directory of the policy bundle")
     backend: str = parameter("onnxruntime", backend_help(), choices=BACKENDS)
-    engine_options: str = parameter(
-        "{}", 'options of the backend, a JSON object such as {"threads": 2}'
+    engine_options: dict[str, object] = options(
+        "options of the backend, a parameter each: engine_options.threads: 2"
     )
     autostart: bool = parameter(
         True, "configure and activate at the start, without a lifecycle manager"

@@ -12,10 +12,11 @@ Nothing here knows of ROS: `qvla_ros.nodes.parameters` declares what is read her
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
 _KEY = "parameter"
+OPTIONS = "options"  # the kind of a field that is any number of parameters: NAME.option
 _MAX_SECONDS = 3600.0
 _KINDS: Mapping[Any, str] = {
     bool: "bool",
@@ -25,6 +26,7 @@ _KINDS: Mapping[Any, str] = {
     tuple[int, ...]: "integer_array",
     tuple[float, ...]: "double_array",
     tuple[str, ...]: "string_array",
+    dict[str, object]: OPTIONS,
 }
 Value = TypeVar("Value")
 Group = TypeVar("Group")
@@ -76,6 +78,18 @@ def parameter(
     return field(default=default, metadata={_KEY: metadata})
 
 
+def options(description: str) -> dict[str, object]:
+    """A field that is any number of parameters, by the names after a dot; none by default."""
+    metadata = {
+        "description": description,
+        "minimum": None,
+        "maximum": None,
+        "choices": (),
+        "dynamic": False,
+    }
+    return field(default_factory=dict, metadata={_KEY: metadata})
+
+
 def seconds(default: float, description: str, minimum: float = 0.0) -> float:
     """A field that is a duration of an hour at most."""
     return parameter(default, description, minimum, _MAX_SECONDS)
@@ -90,7 +104,7 @@ def groups(table: type) -> Iterator[tuple[str, tuple[ParameterSpec, ...]]]:
     """Each group's name and parameters; those that are in none come first, under the name ''."""
     hints = get_type_hints(table)
     own = tuple(
-        _spec(each.name, hints[each.name], each.default, each.metadata[_KEY])
+        _spec(each.name, hints[each.name], _default(each), each.metadata[_KEY])
         for each in fields(table)
         if _KEY in each.metadata
     )
@@ -111,11 +125,23 @@ def from_values(table: type[Group], values: Mapping[str, Any]) -> Group:
     for each in fields(table):  # type: ignore[arg-type]
         if is_dataclass(hints[each.name]):
             given[each.name] = from_values(hints[each.name], values)
+        elif _KINDS.get(hints[each.name]) == OPTIONS:
+            given[each.name] = {**values.get(each.name, {}), **_below(each.name, values)}
         elif each.name in values:
             value = values[each.name]
             is_array = _KINDS.get(hints[each.name], "").endswith("_array")
             given[each.name] = tuple(value) if is_array else value
     return table(**given)
+
+
+def _below(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `name.option`, by option."""
+    start = f"{name}."
+    return {key.removeprefix(start): each for key, each in values.items() if key.startswith(start)}
+
+
+def _default(each: Field[Any]) -> Any:
+    return each.default if each.default_factory is MISSING else each.default_factory()
 
 
 def _spec(name: str, hint: Any, default: Any, metadata: Mapping[str, Any]) -> ParameterSpec:

@@ -259,7 +259,7 @@ def drill(
     given = {
         **PARAMETERS,
         "bundle": str(bundle_dir),
-        "engine_options": json.dumps({"fault_file": str(fault_file)}),
+        "engine_options.fault_file": str(fault_file),
         **parameters,
     }
     arguments = ["-m", "qvla_ros.nodes.policy", "--ros-args", "-r", f"__ns:=/{NAMESPACE}"]

@@ -24,7 +24,8 @@ def test_the_page_needs_one_file_and_one_registration() -> None:
 def test_an_engine_added_from_the_page_passes_its_tests_and_the_doctors(checkout: Path) -> None:
     printed = PAGE.follow(checkout)
     assert "onnx_reference" in (checkout / "docs" / "parameters.md").read_text()
-    assert re.search(r"ok +parity: onnx \S+ reference: off by up to \S+e-0\d %", printed)
+    [percent] = re.findall(r"ok +parity: onnx \S+ reference: off by up to (\S+) %", printed)
+    assert float(percent) < 1e-3  # float32 summed in another order
 
 
 def test_an_engine_added_from_the_page_serves_a_policy_node(

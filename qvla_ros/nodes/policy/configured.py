@@ -9,7 +9,6 @@ from typing import Any
 from qvla.msg import ActionChunk
 from rclpy.lifecycle import LifecycleNode
 
-from qvla_ros.engines import engine_options
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.policy.commander import Commander
@@ -46,8 +45,7 @@ def configure(
         raise QvlaError(
             "parameter bundle", "nothing", "the directory of a bundle", "-p bundle:=DIR"
         )
-    options = engine_options(model.engine_options, "-p engine_options", ":=")
-    policy = load_policy(model.bundle, model.backend, **options)
+    policy = load_policy(model.bundle, model.backend, **model.engine_options)
     with ExitStack() as undo:
         undo.callback(policy.close)
         commands: Commands = ChunksOnly(earlier)

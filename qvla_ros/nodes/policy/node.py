@@ -40,7 +40,7 @@ class PolicyNode(ReportingLifecycleNode):
 
     def __init__(self, cli_args: list[str] | None = None) -> None:
         super().__init__("policy", cli_args=cli_args)
-        self.parameters = declare_parameters(self, PolicyParameters)
+        self.parameters = declare_parameters(self, PolicyParameters, cli_args)
         self._configured: Configured | None = None
         self._active: Active | None = None
         self._leaving: Inference | None = None  # of an activation that has ended

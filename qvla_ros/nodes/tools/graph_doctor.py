@@ -12,7 +12,6 @@ from qvla.msg import ActionChunk, PolicyStatus
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from rclpy.type_support import check_for_type_support
 
 from qvla_ros.doctor.graph_checks import Graph, Heard
@@ -20,6 +19,7 @@ from qvla_ros.doctor.needed_inputs import Input
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import stamp_ns
 from qvla_ros.nodes.process import destroy
+from qvla_ros.nodes.start import start_ros
 from qvla_ros.nodes.tools.graph import message_class, read_topics
 from qvla_ros.ros_graph import Topic
 
@@ -35,7 +35,7 @@ def check_messages() -> None:
 def read_graph(inputs: Sequence[Input], discover_s: float, listen_s: float) -> Graph:
     """Joins the graph of ROS_DOMAIN_ID, discovers it, listens to `inputs` and leaves."""
     context = Context()
-    rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
+    start_ros([], context)
     try:
         node = Node("qvla_doctor", context=context)
         executor = SingleThreadedExecutor(context=context)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,8 @@ import rclpy
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.parameters import declare_parameters
-from qvla_ros.parameters.table import parameter, seconds
+from qvla_ros.nodes.start import start_ros
+from qvla_ros.parameters.table import options, parameter, seconds
 
 
 @dataclass(frozen=True)
@@ -29,22 +32,29 @@ class Output:
     output_topic: str = parameter("~/command", "where commands go")
 
 
-@pytest.fixture
-def declare(ros_environment: dict[str, str]) -> Iterator[Callable[..., Any]]:
-    """declare(table, "name:=value") -> the table in a node that was started so."""
-    context = rclpy.Context()
+@dataclass(frozen=True)
+class Model:
+    engine_options: dict[str, object] = options("of the backend")
 
-    def run(table: type, *given: str) -> Any:
+
+@pytest.fixture
+def declare(ros_environment: dict[str, str]) -> Callable[..., Any]:
+    """declare(table, "name:=value", file=...) -> the table in a node that was started so."""
+
+    def run(table: type, *given: str, file: Path | None = None) -> Any:
+        context = rclpy.Context()
         arguments = ["--ros-args", *(word for each in given for word in ("-p", each))]
-        rclpy.init(args=arguments, context=context, domain_id=int(ros_environment["ROS_DOMAIN_ID"]))
+        if file is not None:
+            arguments += ["--params-file", str(file)]
+        start_ros(arguments, context)
         node = rclpy.create_node("node", context=context)
         try:
             return declare_parameters(node, table)
         finally:
             node.destroy_node()
+            context.try_shutdown()
 
-    yield run
-    context.try_shutdown()
+    return run
 
 
 @pytest.mark.parametrize(
@@ -71,14 +81,45 @@ def test_a_number_out_of_range_is_refused_with_the_range(declare: Callable) -> N
         declare(Timeout, "timeout_s:=0.0")
 
 
+@pytest.mark.parametrize(
+    ("given", "fix"),
+    [
+        ("timeout_s:=2", "write 2.0"),
+        ("limits:=[0, -1]", "write [0.0, -1.0]"),
+        ("limits:=1", "-p limits:=VALUE"),
+    ],
+)
+def test_whole_numbers_for_decimal_ones_are_refused_with_how_to_write_them(
+    declare: Callable, given: str, fix: str
+) -> None:
+    table = Timeout if given.startswith("timeout") else Limits
+    with pytest.raises(QvlaError, match=re.escape(f"Fix: {fix}")):
+        declare(table, given)
+    if fix.startswith("write"):
+        declare(table, given.partition(":=")[0] + ":=" + fix.removeprefix("write "))
+
+
 @pytest.mark.parametrize("given", ["timeot_s", "timeout_sec", "limit_timeout_s"])
-def test_a_name_that_is_almost_a_parameter_is_refused(declare: Callable, given: str) -> None:
-    if given == "limit_timeout_s":  # another node's, as files for several nodes hold them
-        assert declare(Timeout, f"{given}:=0.5").timeout_s == 1.0
-        return
-    expected = "expected a known parameter; did you mean timeout_s"
-    with pytest.raises(QvlaError, match=f"parameter: got {given}; {expected}"):
+def test_a_name_that_is_no_parameter_is_refused(declare: Callable, given: str) -> None:
+    with pytest.raises(QvlaError, match=f"-p {given}:=0.5: parameter: got {given}; expected a "):
         declare(Timeout, f"{given}:=0.5")
+
+
+def test_options_are_a_parameter_each_of_any_type(declare: Callable) -> None:
+    words = ("engine_options.threads:=2", "engine_options.path:='7'", "engine_options.a:=[1.0]")
+    assert declare(Model).engine_options == {}
+    found = declare(Model, *words).engine_options
+    assert {**found, "a": list(found["a"])} == {"threads": 2, "path": "7", "a": [1.0]}
+
+
+@pytest.mark.parametrize("given", ["'{\"threads\": 2}'", "2"])
+def test_options_in_one_text_are_refused_with_how_they_are_given(
+    declare: Callable, given: str
+) -> None:
+    with pytest.raises(QvlaError, match=r"Fix: .* such as -p engine_options.threads:=2") as refused:
+        declare(Model, f"engine_options:={given}")
+    rule = refused.value.fix.rpartition("-p ")[2]
+    assert declare(Model, rule).engine_options == {"threads": 2}
 
 
 @pytest.mark.parametrize("given", ["not a name", "/ends/with/", "1st"])
@@ -87,11 +128,26 @@ def test_a_topic_that_is_no_name_is_refused(declare: Callable, given: str) -> No
         declare(Output, f"output_topic:='{given}'")
 
 
-def test_an_unknown_name_is_warned_of_by_name_and_those_of_ros_are_not(
-    declare: Callable, capfd: pytest.CaptureFixture[str]
+def test_an_unknown_name_for_many_nodes_is_warned_of_and_those_of_ros_are_not(
+    declare: Callable, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     ros_own = ["use_sim_time:=true", "qos_overrides./chatter.publisher.depth:=5"]
-    declare(Timeout, *ros_own, "max_input_age_s:=0.1")
+    path = tmp_path / "many.yaml"
+    path.write_text("/**:\n  ros__parameters:\n    max_input_age_s: 0.1\n")
+    declare(Timeout, *ros_own, file=path)
     logged = capfd.readouterr().err
     assert "parameter max_input_age_s has no effect" in logged
     assert logged.count("has no effect") == 1
+
+
+def test_a_file_for_another_node_is_refused_with_the_value_in_force(
+    declare: Callable, tmp_path: Path
+) -> None:
+    path = tmp_path / "node.yaml"
+    path.write_text("/arm/node:\n  ros__parameters:\n    timeout_s: 0.5\n")
+    with pytest.raises(
+        QvlaError, match=r"line 3: .* = 0.5, not in force: /node has 1.0"
+    ) as refused:
+        declare(Timeout, file=path)
+    path.write_text(path.read_text().replace("/arm/node:", refused.value.fix.split("`")[1]))
+    assert declare(Timeout, file=path).timeout_s == 0.5

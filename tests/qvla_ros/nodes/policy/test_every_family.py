@@ -88,9 +88,7 @@ def test_a_quantized_checkpoint_becomes_a_node_that_answers_with_its_actions(
         load_checkpoint(out / "fakequant", lazily=True).family.name
         == load_checkpoint(tmp_path / "checkpoint").family.name
     )
-    process = start(
-        "policy", {"bundle": str(out / "bundle"), "engine_options": '{"threads": 1}'}, "x"
-    )
+    process = start("policy", {"bundle": str(out / "bundle"), "engine_options.threads": 1}, "x")
     policy = load_policy(out / "bundle", "onnxruntime", threads=1)
     bundle = policy.bundle
     assert bundle.quantization.stored_bits_per_weight <= 5.0

@@ -42,7 +42,7 @@ def policy(start: Callable, bundle_dir: Path) -> Callable:
 def test_an_observation_is_answered_by_a_chunk_of_the_same_stamp(
     policy: Callable, robot: Robot, bundle_dir: Path
 ) -> None:
-    policy(engine_options='{"threads": 1}')
+    policy(**{"engine_options.threads": 1})
     robot.wait_until_active()
     robot.tell("pick up the milk")
     chunk = robot.ask()
@@ -193,7 +193,7 @@ def test_a_failing_engine_is_a_fault_that_disarms_until_reactivated(
     policy: Callable, robot: Robot, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "one.npy", np.zeros((1, 4, 7)))
-    policy(backend="replay", engine_options=f'{{"path": "{tmp_path / "one.npy"}"}}')
+    policy(backend="replay", **{"engine_options.path": str(tmp_path / "one.npy")})
     robot.wait_until_active()
     robot.tell("pick up the milk")
     robot.arm(True)
@@ -242,11 +242,11 @@ def test_a_corrupt_bundle_ends_the_start_with_exit_code_2(
     ("parameter", "message"),
     [
         ("bundle:=''", "parameter bundle"),
-        ("bundle", "Fix: write --ros-args -p NAME:=VALUE"),
+        ("bundle", "-p bundle: got what ROS cannot read"),
         ("backend:=torch", "expected one of onnxruntime, tensorrt"),
         ("max_image_age_s:=-1.0", "parameter max_image_age_s: got -1.0"),
         ("max_image_age_s:=soon", "parameter max_image_age_s: got 'soon'"),
-        ("engine_options:=threads=2", "a JSON object"),
+        ("engine_options:=threads=2", "a parameter for each option"),
     ],
 )
 def test_a_wrong_parameter_ends_the_start_with_exit_code_2(

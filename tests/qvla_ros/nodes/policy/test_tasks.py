@@ -222,8 +222,8 @@ def test_what_is_being_computed_for_an_old_instruction_is_dropped(
     start: Callable, bundle_dir: Path, tmp_path: Path, planner: Planner
 ) -> None:
     fault_file = tmp_path / "fault"
-    options = f'{{"fault_file": "{fault_file}"}}'
-    start("policy", {"bundle": str(bundle_dir), **COMMANDING, "engine_options": options}, "x")
+    given = {"bundle": str(bundle_dir), "engine_options.fault_file": str(fault_file)}
+    start("policy", {**COMMANDING, **given}, "x")
     planner.robot.wait_until_active()
     planner.robot.tell("pick up the milk")
     planner.wait(lambda: planner.robot.chunks, "a chunk")

@@ -79,7 +79,7 @@ def test_a_recorded_policy_gives_the_same_on_its_bag_and_another_does_not(
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    start("policy", {"bundle": str(bundle_dir), "engine_options": '{"threads": 1}'}, "x")
+    start("policy", {"bundle": str(bundle_dir), "engine_options.threads": 1}, "x")
     robot.tell("pick up the milk")
     heard_by = [*robot.images.values(), robot.joints, robot.pose]
     robot.wait(
