@@ -27,7 +27,7 @@ _arguments: WeakKeyDictionary[Context, list[str]] = WeakKeyDictionary()
 _UNREADABLE = re.compile(r"Couldn't parse ([\w ]+): '(.*?)'\. Error: (.*?), at /", re.DOTALL)
 
 _SYNTAX = {
-    "parameter override rule": "write -p NAME:=VALUE",
+    "override rule": "write -p NAME:=VALUE",
     "remap rule": "write -r FROM:=TO with names of letters, digits and _; __ns:=/arm, __node:=arm",
 }
 
@@ -66,8 +66,8 @@ def refusal(error: RuntimeError) -> QvlaError:
     """What rclpy refused: the argument if it names one; else its own words, without advice."""
     if unreadable := _UNREADABLE.search(str(error)):
         kind, argument, reason = unreadable.groups()
-        expected = f"a {kind} ({reason})"
-        return QvlaError(argument, "what ROS cannot read", expected, _SYNTAX.get(kind, ""))
+        fix = _SYNTAX.get(kind.removeprefix("parameter "), "")
+        return QvlaError(argument, "what ROS cannot read", f"a {kind} ({reason})", fix)
     if type(error).__name__ == "UnknownROSArgsError":
         fix = "take it out, or write it before --ros-args if it is not ROS's"
         return QvlaError("arguments after --ros-args", error, "those of ROS", fix)
