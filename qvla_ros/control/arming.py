@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from qvla_ros.control.limits import MotionLimits
 from qvla_ros.control.motion import is_usable
 from qvla_ros.control.setpoint import MotionSpec, Setpoint
@@ -13,7 +15,10 @@ FIX = "see to it, then call ~/arm again"
 
 
 def usable_start(measured: Setpoint | None, spec: MotionSpec, limits: MotionLimits) -> Setpoint:
-    """Returns `measured` itself; QvlaError if there is none, or it cannot be used."""
+    """Returns `measured` itself.
+
+    QvlaError if there is none, it cannot be used, or it lies outside the box.
+    """
     if measured is None or not is_usable(measured):
         expected = "a fresh measured state, finite, its quaternion of length 1"
         value = "none" if measured is None else measured
@@ -25,7 +30,20 @@ def usable_start(measured: Setpoint | None, spec: MotionSpec, limits: MotionLimi
         expected = f"{axes[0]} axes, orientation: {spec.is_pose}"
         fix = "correct the parameter joints, or the limits"
         raise QvlaError("arm: measured state", value, expected, fix)
+    _require_inside(measured, limits)
     return measured
+
+
+def _require_inside(measured: Setpoint, limits: MotionLimits) -> None:
+    at = measured.linear
+    outside = np.flatnonzero((at < limits.linear_low) | (at > limits.linear_high))
+    if outside.size:
+        axis = int(outside[0])
+        value = f"{at[axis]:.6g} on axis {axis}"
+        low = limits.linear_low[axis]
+        expected = f"{low:.6g} to {limits.linear_high[axis]:.6g}, by linear_low and linear_high"
+        fix = "move the arm inside by other means, or correct the two; then call ~/arm again"
+        raise QvlaError("arm: measured state", value, expected, fix)
 
 
 def require_fresh_input(input_ns: int | None, now_ns: int, settings: ControllerSettings) -> None:

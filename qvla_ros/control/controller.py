@@ -28,7 +28,8 @@ import numpy as np
 from qvla_ros.control.arming import require_deadman, require_fresh_input, usable_start
 from qvla_ros.control.decision import Decision
 from qvla_ros.control.limits import MotionLimits, stop_limits
-from qvla_ros.control.motion import MotionState, at_rest
+from qvla_ros.control.measurement import MeasuredTrack
+from qvla_ros.control.motion import MotionState, at_rest, is_usable
 from qvla_ros.control.pace import Pace
 from qvla_ros.control.plan_reader import PlanReader
 from qvla_ros.control.safety_chain import STAGES, limit_motion
@@ -86,14 +87,16 @@ class Controller:
         self._commanded: Clocks | None = None  # of the last command
         self._input_ns: int | None = None
         self._measured_s: float | None = None
+        self._track = MeasuredTrack(limits, settings.measured_velocity_margin)
         self._deadman = Deadman()
 
     # What happens between two ticks.
 
-    def arm(self, measured: Setpoint | None, now_ns: int) -> None:
-        """Starts from `measured`, a fresh one.
+    def arm(self, measured: Setpoint | None, now_ns: int, measured_ns: int | None = None) -> None:
+        """Starts from `measured`, a fresh one; measured_ns: as in `tick`.
 
-        QvlaError if anything would stop the robot at once. Armed: no effect.
+        QvlaError if anything would stop the robot at once, or the arm is outside the box or not at
+        rest. Armed: no effect.
 
         Chunks from before are forgotten, and chunks made from images stamped before now are
         refused.
@@ -105,7 +108,9 @@ class Controller:
             raise QvlaError("arm", found, "commands at rest", "call ~/arm again")
         start = usable_start(measured, self._spec, self._limits)
         require_fresh_input(self._input_ns, now_ns, self.settings)
-        last_s = -math.inf if self._clocks is None else self._clocks.steady_s
+        last = Clocks(now_ns, -math.inf) if self._clocks is None else self._clocks
+        self._track.require_arm_at_rest(start, self._measured_at_s(measured_ns, last))
+        last_s = last.steady_s
         require_deadman(self._deadman, last_s, self.settings)
         self.armed = True
         self.reason = None
@@ -181,17 +186,28 @@ class Controller:
     # The tick.
 
     def tick(
-        self, now_ns: int, steady_s: float, measured: Setpoint | None, inference_busy_s: float = 0.0
+        self,
+        now_ns: int,
+        steady_s: float,
+        measured: Setpoint | None,
+        inference_busy_s: float = 0.0,
+        measured_ns: int | None = None,
     ) -> Decision:
         """Decides what to send now. To be called once a period, armed or not.
 
         measured: the newest state if it came since the last tick, else None. inference_busy_s: how
-        long the inference under way has been running, 0 if none is.
+        long the inference under way has been running, 0 if none is. measured_ns: the stamp of
+        `measured`, None: now. All measured states have one, or none has.
         """
         before = self._clocks
         self._clocks = Clocks(now_ns, steady_s)
+        is_believed = True
+        if measured is not None and is_usable(measured):
+            at_s = self._measured_at_s(measured_ns, self._clocks)
+            is_believed = self._track.note(measured, at_s)
         if self.armed:
-            passed = self._passed_limit(self._clocks, before, measured, inference_busy_s)
+            tick = self._facts(self._clocks, before, measured, is_believed, inference_busy_s)
+            passed = first_passed(self.settings, tick)
             if passed is not None:
                 self._stop_at(passed, measured)
         if self._stop is not None:
@@ -204,18 +220,26 @@ class Controller:
         self.motion = motion
         return self._command(motion, self._clocks)
 
-    def _passed_limit(
+    def _robot_s(self, now: Clocks) -> float:
+        """Seconds of the clock that the robot moves by."""
+        return now.ros_ns * 1e-9 if self.settings.use_sim_time else now.steady_s
+
+    def _measured_at_s(self, measured_ns: int | None, now: Clocks) -> float:
+        return self._robot_s(now) if measured_ns is None else measured_ns * 1e-9
+
+    def _facts(
         self,
         now: Clocks,
         before: Clocks | None,
         measured: Setpoint | None,
+        is_believed: bool,
         inference_busy_s: float,
-    ) -> Passed | None:
+    ) -> Tick:
         assert self.motion is not None
-        robot_s = now.ros_ns * 1e-9 if self.settings.use_sim_time else now.steady_s
+        robot_s = self._robot_s(now)
         if measured is not None or self._measured_s is None:
             self._measured_s = robot_s
-        tick = Tick(
+        return Tick(
             now,
             before,
             command=self.motion.setpoint,
@@ -225,8 +249,8 @@ class Controller:
             deadman=self._deadman,
             inference_busy_s=inference_busy_s,
             plan_end_ns=self.plan.end_ns,
+            is_believed=is_believed,
         )
-        return first_passed(self.settings, tick)
 
     def _stop_at(self, passed: Passed, measured: Setpoint | None) -> None:
         self.disarm(passed.reason, passed.passed_s)

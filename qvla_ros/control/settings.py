@@ -15,6 +15,7 @@ _POSITIVE = (
     "max_clock_jump_s",
     "max_linear_lead",
     "max_angular_lead_rad",
+    "measured_velocity_margin",
 )
 
 
@@ -28,9 +29,10 @@ class ControllerSettings:
     measured state. inference_timeout_s: of one inference. max_command_age_s: how long past its last
     step a plan may keep the robot waiting. deadman_timeout_s: 0 for no deadman. max_clock_jump_s:
     between two ticks. max_linear_lead (m or rad, each axis) and max_angular_lead_rad: how far the
-    command may run ahead of the measured state. use_sim_time: ROS time follows /clock.
-    follow_measured: deltas go from the measured state instead of the last command; see
-    Output.follows_measured.
+    command may run ahead of the measured state. measured_velocity_margin: times the velocity limits
+    that the arm may be seen to move at before its state is not believed. use_sim_time: ROS time
+    follows /clock. follow_measured: deltas go from the measured state instead of the last command;
+    see Output.follows_measured.
     """
 
     period_s: float
@@ -42,6 +44,7 @@ class ControllerSettings:
     stop: StopAction = "hold"
     max_linear_lead: float = math.inf
     max_angular_lead_rad: float = math.inf
+    measured_velocity_margin: float = 3.0
     use_sim_time: bool = False
     follow_measured: bool = False
 

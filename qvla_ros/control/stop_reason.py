@@ -23,7 +23,8 @@ class StopReason(Enum):
     )
     bad_measurement = (
         "the measured state (joint states, pose) has numbers that are not finite or no rotation, "
-        "or has not come for max_image_age_s"
+        "was somewhere else at once (see measured_velocity_margin), or has not come for "
+        "max_image_age_s"
     )
     internal_error = "the control thread failed"
     disarmed = "disarmed by hand"

@@ -55,7 +55,8 @@ class Tick:
     """The facts at one tick of an armed controller.
 
     before: the clocks at the tick before, None at the first. command: the last setpoint sent, or
-    the one that it was armed at. measured: the newest state if it came since the tick before.
+    the one that it was armed at. measured: the newest state if it came since the tick before;
+    is_believed: it is no further from the one before than the arm can have moved.
     unmeasured_s: how long ago the last one came, by the robot's clock. input_ns: stamp of the
     newest observation. inference_busy_s: how long the inference under way has run. plan_end_ns:
     when the plan ends or ended.
@@ -70,6 +71,7 @@ class Tick:
     deadman: Deadman
     inference_busy_s: float
     plan_end_ns: int | None
+    is_believed: bool = True
 
     @property
     def noticed_s(self) -> float:
@@ -113,7 +115,7 @@ def deadman_lost(settings: ControllerSettings, tick: Tick) -> float | None:
 
 def unusable_measurement(settings: ControllerSettings, tick: Tick) -> float | None:
     usable = tick.measured is None or is_usable(tick.measured)
-    return None if usable else tick.noticed_s
+    return None if usable and tick.is_believed else tick.noticed_s
 
 
 def tracking_error(settings: ControllerSettings, tick: Tick) -> float | None:

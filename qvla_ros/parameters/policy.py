@@ -135,6 +135,13 @@ class WatchdogParameters:
     max_angular_lead_rad: float = parameter(
         0.3, "how far a command may be turned from the measured arm", 1e-6, 7.0
     )
+    measured_velocity_margin: float = parameter(
+        3.0,
+        "times the velocity limits that the arm may be seen to move at before its state is not "
+        "believed",
+        1.0,
+        1e6,
+    )
     max_clock_jump_s: float = seconds(
         0.5, "node time may part from the steady clock by this much", minimum=1e-3
     )

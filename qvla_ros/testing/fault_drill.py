@@ -193,7 +193,8 @@ class Drill:
         def moving() -> bool:
             assert self.node.process.poll() is None, self.describe()
             seen = len(self.robot.commands)
-            self._ask(self._arm, SetBool.Request(data=True))
+            if not self._ask(self._arm, SetBool.Request(data=True)).success:
+                return False
             end_s = time.monotonic() + ANSWER_S
             while time.monotonic() < end_s and len(self.robot.commands) < seen + MOVING_COMMANDS:
                 time.sleep(0.01)

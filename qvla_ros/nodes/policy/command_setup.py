@@ -74,6 +74,7 @@ def _settings(parameters: PolicyParameters, form: CommandForm) -> ControllerSett
         stop=form.stop_action,
         max_linear_lead=watchdogs.max_linear_lead,
         max_angular_lead_rad=watchdogs.max_angular_lead_rad,
+        measured_velocity_margin=watchdogs.measured_velocity_margin,
         use_sim_time=parameters.use_sim_time,
         follow_measured=form.output.follows_measured,
     )

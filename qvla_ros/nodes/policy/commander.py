@@ -147,7 +147,8 @@ class Commander:
         if refusal:
             raise QvlaError("arming", refusal, "usable inputs", "correct the input, then arm again")
         with self._lock:
-            self._controller.arm(None if measured is None else measured[0], self._now_ns())
+            state, stamp_ns = (None, None) if measured is None else measured
+            self._controller.arm(state, self._now_ns(), stamp_ns)
             self._last_stop = None
             self._silent_reason = None
             if self._gripper is not None:
@@ -220,25 +221,27 @@ class Commander:
             # Whatever went wrong: the arm must be stopped before anything else.
             with suppress(Exception):
                 self.disarm(StopReason.internal_error)
-                self._step(None, "", 0.0)
+                self._step(None, None, "", 0.0)
 
-    def _sense(self, sources: Sources) -> tuple[Setpoint | None, str, float]:
-        """What is measured if that is new, what refused, and for how long the inference has been
-        running, s.
+    def _sense(self, sources: Sources) -> tuple[Setpoint | None, int | None, str, float]:
+        """What is measured if that is new, the stamp of that, what is refused, and for how long the
+        inference has been running, s.
         """
         newest = sources.measured()
         stamp_ns = None if newest is None else newest[1]
         measured = None if newest is None or stamp_ns == self._measured_ns else newest[0]
         self._measured_ns = stamp_ns
-        return measured, sources.refusal(), sources.busy_s()
+        return measured, stamp_ns, sources.refusal(), sources.busy_s()
 
-    def _step(self, measured: Setpoint | None, refusal: str, busy_s: float) -> None:
+    def _step(
+        self, measured: Setpoint | None, measured_ns: int | None, refusal: str, busy_s: float
+    ) -> None:
         with self._lock:
             steady_s = time.monotonic()
             now_ns = self._now_ns()
             if refusal and self._controller.armed:
                 self._controller.disarm(StopReason.bad_input)
-            decision = self._controller.tick(now_ns, steady_s, measured, busy_s)
+            decision = self._controller.tick(now_ns, steady_s, measured, busy_s, measured_ns)
             orders = self._orders
             if decision.stop is None and not self._controller.armed:
                 self._silent_reason = self._controller.reason

@@ -31,6 +31,7 @@ SETTINGS = ControllerSettings(
     deadman_timeout_s=0.75,
     max_clock_jump_s=0.3,
     max_linear_lead=0.35,
+    measured_velocity_margin=math.inf,  # what is measured jumps here; see test_measurement.py
 )
 REASONS = st.sampled_from(list(StopReason))
 NUMBERS = st.floats(-2.0, 2.0)
@@ -54,6 +55,7 @@ class Sequences(RuleBasedStateMachine):
         self.enabled = False
         self.enabled_s = -math.inf
         self.measured = np.zeros(2)
+        self.seen: list[tuple[float, np.ndarray]] = []
         self.command: np.ndarray | None = None
         self.sent = self.owes_stop = self.brakes = self.has_braked = False
         self.velocity = np.zeros(2)
@@ -65,7 +67,8 @@ class Sequences(RuleBasedStateMachine):
         fresh = self.input_ns is not None and abs(self.ros_ns - self.input_ns) <= 0.55e9
         stopping = self.owes_stop or self.brakes
         held = self.enabled and self.steady_s - self.enabled_s <= 0.75
-        may = not stopping and held and fresh and np.isfinite(self.measured).all()
+        usable = np.isfinite(self.measured).all() and self._at_rest()
+        may = not stopping and held and fresh and usable
         if self.controller.armed:
             self.controller.arm(None, self.ros_ns)
             return
@@ -78,6 +81,11 @@ class Sequences(RuleBasedStateMachine):
         self.plan_end_ns = self.measured_s = None
         self.command = self.measured
         self.velocity = np.zeros(2)
+
+    def _at_rest(self) -> bool:
+        since_s = max((at_s for at_s, _ in self.seen), default=0.0) - 0.25
+        recent = [place for at_s, place in self.seen if at_s >= since_s]
+        return all(np.abs(place - self.measured).max() <= 0.005 for place in recent)
 
     @rule(reason=REASONS)
     def disarm(self, reason: StopReason) -> None:
@@ -146,6 +154,8 @@ class Sequences(RuleBasedStateMachine):
         measured = (
             None if measures is None else self.measured if measures else self.measured * math.nan
         )
+        if measured is not None and np.isfinite(measured).all():
+            self.seen.append((self.steady_s, measured))
         limit_passed = self.controller.armed and self._limit_passed(measured, busy_s)
         if limit_passed:
             self._disarmed()

@@ -271,7 +271,7 @@ def test_nothing_is_armed_or_planned_while_it_brakes(make_rig: Any) -> None:
         rig.controller.arm(rig.measured, rig.ros_ns)
     assert rig.plan() is None
     rig.controller.disarm(StopReason.cancelled)  # no second stop
-    rig.run(0.1)
+    rig.run(0.4)
     assert rig.stops == [StopReason.finished]
     rig.arm()
     assert rig.controller.armed
