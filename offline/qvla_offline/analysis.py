@@ -1,9 +1,10 @@
 """Turns a sensitivity file and its gates into the report's numbers.
 
-They are the sensitivity of each layer, and the predicted error against the budget.
+They are the sensitivity of each layer, the predicted error against the budget, and errors that were
+measured.
 
     python -m qvla_offline.analysis --proxy_pt sensitivity.safetensors --gates_path gates.json
-    --out_json analysis.json
+    --error_json error.json --out_json analysis.json
 
 Read by qvla_ros.evaluation.analysis, which documents the fields.
 """
@@ -24,6 +25,7 @@ from qvla_offline.gates.assign import score_table
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity, read_sensitivity
 from qvla_ros.atomic import atomic_file
+from qvla_ros.strict_json import read_json
 
 BUDGETS = 24  # points of the curve, spread over the budgets that gates can have
 UNITS = {"action": "squared normalised action", "hessian": "Hessian proxy"}
@@ -69,13 +71,38 @@ def analyse(sensitivity: Sensitivity, gates: Gates) -> dict[str, Any]:
     }
 
 
+def measured_errors(report: Mapping[str, Any], cost: str) -> dict[str, Any]:
+    """Returns what Analysis says of the measured errors in a report of `qvla error`.
+
+    report: {} if nothing was measured. Subjects whose bits are not known are left out.
+    """
+    known = [one for one in report.get("results", ()) if cost in one["bits_per_weight"]]
+    errors = [one["measured_error"] for one in known]
+    return {
+        "measured": [
+            {
+                "name": one["name"],
+                "bits_per_weight": one["bits_per_weight"][cost],
+                "error": error["mean"],
+                "low": error["low"],
+                "high": error["high"],
+            }
+            for one, error in zip(known, errors, strict=True)
+        ],
+        "observations": errors[0]["observations"] if errors else 0,
+    }
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--proxy_pt", type=Path, required=True, help="the sensitivity file")
     parser.add_argument("--gates_path", type=Path, required=True)
+    parser.add_argument("--error_json", type=Path, help="a report of `qvla error` on these gates")
     parser.add_argument("--out_json", type=Path, required=True)
     args = parser.parse_args(argv)
     content = analyse(read_sensitivity(args.proxy_pt), read_gates(args.gates_path))
+    if args.error_json is not None:
+        content |= measured_errors(read_json(args.error_json, "measure again"), content["cost"])
     with atomic_file(args.out_json) as temporary:
         temporary.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
     return 0

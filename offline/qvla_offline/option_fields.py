@@ -102,13 +102,14 @@ def step_values(options: Any) -> dict[str, Any]:
 
 
 def integers(text: str) -> tuple[int, ...]:
-    """Reads '0,2,4,8' as (0, 2, 4, 8)."""
+    """Reads '2,4,8' as (2, 4, 8)."""
     try:
-        return tuple(int(part) for part in text.replace(" ", "").split(",") if part)
+        found = tuple(int(part) for part in text.replace(" ", "").split(",") if part)
     except ValueError:
-        raise QvlaError(
-            "bits", text, "numbers with commas between them", "write e.g. --bits 0,2,4,8"
-        ) from None
+        found = ()
+    if not found:
+        raise QvlaError("bits", text, "numbers with commas between them", "write e.g. --bits 2,4,8")
+    return found
 
 
 def _reader(name: str, annotation: Any) -> Callable[[str], Any]:

@@ -18,14 +18,19 @@ QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def quantization_summary(
-    sensitivity: Sensitivity, gates: Gates, bundle: Path | None, step_seconds: Mapping[str, float]
+    sensitivity: Sensitivity,
+    gates: Gates,
+    bundle: Path | None,
+    step_seconds: Mapping[str, float],
+    measured: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Returns the summary as one JSON object.
 
     layers: one entry each, in model order: rows, columns, executed, bit_histogram {bits: channels}
     (of the bundle, where there is one, whose groups are filled up to the tile),
     sensitivity_quantiles {bits: values at QUANTILES}. agreement: first-order against measured
-    scores, None when not checked. step_s: wall time of each step.
+    scores, None when not checked. measured: the report of `qvla error`, empty if nothing was
+    measured. step_s: wall time of each step.
     """
     final = read_gates(bundle / "gates.json") if bundle is not None else gates
     layers = []
@@ -54,6 +59,7 @@ def quantization_summary(
         },
         "agreement": sensitivity.settings.get("agreement"),
         "budget": gates.budget,
+        "measured_error": dict(measured),
         "scheme": gates.scheme,
         "bit_histogram": _histogram(np.concatenate(executed)),
         "quantiles": list(QUANTILES),

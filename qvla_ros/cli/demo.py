@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     analysis = args.out / "analysis.json"
     inputs = ["--proxy_pt", str(args.out / "sensitivity.safetensors")]
     inputs += ["--gates_path", str(args.out / "bundle" / "gates.json")]
+    if (args.out / "error.json").is_file():
+        inputs += ["--error_json", str(args.out / "error.json")]
     run_module("qvla_offline.analysis", [*inputs, "--out_json", str(analysis)])
     start_afresh(args.out)
     print(

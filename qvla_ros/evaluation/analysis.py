@@ -14,13 +14,28 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
+class MeasuredError:
+    """Measured error of the actions of one policy, on observations that no step has read.
+
+    bits_per_weight: with scales, counted as Analysis.cost says. low, high: the 95 % interval.
+    """
+
+    name: str
+    bits_per_weight: float
+    error: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Analysis:
-    """Sensitivity by layer, and the predicted error of several gates.
+    """Sensitivity by layer, and the predicted and measured errors of several gates.
 
     sensitivity: bits -> summed sensitivity of each of `layers`. Points are (bits per weight with
     scales, predicted error); the prediction is the sum of the sensitivities. best: the least at
     each budget. uniform: bits -> every channel at that width. chosen: the bundle's gates. unit: of
-    sensitivity and error. cost: "stored" or "nominal", how a 2-bit weight is counted.
+    sensitivity and error. cost: "stored" or "nominal", how a 2-bit weight is counted. measured:
+    empty if nothing was measured. observations: how many were measured on.
     """
 
     layers: tuple[str, ...]
@@ -30,6 +45,8 @@ class Analysis:
     chosen: Point
     unit: str
     cost: str
+    measured: tuple[MeasuredError, ...] = ()
+    observations: int = 0
 
 
 def read_analysis(path: Path) -> Analysis:
@@ -48,6 +65,8 @@ def read_analysis(path: Path) -> Analysis:
             chosen=(float(content["chosen"][0]), float(content["chosen"][1])),
             unit=str(content["unit"]),
             cost=str(content["cost"]),
+            measured=tuple(MeasuredError(**one) for one in content.get("measured", ())),
+            observations=int(content.get("observations", 0)),
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         fix = "make it again: python -m qvla_offline.analysis --help"

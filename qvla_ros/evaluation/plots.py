@@ -96,29 +96,42 @@ def sensitivity_per_layer(analysis: Analysis) -> str:
         return _svg(figure)
 
 
-def predicted_error_versus_bits(analysis: Analysis) -> str:
-    """Predicted error against bits per weight: the best gates at every budget, and others.
+def error_versus_bits(analysis: Analysis) -> str:
+    """Error of the actions against bits per weight: measured ones with intervals, and predictions.
 
-    The others are uniform bit-widths and the gates that were chosen. Nothing here is measured.
+    Predicted are the best gates at every budget and uniform bit-widths; they are drawn thin.
     """
     with _figure(4.6, 3.0) as (figure, axes):
         axes.plot(
             *zip(*analysis.best, strict=True),
-            color="#29335c",
-            linewidth=1.5,
-            label="best prediction a budget allows",
+            color="#8a8f98",
+            linewidth=1.0,
+            linestyle=":",
+            label="predicted: best gates at a budget",
         )
         for bits, (weight_bits, error) in analysis.uniform.items():
-            axes.plot(
-                weight_bits, error, "s", color=BIT_COLOURS[bits], label=f"{bits} bit everywhere"
+            label = f"predicted: {bits} bit everywhere"
+            axes.plot(weight_bits, error, "|", color=BIT_COLOURS[bits], label=label)
+        if not analysis.measured:
+            axes.plot(*analysis.chosen, "x", color="#8a8f98", label="predicted: these gates")
+        colours = policy_colours(analysis.measured)[::-1]
+        for one, colour in zip(analysis.measured, colours, strict=True):
+            axes.errorbar(
+                one.bits_per_weight,
+                one.error,
+                yerr=[[one.error - one.low], [one.high - one.error]],
+                fmt="o",
+                markersize=6,
+                capsize=3,
+                color=colour,
+                label=f"measured: {one.name}",
             )
-        axes.plot(*analysis.chosen, "*", markersize=13, color="#e4572e", label="these gates")
         axes.set(
             yscale="log",
             xlabel=f"bits per weight ({analysis.cost}), scales included",
-            ylabel=f"predicted error, {analysis.unit}",
+            ylabel=f"error, {analysis.unit}",
         )
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=7)
         return _svg(figure)
 
 

@@ -88,11 +88,9 @@ def _figures(
         rows.append([latency])
     else:
         budget = Figure(
-            "Predicted error against budget",
-            f"Summed sensitivities ({analysis.unit}): the least that any gates can have at "
-            "each size, and those of these gates. A prediction, not a measurement: errors of "
-            "many channels add up otherwise. `qvla error` measures.",
-            plots.predicted_error_versus_bits(analysis),
+            "Error of the actions against size",
+            _measured_on(analysis),
+            plots.error_versus_bits(analysis),
         )
         rows.append([latency, budget])
     if gates:
@@ -109,6 +107,20 @@ def _figures(
         )
         rows.append([Figure("Sensitivity by layer", text, plots.sensitivity_per_layer(analysis))])
     return rows
+
+
+def _measured_on(analysis: Analysis) -> str:
+    predicted = (
+        "Dotted and thin: predictions, sums of the sensitivities of single channels, which are too "
+        "small because errors add up across layers."
+    )
+    if not analysis.measured:
+        return f"Nothing was measured (`qvla error` does). {predicted}"
+    return (
+        f"Squared difference to the float policy's normalised actions over a chunk, measured on "
+        f"{analysis.observations} observations that no step has read, with 95 % intervals. "
+        f"{predicted}"
+    )
 
 
 def _mixed_gates(bundles: Mapping[str, Bundle]) -> dict[str, list[int]]:

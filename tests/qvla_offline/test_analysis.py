@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qvla_offline.analysis import analyse
+from qvla_offline.analysis import analyse, measured_errors
 from qvla_offline.gates import Gates, Pricing, optimal
 from qvla_offline.gates.assign import score_table
 from qvla_offline.quantization.scheme import QuantizationScheme
@@ -67,3 +67,20 @@ def test_layers_keep_the_model_s_order_and_sums_are_over_channels(sensitivity: S
     result = analyse(sensitivity, gates_at(sensitivity, 4.0))
     assert result["layers"] == ["first", "second", "never_run"]
     assert result["sensitivity"][4][1] == pytest.approx(sensitivity.scores["second"][2].sum())
+
+
+def test_measured_errors_stand_at_the_bits_that_were_priced() -> None:
+    error = {"mean": 0.2, "low": 0.1, "high": 0.4, "observations": 9}
+    known = {"name": "a", "bits_per_weight": {"stored": 4.5, "nominal": 4.2}}
+    report = {
+        "results": [
+            known | {"measured_error": error},
+            {"name": "b", "bits_per_weight": {}, "measured_error": error},
+        ]
+    }
+    found = measured_errors(report, "nominal")
+    assert found["observations"] == 9
+    assert found["measured"] == [
+        {"name": "a", "bits_per_weight": 4.2, "error": 0.2, "low": 0.1, "high": 0.4}
+    ]
+    assert measured_errors({}, "stored") == {"measured": [], "observations": 0}

@@ -39,7 +39,7 @@ def recipe(**changes) -> dict:
         "calibration": "calibration.jsonl",
         "out_dir": "out",
         "sensitivity": {"probes": 1, "max_samples": SAMPLES},
-        "gates": {"target_avg_bits": 5.0, "cost": "stored"},
+        "gates": {"target_avg_bits": 8.0, "cost": "stored"},
         "scheme": {"group_size": 16},
         "fakequant": True,
     } | changes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from qvla_offline.cli.options import (
     CALIBRATION_HELP,
@@ -14,8 +14,12 @@ from qvla_offline.cli.options import (
 )
 from qvla_offline.gates.options import Budget, GatesOptions
 from qvla_offline.option_fields import add_options, given
-from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
+from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_ros.errors import QvlaError
+
+if TYPE_CHECKING:
+    from qvla_offline.allocation import Measuring
+    from qvla_offline.sensitivity.store import Sensitivity
 
 HELP = "choose a bit-width for every output channel, within a budget"
 _SAME_INPUTS = ("max_samples", "unnorm_key", "robot_path")
@@ -29,13 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sensitivity file (.safetensors or released .pt)",
     )
     parser.add_argument("--out_json", required=True, type=Path, help="gates file to write")
-    add_options(parser, Budget, {"bits"}, default="what the file scores, and 16")
+    add_options(parser, GatesOptions, {"bits", "joint_rounds", "measured_samples"})
     add_options(
         parser,
         Budget,
         {"target_avg_bits", "method", "cost", "compute_dtype", "tile", "layer_bits"},
     )
-    add_options(parser, GatesOptions, {"joint_rounds", "measured_samples"})
     parser.add_argument(
         "--pretrained_checkpoint",
         type=Path,
@@ -55,16 +58,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from qvla_offline.allocation import choose_gates
     from qvla_offline.gates import write_gates
-    from qvla_offline.gates.assign import assign_gates, describe
-    from qvla_offline.gates.joint import assign_jointly, require_joint, require_rounds
-    from qvla_offline.gates.measured import keep_best, require_measurable, without_idle_widths
+    from qvla_offline.gates.assign import describe
+    from qvla_offline.gates.joint import require_joint, require_rounds
+    from qvla_offline.gates.measured import require_measurable
+    from qvla_offline.gates.options import scored_bits
     from qvla_offline.memory import peak_memory
     from qvla_offline.sensitivity.store import read_sensitivity
     from qvla_ros.bundle import sha256_of
 
     joint_rounds = args.joint_rounds or 0
-    measured_samples = args.measured_samples or 0
     require_rounds(joint_rounds)
     sensitivity = read_sensitivity(args.proxy_pt)
     if args.pretrained_checkpoint and not sensitivity.columns:
@@ -73,40 +77,37 @@ def run(args: argparse.Namespace) -> int:
         sensitivity = completed(sensitivity, args.pretrained_checkpoint)
     scoring_scheme = QuantizationScheme(**sensitivity.settings.get("scheme", {}))
     scheme = replace(scoring_scheme, **given(args, QuantizationScheme))
-    scored = tuple(b for b in BIT_WIDTHS if b == 16 or b in sensitivity.bits)
-    budget = Budget(**{"bits": scored} | given(args, Budget))
+    budget = Budget(**{"bits": scored_bits(sensitivity.bits)} | given(args, Budget))
     # before the policy is loaded
     require_joint(joint_rounds, sensitivity.method, budget)
-    require_measurable(measured_samples, budget)
+    require_measurable(args.measured_samples or 0, budget)
+    measuring = _measuring(args, sensitivity, scheme)
+    if measuring is None and budget.method == "optimal" and args.measured_samples is None:
+        print(
+            "not measured against one width everywhere: that takes --pretrained_checkpoint and "
+            "--calib_jsonl"
+        )
     sources = {"sensitivity_sha256": sha256_of(args.proxy_pt)}
-    if joint_rounds or measured_samples:
-        # imports torch, which takes long
-        from qvla_offline.sensitivity.measures import joint_measure, unseen_measure
-
-        options = _measuring(args, sensitivity, scheme)
-        if measured_samples:
-            budget = without_idle_widths(budget, sensitivity.columns, scheme)
-        place = (args.pretrained_checkpoint, args.calib_jsonl, options)
-    if joint_rounds:
-        measure = joint_measure(*place, args.out_json.parent)
-        gates = assign_jointly(sensitivity, budget, scheme, measure, joint_rounds, sources)
-    else:
-        gates = assign_gates(sensitivity, budget, scheme, sources)
-    if measured_samples:
-        whole, count = unseen_measure(*place, measured_samples, args.out_json.parent)
-        gates = keep_best(gates, sensitivity, budget, scheme, whole, count)
+    gates = choose_gates(
+        sensitivity, budget, scheme, sources, measuring, joint_rounds, args.measured_samples
+    )
     write_gates(args.out_json, gates)
     print(describe(gates))
     print(f"wrote {args.out_json}; {peak_memory()}")
     return 0
 
 
-def _measuring(args: argparse.Namespace, sensitivity: Any, scheme: Any) -> Any:
-    """Returns the options with which the scored policy is run; QvlaError if it is another one."""
-    from qvla_offline.fingerprint import checkpoint_sha256
-    from qvla_offline.quantization.stored_statistics import statistics_for
-    from qvla_offline.sensitivity.options import SensitivityOptions
+def _measuring(
+    args: argparse.Namespace, sensitivity: Sensitivity, scheme: QuantizationScheme
+) -> Measuring | None:
+    """Returns where gates are measured: on the policy that was scored, as it was scored.
 
+    None if the command line asks for no measurement and does not name where. QvlaError if it names
+    another policy.
+    """
+    asked = args.joint_rounds or args.measured_samples
+    if not asked and (args.calib_jsonl is None or args.measured_samples == 0):
+        return None
     for key in ("pretrained_checkpoint", "calib_jsonl"):
         if getattr(args, key) is None:
             raise QvlaError(
@@ -115,6 +116,12 @@ def _measuring(args: argparse.Namespace, sensitivity: Any, scheme: Any) -> Any:
                 "a path: --joint_rounds and --measured_samples run the policy",
                 f"name it with --{key}",
             )
+    # these import torch
+    from qvla_offline.allocation import Measuring
+    from qvla_offline.fingerprint import checkpoint_sha256
+    from qvla_offline.quantization.stored_statistics import statistics_for
+    from qvla_offline.sensitivity.options import SensitivityOptions
+
     scored = sensitivity.sources.get("checkpoint_sha256")
     given = checkpoint_sha256(args.pretrained_checkpoint)
     if scored is not None and scored != given:
@@ -139,4 +146,4 @@ def _measuring(args: argparse.Namespace, sensitivity: Any, scheme: Any) -> Any:
             f"those that {args.proxy_pt} was scored with, {scored_with[:16]}...",
             "name those with --statistics, or score with these first",
         )
-    return options
+    return Measuring(args.pretrained_checkpoint, args.calib_jsonl, options, args.out_json.parent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -17,6 +17,7 @@ from qvla_offline.quantization.scheme import (
 )
 from qvla_ros.errors import QvlaError
 
+MEASURED_SAMPLES = 64  # that compare gates, where the calibration set holds so many
 _TARGET = "bits per weight, scales included; method released: bits per channel, without"
 
 
@@ -34,7 +35,8 @@ class Spending:
         "optimal", "optimal, or the greedy method of the released QVLA script"
     )
     cost: Literal["nominal", "stored"] = option(
-        "nominal", "nominal, or stored: what the graph holds"
+        "stored",
+        "stored: what the graph holds, or nominal: 2 bits and scales as the scheme has them",
     )
     layer_bits: str | None = option(
         None,
@@ -98,24 +100,39 @@ class Budget(Spending):
 class GatesOptions(Spending):
     """A recipe's section `gates`; the prices come from its section `export`.
 
-    joint_rounds: how often to measure how errors add up, and allocate again (see assign_jointly).
-    measured_samples: on so many calibration samples behind those that were scored, the result is
-    measured against one width everywhere and one width a layer (see gates.measured).
+    bits: empty for those that are scored, and 16. joint_rounds: how often to measure how errors add
+    up, and allocate again (see assign_jointly). measured_samples: on so many calibration samples
+    behind those that were scored, the result is measured against one width everywhere and one width
+    a layer (see gates.measured); None: on up to MEASURED_SAMPLES, if there are any.
     """
 
     target_avg_bits: float = required_option(_TARGET)
+    bits: tuple[int, ...] = option(
+        (), "allowed bit-widths (default: those that are scored, and 16)"
+    )
     joint_rounds: int = option(0, "measure how errors add up, N times", "N")
-    measured_samples: int = option(
-        0,
+    measured_samples: int | None = option(
+        None,
         "measure these gates, one width everywhere and one width a layer on N calibration samples "
-        "behind the scored ones, and keep the best",
+        f"behind the scored ones, and keep the best; 0: do not (default: up to {MEASURED_SAMPLES})",
         "N",
     )
 
-    def budget(self, compute_dtype: ComputeDtype, tile: int | None = None) -> Budget:
-        """The budget for a graph that computes in `compute_dtype`; tile: None is Budget's own."""
+    def budget(
+        self, compute_dtype: ComputeDtype, scored: Sequence[int], tile: int | None = None
+    ) -> Budget:
+        """The budget for a graph that computes in `compute_dtype`.
+
+        scored: bit-widths that have scores. tile: None is Budget's own.
+        """
         spending = asdict(self)
         del spending["joint_rounds"]
         del spending["measured_samples"]
+        spending["bits"] = self.bits or scored_bits(scored)
         budget = Budget(**spending, compute_dtype=compute_dtype)
         return budget if tile is None else replace(budget, tile=tile)
+
+
+def scored_bits(scored: Sequence[int]) -> tuple[int, ...]:
+    """Returns the widths to choose from where none are named: those scored and stored, and 16."""
+    return tuple(b for b in STORED_BIT_WIDTHS if b == 16 or b in scored)

@@ -67,7 +67,7 @@ class QuantizationScheme:
         if self.clip_search is None:
             return
         spelled = _BY_CLIP_SEARCH[self.clip_search]
-        if self.quantizer not in (DEFAULT_QUANTIZER, spelled):
+        if self.quantizer not in (type(self).quantizer, spelled):  # its default, or what it means
             raise QvlaError(
                 "scheme.clip_search",
                 f"{str(self.clip_search).lower()} with quantizer {self.quantizer}",

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from qvla_offline.checkpoints.directory import is_hub_id, require_checkpoint
+from qvla_offline.error.options import Measurement
 from qvla_offline.export.options import DEFAULT_OPTIONS, ExportOptions
 from qvla_offline.gates.options import Budget, GatesOptions
 from qvla_offline.layer_statistics.options import Gathering
+from qvla_offline.option_fields import option
+from qvla_offline.quantization.registry import QUANTIZERS
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.robot import LIBERO, RobotDescription, read_robot, robot_file
 from qvla_offline.sensitivity.options import Scoring, SensitivityOptions
@@ -23,12 +26,27 @@ _FIX = "compare with config/quantize/reference.yaml"
 
 
 @dataclass(frozen=True)
+class RecipeScheme(QuantizationScheme):
+    """A recipe's section `scheme`.
+
+    Its quantizer compensates where none is named: a recipe gathers what that takes.
+    """
+
+    quantizer: str = option("guided_gptq", f"one of {', '.join(QUANTIZERS)}")
+
+    def plain(self) -> QuantizationScheme:
+        """The same scheme as the other steps have it."""
+        return QuantizationScheme(**asdict(self))
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A recipe: what to quantize, how, and what to leave in `out_dir`.
 
     bundle/ is written unless `bundle` is false; fakequant/ (the checkpoint with the bundle's
     numbers) and float_bundle/ (float16 weights, the baseline) when asked for. statistics/ is made
-    if the scheme's quantizer needs it; statistics: None gathers as `sensitivity` scores.
+    if the scheme's quantizer needs it; statistics: None gathers as `sensitivity` scores. error.json
+    holds the action error of the result, on observations that no other step reads.
     """
 
     checkpoint: str
@@ -37,8 +55,9 @@ class Recipe:
     gates: GatesOptions
     statistics: Gathering | None = None
     sensitivity: Scoring | None = None
-    scheme: QuantizationScheme | None = None
+    scheme: RecipeScheme | None = None
     export: ExportOptions | None = None
+    error: Measurement | None = None
     robot: str | None = None
     unnorm_key: str | None = None
     bundle: bool = True
@@ -75,11 +94,13 @@ def _require_sections(content: Any, name: str) -> None:
 class ResolvedRecipe:
     """A recipe with its paths resolved, its files read and its defaults filled in.
 
-    asked: the recipe as it is written. robot_sha256: of the robot's description; None for LIBERO's
-    arm, which has no file. gathering: how to make the statistics, if the quantizer needs any.
+    asked: the recipe as it is written. folder: its own, to which its paths are relative.
+    robot_sha256: of the robot's description; None for LIBERO's arm, which has no file. gathering:
+    how to make the statistics, if the quantizer needs any.
     """
 
     asked: Recipe
+    folder: Path
     checkpoint: Path
     calibration: Path
     out: Path
@@ -89,6 +110,7 @@ class ResolvedRecipe:
     scoring: SensitivityOptions
     budget: Budget
     export: ExportOptions
+    error: Measurement
 
     @property
     def scheme(self) -> QuantizationScheme:
@@ -119,11 +141,12 @@ def resolve_recipe(path: str | Path, out_dir: str | Path | None = None) -> Resol
         unnorm_key=asked.unnorm_key,
         robot_path=None if robot is None else str(robot),
         statistics=str(out / STATISTICS),
-        scheme=asked.scheme or QuantizationScheme(),
+        scheme=(asked.scheme or RecipeScheme()).plain(),
     )
     export = asked.export or DEFAULT_OPTIONS
     return ResolvedRecipe(
         asked=asked,
+        folder=folder,
         checkpoint=checkpoint,
         calibration=folder / asked.calibration,
         out=out,
@@ -131,6 +154,7 @@ def resolve_recipe(path: str | Path, out_dir: str | Path | None = None) -> Resol
         robot_sha256=None if robot is None else sha256_of(robot),
         gathering=replace(scoring, **asdict(asked.statistics)) if asked.statistics else scoring,
         scoring=scoring,
-        budget=asked.gates.budget(export.compute_dtype, export.tile),
+        budget=asked.gates.budget(export.compute_dtype, scoring.bits, export.tile),
         export=export,
+        error=asked.error or Measurement(),
     )

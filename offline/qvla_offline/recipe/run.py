@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from qvla_offline.allocation import Measuring, choose_gates
 from qvla_offline.calibration import calibration_sha256
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.export.exportable import require_exportable
 from qvla_offline.fingerprint import checkpoint_sha256
 from qvla_offline.gates import read_gates, write_gates
-from qvla_offline.gates.assign import assign_gates, describe
+from qvla_offline.gates.assign import describe
 from qvla_offline.gates.foresight import require_affordable
-from qvla_offline.gates.joint import assign_jointly
-from qvla_offline.gates.measured import keep_best, require_measurable, without_idle_widths
+from qvla_offline.gates.measured import require_measurable
 from qvla_offline.layer_statistics.run import compute_statistics
 from qvla_offline.option_fields import step_values
 from qvla_offline.quantization.containers import require_storable
@@ -24,13 +24,14 @@ from qvla_offline.quantization.scheme import QuantizationScheme, require_exact_s
 from qvla_offline.quantization.stored_statistics import TENSORS, StoredStatistics
 from qvla_offline.recipe.recipe import ResolvedRecipe, resolve_recipe
 from qvla_offline.recipe.steps import RecipeStep, Steps
-from qvla_offline.sensitivity.measures import joint_measure, unseen_measure
 from qvla_offline.sensitivity.run import compute_sensitivity
 from qvla_offline.sensitivity.store import read_sensitivity
 from qvla_offline.summary import quantization_summary
 from qvla_ros.atomic import atomic_file
 from qvla_ros.bundle import sha256_of
 from qvla_ros.errors import QvlaError
+
+ERROR_FILE = "error.json"
 
 
 def run_recipe(path: str | Path, out_dir: str | Path | None = None) -> Path:
@@ -67,7 +68,7 @@ def _require_later_steps(recipe: ResolvedRecipe) -> None:
     method = recipe.scoring.method
     bits = recipe.scoring.bits
     rounds = asked.gates.joint_rounds
-    require_measurable(asked.gates.measured_samples, recipe.budget)
+    require_measurable(asked.gates.measured_samples or 0, recipe.budget)
     require_affordable(checkpoint.model, recipe.budget, recipe.scheme, method, bits, rounds)
 
 
@@ -89,6 +90,9 @@ def _steps_of(recipe: ResolvedRecipe) -> list[RecipeStep]:
     if asked.fakequant:
         final = bundle.target / "gates.json" if asked.bundle else gates.target
         steps.append(_fake_quantize(recipe, weights, final))
+    if recipe.error.max_samples:
+        last = bundle if asked.bundle else gates
+        steps.append(_measure_error(recipe, last))
     return steps
 
 
@@ -136,26 +140,15 @@ def _choose_bits(recipe: ResolvedRecipe, scores: Path) -> RecipeStep:
 
     def inputs() -> list[Any]:
         asked = [sha256_of(scores), step_values(recipe.budget), scheme.described(), rounds]
-        return [*asked, measured] if measured else asked
+        return (
+            asked if measured == 0 else [*asked, measured, calibration_sha256(recipe.calibration)]
+        )
 
     def make(target: Path, resume: bool) -> None:
-        sensitivity = read_sensitivity(scores)
         sources = {"sensitivity_sha256": sha256_of(scores)}
-        budget = recipe.budget
-        if measured:
-            budget = without_idle_widths(budget, sensitivity.columns, scheme)
-        if rounds:
-            measure = joint_measure(
-                recipe.checkpoint, recipe.calibration, recipe.scoring, target.parent
-            )
-            gates = assign_jointly(sensitivity, budget, scheme, measure, rounds, sources)
-        else:
-            gates = assign_gates(sensitivity, budget, scheme, sources)
-        if measured:
-            whole, count = unseen_measure(
-                recipe.checkpoint, recipe.calibration, recipe.scoring, measured, target.parent
-            )
-            gates = keep_best(gates, sensitivity, budget, scheme, whole, count)
+        place = Measuring(recipe.checkpoint, recipe.calibration, recipe.scoring, target.parent)
+        sensitivity = read_sensitivity(scores)
+        gates = choose_gates(sensitivity, recipe.budget, scheme, sources, place, rounds, measured)
         print(describe(gates))
         write_gates(target, gates)
 
@@ -229,10 +222,29 @@ def _fake_quantize(recipe: ResolvedRecipe, weights_sha256: str, gates: Path) -> 
     )
 
 
+def _measure_error(recipe: ResolvedRecipe, result: RecipeStep) -> RecipeStep:
+    def inputs() -> list[Any]:
+        asked = recipe.error
+        read = [calibration_sha256(recipe.calibration)]
+        if asked.observations is not None:
+            read.append(calibration_sha256(recipe.folder / asked.observations))
+        return [result.inputs(), read, asked.max_samples]
+
+    def make(target: Path, resume: bool) -> None:
+        from qvla_offline.recipe.measured_error import measure_error
+
+        measure_error(recipe, target, _needs_statistics(recipe))
+
+    return RecipeStep("error", recipe.out / ERROR_FILE, inputs, make)
+
+
 def _write_summary(recipe: ResolvedRecipe, seconds: dict[str, float]) -> None:
     bundle = recipe.out / "bundle" if recipe.asked.bundle else None
     sensitivity = read_sensitivity(recipe.out / "sensitivity.safetensors")
     gates = read_gates(recipe.out / "gates.json")
-    summary = quantization_summary(sensitivity, gates, bundle, seconds)
+    measured = {}
+    if recipe.error.max_samples:
+        measured = json.loads((recipe.out / ERROR_FILE).read_text(encoding="utf-8"))
+    summary = quantization_summary(sensitivity, gates, bundle, seconds, measured)
     with atomic_file(recipe.out / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")

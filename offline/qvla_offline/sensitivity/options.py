@@ -10,11 +10,15 @@ from qvla_offline.option_fields import option, require_choices, step_values
 from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
 from qvla_ros.errors import QvlaError
 
+_USUAL_BITS = {"action": (2, 4, 8), "hessian": (0, 2, 4, 8)}
+
 
 @dataclass(frozen=True)
 class Scoring:
     """Options of scoring; the defaults are those of the released script, where it has the option.
 
+    bits: those of `method` where none are named. With `action` that leaves out 0 bits, which never
+    won where they were measured (docs/measured.md); `hessian` has them, as the released script.
     check: channels to measure exactly and compare; refine: so many top channels get measured
     scores.
     """
@@ -22,7 +26,9 @@ class Scoring:
     method: Literal["action", "hessian"] = option(
         "action", "action, or hessian: the released proxy"
     )
-    bits: tuple[int, ...] = option((0, 2, 4, 8), "bit-widths to score")
+    bits: tuple[int, ...] = option(
+        (), "bit-widths to score (default: 2,4,8; method hessian: 0,2,4,8)"
+    )
     max_samples: int = option(32, "observations to use")
     percdamp: float = option(0.01, "hessian: damping")
     probes: int = option(4, "action: backward passes per sample")
@@ -37,6 +43,8 @@ class Scoring:
 
     def __post_init__(self) -> None:
         require_choices(self)
+        if not self.bits:
+            object.__setattr__(self, "bits", _USUAL_BITS[self.method])
         allowed = BIT_WIDTHS[:-1] if self.method == "action" else (0, *range(2, 16))
         # at 16 the score is 0
         object.__setattr__(self, "bits", tuple(sorted(set(self.bits) - {16})))

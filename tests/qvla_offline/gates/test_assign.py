@@ -53,7 +53,8 @@ def test_filling_tiles_costs_little_of_the_budget_and_little_sensitivity(
     alone = assign_gates(sensitivity, Budget(target, cost=cost, tile=1), SCHEME).budget
     reached = budget[f"{cost}_bits_per_weight"]
     assert target - 16 * 2 * tile / 128 <= reached <= target
-    assert alone["total_sensitivity"] <= budget["total_sensitivity"] * (1 + 1e-6)
+    # both are greedy in the last rows, so only the bound is below every allocation
+    assert alone["lower_bound"] <= budget["total_sensitivity"] * (1 + 1e-6)
     assert budget["lower_bound"] == pytest.approx(alone["lower_bound"])
 
 
@@ -78,7 +79,7 @@ def test_all_bits_of_the_budget_are_spent_where_rows_fill_their_tiles_anyway() -
     scores = np.array([[16.0] * 8 + [1.0] * 8, [1.0] * 8 + [0.99] * 8], np.float32)
     sensitivity = Sensitivity("action", (4, 8), {"a": scores}, {"a": 128})
     price = (4 + 1 + 8 + 16 / 128) / 2  # codes, a 16-bit scale a group of 16 at 4 bits, one at 8
-    gates = assign_gates(sensitivity, Budget(price, bits=(4, 8), tile=8), SCHEME)
+    gates = assign_gates(sensitivity, Budget(price, bits=(4, 8), cost="nominal", tile=8), SCHEME)
     assert gates.layers["a"].tolist() == [8] * 8 + [4] * 8
     assert gates.budget["nominal_bits_per_weight"] == pytest.approx(price)
     assert gates.budget["total_sensitivity"] == pytest.approx(8 * 1.0 + 8 * 1.0)
@@ -128,7 +129,9 @@ def test_gates_are_described_in_shares_of_all_channels() -> None:
     sensitivity = Sensitivity(
         "action", (4,), {"a": scores, "idle": scores}, {"a": 16, "idle": 16}, ("idle",)
     )
-    lines = describe(assign_gates(sensitivity, Budget(13.25, bits=(4, 16), tile=1), SCHEME))
+    lines = describe(
+        assign_gates(sensitivity, Budget(13.25, bits=(4, 16), cost="nominal", tile=1), SCHEME)
+    )
     assert "gates action/optimal, 2 layers, 8 channels" in lines
     assert "4 bits: 12.5%, 16 bits: 87.5%" in lines
     assert "out of the budget: 1 layers" in lines

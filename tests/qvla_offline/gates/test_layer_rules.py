@@ -115,11 +115,11 @@ def test_a_budget_below_what_the_rules_leave_names_the_range_that_can_be_reached
     """8 bits of 64 weights with one 16-bit scale are 8.25; 4 bits in groups of 16 are 5."""
     rules = "language_model.*>=8,vision_backbone.*=4"
     with pytest.raises(QvlaError, match=r"at least 7\.1667 bits .* at most 12\.3333, which is the"):
-        assign_gates(sensitivity(), Budget(7.0, layer_bits=rules), SCHEME)
+        assign_gates(sensitivity(), Budget(7.0, cost="nominal", layer_bits=rules), SCHEME)
 
 
 def test_rivals_keep_to_the_rules() -> None:
-    budget = Budget(6.0, layer_bits="*.fc2=8,vision_backbone.*<=2")
+    budget = Budget(6.0, cost="nominal", layer_bits="*.fc2=8,vision_backbone.*<=2")
     scores = sensitivity()
     own = assign_gates(scores, budget, SCHEME)
     others = rivals(own, scores, budget, SCHEME)
@@ -149,7 +149,7 @@ def test_gates_of_3_bits_are_priced_as_they_are_and_never_as_stored() -> None:
         {name: score[1:] for name, score in scores.scores.items()},
         scores.columns,
     )
-    budget = assign_gates(with_three, Budget(5.0, bits=(2, 3, 8)), SCHEME).budget
+    budget = assign_gates(with_three, Budget(5.0, bits=(2, 3, 8), cost="nominal"), SCHEME).budget
     assert budget["nominal_bits_per_weight"] <= 5.0
     assert "stored_bits_per_weight" not in budget
     with pytest.raises(QvlaError, match=r"^bits: got \[3\]; expected widths that the engines"):

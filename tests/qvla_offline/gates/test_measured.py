@@ -91,7 +91,7 @@ def test_a_width_that_saves_nothing_in_its_container_is_left_out() -> None:
     int4 = replace(SCHEME, two_bit_storage="int4")
     assert without_idle_widths(stored, columns, int4).bits == (0, 4, 8, 16)
     assert without_idle_widths(stored, columns, SCHEME).bits == (0, 2, 4, 8, 16)
-    nominal = Budget(4.5)
+    nominal = Budget(4.5, cost="nominal")
     assert without_idle_widths(nominal, columns, int4).bits == (0, 2, 4, 8, 16)
 
 
@@ -146,6 +146,7 @@ def test_a_set_without_further_samples_is_refused(place, capsys):
     words = ["--out_path", place / "all.safetensors", "--probes", 1, "--max_samples", 5]
     assert verb(place, "sensitivity", *words) == 0
     asked = ["--proxy_pt", place / "all.safetensors", "--out_json", place / "no.json"]
+    asked += ["--target_avg_bits", 7]
     assert verb(place, "gates", *asked, "--measured_samples", 2) == 2
     assert "behind the scored ones" in " ".join(capsys.readouterr().err.split())
     assert not (place / "no.json").exists()
@@ -166,4 +167,4 @@ def test_one_width_is_a_trivial_allocation(place, bits: int):
 
 def test_one_width_above_the_budget_is_refused_with_the_reachable_number(place, capsys):
     assert choose(place, "one.json", "--bits", 4, "--target_avg_bits", 3) == 2
-    assert "at least 4." in capsys.readouterr().err
+    assert "at least 5." in capsys.readouterr().err

@@ -21,7 +21,7 @@ SCORES = np.outer([1.0, 0.1, 1e-3], 10.0 ** np.linspace(-6, 6, 64)).astype(np.fl
 SENSITIVITY = Sensitivity(
     "action", BITS, {"a": SCORES, "idle": SCORES}, {"a": 64, "idle": 64}, ("idle",)
 )
-BUDGET = Budget(7.0, bits=(2, 4, 8, 16), tile=1)
+BUDGET = Budget(7.0, bits=(2, 4, 8, 16), cost="nominal", tile=1)
 
 
 def priced_after(measured: Sequence[Mapping[int, float]], wholes: Sequence[float]) -> Gates:

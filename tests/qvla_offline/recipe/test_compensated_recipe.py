@@ -16,7 +16,7 @@ from qvla_offline.sensitivity.store import read_sensitivity
 from qvla_ros.errors import QvlaError
 from tests.support.observations import write_observations
 
-STEPS = ("statistics", "sensitivity", "gates", "bundle", "fakequant")
+STEPS = ("statistics", "sensitivity", "gates", "bundle", "fakequant", "error")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def write_recipe(place: Path, **changes: object) -> Path:
         "out_dir": "out",
         "statistics": {"max_samples": 3, "probes": 1},
         "sensitivity": {"probes": 1, "max_samples": 2, "bits": [2, 4, 8]},
-        "gates": {"target_avg_bits": 5.0, "bits": [2, 4, 8, 16], "joint_rounds": 1},
+        "gates": {"target_avg_bits": 8.0, "bits": [2, 4, 8, 16], "joint_rounds": 1},
         "scheme": {"group_size": 16, "quantizer": "guided_gptq"},
         "fakequant": True,
     }
@@ -74,7 +74,7 @@ def test_without_the_section_statistics_are_gathered_as_the_scores_are(place):
 
 
 def test_a_section_that_the_quantizer_does_not_read_is_refused(place):
-    path = write_recipe(place, scheme={"group_size": 16})
+    path = write_recipe(place, scheme={"group_size": 16, "quantizer": "clip_search"})
     with pytest.raises(QvlaError, match="quantizer clip_search"):
         run_recipe(path, place / "none")
     assert not (place / "none").exists()

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from qvla_offline.error.options import Measurement
 from qvla_offline.export.options import ExportOptions
 from qvla_offline.gates.options import GatesOptions
+from qvla_offline.layer_statistics.options import Gathering
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.recipe import Recipe, read_recipe
+from qvla_offline.recipe.recipe import resolve_recipe
 from qvla_offline.sensitivity.options import Scoring
 from qvla_ros.errors import QvlaError
 from tests.support.tiny_recipe import write_inputs, write_recipe
@@ -36,6 +39,8 @@ def test_the_example_names_every_key_that_a_recipe_may_have():
         "gates": GatesOptions,
         "scheme": QuantizationScheme,
         "export": ExportOptions,
+        "statistics": Gathering,
+        "error": Measurement,
     }
     for section, kind in kinds.items():
         assert set(example[section]) == keys(kind), section
@@ -66,3 +71,28 @@ def test_the_fix_of_a_wrong_recipe_names_the_section_and_no_option_of_the_comman
 
 def test_the_bundled_recipe_is_valid():
     read_recipe(ROOT / "config" / "quantize" / "reference.yaml")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "quantizer"),
+    [
+        (None, "guided_gptq"),
+        ({"group_size": 16}, "guided_gptq"),
+        ({"clip_search": True}, "clip_search"),  # as earlier recipes spell it
+        ({"clip_search": False}, "rtn"),
+        ({"quantizer": "gptq"}, "gptq"),
+    ],
+)
+def test_the_quantizer_of_a_recipe_compensates_unless_another_is_named(work, scheme, quantizer):
+    path = write_recipe(work, "quantizer.yaml", scheme=scheme)
+    assert resolve_recipe(path).scheme == QuantizationScheme(
+        group_size=16 if scheme == {"group_size": 16} else 64, quantizer=quantizer
+    )
+
+
+def test_bits_are_the_scored_ones_and_16_unless_they_are_named(work):
+    scored = {"sensitivity": {"bits": [4, 8]}}
+    assert resolve_recipe(write_recipe(work, "bits.yaml", **scored)).budget.bits == (4, 8, 16)
+    named = {"target_avg_bits": 8.0, "bits": [8, 16]}
+    path = write_recipe(work, "bits.yaml", gates=named, **scored)
+    assert resolve_recipe(path).budget.bits == (8, 16)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from qvla_ros.bundle import Bundle, QuantizationSummary, load_bundle
 from qvla_ros.errors import QvlaError
-from qvla_ros.evaluation.analysis import Analysis, read_analysis
+from qvla_ros.evaluation.analysis import Analysis, MeasuredError, read_analysis
 from qvla_ros.evaluation.episodes import EpisodeRecord
 from qvla_ros.evaluation.report import write_report
 from qvla_ros.evaluation.table import HEADERS, pairing_lines, table_rows
@@ -28,6 +28,8 @@ ANALYSIS = Analysis(
     chosen=(4.0, 0.1),
     unit="squared normalised action",
     cost="stored",
+    measured=(MeasuredError("this recipe", 4.0, 0.2, 0.15, 0.3),),
+    observations=210,
 )
 
 
@@ -97,16 +99,30 @@ def test_text_from_outside_is_escaped(tmp_path: Path, bundles, episodes) -> None
     assert "milk & go" not in re.sub(r"<svg.*?</svg>", "", html, flags=re.DOTALL)
 
 
+def test_measured_errors_are_named_measured_and_predicted_ones_predicted(
+    tmp_path: Path, bundles, episodes
+) -> None:
+    html = report(tmp_path, episodes, bundles, ANALYSIS)
+    assert "measured: this recipe" in html
+    assert "measured on 210 observations" in html
+    assert "predicted: these gates" not in html
+    unmeasured = replace(ANALYSIS, measured=(), observations=0)
+    html = report(tmp_path, episodes, bundles, unmeasured)
+    assert "measured: " not in html
+    assert "Nothing was measured" in html
+    assert "predicted: these gates" in html
+
+
 def test_what_is_unknown_is_left_out(tmp_path: Path, bundles, episodes) -> None:
     html = report(tmp_path, episodes, {"float": bundles["float"]}, None)
     assert html.count("<svg") == 2
     assert "Bits by layer" not in html
-    assert "Predicted error against budget" not in html
+    assert "Error of the actions against size" not in html
 
 
 def test_an_analysis_is_read_as_written_and_a_broken_one_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "analysis.json"
-    path.write_text(json.dumps(vars(ANALYSIS)))
+    path.write_text(json.dumps(asdict(ANALYSIS)))
     assert read_analysis(path) == ANALYSIS
     path.write_text("{}")
     with pytest.raises(QvlaError, match="layers"):
