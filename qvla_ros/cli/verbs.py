@@ -32,6 +32,9 @@ GROUPS: dict[str, dict[str, Verb]] = {
             "qvla_offline.cli.export", "make the bundle that a robot runs of checkpoint and gates"
         ),
         "build": Verb("qvla_offline.cli.build", "build a TensorRT plan of a bundle (no torch)"),
+        "activations": Verb(
+            "qvla_offline.cli.activations", "score the inputs of each layer at 4 and 8 bits"
+        ),
         "error": Verb(
             "qvla_offline.cli.error", "measure the action error on held-out observations"
         ),

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from qvla_offline.activations.options import ActivationScheme
 from qvla_offline.cli.options import (
     CALIBRATION_HELP,
     add_checkpoint_argument,
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out_json", type=Path, help="write the result there as well")
     parser.add_argument("--backend", default="onnxruntime", help="engine that runs the bundles")
     add_options(parser, Budget, {"compute_dtype"})
+    add_options(parser.add_argument_group("activations"), ActivationScheme)
     add_options(parser, SensitivityOptions, {"memory_gb", "device", "unnorm_key", "robot_path"})
     add_scheme_arguments(parser)
 
@@ -92,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         args.backend,
         options.memory_gb * 1e9,
         options.device,
+        ActivationScheme(**given(args, ActivationScheme)),
     )
     if made_by.statistics is not None:
         key = f"statistics {args.statistics}"

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qvla_offline.activations.options import AS_THEY_ARE, ActivationScheme
+from qvla_offline.activations.rounding import input_roundings, rounding_inputs
 from qvla_offline.checkpoints.io import Checkpoint, load_checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
@@ -21,6 +23,7 @@ from qvla_offline.gates import Gates, match_layers, read_gates, uniform
 from qvla_offline.gates.costs import COSTS, Pricing
 from qvla_offline.gates.files import widths_in
 from qvla_offline.quantization.containers import can_be_stored
+from qvla_offline.quantization.quantizer import NO_STATISTICS
 from qvla_offline.quantization.restored import RestoredTensors
 from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
 from qvla_offline.quantization.stored_statistics import StoredStatistics
@@ -52,7 +55,8 @@ class Subjects:
     """Makes subjects from the files that were made from one checkpoint.
 
     scheme: fields to set otherwise than a gates file has them. compute_dtype: for stored bits, as
-    in `qvla gates`. statistics: for quantizers that need them.
+    in `qvla gates`. statistics: for quantizers that need them. activations: how the inputs of
+    the quantized layers are rounded, in all but bundles.
     """
 
     checkpoint: Path
@@ -63,6 +67,7 @@ class Subjects:
     backend: str = "onnxruntime"
     memory_bytes: float = 2e9
     device: str = "cpu"
+    activations: ActivationScheme = AS_THEY_ARE
 
     def open(self, path: Path | None = None) -> Checkpoint:
         """The checkpoint at `path` (None: the float one), its weights still in its files."""
@@ -91,6 +96,13 @@ class Subjects:
 
     def of_bundle(self, name: str, path: Path) -> Subject:
         """A bundle, run by its engine."""
+        if self.activations.rounds:
+            raise QvlaError(
+                "activation_bits",
+                f"{self.activations.activation_bits} with bundle {path}",
+                "gates or fake-quantized checkpoints: engines keep activations as they are",
+                f"measure its gates instead: --gates_path {path / 'gates.json'}",
+            )
         bundle = load_bundle(path)
         require_no_noise(bundle)
         self._require_same_statistics(path, bundle)
@@ -115,11 +127,8 @@ class Subjects:
             )
         gates = self._gates_beside(f"fakequant {path}", path)
         bits = {} if gates is None else self._bits(checkpoint, gates, _scheme(gates))
-
-        def actions(samples: Sequence[PolicyInputs]) -> np.ndarray:
-            return self._run(checkpoint, checkpoint.tensors, samples)
-
-        return Subject(name, "fakequant", actions, bits, gates)
+        run = self._rounding(checkpoint, checkpoint.tensors, dict)
+        return Subject(self._labelled(name), "fakequant", run, bits, gates)
 
     def _gated(self, name: str, kind: str, gates: Gates) -> Subject:
         checkpoint = self.open()
@@ -129,11 +138,38 @@ class Subjects:
         restored = RestoredTensors(
             checkpoint.tensors, gates.layers, scheme, torch.float32, self.statistics or {}
         )
+        run = self._rounding(checkpoint, restored, restored.input_scales)
+        bits = self._bits(checkpoint, gates, scheme)
+        return Subject(self._labelled(name), kind, run, bits, gates)
+
+    def _labelled(self, name: str) -> str:
+        return name + (self.activations.label() if self.activations.rounds else "")
+
+    def _rounding(
+        self,
+        checkpoint: Checkpoint,
+        tensors: Mapping[str, Tensor],
+        input_scales: Callable[[], Mapping[str, Tensor]],
+    ) -> Actions:
+        """Runs `checkpoint` with `tensors` as its weights, and the inputs of its layers rounded.
+
+        QvlaError at once if they cannot be. input_scales(): what the weights expect inputs to be
+        divided by, {layer: [C]}; asked for when it runs.
+        """
+        layers = quantization_targets(checkpoint.model)
+        scheme = self.activations
+        statistics = self.statistics or NO_STATISTICS
+        if scheme.rounds:
+            input_roundings(scheme, layers, statistics, {})
 
         def actions(samples: Sequence[PolicyInputs]) -> np.ndarray:
-            return self._run(checkpoint, restored, samples)
+            if not scheme.rounds:
+                return self._run(checkpoint, tensors, samples)
+            roundings = input_roundings(scheme, layers, statistics, input_scales())
+            with rounding_inputs(layers, roundings):
+                return self._run(checkpoint, tensors, samples)
 
-        return Subject(name, kind, actions, self._bits(checkpoint, gates, scheme), gates)
+        return actions
 
     def _gates_beside(self, key: str, directory: Path) -> Gates | None:
         """The gates.json of a directory that was made from the checkpoint; None if it has none."""

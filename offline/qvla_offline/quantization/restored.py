@@ -47,6 +47,13 @@ class RestoredTensors(Mapping[str, Tensor]):
         added = 0 if layer.bias_correction is None else layer.bias_correction
         return (tensor.float() + added).to(self.dtype or tensor.dtype)
 
+    def input_scales(self) -> dict[str, Tensor]:
+        """{module: scales that its inputs are divided by}, of a quantizer that scales inputs."""
+        if not quantizer_of(self.scheme).scales_inputs:
+            return {}
+        found = {m: self._layer(m).input_scales for m in self.layers if m in self.statistics}
+        return {module: scales for module, scales in found.items() if scales is not None}
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
 
