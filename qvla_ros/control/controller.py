@@ -26,6 +26,7 @@ from dataclasses import replace
 import numpy as np
 
 from qvla_ros.control.arming import require_deadman, require_fresh_input, usable_start
+from qvla_ros.control.course import Course
 from qvla_ros.control.decision import Decision
 from qvla_ros.control.limits import MotionLimits, stop_limits
 from qvla_ros.control.measurement import MeasuredTrack
@@ -82,6 +83,15 @@ class Controller:
         self._pace = Pace(settings.period_s)
         self._stop: Stop | None = None
         self._stops_at_once = False
+        self._course: Course | None = None  # of outputs that are sent ahead of their time
+        if settings.look_ahead_s > 0.0:
+            self._course = Course(
+                limits,
+                self._braking,
+                settings.period_s,
+                settings.look_ahead_s,
+                settings.even_tail,
+            )
         self._sent = False  # something since the last stop
         self._clocks: Clocks | None = None  # of the last tick
         self._commanded: Clocks | None = None  # of the last command
@@ -173,7 +183,7 @@ class Controller:
         if chunk.actions.shape[1:] != (columns,) or not np.isfinite(chunk.actions).all():
             self.disarm(StopReason.inference_error, steady_s)
             return None
-        return self.plan.add(chunk, now_ns)
+        return self.plan.add(chunk, self._ahead_ns(now_ns))
 
     def feed_input(self, stamp_ns: int) -> None:
         """A complete observation was received; the stamp of its newest image, ROS time."""
@@ -218,6 +228,8 @@ class Controller:
         if self.settings.follow_measured and self._spec.is_delta and measured is not None:
             motion = replace(motion, setpoint=replace(measured, gripper=motion.setpoint.gripper))
         self.motion = motion
+        if self._course is not None:
+            return self._command_ahead(self._course, motion, self._clocks)
         return self._command(motion, self._clocks)
 
     def _robot_s(self, now: Clocks) -> float:
@@ -226,6 +238,17 @@ class Controller:
 
     def _measured_at_s(self, measured_ns: int | None, now: Clocks) -> float:
         return self._robot_s(now) if measured_ns is None else measured_ns * 1e-9
+
+    def _ahead_ns(self, now_ns: int) -> int:
+        """The time of which commands are planned now, ROS time."""
+        return now_ns + round(1e9 * self.settings.look_ahead_s)
+
+    def _due(self, motion: MotionState, robot_s: float) -> Setpoint:
+        """Where the robot is to be at this moment."""
+        if self._course is None or not self._sent:
+            return motion.setpoint
+        position, _ = self._course.at(robot_s)
+        return replace(motion.setpoint, linear=position)
 
     def _facts(
         self,
@@ -242,7 +265,7 @@ class Controller:
         return Tick(
             now,
             before,
-            command=self.motion.setpoint,
+            command=self._due(self.motion, robot_s),
             measured=measured,
             unmeasured_s=robot_s - self._measured_s,
             input_ns=self._input_ns,
@@ -264,6 +287,8 @@ class Controller:
         if self.settings.stop == "none":
             self._stop = None
             return Decision(None, *reported)
+        if self._course is not None:
+            return self._stop_ahead(self._course, stop, now)
         dt_s = self._time_to_brake_for(stop, now)
         if dt_s is None:
             return Decision()
@@ -278,6 +303,31 @@ class Controller:
             )
         self._note(now)
         return Decision(self.motion, *reported)
+
+    def _stop_ahead(self, course: Course, stop: Stop, now: Clocks) -> Decision:
+        """One message brakes to rest; then others may follow, to where the stop yields to."""
+        robot_s = self._robot_s(now)
+        assert self.motion is not None
+        if not stop.is_announced:
+            self.motion = course.stop(self.motion, robot_s)
+            self._stop = None if self._stops_at_once else replace(stop, is_announced=True)
+            return Decision(self.motion, stop.reason, stop.passed_s, course.ahead(robot_s))
+        if self._stops_at_once:
+            self._stop = None
+            return Decision()
+        if not stop.is_at_rest:
+            if course.is_at_rest(robot_s):
+                self._stop = None if stop.yields_to is None else replace(stop, is_at_rest=True)
+            return Decision()
+        self.motion = course.resumed(self.motion, robot_s)
+        for time_s in course.due_s(robot_s):
+            self.motion, self._stop = advance_stop(
+                stop, self.motion, self._braking, self._limits, self.settings.period_s
+            )
+            course.extend(time_s, self.motion)
+            if self._stop is None:
+                break
+        return Decision(self.motion, trajectory=course.ahead(robot_s))
 
     def _time_to_brake_for(self, stop: Stop, now: Clocks) -> float | None:
         """How much time the next command of a stop covers; None: it is not due; infinite: it is at
@@ -313,15 +363,41 @@ class Controller:
             return Decision()
         if self.plan.is_ahead(now_ns):
             return Decision()
-        target, covered_s = self.plan.advance(motion.setpoint, now_ns)
-        if self._spec.is_delta:
-            motion = replace(motion, target=None)
-        period_s = self.settings.period_s
-        dt_s = max(period_s, covered_s) if self.settings.use_sim_time else period_s
-        self.motion, stages = limit_motion(target, motion, self._limits, dt_s)
-        self.interventions.update(
-            name for name, changed in zip(STAGES, stages, strict=True) if changed
-        )
+        self.motion = self._next(motion, now_ns)
         self._note(now)
         self._sent = True
         return Decision(self.motion)
+
+    def _command_ahead(self, course: Course, motion: MotionState, now: Clocks) -> Decision:
+        """Plans as many commands as are due, however many ticks have been missed."""
+        robot_s = self._robot_s(now)
+        if not self._sent:
+            ahead_ns = self._ahead_ns(now.ros_ns)
+            if not self.plan.has_begun(ahead_ns):
+                self.plan.skip_to(ahead_ns)
+                return Decision()
+            course.begin(motion.setpoint, robot_s)
+            self._sent = True
+            return Decision(motion, trajectory=course.ahead(robot_s))
+        planned = motion = course.resumed(motion, robot_s)
+        for time_s in course.due_s(robot_s):
+            planned = self._next(planned, now.ros_ns + round(1e9 * (time_s - robot_s)))
+            course.extend(time_s, planned)
+        if planned is motion:
+            return Decision()
+        self.motion = planned
+        return Decision(planned, trajectory=course.ahead(robot_s))
+
+    def _next(self, motion: MotionState, plan_ns: int) -> MotionState:
+        """The next command, towards where the plan wants the robot at `plan_ns`."""
+        target, covered_s = self.plan.advance(motion.setpoint, plan_ns)
+        if self._spec.is_delta:
+            motion = replace(motion, target=None)
+        period_s = self.settings.period_s
+        covers_all = self.settings.use_sim_time and self._course is None
+        dt_s = max(period_s, covered_s) if covers_all else period_s
+        limited, stages = limit_motion(target, motion, self._limits, dt_s)
+        self.interventions.update(
+            name for name, changed in zip(STAGES, stages, strict=True) if changed
+        )
+        return limited

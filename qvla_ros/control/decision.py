@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qvla_ros.control.course import Trajectory
 from qvla_ros.control.motion import MotionState
 from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.control.stop_reason import StopReason
@@ -18,11 +19,13 @@ class Decision:
     as do those of the ticks that follow; for `zero` they say nothing of the gripper, for `none`
     there are none. passed_s: with a stop, when its limit was passed or its cause happened, steady
     clock.
+    trajectory: of outputs that are sent ahead, the course that ends with the motion.
     """
 
     motion: MotionState | None = None
     stop: StopReason | None = None
     passed_s: float | None = None
+    trajectory: Trajectory | None = None
 
     @property
     def command(self) -> Setpoint | None:

@@ -21,14 +21,16 @@ class Output:
     """One kind of command.
 
     name: the value of `output` that chooses it. moves: what its setpoints are, joint positions or
-    the end effector's pose. sends: positions to be reached, or velocities to be kept. message_type:
-    as ROS prints it. module: the dotted name of a module that holds
-    `message(form: CommandForm, motion: MotionState, now_ns: int)`, which gives such a message.
+    the end effector's pose. sends: positions to be reached, velocities to be kept, or trajectories
+    that are sent ahead of their time and end at rest. message_type: as ROS prints it. module: the
+    dotted name of a module that holds `message(form: CommandForm, motion: MotionState, now_ns:
+    int)`, which gives such a message; for trajectories, of joints only, `message(form, trajectory:
+    Trajectory, now_ns)`.
     """
 
     name: str
     moves: Moves
-    sends: Literal["positions", "velocities"]
+    sends: Literal["positions", "velocities", "trajectories"]
     message_type: str
     module: str
 
@@ -38,7 +40,7 @@ class Output:
 
         A position can be held, a velocity cannot; a velocity has a zero, a position has none.
         """
-        return ("hold", "none") if self.sends == "positions" else ("zero", "none")
+        return ("zero", "none") if self.sends == "velocities" else ("hold", "none")
 
     @property
     def follows_measured(self) -> bool:
@@ -57,7 +59,7 @@ OUTPUTS = {
         Output(
             "joint_trajectory",
             "joints",
-            "positions",
+            "trajectories",
             "trajectory_msgs/msg/JointTrajectory",
             f"{_NODE}.joint_trajectory",
         ),

@@ -32,7 +32,8 @@ class ControllerSettings:
     command may run ahead of the measured state. measured_velocity_margin: times the velocity limits
     that the arm may be seen to move at before its state is not believed. use_sim_time: ROS time
     follows /clock. follow_measured: deltas go from the measured state instead of the last command;
-    see Output.follows_measured.
+    see Output.follows_measured. look_ahead_s: how far ahead of its time motion is sent; 0: it is
+    sent when it is due. even_tail: see Course.
     """
 
     period_s: float
@@ -47,6 +48,8 @@ class ControllerSettings:
     measured_velocity_margin: float = 3.0
     use_sim_time: bool = False
     follow_measured: bool = False
+    look_ahead_s: float = 0.0
+    even_tail: bool = False
 
     def __post_init__(self) -> None:
         if not self.period_s > 0.0:

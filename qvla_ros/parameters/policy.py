@@ -69,6 +69,13 @@ class CommandParameters:
     )
     joints: tuple[str, ...] = parameter((), "joints in the order of the actions' columns")
     control_hz: float = parameter(100.0, "commands a second; 0: one per action", 0.0, 1000.0)
+    look_ahead_s: float = seconds(
+        0.0,
+        "how far ahead of their time trajectories are sent; 0: a period and 0.05 s, or two periods",
+    )
+    trajectory_velocities: bool = parameter(
+        True, "trajectories have velocities; false for controllers that take positions alone"
+    )
     blend_steps: int = parameter(
         2, "actions over which a new chunk takes over from the last", 0, 1000
     )

@@ -193,7 +193,8 @@ class FakeRobot:
             self._quaternion = rotation.turn(self._quaternion, passed_s * numbers[3:])
         header = getattr(message, "header", None)  # an array has none
         sent_ns = 0 if header is None else stamp_ns(header.stamp)
-        self.commands.append(Command(now_s, sent_ns, numbers))
+        is_trajectory = isinstance(message, JointTrajectory)
+        self.commands.append(Command(now_s, sent_ns, numbers, is_trajectory))
 
     def _now_ns(self) -> int:
         if not self._sim_time:

@@ -15,14 +15,15 @@ MOVE = "another setpoint"
 class Command:
     """One command to the robot.
 
-    arrived_s: monotonic seconds. stamp_ns: node time; 0: at once, as joint trajectories and
-    messages without a stamp are. numbers: position and quaternion, linear and angular velocity, or
-    joint positions.
+    arrived_s: monotonic seconds. stamp_ns: node time; 0: at once, as arrays are. numbers: position
+    and quaternion, linear and angular velocity, or joint positions, of a trajectory the last ones.
+    is_trajectory: it says all until rest, and its stamp is before it was sent.
     """
 
     arrived_s: float
     stamp_ns: int
     numbers: NDArray[np.float64]
+    is_trajectory: bool = False
 
 
 def find_rest(commands: Sequence[Command], stop_ns: int) -> int | None:
@@ -30,9 +31,13 @@ def find_rest(commands: Sequence[Command], stop_ns: int) -> int | None:
 
     stop_ns: when the node sent the first command of the stop. In simulated time that one shares its
     stamp with the commands just before it. The stop ends with the first command from there on that
-    does not move the robot. Trajectories and arrays have no stamps: there it is the first command
-    that repeats the one before and is followed by no other.
+    does not move the robot. A trajectory is stamped before it is sent, and says all until rest: the
+    last that is stamped before. Arrays have no stamps: there it is the first command that repeats
+    the one before and is followed by no other.
     """
+    if commands[-1].is_trajectory:
+        begun = [index for index, command in enumerate(commands) if command.stamp_ns < stop_ns]
+        return begun[-1] if begun else None
     if commands[-1].stamp_ns:
         begin = next((i for i, command in enumerate(commands) if command.stamp_ns == stop_ns), None)
         rest = range(0 if begin is None else begin, 0 if begin is None else len(commands))
@@ -45,6 +50,8 @@ def find_rest(commands: Sequence[Command], stop_ns: int) -> int | None:
 
 def meaning(commands: Sequence[Command], index: int) -> str:
     """What a command asks of the robot: "zero twist", "hold" its last setpoint, or MOVE."""
+    if commands[index].is_trajectory:
+        return "hold"  # where it ends
     numbers = commands[index].numbers
     if not numbers.any():
         return "zero twist"

@@ -77,6 +77,8 @@ def _settings(parameters: PolicyParameters, form: CommandForm) -> ControllerSett
         measured_velocity_margin=watchdogs.measured_velocity_margin,
         use_sim_time=parameters.use_sim_time,
         follow_measured=form.output.follows_measured,
+        look_ahead_s=form.look_ahead_s,
+        even_tail=not form.with_velocities,
     )
 
 

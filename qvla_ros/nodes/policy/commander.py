@@ -257,7 +257,7 @@ class Commander:
     def _send(self, decision: Decision, now_ns: int) -> None:
         if decision.motion is None:
             return
-        self._output.send(decision.motion, now_ns)
+        self._output.send(decision, now_ns)
         opening = decision.motion.setpoint.gripper
         if self._gripper is not None and opening is not None:
             self._gripper.send(float(opening))

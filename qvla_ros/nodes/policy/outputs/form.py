@@ -10,13 +10,17 @@ from qvla_ros.control.outputs import OUTPUTS, Output, StopAction, fitting
 from qvla_ros.errors import QvlaError
 from qvla_ros.parameters.policy import CommandParameters
 
+# Of a command on a loaded machine, from when it is due to when the robot's controller has it.
+EXPECTED_LATENCY_S = 0.05
+
 
 @dataclass(frozen=True)
 class CommandForm:
     """The form of the messages that command a robot.
 
     frame: the frame_id of the messages. joints: in the order of the setpoint's numbers. period_s:
-    from one command to the next.
+    from one command to the next. look_ahead_s: how far ahead of their time trajectories are sent.
+    with_velocities: whether their points have velocities.
     """
 
     output: Output
@@ -24,6 +28,8 @@ class CommandForm:
     frame: str
     joints: tuple[str, ...]
     period_s: float
+    look_ahead_s: float = 0.0
+    with_velocities: bool = True
 
 
 def command_form(
@@ -45,7 +51,20 @@ def command_form(
         parameters.command_frame or actions.frame,
         parameters.joints,
         period_s,
+        _look_ahead_s(parameters.look_ahead_s, period_s) if output.sends == "trajectories" else 0.0,
+        parameters.trajectory_velocities,
     )
+
+
+def _look_ahead_s(asked_s: float, period_s: float) -> float:
+    """A message is sent within a period, and may then take EXPECTED_LATENCY_S."""
+    if asked_s == 0.0:
+        return period_s + max(period_s, EXPECTED_LATENCY_S)
+    if asked_s < 2.0 * period_s:
+        expected = f"0, or two periods of control_hz at least: {2.0 * period_s:g}"
+        fix = "leave look_ahead_s out, or raise control_hz"
+        raise QvlaError("parameter look_ahead_s", asked_s, expected, fix)
+    return asked_s
 
 
 def _require_fitting_actions(output: Output, actions: ActionSpec) -> None:
@@ -56,7 +75,7 @@ def _require_fitting_actions(output: Output, actions: ActionSpec) -> None:
         expected = f"an output for actions of kind {kind.name}"
         raise QvlaError("parameter output", output.name, expected, fix)
     if output.sends == "velocities" and not kind.is_delta:
-        others = [each.name for each in fitting(kind.moves) if each.sends == "positions"]
+        others = [each.name for each in fitting(kind.moves) if each.sends != "velocities"]
         expected = (
             f"{', '.join(others)}: velocities towards a place are not corrected by where the arm "
             "went, so it would part from it"

@@ -8,7 +8,7 @@ from typing import Any
 from rclpy.duration import Duration
 from rclpy.node import Node
 
-from qvla_ros.control.motion import MotionState
+from qvla_ros.control.decision import Decision
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.policy.outputs.form import CommandForm
 
@@ -23,9 +23,11 @@ class CommandOutput:
         kind = message_class(form.output.message_type)
         self._publisher = node.create_publisher(kind, topic, **qos.published(qos.COMMAND))
 
-    def send(self, motion: MotionState, now_ns: int) -> None:
-        """The next setpoint, or velocity, on the way."""
-        self._publisher.publish(self._message(self._form, motion, now_ns))
+    def send(self, decision: Decision, now_ns: int) -> None:
+        """The next setpoint, velocity or trajectory; the decision has a motion."""
+        ahead = self._form.output.sends == "trajectories"
+        content = decision.trajectory if ahead else decision.motion
+        self._publisher.publish(self._message(self._form, content, now_ns))
 
     def wait_for_acknowledgement(self, timeout_s: float) -> None:
         """Gives the last command the time to arrive before the publisher goes."""

@@ -17,9 +17,11 @@ from rclpy.node import Node
 from std_msgs.msg import Float64MultiArray
 
 from qvla_ros.bundle import ActionSpec
+from qvla_ros.control.course import Trajectory
 from qvla_ros.control.motion import MotionState, at_rest
 from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.errors import QvlaError
+from qvla_ros.nodes.chunk_message import stamp_ns
 from qvla_ros.nodes.policy.grippers.gripper import make_gripper
 from qvla_ros.nodes.policy.outputs import joint_trajectory, pose, position_array, twist
 from qvla_ros.nodes.policy.outputs.form import CommandForm, command_form
@@ -59,21 +61,58 @@ def form_of(
     return command_form(parameters(**values), stop_action, kind, period_s)
 
 
-def test_a_trajectory_has_positions_alone_to_be_reached_when_the_next_comes() -> None:
-    form = form_of(actions("joint_position"), 0.0125, output="joint_trajectory", joints=JOINTS)
-    message = joint_trajectory.message(form, _joint_motion([0.5, -1.0]), NOW_NS)
-    assert (list(message.joint_names), len(message.points)) == (JOINTS, 1)
-    (point,) = message.points
-    assert list(point.positions) == [0.5, -1.0]
-    assert (point.time_from_start.sec, point.time_from_start.nanosec) == (0, 12_500_000)
-    assert not [*point.velocities, *point.accelerations, *point.effort]
-    assert (message.header.stamp.sec, message.header.stamp.nanosec) == (0, 0)  # "at once"
+TRAJECTORY = Trajectory(
+    np.array([-0.00999, 0.5, 2.25]),
+    np.array([[0.5, -1.0], [0.6, -1.1], [0.7, -1.1]]),
+    np.array([[0.2, 0.1], [0.3, 0.0], [0.0, 0.0]]),
+)
 
 
-def test_a_period_of_more_than_a_second_is_carried_over() -> None:
-    form = form_of(actions("joint_position"), 2.25, output="joint_trajectory", joints=JOINTS)
-    (point,) = joint_trajectory.message(form, _joint_motion([0.0, 0.0]), NOW_NS).points
-    assert (point.time_from_start.sec, point.time_from_start.nanosec) == (2, 250_000_000)
+@pytest.mark.parametrize("with_velocities", [True, False])
+def test_a_trajectory_is_stamped_a_period_ago_and_has_times_from_there(
+    with_velocities: bool,
+) -> None:
+    form = form_of(
+        actions("joint_position"),
+        output="joint_trajectory",
+        joints=JOINTS,
+        trajectory_velocities=with_velocities,
+    )
+    message = joint_trajectory.message(form, TRAJECTORY, NOW_NS)
+    assert list(message.joint_names) == JOINTS
+    assert stamp_ns(message.header.stamp) == NOW_NS - 10_000_000
+    times = [(point.time_from_start.sec, point.time_from_start.nanosec) for point in message.points]
+    assert times == [(0, 10_000), (0, 510_000_000), (2, 260_000_000)]
+    for point, positions, velocities in zip(
+        message.points, TRAJECTORY.positions, TRAJECTORY.velocities, strict=True
+    ):
+        assert list(point.positions) == positions.tolist()
+        assert list(point.velocities) == (velocities.tolist() if with_velocities else [])
+        assert not [*point.accelerations, *point.effort]
+
+
+@pytest.mark.parametrize(
+    ("period_s", "asked_s", "expected_s"),
+    [(0.01, 0.0, 0.06), (0.02, 0.0, 0.07), (0.1, 0.0, 0.2), (0.01, 0.03, 0.03)],
+)
+def test_trajectories_are_sent_a_period_and_the_expected_latency_ahead(
+    period_s: float, asked_s: float, expected_s: float
+) -> None:
+    form = form_of(
+        actions("joint_position"),
+        period_s,
+        output="joint_trajectory",
+        joints=JOINTS,
+        look_ahead_s=asked_s,
+    )
+    assert form.look_ahead_s == pytest.approx(expected_s)
+
+
+def test_what_is_no_trajectory_is_sent_when_it_is_due() -> None:
+    form = form_of(
+        actions("joint_position"), output="position_array", joints=JOINTS, look_ahead_s=0.1
+    )
+    assert form.look_ahead_s == 0.0
 
 
 def test_a_position_array_is_the_setpoint() -> None:
@@ -147,6 +186,11 @@ def test_the_stop_action_is_chosen_by_what_the_output_can_express(output: str, s
             "parameter stop_action",
         ),
         ("end_effector_pose", {"output": "twist"}, "parameter output: got twist; expected pose"),
+        (
+            "joint_position",
+            {"output": "joint_trajectory", "joints": JOINTS, "look_ahead_s": 0.015},
+            r"parameter look_ahead_s: got 0\.015; expected 0, or two periods",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_refused(kind: str, values: dict[str, Any], key: str) -> None:

@@ -1,0 +1,203 @@
+"""Joints driven through joint_trajectory_controller by a policy node on a busy machine. Pure.
+
+The real Controller is ticked at the times of a machine whose process is held up again and again;
+its messages are delayed on their way, and may end in the middle of a motion.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qvla_ros.control.controller import Controller
+from qvla_ros.control.decision import Decision
+from qvla_ros.control.limits import motion_limits
+from qvla_ros.control.setpoint import MotionSpec, Setpoint
+from qvla_ros.control.settings import ControllerSettings
+from qvla_ros.control.timeline import PlannedChunk
+from qvla_ros.testing.trajectory_controller import TrajectoryController, TrajectoryMessage
+
+Array = NDArray[np.float64]
+UPDATE_S = 0.001
+STEP_DT_S = 0.05
+CHUNK = 8
+INFERENCE_S = 0.08
+CLOCK_S = 1000.0  # of the robot, when the drive begins
+NEVER_S = 1e3
+
+
+@dataclass(frozen=True)
+class Load:
+    """How a process is held up: how often a second and for how long on average, s; and how long a
+    message takes on average, s.
+    """
+
+    stalls_per_s: float = 3.0
+    stall_s: float = 0.05
+    transport_s: float = 0.001
+
+    def tick_times_s(self, rng: np.random.Generator, duration_s: float, period_s: float) -> Array:
+        """When the ticks of a ControlLoop run: late in a stall, and skipped when they are late by
+        a period.
+        """
+        count = int(2.0 * self.stalls_per_s * duration_s) + 10
+        begins_s = np.cumsum(rng.exponential(1.0 / self.stalls_per_s, count))
+        ends_s = begins_s + rng.gamma(2.0, 0.5 * self.stall_s, count)
+        times_s: list[float] = []
+        deadline_s = 0.0
+        while deadline_s < duration_s:
+            runs_s = deadline_s + rng.exponential(3e-4)
+            stall = int(np.searchsorted(begins_s, runs_s)) - 1
+            if stall >= 0:
+                runs_s = max(runs_s, float(ends_s[stall]))
+            times_s.append(runs_s)
+            deadline_s += period_s * (
+                1 + max(0, math.floor(runs_s / period_s - deadline_s / period_s))
+            )
+        return np.array(times_s)
+
+
+@dataclass(frozen=True)
+class Joints:
+    """Limits of every joint, rad, rad/s and rad/s^2, and how they are commanded.
+
+    single_points: one point without velocity a period ahead, "at once", as many nodes send.
+    with_velocities, look_ahead_s: as in CommandForm.
+    """
+
+    count: int = 7
+    range_rad: float = 1.0
+    max_velocity: float = 0.5
+    max_acceleration: float = 2.0
+    period_s: float = 0.01
+    look_ahead_s: float = 0.06
+    with_velocities: bool = True
+    single_points: bool = False
+
+    def controller(self) -> Controller:
+        settings = ControllerSettings(
+            self.period_s,
+            max_image_age_s=NEVER_S,
+            inference_timeout_s=NEVER_S,
+            max_command_age_s=NEVER_S,
+            look_ahead_s=0.0 if self.single_points else self.look_ahead_s,
+            even_tail=not self.with_velocities,
+        )
+        limits = motion_limits(
+            self.count,
+            -self.range_rad,
+            self.range_rad,
+            max_linear_velocity=self.max_velocity,
+            max_linear_acceleration=self.max_acceleration,
+        )
+        return Controller(settings, MotionSpec("joint_position", 1.0, 1.0, None), limits)
+
+    def message(self, decision: Decision, now_s: float) -> TrajectoryMessage | None:
+        """What is sent of a decision."""
+        if self.single_points and decision.command is not None:
+            return TrajectoryMessage(0.0, np.array([self.period_s]), decision.command.linear[None])
+        sent = decision.trajectory
+        if sent is None:
+            return None
+        velocities = sent.velocities if self.with_velocities else None
+        begin_s = now_s + sent.times_s[0]
+        return TrajectoryMessage(
+            begin_s, sent.times_s - sent.times_s[0], sent.positions, velocities
+        )
+
+
+@dataclass(frozen=True)
+class Drive:
+    """gaps_s: between ticks. positions [N, n]: what the controller commanded, every UPDATE_S, and
+    the first and second differences of that. rejected: messages that the controller refused.
+    """
+
+    gaps_s: Array
+    positions: Array
+    rejected: list[str]
+
+    @property
+    def velocities(self) -> Array:
+        return np.diff(self.positions, axis=0) / UPDATE_S
+
+    @property
+    def accelerations(self) -> Array:
+        return np.diff(self.velocities, axis=0) / UPDATE_S
+
+
+def drive(
+    joints: Joints,
+    load: Load,
+    duration_s: float,
+    seed: int = 0,
+    dies_s: float = math.inf,
+    from_desired: bool = False,
+) -> Drive:
+    """dies_s: when the node is killed; nothing is sent from then on. from_desired: the controller's
+    parameter interpolate_from_desired_state.
+    """
+    rng = np.random.default_rng(seed)
+    ticks_s = load.tick_times_s(rng, duration_s, joints.period_s)
+    ticks_s = CLOCK_S + ticks_s[ticks_s <= dies_s]
+    messages = _messages(joints, load, ticks_s, rng)
+    arm = TrajectoryController(np.zeros(joints.count), UPDATE_S, from_desired)
+    positions = []
+    for now_s in CLOCK_S + UPDATE_S * np.arange(round(duration_s / UPDATE_S)):
+        while messages and messages[0][0] <= now_s:
+            arm.receive(messages.pop(0)[1], now_s)
+        positions.append(arm.update(now_s))
+    return Drive(np.diff(ticks_s), np.array(positions), arm.rejected)
+
+
+def _messages(
+    joints: Joints, load: Load, ticks_s: Array, rng: np.random.Generator
+) -> list[tuple[float, TrajectoryMessage]]:
+    """All messages with the times of their arrival, in order."""
+    controller = joints.controller()
+    rest = Setpoint(np.zeros(joints.count))
+    begin_s = float(ticks_s[0])
+    controller.feed_input(_ns(begin_s))
+    controller.tick(_ns(begin_s), begin_s, rest)
+    controller.arm(rest, _ns(begin_s))
+    policy = _Policy(joints, rng)
+    messages = []
+    arrived_s = begin_s
+    for now_s in ticks_s.tolist():
+        controller.feed_input(_ns(now_s))
+        chunk = policy.chunk(now_s)
+        if chunk is not None:
+            controller.set_chunk(chunk, _ns(now_s))
+        message = joints.message(controller.tick(_ns(now_s), now_s, rest), now_s)
+        arrived_s = max(arrived_s, now_s + rng.exponential(load.transport_s))
+        if message is not None:
+            messages.append((arrived_s, message))
+    return messages
+
+
+class _Policy:
+    """Sways the joints by half their range, with noise from one chunk to the next."""
+
+    def __init__(self, joints: Joints, rng: np.random.Generator) -> None:
+        self._joints = joints
+        self._rng = rng
+        self._phase = rng.uniform(0.0, 2.0 * np.pi, joints.count)
+        self._pulse = rng.uniform(0.5, 2.0, joints.count)
+        self._due_s = 0.0
+
+    def chunk(self, now_s: float) -> PlannedChunk | None:
+        if now_s < self._due_s:
+            return None
+        self._due_s = now_s + 0.5 * CHUNK * STEP_DT_S
+        seen_s = now_s - INFERENCE_S
+        times_s = seen_s + STEP_DT_S * np.arange(1, CHUNK + 1)
+        swaying = np.sin(np.outer(times_s, self._pulse) + self._phase)
+        noise = self._rng.normal(0.0, 0.02, self._joints.count)
+        actions = 0.5 * self._joints.range_rad * swaying + noise
+        return PlannedChunk(_ns(seen_s), STEP_DT_S, actions)
+
+
+def _ns(seconds: float) -> int:
+    return round(1e9 * seconds)
