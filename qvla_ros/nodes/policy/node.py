@@ -15,6 +15,7 @@ import time
 from rclpy.clock import Clock, ClockType
 from std_srvs.srv import SetBool
 
+from qvla_ros.control.arm_order import ArmOrder, lost_to_stop
 from qvla_ros.control.stop_reason import StopReason
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.lifecycle import ReportingLifecycleNode
@@ -51,7 +52,8 @@ class PolicyNode(ReportingLifecycleNode):
             self, self.snapshot, self.parameters.inputs.max_image_age_s
         )
         self._tasks = Tasks(self, self)
-        self.create_service(SetBool, "~/arm", self._on_arm)
+        self._arm_service = self.create_service(SetBool, "~/arm", self._on_arm)
+        self._arm_order = ArmOrder(self._refuse_waiting)
         # Not on ROS time: with use_sim_time and no /clock the node must still say what it waits
         # for.
         self.create_timer(TICK_S, self._on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -150,8 +152,12 @@ class PolicyNode(ReportingLifecycleNode):
         self._active.arm(self._tasks.settle)
 
     def disarm(self, reason: StopReason = StopReason.disarmed) -> None:
-        """Stops the arm, if it is commanded, and marks chunks as not to be acted on. Any thread."""
+        """Stops the arm, if it is commanded, and marks chunks as not to be acted on.
+
+        What waits to be armed is refused.
+        """
         self._commands.disarm(reason)
+        self._arm_order.stop(time.monotonic())
 
     @property
     def _commands(self) -> Commands:
@@ -160,7 +166,11 @@ class PolicyNode(ReportingLifecycleNode):
 
     def _on_arm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         try:
-            self.arm() if request.data else self.disarm()
+            if request.data:
+                self._arm_order.require_no_stop(time.monotonic())
+                self.arm()
+            else:
+                self.disarm()
             response.success = True
             response.message = "armed" if request.data else "disarmed"
         except QvlaError as error:
@@ -169,6 +179,21 @@ class PolicyNode(ReportingLifecycleNode):
         self.get_logger().info(response.message)
         self._status.publish(self.snapshot())
         return response
+
+    def _refuse_waiting(self) -> None:
+        """Answers what waits at ~/arm: true is refused, false is what has just happened."""
+        service = self._arm_service
+        refusal = str(lost_to_stop())
+        while True:
+            with service.handle:
+                request, header = service.handle.service_take_request(SetBool.Request)
+            if header is None:
+                return
+            answer = refusal if request.data else "disarmed"
+            service.send_response(
+                SetBool.Response(success=not request.data, message=answer), header
+            )
+            self.get_logger().info(answer)
 
     def _on_tick(self) -> None:
         if self._active is not None:

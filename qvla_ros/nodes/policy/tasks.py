@@ -219,9 +219,8 @@ class Tasks:
 
     def _end(self, end: Ending, reason: StopReason) -> None:
         """Decide it, once, and stop the arm; the result follows once it has been braked to rest."""
-        if self._ending is None:
-            self._ending = end
-            self._host.disarm(reason)
+        self._ending = self._ending or end
+        self._host.disarm(reason)
 
     def _finish(self, end: Ending) -> None:
         assert self._task is not None
