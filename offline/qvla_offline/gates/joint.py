@@ -18,7 +18,7 @@ from qvla_offline.sensitivity.store import Sensitivity
 from qvla_ros.errors import QvlaError
 
 Measure = Callable[[Mapping[str, np.ndarray]], tuple[dict[int, float], float]]
-_LIMITS = (0.25, 64.0)  # of a factor: one measurement of few rows must not rule a bit-width out
+_LEAST = 0.25  # of a factor: one measurement of few rows must not make a bit-width free
 
 
 def assign_jointly(
@@ -56,7 +56,7 @@ def assign_jointly(
         for bits, error in by_bits.items():
             summed = _summed(sensitivity, gates, bits)
             if summed > 0:
-                ratio = float(np.clip(error / summed, *_LIMITS))
+                ratio = max(error / summed, _LEAST)  # dropped rows cost thousands of times as much
                 factors[bits] = ratio if number == 0 else (factors[bits] * ratio) ** 0.5
     assert best is not None
     return best
