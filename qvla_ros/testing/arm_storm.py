@@ -30,8 +30,8 @@ class StormBench:
     def __init__(self, node: PolicyNode, executor: Any, caller: Node, callers: Any) -> None:
         self._node = node
         self._executors = (executor, callers)
-        self._arm = [caller.create_client(SetBool, "/x/policy/arm") for _ in range(2)]
-        self._cancel = caller.create_client(Trigger, "/x/policy/cancel")
+        self._arm: list[Any] = [caller.create_client(SetBool, "/x/policy/arm") for _ in range(2)]
+        self._cancel: Any = caller.create_client(Trigger, "/x/policy/cancel")
         self._wait(lambda: all(c.service_is_ready() for c in (*self._arm, self._cancel)))
 
     def storm(self, seed: int) -> tuple[bool, int]:

@@ -11,6 +11,7 @@ executor's.
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from rclpy.clock import Clock, ClockType
 from std_srvs.srv import SetBool
@@ -52,7 +53,7 @@ class PolicyNode(ReportingLifecycleNode):
             self, self.snapshot, self.parameters.inputs.max_image_age_s
         )
         self._tasks = Tasks(self, self)
-        self._arm_service = self.create_service(SetBool, "~/arm", self._on_arm)
+        self._arm_service: Any = self.create_service(SetBool, "~/arm", self._on_arm)
         self._arm_order = ArmOrder(self._refuse_waiting)
         # Not on ROS time: with use_sim_time and no /clock the node must still say what it waits
         # for.
