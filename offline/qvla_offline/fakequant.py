@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from torch import Tensor
 
 from qvla_offline.checkpoints import lora
 from qvla_offline.checkpoints.family import read_layout
@@ -32,6 +33,7 @@ from qvla_offline.quantization.quantizer import NO_STATISTICS
 from qvla_offline.quantization.restored import RestoredTensors
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.quantization.stored_statistics import statistics_for
+from qvla_offline.rounding import Rounding
 from qvla_offline.visible_files import visible_files
 from qvla_ros.errors import QvlaError
 from qvla_ros.progress import track
@@ -61,13 +63,13 @@ def fake_quantize(
 ) -> Path:
     """Writes the checkpoint with quantized and restored weights to `out_dir`.
 
-    gates.json is added; all other files are unchanged.
-    mode: 'scheme' restores exactly what export stores (up to the rounding of the checkpoint's own
-    dtype: float32 is exact); 'released' rounds as the released injection script, in the
-    checkpoint's dtype. dtype: of the target weights, None keeps theirs. Files, names and types stay
-    those of the original, so that the original code loads the result; a LoRA adapter is merged, and
-    left out. statistics_dir: of `qvla statistics`, for quantizers that need them. Tensors are read
-    and written one at a time; the directory appears whole or not at all.
+    gates.json is added; all other files are unchanged. mode: 'scheme' restores exactly what export
+    stores, up to the rounding of the checkpoint's own dtype, whose size is printed (dtype float32
+    is exact); 'released' rounds as the released injection script, in the checkpoint's dtype. dtype:
+    of the target weights, None keeps theirs. Files, names and types stay those of the original, so
+    that the original code loads the result; a LoRA adapter is merged, and left out. statistics_dir:
+    of `qvla statistics`, for quantizers that need them. Tensors are read and written one at a time;
+    the directory appears whole or not at all.
     """
     if mode not in MODES:
         raise QvlaError("mode", mode, f"one of {MODES}", "choose with --mode")
@@ -86,7 +88,9 @@ def fake_quantize(
     statistics = statistics_for(chosen, statistics_dir, source)
     if statistics is not None:
         gates = replace(gates, sources=gates.sources | {"statistics_sha256": statistics.sha256})
-    restored = RestoredTensors(tensors, gates.layers, chosen, dtype, statistics or NO_STATISTICS)
+    read = statistics or NO_STATISTICS
+    restored = RestoredTensors(tensors, gates.layers, chosen, torch.float32, read)
+    rounding = Rounding()
 
     shards = sorted({stored.file for stored in main_tensors(origin.base).values()})
     adapter = (
@@ -104,10 +108,15 @@ def fake_quantize(
         if origin.base != source and weights_file(origin.base).name == INDEX:
             _copy(origin.base / INDEX, directory / INDEX)
         for shard in shards:
-            _write_shard(shard, directory / shard.name, tensors, restored)
+            _write_shard(shard, directory / shard.name, tensors, restored, dtype, rounding)
         if layout.film_file is not None:
-            _write_film(layout.film_file, directory / layout.film_file.name, restored)
+            film = directory / layout.film_file.name
+            _write_film(layout.film_file, film, restored, dtype, rounding)
         write_gates(directory / "gates.json", gates)
+    changes = rounding.described()
+    if changes is not None:
+        print(f"rounded from a bundle's numbers to the checkpoint's types: {changes}")
+        print("--dtype float32 (fakequant_dtype: float32 in a recipe) writes a bundle's own")
     return target
 
 
@@ -130,20 +139,28 @@ def _write_shard(
     copy: Path,
     tensors: TensorSource,
     restored: RestoredTensors,
+    dtype: torch.dtype | None,
+    rounding: Rounding,
 ) -> None:
     """Writes one safetensors file with its target weights restored, a tensor at a time.
 
-    What a FiLM file overrides stays as it is: the policy does not read it here.
+    dtype: of the target weights, None keeps theirs; rounding: to which the changes are added. What
+    a FiLM file overrides stays as it is: the policy does not read it here.
     """
     here = safetensors_tensors(source)
-    dtype = restored.dtype
     read = {name for name, stored in tensors.stored.items() if stored.file == source}
     changed = {name for name in read if restored.changes(name)}
     kinds = {
         name: (s.shape, dtype if dtype and name in changed else s.dtype) for name, s in here.items()
     }
     kinds = dict(sorted(kinds.items(), key=lambda item: -item[1][1].itemsize))
-    values = ((name, restored[name] if name in read else here[name].read()) for name in kinds)
+
+    def value(name: str) -> Tensor:
+        if name not in changed:
+            return tensors[name] if name in read else here[name].read()
+        return _rounded(restored[name], kinds[name][1], rounding)
+
+    values = ((name, value(name)) for name in kinds)
     with safe_open(source, "pt") as file:
         metadata = file.metadata()
     write_safetensors(
@@ -151,10 +168,19 @@ def _write_shard(
     )
 
 
+def _rounded(exact: Tensor, dtype: torch.dtype, rounding: Rounding) -> Tensor:
+    rounded = exact.to(dtype)
+    if dtype != exact.dtype:
+        rounding.add(exact, rounded)
+    return rounded
+
+
 def _write_film(
     source: Path,
     copy: Path,
     restored: RestoredTensors,
+    dtype: torch.dtype | None,
+    rounding: Rounding,
 ) -> None:
     """Writes the FiLM file with the weights of its targets restored.
 
@@ -165,7 +191,7 @@ def _write_film(
         name = film_name(key.removeprefix("module."))
         plain = name.replace(".base_layer.", ".")
         if restored.changes(plain):
-            state[key] = restored[plain].to(restored.dtype or tensor.dtype)
+            state[key] = _rounded(restored[plain], dtype or tensor.dtype, rounding)
         elif ".lora_B." in name and name.partition(".lora_B.")[0] in restored.layers:
             state[key] = torch.zeros_like(tensor)
     torch.save(state, copy)

@@ -14,8 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import variants, write_random_checkpoint
+from qvla_offline.export.bundle import export_bundle
 from qvla_offline.fakequant import fake_quantize, target_shapes
-from qvla_offline.gates import Gates, uniform
+from qvla_offline.gates import Gates, read_gates, uniform
+from qvla_offline.gates.released import released_greedy
 from qvla_offline.quantization.clip_search import ClipSearch
 from qvla_offline.quantization.quantizer import Quantizer, quantize_layer
 from qvla_offline.quantization.registry import QUANTIZERS
@@ -360,3 +362,42 @@ def test_an_adapter_is_merged_into_what_is_written(tmp_path, checkpoint, gates):
     written = load_file(out / "model.safetensors")[f"{head}.weight"]
     # alpha / r, times 2 * 1 / 4
     torch.testing.assert_close(written, wrapped.half() + 0.25, rtol=1e-3, atol=1e-3)
+
+
+def printed_change(text: str) -> float:
+    """The largest change of one number that the line about rounding states."""
+    return float(text.partition("by up to ")[2].split()[0])
+
+
+def test_rounding_to_the_types_of_the_checkpoint_is_printed_with_its_size(
+    tmp_path, checkpoint, gates, capsys
+):
+    exact = load_file(
+        fake_quantize(checkpoint, gates, tmp_path / "exact", SCHEME, dtype=torch.float32)
+        / "model.safetensors"
+    )
+    assert "rounded" not in capsys.readouterr().out
+    kept = load_file(
+        fake_quantize(checkpoint, gates, tmp_path / "kept", SCHEME) / "model.safetensors"
+    )
+    largest = max(float((exact[name].float() - kept[name].float()).abs().max()) for name in exact)
+    assert printed_change(capsys.readouterr().out) == pytest.approx(largest, rel=0.05)
+
+
+def test_gates_of_the_released_method_are_the_same_in_bundle_and_fake_quantized_checkpoint(
+    tmp_path, checkpoint
+):
+    generator = np.random.default_rng(1)
+    proxies = {
+        name: {bits: generator.random(rows) for bits in (0, 2, 4, 8)}
+        for name, (rows, _) in target_shapes(checkpoint).items()
+    }
+    released = Gates(released_greedy(proxies, (0, 2, 4, 8, 16), 3.0), "hessian/released")
+    assert any(np.bincount(bits)[4:].any() for bits in released.layers.values())
+    bundle = export_bundle(checkpoint, released, tmp_path / "bundle")
+    fake = fake_quantize(checkpoint, released, tmp_path / "fake")
+    stored = read_gates(bundle / "gates.json")
+    restored = read_gates(fake / "gates.json")
+    for name, bits in released.layers.items():
+        assert np.array_equal(stored.layers[name], bits)
+        assert np.array_equal(restored.layers[name], bits)

@@ -4,10 +4,14 @@ They are DINOv2 with registers and SigLIP.
 
 timm itself is not needed. As OpenVLA does, the output is the residual stream after the
 second-to-last block, without the final norm and without prefix tokens. The last block, the norm and
-SigLIP's pooling head are held because a real checkpoint holds them; they are never executed.
+SigLIP's pooling head are held because a real checkpoint holds them. They have no part in the
+result: timm runs the last block and drops its output, here it is run only within `last_blocks_run`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -129,6 +133,7 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         if config.attention_pool:
             self.attn_pool = AttentionPool(config)
+        self.runs_last_block = False
 
     def forward(self, images: Tensor, language: Tensor | None = None) -> Tensor:
         x = self.patch_embed(images)
@@ -144,4 +149,19 @@ class VisionTransformer(nn.Module):
             )
         for block in self.blocks[:-1]:
             x = block(x, language)
+        if self.runs_last_block:
+            self.blocks[-1](x, language)
         return x[:, self.config.num_prefix_tokens :]
+
+
+@contextmanager
+def last_blocks_run(model: nn.Module) -> Iterator[None]:
+    """Lets every ViT in `model` run its last block too, as timm does, and drop what it gives."""
+    vits = [module for module in model.modules() if isinstance(module, VisionTransformer)]
+    try:
+        for vit in vits:
+            vit.runs_last_block = True
+        yield
+    finally:
+        for vit in vits:
+            vit.runs_last_block = False

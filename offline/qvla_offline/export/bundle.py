@@ -87,6 +87,9 @@ def export_bundle(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         parts = Path(scratch)
         stored = _write_graphs(parts, checkpoint, weights, options, unpacked=gates is not None)
+        changes = weights.rounding.described()
+        if changes is not None:
+            print(f"kept as float16 though no gate names them: {changes}")
         dataset_statistics = json.dumps(checkpoint.statistics, indent=1) + "\n"
         (parts / "statistics.json").write_text(dataset_statistics, encoding="utf-8")
         targets = {name: layer for name, layer in stored.layers.items() if name in asked.layers}

@@ -19,6 +19,7 @@ from qvla_offline.quantization.quantizer import (
 )
 from qvla_offline.quantization.row_groups import quantize_to_tile
 from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_offline.rounding import Rounding
 from qvla_ros.errors import QvlaError
 
 NARROW = "export with compute_dtype float32, which holds it"
@@ -33,6 +34,7 @@ class CheckpointWeights:
     module: bits [R]}; a linear layer that is not among them keeps 16 bits. tile: row groups are
     filled up to multiples of it, see `promote_to_tile`; 1 promotes no row. progress: called with
     each linear layer's name. statistics: {module: its statistics}, for quantizers that need them.
+    rounding: what float16 changes in the tensors that no gate names, and that were asked for.
     """
 
     tensors: Mapping[str, Tensor]
@@ -41,6 +43,7 @@ class CheckpointWeights:
     tile: int = 1
     progress: Callable[[str], None] | None = None
     statistics: Mapping[str, LayerStatistics] = field(default_factory=dict)
+    rounding: Rounding = field(default_factory=Rounding)
 
     def array(
         self, name: str, dtype: np.dtype | type[np.generic] = np.float32, fix: str = NARROW
@@ -52,6 +55,7 @@ class CheckpointWeights:
         tensor = self._tensor(name).float()
         if np.dtype(dtype) == np.float16:
             require_representable(name, tensor, torch.float16, fix)
+            self.rounding.add(tensor, tensor.half())
         return tensor.numpy().astype(dtype, copy=False)
 
     def _tensor(self, name: str) -> Tensor:
@@ -82,7 +86,9 @@ class CheckpointWeights:
         name = f"{module}.weight"
         weight = self._tensor(name).flatten(1)
         if module not in self.gates:
-            return quantize_layer(weight, np.full(len(weight), 16), QuantizationScheme(), name)
+            kept = quantize_layer(weight, np.full(len(weight), 16), QuantizationScheme(), name)
+            self.rounding.add(weight, kept.float_rows)
+            return kept
         layer = quantize_to_tile(
             weight, self.gates[module], self.scheme, self.tile, name, self.statistics.get(module)
         )

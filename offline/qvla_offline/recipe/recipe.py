@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from qvla_offline.checkpoints.directory import is_hub_id, require_checkpoint
 from qvla_offline.error.options import Measurement
@@ -44,9 +44,10 @@ class Recipe:
     """A recipe: what to quantize, how, and what to leave in `out_dir`.
 
     bundle/ is written unless `bundle` is false; fakequant/ (the checkpoint with the bundle's
-    numbers) and float_bundle/ (float16 weights, the baseline) when asked for. statistics/ is made
-    if the scheme's quantizer needs it; statistics: None gathers as `sensitivity` scores. error.json
-    holds the action error of the result, on observations that no other step reads.
+    numbers, rounded to its own types unless fakequant_dtype is float32) and float_bundle/ (float16
+    weights, the baseline) when asked for. statistics/ is made if the scheme's quantizer needs it;
+    statistics: None gathers as `sensitivity` scores. error.json holds the action error of the
+    result, on observations that no other step reads.
     """
 
     checkpoint: str
@@ -63,6 +64,7 @@ class Recipe:
     bundle: bool = True
     float_bundle: bool = False
     fakequant: bool = False
+    fakequant_dtype: Literal["float32"] | None = None
 
 
 def read_recipe(path: str | Path) -> Recipe:

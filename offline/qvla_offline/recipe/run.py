@@ -199,6 +199,8 @@ def _export(
 
 def _fake_quantize(recipe: ResolvedRecipe, weights_sha256: str, gates: Path) -> RecipeStep:
     def make(target: Path, resume: bool) -> None:
+        import torch
+
         from qvla_offline.fakequant import fake_quantize
 
         fake_quantize(
@@ -206,9 +208,11 @@ def _fake_quantize(recipe: ResolvedRecipe, weights_sha256: str, gates: Path) -> 
             read_gates(gates),
             target,
             recipe.scheme,
+            dtype=None if dtype is None else getattr(torch, dtype),
             statistics_dir=recipe.statistics,
         )
 
+    dtype = recipe.asked.fakequant_dtype
     return RecipeStep(
         "fakequant",
         recipe.out / "fakequant",
@@ -217,6 +221,7 @@ def _fake_quantize(recipe: ResolvedRecipe, weights_sha256: str, gates: Path) -> 
             sha256_of(gates),
             recipe.scheme.described(),
             *_statistics_sha256(recipe),
+            *([] if dtype is None else [dtype]),
         ],
         make,
     )

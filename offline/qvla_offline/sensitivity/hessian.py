@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ from qvla_offline.blockwise.passes import BlockPass, Blockwise, Execute
 from qvla_offline.blockwise.schedule import Arguments
 from qvla_offline.blockwise.taps import Tap, tapped
 from qvla_offline.blockwise.weights import members_of
-from qvla_offline.checkpoints.targets import QuantizableLayer
+from qvla_offline.checkpoints.targets import QuantizableLayer, unexecuted_targets
+from qvla_offline.checkpoints.vit import last_blocks_run
 from qvla_offline.finite import require_finite
 from qvla_offline.quantization.released import released_rtn
 from qvla_offline.sensitivity.store import OVERFLOW
@@ -44,21 +46,25 @@ def hessian_scores(
 ) -> Iterator[Scores]:
     """Yields the scores of each block in turn, {module: (scores, reached)}.
 
-    scores: float32 [len(bits), R]; reached: whether any sample reached the layer. A layer that is
-    never reached has H = 0 and thus d = 1 / sqrt(1 + percdamp) throughout, as in the released
-    script. The Hessians of one block are in memory at a time: C^2 floats for each tensor of width C
-    that its layers read.
+    scores: float32 [len(bits), R]; reached: whether the layer has a part in the actions of any
+    sample. The last block of each ViT has none, but it runs, and is scored by its inputs: timm
+    drops what that block gives, after the released script has seen it. A layer that never runs has
+    H = 0 and thus d = 1 / sqrt(1 + percdamp) throughout, as in the released script. The Hessians of
+    one block are in memory at a time: C^2 floats for each tensor of width C that its layers read.
     """
     members = members_of(policy.weights.blocks, targets)
-    gathering = _HessianScoring(members, targets, bits, percdamp)
-    with BlockPass(policy, samples) as run:
+    model = getattr(policy.run, "__self__", policy.run)  # a method of the model, or the model
+    idle = unexecuted_targets(model) if isinstance(model, nn.Module) else set()
+    gathering = _HessianScoring(members, targets, bits, percdamp, idle)
+    whole = replace(policy, _schedule=None)  # with those blocks, another schedule
+    with _last_blocks_run(model), BlockPass(whole, samples) as run:
         gathering.remaining = Counter(call.block for call in run.schedule.calls)
         for _ in run.steps("hessian", gathering.at_block):
             if gathering.finished:
                 yield gathering.finished
                 gathering.finished = {}
     for block, names in members.items():
-        unreached = [name for name in names if name not in gathering.reached]
+        unreached = [name for name in names if name not in gathering.scored]
         if unreached:
             with policy.weights.loaded(block):
                 yield {
@@ -67,10 +73,15 @@ def hessian_scores(
                 }
 
 
+def _last_blocks_run(model: object) -> AbstractContextManager[None]:
+    return last_blocks_run(model) if isinstance(model, nn.Module) else nullcontext()
+
+
 class _HessianScoring:
     """The Hessians of the block that runs, and the scores of its layers once it has run.
 
-    A Hessian is kept under the first layer that reads its tensor.
+    A Hessian is kept under the first layer that reads its tensor. idle: the layers without a part
+    in the actions.
     """
 
     def __init__(
@@ -79,14 +90,16 @@ class _HessianScoring:
         targets: Mapping[str, QuantizableLayer],
         bits: Sequence[int],
         percdamp: float,
+        idle: Collection[str] = (),
     ) -> None:
+        self.idle = idle
         self.members = members
         self.targets = targets
         self.bits = bits
         self.percdamp = percdamp
         self.remaining: Counter[str] = Counter()  # calls of each block still to come
         self.finished: Scores = {}
-        self.reached: set[str] = set()
+        self.scored: set[str] = set()
         self._sums: dict[str, HessianSum] = {}
         self._readers: dict[str, list[str]] = {}
 
@@ -119,8 +132,8 @@ class _HessianScoring:
             for name in self._readers.pop(first):
                 scores = proxy_scores(flat_weight(self.targets[name]), diagonal, self.bits)
                 require_finite(f"sensitivity of {name}", scores, OVERFLOW)
-                self.finished[name] = (scores, True)
-        self.reached |= set(self.finished)
+                self.finished[name] = (scores, name not in self.idle)
+        self.scored |= set(self.finished)
 
 
 def shared_inputs(taps: Sequence[Tap]) -> dict[str, list[str]]:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from qvla_offline.blockwise.passes import Blockwise
@@ -259,12 +258,11 @@ def _hessian(run: _Run) -> Sensitivity:
     targets = run.inputs.targets
     empty = run.empty
     partial = _partial_path(run.out_path)
-    finished = (
-        _finished_layers(partial if partial.is_file() else run.out_path, empty)
-        if run.resume
-        else {}
-    )
-    unreached: list[str] = []
+    earlier = None
+    if run.resume:
+        earlier = _earlier(partial if partial.is_file() else run.out_path, empty)
+    finished = {} if earlier is None else dict(earlier.scores)
+    unreached = [] if earlier is None else list(earlier.not_executed)
     remaining = {name: module for name, module in targets.items() if name not in finished}
     for group in hessian_scores(
         run.inputs.policy, remaining, run.inputs.samples, options.bits, options.percdamp
@@ -285,13 +283,13 @@ def _partial_path(out_path: Path) -> Path:
     return out_path.with_name(f"{out_path.name}.partial")
 
 
-def _finished_layers(out_path: Path, expected: Sensitivity) -> dict[str, np.ndarray]:
-    """Reads the scores that an earlier run left in `out_path`.
+def _earlier(out_path: Path, expected: Sensitivity) -> Sensitivity | None:
+    """Reads what an earlier run left in `out_path`; None if there is none.
 
     The earlier run must have had the same inputs and options.
     """
     if not out_path.is_file():
-        return {}
+        return None
     earlier = read_sensitivity(out_path)
     if (earlier.bits, earlier.sources, earlier.settings) != (
         expected.bits,
@@ -309,4 +307,4 @@ def _finished_layers(out_path: Path, expected: Sensitivity) -> dict[str, np.ndar
             f"the same checkpoint, calibration and options (bits {list(expected.bits)})",
             "delete the file or run without --resume",
         )
-    return dict(earlier.executed())
+    return earlier

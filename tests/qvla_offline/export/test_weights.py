@@ -65,3 +65,20 @@ def test_a_large_magnitude_passes_where_the_graph_holds_float32(tmp_path: Path, 
 
 def test_the_largest_float16_passes(tmp_path: Path) -> None:
     emit_with(tmp_path, EMBEDDINGS, float(torch.finfo(torch.float16).max), "float16")
+
+
+def test_what_float16_changes_in_tensors_without_gates_is_added_up(tmp_path: Path) -> None:
+    model = random_model("tiny", family="openvla")
+    found = {}
+    for name, state in (
+        ("exact", model.half().state_dict()),
+        ("wide", random_model().state_dict()),
+    ):
+        weights = CheckpointWeights(state, {}, QuantizationScheme())
+        for tensor in ("projector.fc1", "language_model.lm_head"):
+            weights.layer(tensor)
+        found[name] = weights.rounding
+    assert found["exact"].described() is None
+    assert found["wide"].tensors == 2
+    assert 1e-5 < (found["wide"].changed / found["wide"].total) ** 0.5 < 2**-11
+    assert "of 2 tensors changed, by 0.000" in str(found["wide"].described())

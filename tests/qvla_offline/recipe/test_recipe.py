@@ -56,6 +56,7 @@ def test_the_example_names_every_key_that_a_recipe_may_have():
         ({"sensitivity": {"method": "guess"}}, r"sensitivity\.method"),
         ({"scheme": {"group_size": 48}}, r"^bad\.yaml\.scheme\.group_size: got 48"),
         ({"sensitivity": {"refine": -1}}, r"^bad\.yaml\.sensitivity\.refine: got -1"),
+        ({"fakequant_dtype": "bfloat16"}, r"^bad\.yaml\.fakequant_dtype: .*'float32'"),
     ],
 )
 def test_a_wrong_recipe_is_refused_naming_the_key(work, changes, named):
