@@ -28,6 +28,7 @@ from qvla_offline.checkpoints.stored import (
 )
 from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.checkpoints.tensor_source import TensorSource, config_file, origin_of
+from qvla_offline.fingerprint import require_same_checkpoint
 from qvla_offline.gates import Gates, match_layers, write_gates
 from qvla_offline.quantization.quantizer import NO_STATISTICS
 from qvla_offline.quantization.restored import RestoredTensors
@@ -80,6 +81,7 @@ def fake_quantize(
     _require_outside(target, {source, origin.base, origin.adapter or source})
     shapes = target_shapes(source)
     gates = match_layers(gates, {name: rows for name, (rows, _) in shapes.items()})
+    require_same_checkpoint("gates", gates.sources, source)
     chosen = scheme or QuantizationScheme(**gates.scheme)
     if mode == "released":
         chosen = replace(chosen, quantizer="released", two_bit_storage="int4")

@@ -45,8 +45,10 @@ def checkpoint_sha256(directory: str | Path) -> str:
 def require_same_checkpoint(key: str, sources: Mapping[str, str], checkpoint: str | Path) -> None:
     """Raises QvlaError if `sources`, which `key` states, name another checkpoint than this one."""
     made_from = sources.get("checkpoint_sha256")
+    if made_from is None:
+        return
     here = checkpoint_sha256(checkpoint)
-    if made_from is not None and made_from != here:
+    if made_from != here:
         raise QvlaError(
             key,
             f"made from a checkpoint with SHA-256 {made_from[:16]}...",

@@ -22,6 +22,7 @@ from qvla_offline.export.policy import emit_policy
 from qvla_offline.export.stored import StoredGraph, StoredLinear
 from qvla_offline.export.unpacked import merge_row_groups
 from qvla_offline.export.weights import CheckpointWeights, parameters_in
+from qvla_offline.fingerprint import require_same_checkpoint
 from qvla_offline.gates import Gates, match_layers, read_gates, uniform, write_gates
 from qvla_offline.gates.files import widths_in
 from qvla_offline.gates.promotion import print_promotion
@@ -75,6 +76,7 @@ def export_bundle(
     gates, scheme = _matched(gates, scheme, rows, options)
     statistics = None
     if gates is not None:
+        require_same_checkpoint("gates", gates.sources, checkpoint_path)
         statistics = statistics_for(scheme, statistics_dir, checkpoint_path)
     if gates is not None and statistics is not None:
         gates = replace(gates, sources=gates.sources | {"statistics_sha256": statistics.sha256})

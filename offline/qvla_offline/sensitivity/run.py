@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,12 +39,13 @@ from qvla_offline.sensitivity.store import (
     write_sensitivity,
 )
 from qvla_ros.bundle import sha256_of
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, QvlaWarning
 
 EXACT_SAMPLES = (
     8  # exact measurement averages over so many samples: one forward pass each per channel
 )
 SMALL_MODEL = 50_000_000  # weights
+FEW = 8  # observations; below this number scores and statistics say little of others
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,13 @@ def load_inputs(
     samples = read(max_samples=options.max_samples)
     if unseen:
         samples = _unseen(read(max_samples=options.max_samples + unseen), samples, calib_jsonl)
+    if len(samples) < FEW:
+        warnings.warn(
+            f"calibration: {calib_jsonl} gives {len(samples)}, expected {FEW} or more: what so few "
+            "show may be theirs alone; record more, or raise --max_samples",
+            QvlaWarning,
+            stacklevel=2,
+        )
     with policy.filled_on_demand():
         samples = prepared(checkpoint.model, [sample.to(options.device) for sample in samples])
     return Inputs(policy, quantization_targets(checkpoint.model), samples)

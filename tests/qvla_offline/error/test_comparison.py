@@ -80,5 +80,12 @@ def test_gates_and_bundles_of_another_checkpoint_are_refused(place, tmp_path, ca
     command = ["error", "--pretrained_checkpoint", str(other), *observations]
     assert main([*command, "--gates_path", str(place / "gates.json")]) == 2
     assert "made from a checkpoint with SHA-256" in capsys.readouterr().err
+    for verb in ("fakequant", "export"):
+        words = [verb, "--pretrained_checkpoint", str(other), "--out_dir", str(tmp_path / verb)]
+        assert main([*words, "--gates_path", str(place / "gates.json")]) == 2
+        printed = capsys.readouterr().err
+        assert printed.startswith("error: gates\n")
+        assert "made from a checkpoint with SHA-256" in printed
+        assert not (tmp_path / verb).exists()
     assert main([*command, "--bundle", str(place / "bundle")]) == 2
     assert f"error: bundle {place / 'bundle'}" in capsys.readouterr().err

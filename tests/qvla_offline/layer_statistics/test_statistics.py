@@ -7,14 +7,19 @@ import json
 import pytest
 import torch
 
+from qvla_offline.blockwise.passes import Blockwise
+from qvla_offline.blockwise.weights import ResidentWeights
 from qvla_offline.calibration import read_calibration
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
-from qvla_offline.layer_statistics.gather import input_rows, output_rows
+from qvla_offline.layer_statistics.gather import gather_statistics, input_rows, output_rows
 from qvla_offline.quantization.stored_statistics import INDEX, StoredStatistics
+from qvla_offline.sensitivity.action import Probing
+from qvla_offline.sensitivity.options import SensitivityOptions
+from qvla_offline.sensitivity.run import load_inputs
 from qvla_ros.cli.main import main
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, QvlaWarning
 from tests.support.observations import write_observations
 
 
@@ -135,3 +140,35 @@ def test_a_directory_of_another_layout_is_refused(tmp_path, index):
     (tmp_path / INDEX).write_text(json.dumps(index))
     with pytest.raises(QvlaError, match="another layout"):
         StoredStatistics(tmp_path)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_inputs_that_are_not_finite_are_named_and_nothing_is_kept(broken):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    policy = Blockwise(lambda x: model(x), ResidentWeights(torch.nn.ModuleList([model])))
+    kept = []
+    with pytest.raises(QvlaError, match=r"^hessian of first: got (NaN|infinity); .*calibration"):
+        gather_statistics(
+            policy,
+            {"first": model[0]},
+            [torch.tensor([[1.0, broken, 0.0, 1.0]])],
+            Probing((), 1),
+            lambda block, found: kept.append(block),
+        )
+    assert kept == []
+
+
+def test_so_few_observations_that_they_say_little_are_taken_with_a_warning(place):
+    options = SensitivityOptions()
+    with pytest.warns(
+        QvlaWarning, match=r"^calibration: .*set_5\.jsonl gives 3, expected 8 or more"
+    ):
+        load_inputs(place / "tiny", place / "data" / "set_5.jsonl", options)
+
+
+def test_an_empty_calibration_set_is_refused(place, capsys):
+    (place / "data" / "empty.jsonl").write_text("\n")
+    paths = ["--pretrained_checkpoint", place / "tiny", "--out_dir", place / "nothing"]
+    more = ["--calib_jsonl", place / "data" / "empty.jsonl"]
+    assert main(["statistics", *map(str, [*paths, *more])]) == 2
+    assert "no usable line" in capsys.readouterr().err
