@@ -54,6 +54,11 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "eval": Verb(
             "qvla_ros.cli.eval", "compare bundles in LIBERO: success, latency, size", "libero"
         ),
+        "compare": Verb(
+            "qvla_offline.cli.compare",
+            "compare methods and budgets: action error, paired success",
+            "offline,libero",
+        ),
         "latency_sweep": Verb(
             "qvla_ros.cli.latency_sweep", "measure success against latency in LIBERO", "libero"
         ),

@@ -25,7 +25,7 @@ from qvla_offline.gates.files import widths_in
 from qvla_offline.quantization.containers import can_be_stored
 from qvla_offline.quantization.quantizer import NO_STATISTICS
 from qvla_offline.quantization.restored import RestoredTensors
-from qvla_offline.quantization.scheme import BIT_WIDTHS, QuantizationScheme
+from qvla_offline.quantization.scheme import BIT_WIDTHS, ComputeDtype, QuantizationScheme
 from qvla_offline.quantization.stored_statistics import StoredStatistics
 from qvla_offline.sensitivity.hessian import columns
 from qvla_ros.bundle import Bundle, load_bundle
@@ -40,7 +40,8 @@ class Subject:
 
     kind: "gates", "uniform", "bundle" or "fakequant". bits_per_weight: {"nominal": ..., "stored":
     ...} with scales, over the layers that are quantized and executed; empty if no file has it.
-    gates: None if no file has them.
+    gates: None if no file has them. path: what it was opened from; None for "uniform". scheme: how
+    "gates" and "uniform" store their rows; None for the others.
     """
 
     name: str
@@ -48,6 +49,8 @@ class Subject:
     actions: Actions
     bits_per_weight: Mapping[str, float]
     gates: Gates | None
+    path: Path | None = None
+    scheme: QuantizationScheme | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Subjects:
     unnorm_key: str | None = None
     scheme: Mapping[str, Any] | None = None
     statistics: StoredStatistics | None = None
-    compute_dtype: str = "float32"
+    compute_dtype: ComputeDtype = "float32"
     backend: str = "onnxruntime"
     memory_bytes: float = 2e9
     device: str = "cpu"
@@ -84,7 +87,7 @@ class Subjects:
         """The checkpoint, fake-quantized in memory by the gates of a file."""
         gates = read_gates(path)
         self.require_same_checkpoint(f"gates {path}", gates.sources)
-        return self._gated(name, "gates", gates)
+        return self._gated(name, "gates", gates, path)
 
     def of_uniform(self, bits: int) -> Subject:
         """The checkpoint, fake-quantized in memory with the same bit-width everywhere."""
@@ -113,7 +116,7 @@ class Subjects:
         def actions(samples: Sequence[PolicyInputs]) -> np.ndarray:
             return bundle_actions(bundle, samples, self.backend)
 
-        return Subject(name, "bundle", actions, bits, gates)
+        return Subject(name, "bundle", actions, bits, gates, path)
 
     def of_fakequant(self, name: str, path: Path) -> Subject:
         """A checkpoint with the quantization error in its weights."""
@@ -128,9 +131,9 @@ class Subjects:
         gates = self._gates_beside(f"fakequant {path}", path)
         bits = {} if gates is None else self._bits(checkpoint, gates, _scheme(gates))
         run = self._rounding(checkpoint, checkpoint.tensors, dict)
-        return Subject(self._labelled(name), "fakequant", run, bits, gates)
+        return Subject(self._labelled(name), "fakequant", run, bits, gates, path)
 
-    def _gated(self, name: str, kind: str, gates: Gates) -> Subject:
+    def _gated(self, name: str, kind: str, gates: Gates, path: Path | None = None) -> Subject:
         checkpoint = self.open()
         targets = quantization_targets(checkpoint.model)
         gates = match_layers(gates, {n: m.weight.shape[0] for n, m in targets.items()})
@@ -140,7 +143,7 @@ class Subjects:
         )
         run = self._rounding(checkpoint, restored, restored.input_scales)
         bits = self._bits(checkpoint, gates, scheme)
-        return Subject(self._labelled(name), kind, run, bits, gates)
+        return Subject(self._labelled(name), kind, run, bits, gates, path, scheme)
 
     def _labelled(self, name: str) -> str:
         return name + (self.activations.label() if self.activations.rounds else "")

@@ -47,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
     from qvla_reference.dagger import record_learner_episode
     from qvla_reference.demonstrations import episode_path, write_episode
     from qvla_reference.expert import PickPlaceExpert
-    from qvla_reference.held_task import held_task
     from qvla_reference.rollout import load_learner
+    from qvla_ros.simulation.held_task import held_task
 
     suites = args.task_suite_names.split(",")
     ids = None if args.task_ids == "all" else args.task_ids

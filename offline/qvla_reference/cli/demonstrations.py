@@ -116,7 +116,7 @@ def record(args: argparse.Namespace, task_id: int, numbers: list[int]) -> int:
     Returns how many. Runs in a worker.
     """
     from qvla_reference.demonstrations import episode_path, write_episode
-    from qvla_reference.held_task import held_task
+    from qvla_ros.simulation.held_task import held_task
 
     suite = args.task_suite_name
     seed = args.seed

@@ -168,8 +168,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Runs one episode in this worker process."""
     os.environ.setdefault("LP_NUM_THREADS", "1")
-    from qvla_reference.held_task import held_task
     from qvla_reference.rollout import load_learner, run_episode
+    from qvla_ros.simulation.held_task import held_task
 
     if "learner" not in _held:
         _held["learner"] = load_learner(path)

@@ -56,7 +56,7 @@ def record(args: argparse.Namespace, scene: int, numbers: list[int]) -> int:
     from qvla_reference.demonstrations import episode_path, write_episode
     from qvla_reference.every_instruction import record_every_instruction
     from qvla_reference.expert import PickPlaceExpert
-    from qvla_reference.held_task import held_task
+    from qvla_ros.simulation.held_task import held_task
     from qvla_ros.simulation.named_object import SCENE_SUITE
 
     for number in numbers:

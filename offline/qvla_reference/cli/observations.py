@@ -32,10 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("LP_NUM_THREADS", "1")
-    from qvla_reference.held_task import held_task
     from qvla_reference.observation_sets import SETS, record_set
     from qvla_reference.rollout import load_learner
     from qvla_ros.errors import QvlaError
+    from qvla_ros.simulation.held_task import held_task
 
     if args.set not in SETS:
         raise QvlaError("set", args.set, f"one of {', '.join(SETS)}", "choose one with --set")

@@ -29,7 +29,6 @@ from rclpy.node import Node
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.exit_codes import LOST
-from qvla_ros.nodes.libero_bridge.episode_log import EpisodeLog
 from qvla_ros.nodes.libero_bridge.episode_record import Start, announced, key_of, outcome_of
 from qvla_ros.nodes.libero_bridge.episode_run import EpisodeRun, LostInEpisode, RealTimeRun
 from qvla_ros.nodes.libero_bridge.events import emit, without_nan
@@ -38,6 +37,7 @@ from qvla_ros.nodes.libero_bridge.simulated_clock import SimulatedClock
 from qvla_ros.nodes.parameters import declare_parameters
 from qvla_ros.nodes.process import spin_once
 from qvla_ros.parameters.bridge import BridgeParameters
+from qvla_ros.simulation.episode_log import EpisodeLog
 from qvla_ros.simulation.fake import FakeTask
 from qvla_ros.simulation.faults import parse_faults
 from qvla_ros.simulation.libero import LiberoTask

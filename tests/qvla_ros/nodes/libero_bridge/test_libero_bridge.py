@@ -20,7 +20,9 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.libero_bridge.episode_run import EpisodeRun
 from qvla_ros.nodes.libero_bridge.main import main
 from qvla_ros.nodes.libero_bridge.policy_link import PolicyAnswer
+from qvla_ros.policy import load_policy
 from qvla_ros.simulation.fake import FakeTask
+from qvla_ros.simulation.in_process import run_episode
 from qvla_ros.simulation.libero import LiberoObservation
 from qvla_ros.simulation.rollout import REST_STEPS
 
@@ -51,7 +53,7 @@ def _of_kind(events: list[dict], kind: str) -> list[dict]:
 
 
 def test_policies_take_turns_from_the_same_initial_states(
-    policy: Callable, bridge: Callable, tmp_path: Path
+    policy: Callable, bridge: Callable, bundle_dir: Path, tmp_path: Path
 ) -> None:
     for name, backend in (("moving", "sine"), ("resting", "zero")):
         policy(name, backend)
@@ -72,6 +74,9 @@ def test_policies_take_turns_from_the_same_initial_states(
     ]
     # A point that sways leaves its start; one that is commanded to stay never does.
     assert [e["success"] for e in episodes] == [True, False, True, False]
+    # Over DDS an episode is what it is in one process.
+    moving = run_episode(FakeTask("fake", 0, 32), load_policy(bundle_dir, "sine"), 3, 0)
+    assert (episodes[0]["steps"], episodes[0]["jerk_m_s3"]) == (moving.steps, moving.jerk_m_s3)
     resting = episodes[1]
     assert resting["steps"] == 40
     assert len(resting["inference_ms"]) == len(resting["stamp_to_command_ms"]) == 10

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qvla_ros.errors import QvlaError
-from qvla_ros.nodes.libero_bridge.episode_log import KEY, EpisodeLog
+from qvla_ros.simulation.episode_log import KEY, EpisodeLog
 
 RECORD = {**dict.fromkeys(KEY, 1), "policy": "float", "success": True}
 KEY_OF_RECORD = {name: RECORD[name] for name in KEY}

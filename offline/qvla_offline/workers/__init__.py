@@ -1,0 +1,1 @@
+"""Processes that work is spread over: on this machine, or on a Ray cluster."""
