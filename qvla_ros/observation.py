@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from qvla_ros.actions import quaternion_to_axis_angle
 from qvla_ros.errors import QvlaError
 
+MAX_LEAD_S = 0.05  # a stamp that lies further in the future comes of a clock that is wrong
 POSE_NAMES = ("eef_x", "eef_y", "eef_z", "eef_axis_angle_x", "eef_axis_angle_y", "eef_axis_angle_z")
 
 
@@ -59,9 +60,18 @@ class Synchronizer:
     sample nearest to it, which for a late camera and fast joint states is not the newest. It never
     fills in for a stream that is missing or stale, and never hands out a sample twice. A clock that
     jumps back (a simulation was reset) empties it. Not thread-safe: one thread puts and collects.
+
+    max_lead_s: how far in the future a stamp may lie; None: as far as max_age_s in the past.
     """
 
-    def __init__(self, streams: Iterable[str], max_spread_s: float, max_age_s: float) -> None:
+    def __init__(
+        self,
+        streams: Iterable[str],
+        max_spread_s: float,
+        max_age_s: float,
+        max_lead_s: float | None = None,
+    ) -> None:
+        self._max_lead_s = max_age_s if max_lead_s is None else max_lead_s
         self._max_spread_s = max_spread_s
         self._max_age_s = max_age_s
         self._max_age_ns = round(max_age_s * 1e9)
@@ -111,10 +121,10 @@ class Synchronizer:
                 f"{behind} is stale: stamped {age_s:.3f} s ago, at most "
                 f"{self._max_age_s:g} s is allowed"
             )
-        if lead_s > self._max_age_s:
+        if lead_s > self._max_lead_s:
             return Waiting(
-                f"{ahead} is stamped {lead_s:.3f} s in the future: synchronise the clocks, "
-                "check use_sim_time"
+                f"{ahead} is stamped {lead_s:.3f} s in the future: synchronise the clocks of both "
+                "machines (chrony), check use_sim_time"
             )
         for history in self._histories.values():
             _forget(history, now_ns - self._max_age_ns)

@@ -12,9 +12,10 @@ those after it send more until the command is at rest (see qvla_ros.control.stop
 is planned or armed meanwhile.
 
 The limits on motion take commands as one period apart (see Pace), as the robot's own controller
-does that interpolates between them. On simulated time those are periods of the simulated clock:
-where it is slow, not every tick commands; where it is fast, a command covers, and is limited by,
-all the time that has passed.
+does that interpolates between them. After a longer gap that one has come to rest where it was last
+sent, so the next command starts from rest. On simulated time those are periods of the simulated
+clock: where it is slow, not every tick commands; where it is fast, a command covers, and is limited
+by, all the time that has passed.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from qvla_ros.control.watchdogs import (
 )
 from qvla_ros.errors import QvlaError
 
+GAP = 2.5  # times what the last command covers: after that the robot has come to rest
 STANDSTILL_S = 0.5  # steady: a simulated clock that has not moved for so long may never move again
 RATE = "rate"  # the stage of the safety chain that lies in time; the others: safety_chain.STAGES
 
@@ -99,6 +101,7 @@ class Controller:
         self._measured_s: float | None = None
         self._track = MeasuredTrack(limits, settings.measured_velocity_margin)
         self._deadman = Deadman()
+        self._heard_s = math.inf
 
     # What happens between two ticks.
 
@@ -189,6 +192,10 @@ class Controller:
         """A complete observation was received; the stamp of its newest image, ROS time."""
         self._input_ns = stamp_ns
 
+    def feed_life(self, steady_s: float) -> None:
+        """The thread that hears messages is at work. To be called often, or never."""
+        self._heard_s = steady_s
+
     def feed_deadman(self, enabled: bool, steady_s: float) -> None:
         """Takes what ~/enable says, and when it was heard."""
         self._deadman = self._deadman.heard(enabled, steady_s)
@@ -224,7 +231,7 @@ class Controller:
             return self._continue_stop(self._stop, self._clocks)
         if not self.armed or self.motion is None:
             return Decision()
-        motion = self.motion
+        motion = self._present_motion(self.motion, self._clocks)
         if self.settings.follow_measured and self._spec.is_delta and measured is not None:
             motion = replace(motion, setpoint=replace(measured, gripper=motion.setpoint.gripper))
         self.motion = motion
@@ -273,6 +280,7 @@ class Controller:
             inference_busy_s=inference_busy_s,
             plan_end_ns=self.plan.end_ns,
             is_believed=is_believed,
+            heard_s=self._heard_s,
         )
 
     def _stop_at(self, passed: Passed, measured: Setpoint | None) -> None:
@@ -292,6 +300,7 @@ class Controller:
         dt_s = self._time_to_brake_for(stop, now)
         if dt_s is None:
             return Decision()
+        self.motion = self._present_motion(self.motion, now)
         if self.settings.stop == "zero":
             self.motion = replace(self.motion, setpoint=replace(self.motion.setpoint, gripper=None))
         if math.isinf(dt_s):
@@ -348,6 +357,14 @@ class Controller:
             abs(moved_s) >= period_s and self._pace.allows(now.steady_s)
         )
         return max(period_s, moved_s) if due else None
+
+    def _present_motion(self, motion: MotionState, now: Clocks) -> MotionState:
+        """The last command; at rest if that was so long ago that the robot has stopped."""
+        if self._commanded is None:
+            return motion
+        gap_s = self._robot_s(now) - self._robot_s(self._commanded)
+        has_ended = gap_s > GAP * max(self.settings.period_s, motion.dt_s)
+        return at_rest(motion.setpoint) if has_ended else motion
 
     def _note(self, now: Clocks) -> None:
         self._pace.note(now.steady_s)

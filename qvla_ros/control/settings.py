@@ -13,6 +13,7 @@ _POSITIVE = (
     "inference_timeout_s",
     "max_command_age_s",
     "max_clock_jump_s",
+    "max_stall_s",
     "max_linear_lead",
     "max_angular_lead_rad",
     "measured_velocity_margin",
@@ -28,12 +29,13 @@ class ControllerSettings:
     period_s: between two commands. max_image_age_s: of the newest observation's stamp, and of the
     measured state. inference_timeout_s: of one inference. max_command_age_s: how long past its last
     step a plan may keep the robot waiting. deadman_timeout_s: 0 for no deadman. max_clock_jump_s:
-    between two ticks. max_linear_lead (m or rad, each axis) and max_angular_lead_rad: how far the
-    command may run ahead of the measured state. measured_velocity_margin: times the velocity limits
-    that the arm may be seen to move at before its state is not believed. use_sim_time: ROS time
-    follows /clock. follow_measured: deltas go from the measured state instead of the last command;
-    see Output.follows_measured. look_ahead_s: how far ahead of its time motion is sent; 0: it is
-    sent when it is due. even_tail: see Course.
+    between two ticks. max_stall_s: how long ticks, or the thread that hears messages, may stand
+    still; never longer than deadman_timeout_s. max_linear_lead (m or rad, each axis) and
+    max_angular_lead_rad: how far the command may run ahead of the measured state.
+    measured_velocity_margin: times the velocity limits that the arm may be seen to move at before
+    its state is not believed. use_sim_time: ROS time follows /clock. follow_measured: deltas go
+    from the measured state instead of the last command; see Output.follows_measured. look_ahead_s:
+    how far ahead of its time motion is sent; 0: it is sent when it is due. even_tail: see Course.
     """
 
     period_s: float
@@ -42,6 +44,7 @@ class ControllerSettings:
     max_command_age_s: float
     deadman_timeout_s: float = 0.0
     max_clock_jump_s: float = 0.5
+    max_stall_s: float = math.inf
     stop: StopAction = "hold"
     max_linear_lead: float = math.inf
     max_angular_lead_rad: float = math.inf
@@ -50,6 +53,11 @@ class ControllerSettings:
     follow_measured: bool = False
     look_ahead_s: float = 0.0
     even_tail: bool = False
+
+    @property
+    def stall_s(self) -> float:
+        """When a stall is one: before the deadman, of which nothing is heard in it, seems lost."""
+        return min(self.max_stall_s, self.deadman_timeout_s or math.inf)
 
     def __post_init__(self) -> None:
         if not self.period_s > 0.0:

@@ -17,6 +17,7 @@ class StopReason(Enum):
     late_inference = "an inference took longer than inference_timeout_s"
     inference_error = "the inference failed, or its chunk cannot be executed"
     plan_exhausted = "the plan ended more than max_command_age_s ago"
+    stalled = "this process stood still for max_stall_s, or heard nothing for so long"
     deadman_lost = "the deadman was released, or silent for deadman_timeout_s"
     tracking_error = (
         "the command leads the measured state by more than max_linear_lead or max_angular_lead_rad"

@@ -59,7 +59,8 @@ class Tick:
     is_believed: it is no further from the one before than the arm can have moved.
     unmeasured_s: how long ago the last one came, by the robot's clock. input_ns: stamp of the
     newest observation. inference_busy_s: how long the inference under way has run. plan_end_ns:
-    when the plan ends or ended.
+    when the plan ends or ended. heard_s: when the thread that hears messages was last seen at work,
+    steady clock.
     """
 
     now: Clocks
@@ -72,6 +73,7 @@ class Tick:
     inference_busy_s: float
     plan_end_ns: int | None
     is_believed: bool = True
+    heard_s: float = math.inf
 
     @property
     def noticed_s(self) -> float:
@@ -104,6 +106,12 @@ def clock_jump(settings: ControllerSettings, tick: Tick) -> float | None:
     else:
         jumped = abs(ros_s - steady_s) > settings.max_clock_jump_s
     return tick.noticed_s if jumped else None
+
+
+def stalled(settings: ControllerSettings, tick: Tick) -> float | None:
+    since_s = tick.heard_s if tick.before is None else min(tick.heard_s, tick.before.steady_s)
+    passed_s = since_s + settings.stall_s
+    return passed_s if tick.now.steady_s > passed_s else None
 
 
 def deadman_lost(settings: ControllerSettings, tick: Tick) -> float | None:
@@ -149,9 +157,11 @@ def plan_exhausted(settings: ControllerSettings, tick: Tick) -> float | None:
 
 
 # In this order: a robot that is gone takes its state with it in the same tick, so the age of the
-# inputs comes before that of the measurement.
+# inputs comes before that of the measurement. A process that stalled has heard nobody: that is no
+# fault of the deadman's or of the inputs.
 WATCHDOGS: tuple[tuple[StopReason, Watchdog], ...] = (
     (StopReason.clock_jump, clock_jump),
+    (StopReason.stalled, stalled),
     (StopReason.deadman_lost, deadman_lost),
     (StopReason.bad_measurement, unusable_measurement),
     (StopReason.tracking_error, tracking_error),
@@ -167,7 +177,7 @@ def first_passed(settings: ControllerSettings, tick: Tick) -> Passed | None:
     for reason, watchdog in WATCHDOGS:
         passed_s = watchdog(settings, tick)
         if passed_s is not None:
-            return Passed(reason, passed_s)
+            return Passed(reason, min(passed_s, tick.now.steady_s))
     return None
 
 

@@ -12,10 +12,10 @@ from qvla_ros.doctor.findings import Finding, failed, ok, problem, warning
 from qvla_ros.doctor.needed_inputs import Input
 from qvla_ros.errors import QvlaError
 from qvla_ros.messages.kinds import COMPRESSED_IMAGE, IMAGE, JOINTS, POSE, TEXT
+from qvla_ros.observation import MAX_LEAD_S
 from qvla_ros.ros_graph import Topic, incompatibility, policy_nodes
 
 CLOCK = "/clock"
-MAX_LEAD_S = 0.05  # a stamp in the future is a clock that is wrong
 _IGNORED = ("/rosout", "/parameter_events")
 _GRIPPER_COMMAND = "std_msgs/msg/Float64MultiArray"
 _SHOWN = "/predicted_trajectory"  # for displays

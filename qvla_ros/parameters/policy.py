@@ -152,6 +152,12 @@ class WatchdogParameters:
     max_clock_jump_s: float = seconds(
         0.5, "node time may part from the steady clock by this much", minimum=1e-3
     )
+    max_stall_s: float = seconds(
+        0.25,
+        "how long this process may stand still before it stops the arm; deadman_timeout_s where "
+        "that is shorter",
+        minimum=1e-3,
+    )
     deadman: bool = parameter(False, "send commands only while ~/enable (std_msgs/Bool) says true")
     deadman_timeout_s: float = seconds(0.3, "oldest ~/enable that counts", minimum=1e-3)
     stop_action: str = parameter(

@@ -107,6 +107,10 @@ CLOCK_BACK = DrilledFault(
     "clock jumps 10 s back", "at once", "clock_jump", quirks(clock_jump_s=0.0)
 )
 
+STALLED = DrilledFault(
+    "process stopped for 1.5 s (SIGSTOP)", f"max_stall_s = {LIMIT_S:g}", "stalled", Drill.stall
+)
+
 OF_INPUTS = (CAMERA_SILENT, WRONG_SIZE, NAN_JOINTS)
 OF_THE_ENGINE = (NAN_ENGINE, ENGINE_RAISES, LATE_INFERENCE)
 OF_REQUESTS = (CANCELLED, DISARMED, DEACTIVATED)
@@ -119,7 +123,7 @@ def pose_faults(
 ) -> Iterator[DrillOutcome]:
     """All that can happen to a node that commands poses; the last fault ends it."""
     with drill(context, bundle_dir, environment, directory, output="pose", **more) as d:
-        yield from map(d.provoke, (*OF_INPUTS, *OF_THE_ENGINE, *OF_REQUESTS))
+        yield from map(d.provoke, (*OF_INPUTS, *OF_THE_ENGINE, *OF_REQUESTS, STALLED))
         yield _killed_robot(d, bundle_dir, environment, directory)
         yield d.provoke(INTERRUPTED)
 

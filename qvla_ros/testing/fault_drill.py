@@ -8,6 +8,7 @@ was the last, and that none came after it.
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -54,6 +55,7 @@ PARAMETERS: Mapping[str, Any] = {
     "inference_timeout_s": LIMIT_S,
     "max_command_age_s": LIMIT_S,
     "max_clock_jump_s": LIMIT_S,
+    "max_stall_s": LIMIT_S,
     "deadman_timeout_s": LIMIT_S,
     # The robot must receive every command, to know which was the last.
     f"qos_overrides./{NAMESPACE}/policy/command.publisher.depth": 1000,
@@ -162,9 +164,15 @@ class Drill:
         self._transit(Transition.TRANSITION_DEACTIVATE)
         self._transit(Transition.TRANSITION_ACTIVATE)
 
-    def send(self, signal: int) -> None:
+    def send(self, number: int) -> None:
         """Sends a signal to the node's process."""
-        self.node.process.send_signal(signal)
+        self.node.process.send_signal(number)
+
+    def stall(self) -> None:
+        """Keeps the node's process from running for longer than any limit."""
+        self.send(signal.SIGSTOP)
+        time.sleep(1.5 * LIMIT_S)
+        self.send(signal.SIGCONT)
 
     def kill(self) -> DrillOutcome:
         """Kills the node: it sends no stop, so the robot's own command timeout must act."""

@@ -75,6 +75,13 @@ def test_stamps_from_the_future_point_at_the_clocks() -> None:
     assert "synchronise the clocks" in synchronizer.collect(0).reason
 
 
+@pytest.mark.parametrize(("lead_ns", "used"), [(50 * MS, True), (50 * MS + 1, False)])
+def test_a_stamp_may_lie_in_the_future_by_less_than_in_the_past(lead_ns: int, used: bool) -> None:
+    synchronizer = Synchronizer(["camera"], max_spread_s=0.02, max_age_s=0.5, max_lead_s=0.05)
+    synchronizer.put("camera", 10**9 + lead_ns, "picture")
+    assert isinstance(synchronizer.collect(10**9), Samples) is used
+
+
 def test_a_sample_is_used_until_it_is_exactly_as_old_as_allowed() -> None:
     for age_ns, used in ((500 * MS, True), (500 * MS + 1, False)):
         synchronizer = _synchronizer()
@@ -93,7 +100,8 @@ def test_a_stamp_may_lead_the_clock_by_exactly_as_much_as_a_sample_may_be_old() 
         found = synchronizer.collect(now_ns)
         assert isinstance(found, Samples) is used
     assert found == Waiting(
-        "camera is stamped 0.501 s in the future: synchronise the clocks, check use_sim_time"
+        "camera is stamped 0.501 s in the future: synchronise the clocks of both machines "
+        "(chrony), check use_sim_time"
     )
 
 

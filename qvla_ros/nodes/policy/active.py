@@ -113,7 +113,7 @@ class Active:
         if not waits_for and since_s > self._max_image_age_s:
             waits_for = f"no new observation for {self._max_image_age_s:g} s"
         self.waits_for = waits_for
-        self._commands.show_plan()
+        self._commands.poll()
 
     def state(self) -> tuple[int, str]:
         """One of PolicyStatus' constants, and why it is not RUNNING. From any thread."""

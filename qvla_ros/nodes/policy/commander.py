@@ -166,9 +166,12 @@ class Commander:
             self._controller.disarm(reason, time.monotonic())
 
     def observe(self, stamp_ns: int) -> None:
-        """A complete observation came; stamp_ns: of the oldest sample in it."""
+        """A complete observation came; stamp_ns: of the oldest sample in it.
+
+        One from the future, as far as that is let through, counts as new and no newer.
+        """
         with self._lock:
-            self._controller.feed_input(stamp_ns)
+            self._controller.feed_input(min(stamp_ns, self._now_ns()))
 
     def plan(self, chunk: PlannedChunk) -> int | None:
         """A new chunk takes over from where its time has come; see Controller.set_chunk."""
@@ -180,8 +183,12 @@ class Commander:
         with self._lock:
             self._controller.flush(self._now_ns())
 
-    def show_plan(self) -> None:
-        """Publishes the plan from where the arm is, if any display listens. Executor's thread."""
+    def poll(self) -> None:
+        """Notes that the executor's thread is at work, and publishes the plan from where the arm is
+        if any display listens.
+        """
+        with self._lock:
+            self._controller.feed_life(time.monotonic())
         running = self._running
         if running is None or not self._display.wanted:
             return

@@ -32,7 +32,7 @@ class Sources:
 class Commands(Protocol):
     """Made at configure; `start`ed and `finish`ed with each activation.
 
-    Then `destroy`ed. Those, and show_plan, are for the executor's thread, the others for any.
+    Then `destroy`ed. Those, and poll, are for the executor's thread, the others for any.
 
     armed: whether what is published may be acted on. error: what broke the control thread, else
     empty.
@@ -73,8 +73,11 @@ class Commands(Protocol):
     def flush(self) -> None:
         """Forgets what was planned, and what is being computed from earlier observations."""
 
-    def show_plan(self) -> None:
-        """Publishes the plan for displays, if any listens."""
+    def poll(self) -> None:
+        """To be called periodically: so it is known that the executor's thread is at work.
+
+        Publishes the plan for displays, if any listens.
+        """
 
     def health(self) -> LoopHealth | None:
         """How punctual the control thread is; None without one."""
@@ -125,7 +128,7 @@ class ChunksOnly:
     def flush(self) -> None:
         """Nothing is planned."""
 
-    def show_plan(self) -> None:
+    def poll(self) -> None:
         """Nothing is planned."""
 
     def health(self) -> LoopHealth | None:

@@ -63,4 +63,4 @@ class TickLog:
         passed_s: when its limit was passed, steady clock.
         """
         ticks = 1 + sum(tick_s >= passed_s for tick_s in self._ticks_s)
-        return Stop(reason, stamp_ns, time.monotonic() - passed_s, ticks)
+        return Stop(reason, stamp_ns, max(0.0, time.monotonic() - passed_s), ticks)

@@ -155,6 +155,48 @@ def test_after_a_stall_the_lost_time_is_not_made_up_for(make_rig: Any) -> None:
         np.testing.assert_allclose(moved, 0.001 * step)
 
 
+@pytest.mark.parametrize(
+    ("gap_s", "expected"),
+    [(0.01, 1.0), (0.024, 1.0), (0.026, 0.05), (0.15, 0.05)],
+)
+def test_after_a_gap_in_which_the_robot_has_come_to_rest_a_command_starts_from_rest(
+    make_rig: Any, gap_s: float, expected: float
+) -> None:
+    rig = make_rig(limits=motion_limits(3, max_linear_acceleration=5.0))
+    rig.arm()
+    rig.plan(count=40)  # 1 m/s
+    rig.run(0.5)
+    rig.tick(gap_s)
+    moved = rig.commands[-1].linear[0] - rig.commands[-2].linear[0]
+    assert moved == pytest.approx(expected * rig.period_s)
+
+
+def test_after_a_gap_a_stop_has_nothing_to_brake(make_rig: Any) -> None:
+    rig = make_rig(limits=motion_limits(3, max_linear_acceleration=5.0), max_stall_s=0.1)
+    rig.arm()
+    rig.plan(count=40)
+    rig.run(0.5)
+    last = rig.commands[-1]
+    assert rig.tick(0.15).stop is StopReason.stalled
+    assert rig.commands[-1] is last
+    assert not rig.controller.is_stopping
+
+
+def test_in_simulated_time_a_gap_is_one_of_that_clock(make_rig: Any) -> None:
+    rig = make_rig(limits=motion_limits(3, max_linear_acceleration=5.0), use_sim_time=True)
+    rig.arm()
+    rig.plan(count=40)
+    rig.run(0.5)
+    rig.tick(0.3, 0.01)  # the simulation was slow
+    assert rig.controller.motion.linear_velocity[0] == pytest.approx(1.0)
+    rig.tick(0.01, 0.2)  # it has gone on alone
+    assert rig.controller.motion.linear_velocity[0] == pytest.approx(1.0)  # 5 m/s^2 for 0.2 s
+    assert rig.controller.motion.dt_s == pytest.approx(0.2)
+    for _ in range(10):
+        rig.tick(0.01, 0.05)  # as fast as that all the time is no gap
+    assert rig.controller.motion.linear_velocity[0] == pytest.approx(1.0)
+
+
 def test_a_policy_of_single_actions_moves_the_arm(make_rig: Any) -> None:
     rig = make_rig(blend_steps=2)
     rig.arm()

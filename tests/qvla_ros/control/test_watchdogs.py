@@ -49,6 +49,8 @@ SINCE_THE_TICK_BEFORE = math.nextafter(39.75, math.inf)
 # what is passed, and when: seconds of the steady clock
 CASES = [
     ({"now": Clocks(103 * S, 40.0)}, StopReason.clock_jump, SINCE_THE_TICK_BEFORE),
+    ({"before": Clocks(99 * S, 39.0)}, StopReason.stalled, 39.75),
+    ({"heard_s": 39.0}, StopReason.stalled, 39.75),
     ({"deadman": Deadman(True, 39.125)}, StopReason.deadman_lost, 39.875),
     ({"deadman": Deadman(False, 39.875)}, StopReason.deadman_lost, 39.875),
     (
@@ -58,6 +60,7 @@ CASES = [
     ),
     ({"measured": Setpoint(np.zeros(3))}, StopReason.tracking_error, SINCE_THE_TICK_BEFORE),
     ({"input_ns": 97 * S}, StopReason.stale_input, 39.0),
+    ({"input_ns": 103 * S}, StopReason.stale_input, 40.0),  # no later than it is noticed
     ({"input_ns": None}, StopReason.stale_input, SINCE_THE_TICK_BEFORE),
     (
         {"measured": None, "unmeasured_s": 2.125},
@@ -82,6 +85,8 @@ def test_each_limit_gives_its_reason_and_when_it_was_passed(
         {},
         {"before": None, "now": Clocks(103 * S, 40.0), "input_ns": 103 * S, "plan_end_ns": None},
         {"deadman": Deadman(True, 39.25)},
+        {"before": Clocks(100 * S - 3 * S // 4, 39.25)},
+        {"heard_s": 39.25},
         {"input_ns": 98 * S},
         {"input_ns": 102 * S},
         {"measured": None, "unmeasured_s": 2.0},
@@ -161,12 +166,24 @@ def test_without_a_deadman_nobody_has_to_hold_one() -> None:
     assert first_passed(replace(SETTINGS, deadman_timeout_s=0.0), tick) is None
 
 
+def test_a_stall_in_which_the_deadman_was_not_heard_is_called_a_stall() -> None:
+    asleep = replace(WELL, before=Clocks(98 * S, 38.0), deadman=Deadman(True, 38.0))
+    for settings in (SETTINGS, replace(SETTINGS, max_stall_s=0.5)):
+        found = first_passed(settings, asleep)
+        assert found is not None
+        assert found.reason is StopReason.stalled
+    alone = replace(SETTINGS, deadman_timeout_s=0.0)
+    assert first_passed(alone, replace(asleep, input_ns=100 * S)) is None
+    assert first_passed(replace(alone, max_stall_s=1.5), asleep) == (StopReason.stalled, 39.5)
+
+
 def test_of_several_limits_the_first_of_the_table_gives_the_reason() -> None:
     at_once = {key: value for changes, _, _ in CASES for key, value in changes.items()}
-    worst = replace(WELL, **at_once)
+    worst = replace(WELL, **{**at_once, "before": WELL.before})
     assert first_passed(SETTINGS, worst) == Passed(StopReason.clock_jump, SINCE_THE_TICK_BEFORE)
     found = [reason for reason, watchdog in WATCHDOGS if watchdog(SETTINGS, worst) is not None]
-    assert found[:2] == [StopReason.clock_jump, StopReason.deadman_lost]
+    first = [StopReason.clock_jump, StopReason.stalled, StopReason.deadman_lost]
+    assert found[:3] == first
     assert found.index(StopReason.stale_input) < found.index(StopReason.bad_measurement)
 
 

@@ -16,7 +16,7 @@ from qvla_ros.nodes import qos
 from qvla_ros.nodes.policy.inputs.handover import Handover
 from qvla_ros.nodes.policy.inputs.stream_statistics import StreamHealth, StreamStatistics
 from qvla_ros.nodes.worker import LatestOnlyWorker
-from qvla_ros.observation import Samples, Synchronizer, Waiting
+from qvla_ros.observation import MAX_LEAD_S, Samples, Synchronizer, Waiting
 
 _STOP_S = 1.0  # a decode or a transform takes milliseconds
 
@@ -65,7 +65,14 @@ class Streams:
     ) -> None:
         """Makes sets of one sample of each of these topics from now on, by their stamps."""
         names = tuple(topics)
-        self._synchronizer = Synchronizer(names, max_stamp_spread_s, max_image_age_s)
+        # A message may overtake the simulated /clock, which says nothing against its stamp.
+        use_sim_time = self._node.get_parameter("use_sim_time").value
+        self._synchronizer = Synchronizer(
+            names,
+            max_stamp_spread_s,
+            max_image_age_s,
+            max_image_age_s if use_sim_time else MAX_LEAD_S,
+        )
         self._statistics = StreamStatistics(names, time.monotonic())
 
     def put(self, topic: str, moment_ns: int, convert: Callable[[], Any]) -> tuple[Any, int] | None:

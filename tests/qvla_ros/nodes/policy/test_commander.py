@@ -36,6 +36,7 @@ PARAMETERS_GIVEN = {
     "linear_high": [2.0],
     "max_image_age_s": 30.0,
     "max_linear_lead": 10.0,
+    "max_stall_s": 30.0,
     "use_sim_time": False,
 }
 

@@ -26,6 +26,7 @@ EXPECTED_STOPS = {
     "~/cancel": ("cancelled", "hold"),
     "~/arm false": ("disarmed", "hold"),
     "deactivate": ("deactivated", "hold"),
+    "process stopped for 1.5 s (SIGSTOP)": ("stalled", "hold"),
     "robot killed (SIGKILL)": ("stale_input", "hold"),
     "SIGINT": ("shutdown", "hold"),
     "deadman released": ("deadman_lost", "zero twist"),

@@ -40,6 +40,7 @@ COMMANDING = {
     "inference_timeout_s": GENEROUS_S,
     "max_command_age_s": GENEROUS_S,
     "max_clock_jump_s": GENEROUS_S,
+    "max_stall_s": GENEROUS_S,
 }
 
 
