@@ -25,7 +25,7 @@ from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.datasets import jsonl_reader
 from qvla_offline.datasets.observed import Needs, Observed
 from qvla_offline.datasets.sources import LeRobotSource, find_source, source_files
-from qvla_offline.fingerprint import combined_sha256
+from qvla_offline.fingerprint import beginnings_sha256, combined_sha256
 from qvla_offline.robot import LIBERO, RobotCamera, RobotDescription, camera_spec
 from qvla_ros.errors import QvlaError, QvlaWarning
 from qvla_ros.preprocess import image_tensor, normalize_proprioception, prompt_ids
@@ -78,6 +78,14 @@ def calibration_sha256(
             [path, *jsonl_reader.image_files(path, None if skip_bad_lines else max_samples)]
         )
     return combined_sha256(source_files(path, found[0]))
+
+
+def every_calibration_sha256(path: str | Path) -> set[str]:
+    """Returns what calibration_sha256 gives for `path`, for every number of samples."""
+    path = Path(path)
+    if find_source(path) is not None:
+        return {calibration_sha256(path)}
+    return beginnings_sha256([path, *jsonl_reader.image_files(path, None)])
 
 
 def policy_needs(checkpoint: Checkpoint, robot: RobotDescription) -> Needs:

@@ -68,6 +68,12 @@ def combined_sha256(files: Iterable[Path]) -> str:
     return value_sha256([[file.name, sha256_of(file)] for file in files])
 
 
+def beginnings_sha256(files: Iterable[Path]) -> set[str]:
+    """Hashes, as `combined_sha256` does, the first file, the first two, and so on to all."""
+    entries = [[file.name, sha256_of(file)] for file in files]
+    return {value_sha256(entries[:count]) for count in range(1, len(entries) + 1)}
+
+
 def value_sha256(value: Any) -> str:
     """Hashes anything that JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()

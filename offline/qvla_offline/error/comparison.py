@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qvla_offline.calibration import calibration_sha256, read_calibration
+from qvla_offline.calibration import every_calibration_sha256, read_calibration
 from qvla_offline.error.action_error import ActionError, action_error
 from qvla_offline.error.held_out import HeldOut, require_unseen
 from qvla_offline.error.subjects import Subject, Subjects
@@ -21,7 +21,6 @@ from qvla_ros.errors import QvlaError, QvlaWarning
 from qvla_ros.progress import track
 
 CALIBRATION_FILE = "calibration.jsonl"  # in a checkpoint's directory: what its steps read
-_USUAL_SAMPLES = (None, 32, 64, 128)
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,13 @@ def require_held_out(
     if made_by.statistics is not None:
         made_with.append(made_by.statistics.sources)
     known = {s["calibration_sha256"] for s in made_with if "calibration_sha256" in s}
-    for count in _USUAL_SAMPLES:
-        if known and calibration_sha256(held_out.path, count) in known:
-            raise QvlaError(
-                "observations",
-                f"{held_out.path}, a calibration set of these gates or statistics",
-                "observations that no step of the quantization has read",
-                "name others with --observations",
-            )
+    if known and known & every_calibration_sha256(held_out.path):
+        raise QvlaError(
+            "observations",
+            f"{held_out.path}, a calibration set of these gates or statistics",
+            "observations that no step of the quantization has read",
+            "name others with --observations",
+        )
     usual = made_by.checkpoint / CALIBRATION_FILE
     sets = list(calibration) or ([usual] if usual.is_file() else [])
     checkpoint = made_by.open()

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from qvla_offline.calibration import calibration_sha256
 from qvla_offline.fakequant import target_shapes
 from qvla_offline.gates import uniform, write_gates
 from qvla_ros.errors import QvlaWarning
@@ -50,10 +51,11 @@ def calibrated_on(place, digest: str):
 
 
 @pytest.mark.filterwarnings("ignore::qvla_ros.errors.QvlaWarning")
-def test_gates_that_were_calibrated_on_the_very_file_refuse_it_by_its_hash(place, capsys):
-    from qvla_offline.calibration import calibration_sha256
-
-    digest = calibration_sha256(place / "held_out" / "set_1.jsonl", 32)
+@pytest.mark.parametrize("max_samples", [None, 1, 7, 32])
+def test_gates_that_were_calibrated_on_lines_of_the_very_file_refuse_it_by_its_hash(
+    place, capsys, max_samples
+):
+    digest = calibration_sha256(place / "held_out" / "set_1.jsonl", max_samples)
     assert error(place, "--gates_path", calibrated_on(place, digest)) == 2
     assert "a calibration set of these gates" in capsys.readouterr().err
 
