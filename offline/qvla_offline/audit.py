@@ -105,7 +105,7 @@ def audit_bundle(directory: str | Path) -> Audit:
     """
     bundle = load_bundle(directory)
     gates, scheme = _gates(bundle)
-    model = onnx.load(bundle.directory / "policy.onnx")
+    model = _read_graph(bundle.directory / "policy.onnx")
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     held = _weights_by_layer(initializers)
     plans = list_plans(bundle.directory)
@@ -149,6 +149,22 @@ def audit_bundle(directory: str | Path) -> Audit:
         stale=[plan.name for plan in plans if plan.name not in current],
         unpacked=unpacked,
     )
+
+
+def _read_graph(path: Path) -> onnx.ModelProto:
+    """The graph with its weights, wherever links lead: onnx itself follows none.
+
+    The bundle's hashes have been checked, so the files are those that were exported.
+    """
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            place = {entry.key: entry.value for entry in tensor.external_data}
+            with (path.parent / Path(place["location"]).name).open("rb") as file:
+                file.seek(int(place.get("offset", 0)))
+                tensor.raw_data = file.read(int(place["length"]))
+            tensor.data_location = TensorProto.DEFAULT
+    return model
 
 
 def find_weight(weight: TensorProto, scale: TensorProto | None, plan: bytes) -> tuple[str, int]:

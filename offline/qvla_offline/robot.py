@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from qvla_ros.bundle import ActionSpec, CameraSpec, GripperConvention, ProprioceptionSpec
 from qvla_ros.control.action_kinds import action_kind
+from qvla_ros.control.setpoint import ANGLES, LENGTHS
 from qvla_ros.errors import QvlaError
 from qvla_ros.simulation import specification as libero
 from qvla_ros.strict_json import parse
@@ -19,6 +20,8 @@ from qvla_ros.yaml_file import read_yaml
 if TYPE_CHECKING:
     from qvla_offline.checkpoints.io import Checkpoint
 
+# Units of what is not in m and rad: one number of each action, whose size the node is told.
+OTHER_UNITS = ("controller_unit", "opening_fraction")
 IMAGE_SIZE = 256  # LIBERO's released evaluation renders at this size
 
 
@@ -156,4 +159,34 @@ def _check_values(robot: RobotDescription) -> None:
     if robot.proprioception:  # not every policy reads it
         ProprioceptionSpec(robot.proprioception, "q99")
     action_kind(robot.actions.kind)
-    ActionSpec(**asdict(robot.actions), chunk_length=1, normalization="q99")
+    actions = ActionSpec(**asdict(robot.actions), chunk_length=1, normalization="q99")
+    _check_units(actions)
+
+
+def _check_units(actions: ActionSpec) -> None:
+    """Raises QvlaError for units that the node would refuse on the robot, or misread.
+
+    A pose has three lengths and three angles; a joint has either. One number, which the node is
+    told, says how large a unit of another kind is, for all columns of a kind.
+    """
+    columns = [index for index in range(len(actions.units)) if index != actions.gripper_index]
+    groups = [(columns, LENGTHS | ANGLES)]
+    if action_kind(actions.kind).moves == "pose":
+        if len(columns) != 6:
+            found = [actions.names[index] for index in columns]
+            expected = "six beside the gripper's: a translation and a rotation vector"
+            raise QvlaError("actions.names", found, expected, "describe what the policy commands")
+        groups = [(columns[:3], LENGTHS), (columns[3:], ANGLES)]
+    for members, units in groups:
+        others = [index for index in members if actions.units[index].lower() not in units]
+        unknown = [index for index in others if actions.units[index] not in OTHER_UNITS]
+        if unknown or 0 < len(others) < len(members):
+            index = (unknown or others)[0]
+            found = f"{actions.units[index]!r} for {actions.names[index]}"
+            expected = f"one of {', '.join(sorted(units))}, or {OTHER_UNITS[0]} for all of its kind"
+            raise QvlaError(
+                "actions.units",
+                found,
+                expected,
+                f"write {OTHER_UNITS[0]}; the node's linear_scale and angular_scale say its size",
+            )

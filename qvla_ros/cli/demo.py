@@ -18,6 +18,7 @@ from qvla_ros.resources import share_path
 HELP = (
     "quantize the bundled policy, run it and the float one in LIBERO through ROS 2, write a report"
 )
+RESUME_WITH = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

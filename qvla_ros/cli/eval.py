@@ -32,6 +32,7 @@ HELP = (
     "run bundles in LIBERO from the same initial states, one policy node a bundle, and "
     "print a paired table"
 )
+RESUME_WITH = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

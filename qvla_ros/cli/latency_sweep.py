@@ -28,6 +28,7 @@ HELP = (
     "success in LIBERO against latency: the arm goes on while the policy thinks "
     "(resumes; CSV and plot)"
 )
+RESUME_WITH = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """`qvla VERB`: imports the verb's module, parses its arguments, runs it and reports its errors.
 
-A verb is a module with `HELP: str`, `add_arguments(parser)` and `run(args) -> int`. Only the module
+A verb is a module with `HELP: str`, `add_arguments(parser)` and `run(args) -> int`, and, if it goes
+on where Ctrl-C stopped it, `RESUME_WITH: str` (see _how_to_go_on). Only the module
 of the verb that is asked for is imported, so that `qvla --help` answers at once and a robot without
 torch still has its own verbs. A module may have `STAGES: dict[str, Verb]` too: `qvla VERB STAGE`
 runs a stage, which is such a module itself, and `qvla VERB` or `qvla VERB all` runs the verb.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         expected = "a path that can be read or written so"
         print_error(QvlaError(key, error.strerror or error, expected, os_error_fix(error)))
         return BAD_INPUT
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"\nInterrupted. {interrupt}".rstrip(), file=sys.stderr)
         return INTERRUPTED
 
 
@@ -82,7 +84,26 @@ def run_verb(verbs: Mapping[str, Verb], command: str, arguments: Sequence[str]) 
         elif stages and rest and not rest[0].startswith("-"):
             return run_verb(stages, command, rest)
         parser = verb_parser(command, module)
-        return int(module.run(parser.parse_args(underscored(rest))) or 0)
+        try:
+            return int(module.run(parser.parse_args(underscored(rest))) or 0)
+        except KeyboardInterrupt:
+            raise InterruptedVerb(_how_to_go_on(command, module, rest)) from None
+
+
+class InterruptedVerb(KeyboardInterrupt):
+    """Ctrl-C in a verb; its text says how to go on."""
+
+
+def _how_to_go_on(command: str, module: Any, rest: Sequence[str]) -> str:
+    """What the same command does next time, and with what option it goes on where it was.
+
+    A module whose verb resumes has RESUME_WITH: the option for it, or "" if it needs none.
+    """
+    option = getattr(module, "RESUME_WITH", None)
+    if option is None:
+        return "No result was left half-written; the same command starts over."
+    more = [option] if option and option not in underscored(rest) else []
+    return f"This goes on where it was: {shlex.join([*command.split(), *rest, *more])}"
 
 
 def verb_parser(command: str, module: Any) -> argparse.ArgumentParser:

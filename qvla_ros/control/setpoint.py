@@ -13,7 +13,9 @@ from qvla_ros.control.action_kinds import ACTION_KINDS, action_kind
 from qvla_ros.errors import QvlaError
 
 Array = NDArray[np.float64]
-SI_UNITS = {"m", "metre", "metres", "meter", "meters", "rad", "radian", "radians"}
+LENGTHS = {"m", "metre", "metres", "meter", "meters"}
+ANGLES = {"rad", "radian", "radians"}
+SI_UNITS = LENGTHS | ANGLES
 
 
 @dataclass(frozen=True)

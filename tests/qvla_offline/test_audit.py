@@ -182,3 +182,15 @@ def test_low_bits_that_a_plan_holds_as_floats_are_an_error(
         f"{LAYER}.weight.int8: unpacked.plan holds it as float16"
     ]
     assert run_verb(bundle.directory, "--totals") == 1
+
+
+@pytest.mark.parametrize("link", ["symbolic", "hard"])
+def test_a_bundle_made_of_links_is_audited_like_the_one_they_lead_to(
+    bundle_dir: Path, tmp_path: Path, link: str
+) -> None:
+    for file in bundle_dir.iterdir():
+        if file.is_file() and link == "hard":
+            (tmp_path / file.name).hardlink_to(file)
+        elif file.is_file():
+            (tmp_path / file.name).symlink_to(file)
+    assert audit_bundle(tmp_path) == audit_bundle(bundle_dir)

@@ -30,6 +30,15 @@ def edited(path: Path, edit: Edit) -> Path:
     [
         ("actions.kind", lambda robot: robot["actions"].update(kind="joint_postion")),
         ("actions.units", lambda robot: robot["actions"]["units"].pop()),
+        ("actions.units", lambda robot: robot["actions"].update(units=["mm"] * 7)),
+        ("actions.units", lambda robot: robot["actions"].update(units=["rad"] * 7)),
+        ("actions.units", lambda robot: robot["actions"]["units"].__setitem__(0, "m")),
+        (
+            "actions.names",
+            lambda robot: robot["actions"].update(
+                kind="end_effector_pose", gripper_index=None, gripper_convention=None
+            ),
+        ),
         ("actions.names", lambda robot: robot["actions"]["names"].__setitem__(0, "gripper")),
         ("actions.gripper_index", lambda robot: robot["actions"].update(gripper_index=9)),
         (

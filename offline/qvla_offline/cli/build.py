@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from qvla_offline.engine import PROMPT_TOKENS, build_plan
+    from qvla_offline.worker_processes import ended_at_interrupt, spawned
     from qvla_ros.errors import QvlaError
     from qvla_ros.preprocess import MAX_PROMPT_TOKENS
 
@@ -42,7 +43,11 @@ def run(args: argparse.Namespace) -> int:
         f"building a plan for {args.bundle} (a 7B policy takes minutes)"
     ):
         tokens = (shortest, min(usual, longest), longest)
-        plan = build_plan(args.bundle, args.flavour, args.compute_capability, tokens)
+        # The builder is native code: it would go on after Ctrl-C, and hide it.
+        with spawned(1) as pool, ended_at_interrupt():
+            plan = pool.submit(
+                build_plan, args.bundle, args.flavour, args.compute_capability, tokens
+            ).result()
     print(
         f"wrote {plan} ({plan.stat().st_size / 1e6:.1f} MB); `qvla audit --bundle "
         f"{args.bundle}` lists its layers"

@@ -9,6 +9,7 @@ HELP = (
     "run a recipe: sensitivity, gates, bundle, summary; steps whose inputs are "
     "unchanged are skipped"
 )
+RESUME_WITH = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ HELP = (
     "score every output channel at every bit-width, in the space of the actions or with "
     "the released proxy"
 )
+RESUME_WITH = "--resume"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ HELP = (
     "--episodes or Ctrl-C"
 )
 SEED_BRANCH = 1_000_003  # keeps placements apart from those of `qvla reference demonstrations`
+RESUME_WITH = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qvla_offline.worker_processes import ended_at_interrupt, spawned
 from qvla_ros.cli.task_ids import task_ids_of
 from qvla_ros.errors import QvlaError
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from qvla_ros.simulation.libero import LiberoTask
 
 HELP = "record demonstrations of the scripted expert in LIBERO (resumes where it stopped)"
+RESUME_WITH = ""
 EPISODES_A_TURN = 5  # of one task, then the next: building a scene takes seconds
 _ATTEMPTS = 5  # an episode in which the expert fails is dropped and drawn again
 
@@ -86,17 +86,15 @@ def record_in_turns(
     )
     started = time.monotonic()
     done = 0
-    context = multiprocessing.get_context("spawn")  # a fork would share the GL driver's state
-    pool = concurrent.futures.ProcessPoolExecutor(
-        args.workers, mp_context=context, initializer=_ignore_interrupt
-    )
+    pool = spawned(args.workers)
     try:
-        jobs = [pool.submit(record, args, *job) for job in missing if job[1]]
-        for job in concurrent.futures.as_completed(jobs):
-            done += job.result()
-            left_s = (time.monotonic() - started) / done * (total - done)
-            print(f"[{done}/{total}] about {left_s / 60:.0f} min left", flush=True)
-    finally:  # on Ctrl-C the turns under way are finished and kept
+        with ended_at_interrupt():  # episodes that are written stay, those under way go
+            jobs = [pool.submit(record, args, *job) for job in missing if job[1]]
+            for job in concurrent.futures.as_completed(jobs):
+                done += job.result()
+                left_s = (time.monotonic() - started) / done * (total - done)
+                print(f"[{done}/{total}] about {left_s / 60:.0f} min left", flush=True)
+    finally:  # an error lets the turns under way finish, and keeps them
         pool.shutdown(wait=True, cancel_futures=True)
     return 0
 
@@ -147,7 +145,3 @@ def _record_success(task: LiberoTask, seed: tuple[int, ...]) -> tuple[Demonstrat
     raise QvlaError(
         f"{task.suite} task {task.task_index}, seed {seed}", "failures only", expected, fix
     )
-
-
-def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 import tempfile
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from qvla_offline.worker_processes import ended_at_interrupt, spawned
 from qvla_reference.evaluation import Jobs, newest, read_results, success_table, trials_of
 from qvla_ros.cli.task_ids import task_ids_of
 from qvla_ros.errors import QvlaError
@@ -25,6 +24,7 @@ HELP = (
     "closed-loop success of a float checkpoint in LIBERO without ROS (resumes; "
     "official initial states)"
 )
+RESUME_WITH = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,8 +108,7 @@ def run_missing(args: argparse.Namespace, copy: Path, checkpoint: str) -> None:
     started = time.monotonic()
 
     def drive(worker: int) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would share the GL driver's state
-        with ProcessPoolExecutor(1, mp_context=context, initializer=_ignore_interrupt) as process:
+        with spawned(1) as process:
             while (job := jobs.take(worker)) is not None:
                 result = process.submit(evaluate, copy, checkpoint, *job).result()
                 with lock, open(args.out, "a", encoding="utf-8") as file:
@@ -120,11 +119,12 @@ def run_missing(args: argparse.Namespace, copy: Path, checkpoint: str) -> None:
 
     with ThreadPoolExecutor(args.workers) as threads:
         try:
-            for finished in [
-                threads.submit(drive, worker) for worker in range(args.workers if total else 0)
-            ]:
-                finished.result()
-        finally:  # on Ctrl-C and errors the episodes under way are finished and kept
+            with ended_at_interrupt():
+                for finished in [
+                    threads.submit(drive, worker) for worker in range(args.workers if total else 0)
+                ]:
+                    finished.result()
+        finally:  # an error lets the episodes under way finish, and keeps them
             jobs.drop()
 
 
@@ -175,7 +175,3 @@ def evaluate(
         _held["learner"] = load_learner(path)
     result = run_episode(held_task(suite, task_id), _held["learner"], init_state)
     return {**asdict(result), "checkpoint": checkpoint}
-
-
-def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -14,6 +14,7 @@ HELP = (
     "(resumes where it stopped)"
 )
 SEED_BRANCH = 2_000_003  # keeps placements apart from those of the other recorders
+RESUME_WITH = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -51,6 +51,7 @@ STAGES = {
     ),
 }
 _FIX = f"compare with {DEFAULT_RECIPE}"
+RESUME_WITH = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ HELP = (
     "record observations of roll-outs of the policy in LIBERO, from sampled placements: held out "
     "for `qvla error`, or for calibration (resumes)"
 )
+RESUME_WITH = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

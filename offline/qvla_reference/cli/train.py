@@ -12,6 +12,7 @@ HELP = (
     "train the small bundled policy on demonstrations (resumes where it stopped; new "
     "episodes are picked up)"
 )
+RESUME_WITH = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -15,6 +16,8 @@ import pytest
 from qvla_reference.cli.main import STAGES
 from qvla_ros.cli import main as cli
 from qvla_ros.cli import verbs
+from qvla_ros.cli.main import main
+from qvla_ros.cli.verbs import VERBS
 from qvla_ros.errors import QvlaError, QvlaWarning
 from qvla_ros.exit_codes import BROKEN_PIPE
 
@@ -220,3 +223,23 @@ def test_help_whose_reader_has_gone_ends_without_a_traceback() -> None:
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     os.close(writer)
     assert (done.returncode, done.stderr) == (BROKEN_PIPE, "")
+
+
+@pytest.mark.parametrize(
+    ("verb", "options", "said"),
+    [
+        ("gates", ["--out_json", "G"], "left half-written; the same command starts over."),
+        ("sensitivity", ["--bits", "8"], "where it was: qvla sensitivity --bits 8 --resume"),
+        ("sensitivity", ["--resume"], "where it was: qvla sensitivity --resume"),
+        ("quantize", ["--recipe", "a b"], "where it was: qvla quantize --recipe 'a b'"),
+    ],
+)
+def test_what_ctrl_c_ends_says_how_to_go_on(verb, options, said, monkeypatch, capsys) -> None:
+    def interrupted(args: argparse.Namespace) -> int:
+        raise KeyboardInterrupt
+
+    module = importlib.import_module(VERBS[verb].module)
+    monkeypatch.setattr(module, "run", interrupted)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda *_: argparse.Namespace())
+    assert main([verb, *options]) == 130
+    assert capsys.readouterr().err.strip().endswith(said)
