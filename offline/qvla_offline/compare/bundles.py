@@ -16,6 +16,7 @@ from qvla_offline.export.bundle import export_bundle
 from qvla_offline.export.options import ExportOptions
 from qvla_offline.fakequant import fake_quantize
 from qvla_offline.fingerprint import checkpoint_sha256, value_sha256
+from qvla_offline.quantization.quantizer import quantizer_of
 from qvla_offline.robot import LIBERO, RobotDescription
 from qvla_ros.bundle import MANIFEST_NAME, Bundle, load_bundle
 from qvla_ros.errors import QvlaError
@@ -38,7 +39,8 @@ class Bundles:
     def of(self, subject: Subject) -> Bundle:
         """The subject's own bundle, or one of its gates, or of its fake-quantized weights.
 
-        Weights that no container holds (3 bits) are rounded, restored and stored in float16.
+        Weights that no container holds (3 bits, scaled inputs) are rounded, restored and stored in
+        float16.
         """
         if self._made_by.activations.rounds:
             raise QvlaError(
@@ -62,9 +64,10 @@ class Bundles:
         made_by = self._made_by
         statistics = None if made_by.statistics is None else made_by.statistics.directory
         made_of = identity(subject, made_by)
-        if "stored" in subject.bits_per_weight:
-            return self._made(subject.name, made_of, made_by.checkpoint, subject, statistics)
         assert subject.gates is not None
+        assert subject.scheme is not None
+        if "stored" in subject.bits_per_weight and not quantizer_of(subject.scheme).scales_inputs:
+            return self._made(subject.name, made_of, made_by.checkpoint, subject, statistics)
         restored = self._place(f"fakequant {subject.name}", made_of)
         if not restored.is_dir():
             fake_quantize(
