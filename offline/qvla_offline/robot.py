@@ -173,9 +173,9 @@ def _check_units(actions: ActionSpec) -> None:
     groups = [(columns, LENGTHS | ANGLES)]
     if action_kind(actions.kind).moves == "pose":
         if len(columns) != 6:
-            found = [actions.names[index] for index in columns]
+            named = [actions.names[index] for index in columns]
             expected = "six beside the gripper's: a translation and a rotation vector"
-            raise QvlaError("actions.names", found, expected, "describe what the policy commands")
+            raise QvlaError("actions.names", named, expected, "describe what the policy commands")
         groups = [(columns[:3], LENGTHS), (columns[3:], ANGLES)]
     for members, units in groups:
         others = [index for index in members if actions.units[index].lower() not in units]
