@@ -34,6 +34,7 @@ from qvla_offline.quantization.quantizer import NO_STATISTICS
 from qvla_offline.quantization.restored import RestoredTensors
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.quantization.stored_statistics import statistics_for
+from qvla_offline.quantization.trained_scales import made_with, trained_scales_for
 from qvla_offline.rounding import Rounding
 from qvla_offline.visible_files import visible_files
 from qvla_ros.errors import QvlaError
@@ -61,6 +62,7 @@ def fake_quantize(
     mode: str = "scheme",
     dtype: torch.dtype | None = None,
     statistics_dir: str | Path | None = None,
+    trained_scales: str | Path | None = None,
 ) -> Path:
     """Writes the checkpoint with quantized and restored weights to `out_dir`.
 
@@ -69,8 +71,8 @@ def fake_quantize(
     is exact); 'released' rounds as the released injection script, in the checkpoint's dtype. dtype:
     of the target weights, None keeps theirs. Files, names and types stay those of the original, so
     that the original code loads the result; a LoRA adapter is merged, and left out. statistics_dir:
-    of `qvla statistics`, for quantizers that need them. Tensors are read and written one at a time;
-    the directory appears whole or not at all.
+    of `qvla statistics`, for quantizers that need them. trained_scales: file of `qvla train_scales`.
+    Tensors are read and written one at a time; the directory appears whole or not at all.
     """
     if mode not in MODES:
         raise QvlaError("mode", mode, f"one of {MODES}", "choose with --mode")
@@ -88,10 +90,10 @@ def fake_quantize(
     tensors = layout.open_tensors()
     tensors.check_against(empty_policy(source), source)
     statistics = statistics_for(chosen, statistics_dir, source)
-    if statistics is not None:
-        gates = replace(gates, sources=gates.sources | {"statistics_sha256": statistics.sha256})
+    trained = trained_scales_for(trained_scales, source, gates.layers, chosen, statistics)
+    gates = replace(gates, sources=gates.sources | made_with(statistics, trained))
     read = statistics or NO_STATISTICS
-    restored = RestoredTensors(tensors, gates.layers, chosen, torch.float32, read)
+    restored = RestoredTensors(tensors, gates.layers, chosen, torch.float32, read, trained)
     rounding = Rounding()
 
     shards = sorted({stored.file for stored in main_tensors(origin.base).values()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from pathlib import Path
 
 
 def peak_memory_bytes() -> int:
@@ -19,3 +20,13 @@ def peak_memory() -> str:
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         text += f", on the GPU {torch.cuda.max_memory_allocated() / 1e9:.2f} GB"
     return text
+
+
+def available_memory_bytes() -> float:
+    """Returns the memory that the machine can still give; infinity where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return float("inf")
+    found = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * found[0] if found else float("inf")

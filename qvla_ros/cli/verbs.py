@@ -28,6 +28,9 @@ GROUPS: dict[str, dict[str, Verb]] = {
             "Hessians of layer inputs, for --quantizer gptq",
         ),
         "gates": Verb("qvla_offline.cli.gates", "spend a bit budget: one bit-width a channel"),
+        "train_scales": Verb(
+            "qvla_offline.cli.train_scales", "train scales and biases against the float actions"
+        ),
         "export": Verb(
             "qvla_offline.cli.export", "make the bundle that a robot runs of checkpoint and gates"
         ),

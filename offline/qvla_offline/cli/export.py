@@ -9,6 +9,7 @@ from qvla_offline.cli.options import (
     add_checkpoint_argument,
     add_gates_argument,
     add_statistics_argument,
+    add_trained_scales_argument,
 )
 from qvla_offline.export.options import ExportOptions
 from qvla_offline.option_fields import add_options, given
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     storage = {"group_size", "two_bit_storage", "quantizer"}
     add_options(parser, QuantizationScheme, storage, default="the gates' own")
     add_statistics_argument(parser)
+    add_trained_scales_argument(parser)
     add_options(parser, ExportOptions)
     parser.add_argument(
         "--task_suite_name", help="instead of --unnorm_key: the statistics of this LIBERO suite"
@@ -67,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
             unnorm_key=unnorm_key,
             progress=lambda layer: status.update(f"writing {layer}"),
             statistics_dir=args.statistics,
+            trained_scales=args.trained_scales,
         )
     sizes = load_bundle(path, verify_hashes=False).quantization
     stored_mb = sizes.weight_bytes / 1e6

@@ -11,6 +11,7 @@ from qvla_offline.cli.options import (
     add_gates_argument,
     add_scheme_arguments,
     add_statistics_argument,
+    add_trained_scales_argument,
 )
 from qvla_offline.option_fields import given
 from qvla_offline.quantization.scheme import QuantizationScheme
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=["float32"], help="write the target weights so (default: as they are)"
     )
     add_statistics_argument(parser)
+    add_trained_scales_argument(parser)
     add_scheme_arguments(parser)
 
 
@@ -55,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         args.mode,
         dtype,
         args.statistics,
+        args.trained_scales,
     )
     print(f"wrote {out}; {peak_memory()}")
     return 0

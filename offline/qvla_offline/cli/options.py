@@ -50,6 +50,15 @@ def add_statistics_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trained_scales_argument(parser: argparse.ArgumentParser) -> None:
+    """The file that takes the place of the quantizer's scales and biases."""
+    parser.add_argument(
+        "--trained_scales",
+        type=Path,
+        help="file of `qvla train_scales`, made with these gates (default: the quantizer's scales)",
+    )
+
+
 def add_scheme_arguments(parser: argparse.ArgumentParser) -> None:
     """How rows are stored; `given(args, QuantizationScheme)` takes what the command line names."""
     add_options(parser.add_argument_group("storage scheme"), QuantizationScheme)

@@ -19,6 +19,7 @@ from qvla_offline.gates.options import Budget
 from qvla_offline.option_fields import add_options, given, integers
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.options import SensitivityOptions
+from qvla_ros.errors import QvlaError
 
 if TYPE_CHECKING:
     from qvla_offline.error.subjects import Subject, Subjects
@@ -72,6 +73,14 @@ def add_subject_arguments(parser: argparse.ArgumentParser) -> None:
         "calibration.jsonl in the checkpoint's directory, if it is there)",
     )
     add_statistics_argument(parser)
+    parser.add_argument(
+        "--trained_scales",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="files of `qvla train_scales`, for the gates of that NAME; without one, for the only "
+        "gates",
+    )
     add_options(parser, SensitivityOptions, {"max_samples"}, default="all")
     parser.add_argument("--backend", default="onnxruntime", help="engine that runs the bundles")
     add_options(parser, Budget, {"compute_dtype"})
@@ -120,12 +129,32 @@ def subjects_of(args: argparse.Namespace, made_by: Subjects) -> list[Subject]:
         [name for pairs in named for name, _ in pairs] + [subject.name for subject in everywhere]
     )
     gates, bundles, fakequants = named
+    trained = _trained_scales(args.trained_scales, [name for name, _ in gates])
     return [
         *everywhere,
-        *(made_by.of_gates(name, path) for name, path in gates),
+        *(made_by.of_gates(name, path, trained.get(name)) for name, path in gates),
         *(made_by.of_fakequant(name, path) for name, path in fakequants),
         *(made_by.of_bundle(name, path) for name, path in bundles),
     ]
+
+
+def _trained_scales(texts: Sequence[str], gates: Sequence[str]) -> dict[str, Path]:
+    """{name of gates: the file of their scales}; QvlaError for scales of no gates."""
+    found = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals and len(gates) == 1:
+            name = gates[0]
+            path = text
+        if name not in gates or name in found:
+            raise QvlaError(
+                "trained_scales",
+                text,
+                f"NAME=FILE, one for each of the gates {', '.join(gates) or '(none is given)'}",
+                "name the gates with --gates_path NAME=FILE, and their scales by the same NAME",
+            )
+        found[name] = Path(path)
+    return found
 
 
 def _uniform(args: argparse.Namespace, made_by: Subjects) -> list[Subject]:

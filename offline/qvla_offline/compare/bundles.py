@@ -76,6 +76,7 @@ class Bundles:
                 restored,
                 subject.scheme,
                 statistics_dir=statistics,
+                trained_scales=subject.trained.path,
             )
         return self._made(subject.name, made_of, restored)
 
@@ -99,6 +100,7 @@ class Bundles:
                 self._robot,
                 self._made_by.unnorm_key,
                 statistics_dir=statistics,
+                trained_scales=None if gated is None else gated.trained.path,
             )
         return load_bundle(place)
 
@@ -123,7 +125,8 @@ def identity(subject: Subject, made_by: Subjects) -> list[Any]:
     statistics = None if made_by.statistics is None else made_by.statistics.sha256
     checkpoint = checkpoint_sha256(made_by.checkpoint)
     bits = _listed(subject.gates.layers)
-    return ["gates", bits, subject.scheme.described(), statistics, checkpoint, activations]
+    made_of = ["gates", bits, subject.scheme.described(), statistics, checkpoint, activations]
+    return made_of if subject.trained.path is None else [*made_of, subject.trained.sha256]
 
 
 def _listed(layers: Mapping[str, np.ndarray]) -> dict[str, list[int]]:

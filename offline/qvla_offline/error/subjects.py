@@ -27,6 +27,11 @@ from qvla_offline.quantization.quantizer import NO_STATISTICS
 from qvla_offline.quantization.restored import RestoredTensors
 from qvla_offline.quantization.scheme import BIT_WIDTHS, ComputeDtype, QuantizationScheme
 from qvla_offline.quantization.stored_statistics import StoredStatistics
+from qvla_offline.quantization.trained_scales import (
+    UNTRAINED,
+    TrainedScales,
+    trained_scales_for,
+)
 from qvla_offline.sensitivity.hessian import columns
 from qvla_ros.bundle import Bundle, load_bundle
 from qvla_ros.errors import QvlaError
@@ -41,7 +46,8 @@ class Subject:
     kind: "gates", "uniform", "bundle" or "fakequant". bits_per_weight: {"nominal": ..., "stored":
     ...} with scales, over the layers that are quantized and executed; empty if no file has it.
     gates: None if no file has them. path: what it was opened from; None for "uniform". scheme: how
-    "gates" and "uniform" store their rows; None for the others.
+    "gates" and "uniform" store their rows; None for the others. trained: scales and biases of
+    "gates".
     """
 
     name: str
@@ -51,6 +57,7 @@ class Subject:
     gates: Gates | None
     path: Path | None = None
     scheme: QuantizationScheme | None = None
+    trained: TrainedScales = UNTRAINED
 
 
 @dataclass(frozen=True)
@@ -83,11 +90,14 @@ class Subjects:
         checkpoint = self.open()
         return self._run(checkpoint, checkpoint.tensors, samples)
 
-    def of_gates(self, name: str, path: Path) -> Subject:
-        """The checkpoint, fake-quantized in memory by the gates of a file."""
+    def of_gates(self, name: str, path: Path, trained_scales: Path | None = None) -> Subject:
+        """The checkpoint, fake-quantized in memory by the gates of a file.
+
+        trained_scales: file of `qvla train_scales`; None for the quantizer's own.
+        """
         gates = read_gates(path)
         self.require_same_checkpoint(f"gates {path}", gates.sources)
-        return self._gated(name, "gates", gates, path)
+        return self._gated(name, "gates", gates, path, trained_scales)
 
     def of_uniform(self, bits: int) -> Subject:
         """The checkpoint, fake-quantized in memory with the same bit-width everywhere."""
@@ -133,17 +143,28 @@ class Subjects:
         run = self._rounding(checkpoint, checkpoint.tensors, dict)
         return Subject(self._labelled(name), "fakequant", run, bits, gates, path)
 
-    def _gated(self, name: str, kind: str, gates: Gates, path: Path | None = None) -> Subject:
+    def _gated(
+        self,
+        name: str,
+        kind: str,
+        gates: Gates,
+        path: Path | None = None,
+        trained_scales: Path | None = None,
+    ) -> Subject:
         checkpoint = self.open()
         targets = quantization_targets(checkpoint.model)
         gates = match_layers(gates, {n: m.weight.shape[0] for n, m in targets.items()})
         scheme = _scheme(gates, self.scheme or {})
+        trained = trained_scales_for(
+            trained_scales, self.checkpoint, gates.layers, scheme, self.statistics
+        )
+        statistics = self.statistics or NO_STATISTICS
         restored = RestoredTensors(
-            checkpoint.tensors, gates.layers, scheme, torch.float32, self.statistics or {}
+            checkpoint.tensors, gates.layers, scheme, torch.float32, statistics, trained
         )
         run = self._rounding(checkpoint, restored, restored.input_scales)
         bits = self._bits(checkpoint, gates, scheme)
-        return Subject(self._labelled(name), kind, run, bits, gates, path, scheme)
+        return Subject(self._labelled(name), kind, run, bits, gates, path, scheme, trained)
 
     def _labelled(self, name: str) -> str:
         return name + (self.activations.label() if self.activations.rounds else "")

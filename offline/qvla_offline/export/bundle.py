@@ -13,7 +13,7 @@ import onnx
 from qvla_offline.calibration import policy_needs
 from qvla_offline.checkpoints.io import Checkpoint, load_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets
-from qvla_offline.export.exportable import require_exportable
+from qvla_offline.export.exportable import require_exportable, require_own_bits
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.linear import opset_for
 from qvla_offline.export.manifest import describe_bundle, summarize
@@ -30,6 +30,11 @@ from qvla_offline.quantization.containers import require_storable
 from qvla_offline.quantization.quantizer import NO_STATISTICS, require_plain_inputs
 from qvla_offline.quantization.scheme import QuantizationScheme, require_exact_scales
 from qvla_offline.quantization.stored_statistics import statistics_for
+from qvla_offline.quantization.trained_scales import (
+    UNTRAINED,
+    made_with,
+    trained_scales_for,
+)
 from qvla_offline.robot import LIBERO, RobotDescription, camera_specs
 from qvla_ros.atomic import require_replaceable
 from qvla_ros.bundle import MANIFEST_NAME, save_bundle
@@ -51,6 +56,7 @@ def export_bundle(
     unnorm_key: str | None = None,
     progress: Callable[[str], None] | None = None,
     statistics_dir: str | Path | None = None,
+    trained_scales: str | Path | None = None,
 ) -> Path:
     """Writes the bundle of a checkpoint directory to `out_dir`, whole or not at all.
 
@@ -61,7 +67,7 @@ def export_bundle(
     bundle's gates.json holds the bits that are stored. progress: called with the name of each
     linear layer as it is written. A policy of up to MAX_PARITY_BYTES is run before its bundle gets
     its name; the answers are added for other machines to compare. statistics_dir: of
-    `qvla statistics`, for quantizers that need them.
+    `qvla statistics`, for quantizers that need them. trained_scales: file of `qvla train_scales`.
     """
     require_replaceable(out_dir, MANIFEST_NAME)
     checkpoint = load_checkpoint(checkpoint_path, unnorm_key, lazily=True)
@@ -75,15 +81,21 @@ def export_bundle(
     }
     gates, scheme = _matched(gates, scheme, rows, options)
     statistics = None
+    trained = UNTRAINED
     if gates is not None:
         require_same_checkpoint("gates", gates.sources, checkpoint_path)
         statistics = statistics_for(scheme, statistics_dir, checkpoint_path)
-    if gates is not None and statistics is not None:
-        gates = replace(gates, sources=gates.sources | {"statistics_sha256": statistics.sha256})
+        require_own_bits(options.tile, trained_scales)
+        trained = trained_scales_for(
+            trained_scales, checkpoint_path, gates.layers, scheme, statistics
+        )
+        gates = replace(gates, sources=gates.sources | made_with(statistics, trained))
     asked = gates if gates is not None else uniform(rows, 16)
     tile = 1 if options.tile is None else options.tile
     read = statistics or NO_STATISTICS
-    weights = CheckpointWeights(checkpoint.tensors, asked.layers, scheme, tile, progress, read)
+    weights = CheckpointWeights(
+        checkpoint.tensors, asked.layers, scheme, tile, progress, read, trained
+    )
     out = Path(out_dir)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:

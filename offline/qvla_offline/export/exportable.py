@@ -37,3 +37,14 @@ def require_exportable(
         wanted = f"{action_dim}, as the checkpoint has"
         fix = "describe the robot that the policy was trained on with --robot_path"
         raise QvlaError("robot actions.names", found, wanted, fix)
+
+
+def require_own_bits(tile: int | None, trained_scales: object) -> None:
+    """Raises QvlaError if rows would be promoted whose scales were trained at other bits."""
+    if trained_scales is not None and tile not in (None, 1):
+        raise QvlaError(
+            "tile",
+            f"{tile} with trained scales",
+            "none: promoted rows have other codes than those that were trained for",
+            "give --tile to `qvla gates` instead, and train the scales for its gates",
+        )

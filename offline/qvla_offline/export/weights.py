@@ -19,6 +19,7 @@ from qvla_offline.quantization.quantizer import (
 )
 from qvla_offline.quantization.row_groups import quantize_to_tile
 from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_offline.quantization.trained_scales import UNTRAINED, TrainedScales
 from qvla_offline.rounding import Rounding
 from qvla_ros.errors import QvlaError
 
@@ -35,6 +36,7 @@ class CheckpointWeights:
     filled up to multiples of it, see `promote_to_tile`; 1 promotes no row. progress: called with
     each linear layer's name. statistics: {module: its statistics}, for quantizers that need them.
     rounding: what float16 changes in the tensors that no gate names, and that were asked for.
+    trained: scales and biases that take the place of the quantizer's.
     """
 
     tensors: Mapping[str, Tensor]
@@ -44,6 +46,7 @@ class CheckpointWeights:
     progress: Callable[[str], None] | None = None
     statistics: Mapping[str, LayerStatistics] = field(default_factory=dict)
     rounding: Rounding = field(default_factory=Rounding)
+    trained: TrainedScales = UNTRAINED
 
     def array(
         self, name: str, dtype: np.dtype | type[np.generic] = np.float32, fix: str = NARROW
@@ -93,7 +96,7 @@ class CheckpointWeights:
             weight, self.gates[module], self.scheme, self.tile, name, self.statistics.get(module)
         )
         require_representable(name, layer.float_rows, torch.float16, SIXTEEN_BITS)
-        return layer
+        return self.trained.put_into(module, layer)
 
 
 def parameters_in(graph: StoredGraph, tensors: Mapping[str, Tensor]) -> int:

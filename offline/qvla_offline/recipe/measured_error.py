@@ -64,7 +64,7 @@ def _result(recipe: ResolvedRecipe, made_by: Subjects) -> Subject:
     if recipe.asked.bundle and not load_bundle(bundle, verify_hashes=False).decoder.draws_noise:
         return made_by.of_bundle(RESULT, bundle)
     folder = bundle if recipe.asked.bundle else recipe.out
-    return made_by.of_gates(RESULT, folder / "gates.json")
+    return made_by.of_gates(RESULT, folder / "gates.json", recipe.trained_scales)
 
 
 def _held_out(recipe: ResolvedRecipe, checkpoint: Checkpoint) -> HeldOut | None:
@@ -91,6 +91,8 @@ def kept_back(recipe: ResolvedRecipe, checkpoint: Checkpoint) -> list[PolicyInpu
     behind = MEASURED_SAMPLES if compared is None else compared
     scored = recipe.scoring.max_samples
     counts = {scored, recipe.gathering.max_samples, scored + behind}
+    if recipe.asked.training is not None:
+        counts.add(recipe.asked.training.max_samples)
 
     def read(count: int) -> list[PolicyInputs]:
         return read_calibration(

@@ -16,12 +16,14 @@ from qvla_offline.quantization.registry import QUANTIZERS
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.robot import LIBERO, RobotDescription, read_robot, robot_file
 from qvla_offline.sensitivity.options import Scoring, SensitivityOptions
+from qvla_offline.training.options import TrainingOptions
 from qvla_ros.bundle import sha256_of
 from qvla_ros.errors import QvlaError
 from qvla_ros.strict_json import parse
 from qvla_ros.yaml_file import read_yaml
 
 STATISTICS = "statistics"
+TRAINED_SCALES = "trained_scales.safetensors"
 _FIX = "compare with config/quantize/reference.yaml"
 
 
@@ -46,8 +48,8 @@ class Recipe:
     bundle/ is written unless `bundle` is false; fakequant/ (the checkpoint with the bundle's
     numbers, rounded to its own types unless fakequant_dtype is float32) and float_bundle/ (float16
     weights, the baseline) when asked for. statistics/ is made if the scheme's quantizer needs it;
-    statistics: None gathers as `sensitivity` scores. error.json holds the action error of the
-    result, on observations that no other step reads.
+    statistics: None gathers as `sensitivity` scores. training: None trains no scales. error.json
+    holds the action error of the result, on observations that no other step reads.
     """
 
     checkpoint: str
@@ -57,6 +59,7 @@ class Recipe:
     statistics: Gathering | None = None
     sensitivity: Scoring | None = None
     scheme: RecipeScheme | None = None
+    training: TrainingOptions | None = None
     export: ExportOptions | None = None
     error: Measurement | None = None
     robot: str | None = None
@@ -123,6 +126,11 @@ class ResolvedRecipe:
     def statistics(self) -> Path:
         """The directory of the statistics, if the quantizer needs any."""
         return self.out / STATISTICS
+
+    @property
+    def trained_scales(self) -> Path | None:
+        """The file of trained scales; None if none are asked for."""
+        return None if self.asked.training is None else self.out / TRAINED_SCALES
 
 
 def resolve_recipe(path: str | Path, out_dir: str | Path | None = None) -> ResolvedRecipe:

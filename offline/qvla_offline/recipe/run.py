@@ -22,11 +22,13 @@ from qvla_offline.quantization.containers import require_storable
 from qvla_offline.quantization.quantizer import quantizer_of, require_plain_inputs
 from qvla_offline.quantization.scheme import QuantizationScheme, require_exact_scales
 from qvla_offline.quantization.stored_statistics import TENSORS, StoredStatistics
-from qvla_offline.recipe.recipe import ResolvedRecipe, resolve_recipe
+from qvla_offline.recipe.recipe import TRAINED_SCALES, ResolvedRecipe, resolve_recipe
 from qvla_offline.recipe.steps import RecipeStep, Steps
 from qvla_offline.sensitivity.run import compute_sensitivity
 from qvla_offline.sensitivity.store import read_sensitivity
 from qvla_offline.summary import quantization_summary
+from qvla_offline.training.memory import require_memory
+from qvla_offline.training.options import TrainingOptions
 from qvla_ros.atomic import atomic_file
 from qvla_ros.bundle import sha256_of
 from qvla_ros.errors import QvlaError
@@ -65,6 +67,8 @@ def _require_later_steps(recipe: ResolvedRecipe) -> None:
     checkpoint = load_checkpoint(recipe.checkpoint, asked.unnorm_key, lazily=True)
     if asked.bundle or asked.float_bundle:
         require_exportable(checkpoint, recipe.robot, recipe.export)
+    if asked.training is not None:
+        require_memory(recipe.checkpoint, recipe.scoring.device)
     method = recipe.scoring.method
     bits = recipe.scoring.bits
     rounds = asked.gates.joint_rounds
@@ -81,6 +85,8 @@ def _steps_of(recipe: ResolvedRecipe) -> list[RecipeStep]:
     gates = _choose_bits(recipe, scores.target)
     bundle = _export_quantized(recipe, exported, gates.target)
     steps = [scores, gates]
+    if asked.training is not None:
+        steps.append(_train_scales(recipe, weights, gates.target, asked.training))
     if _needs_statistics(recipe):
         steps.insert(0, _gather(recipe, weights))
     if asked.bundle:
@@ -155,6 +161,39 @@ def _choose_bits(recipe: ResolvedRecipe, scores: Path) -> RecipeStep:
     return RecipeStep("gates", recipe.out / "gates.json", inputs, make)
 
 
+def _train_scales(
+    recipe: ResolvedRecipe, weights_sha256: str, gates: Path, options: TrainingOptions
+) -> RecipeStep:
+    def inputs() -> list[Any]:
+        data = recipe.scoring
+        read = calibration_sha256(recipe.calibration, options.max_samples, data.skip_bad_lines)
+        made_of = [weights_sha256, read, sha256_of(gates), recipe.scheme.described()]
+        asked = [step_values(options), data.unnorm_key, recipe.robot_sha256]
+        return [*made_of, *asked, *_statistics_sha256(recipe)]
+
+    def make(target: Path, resume: bool) -> None:
+        from qvla_offline.training.run import train_scales
+
+        train_scales(
+            recipe.checkpoint,
+            read_gates(gates),
+            recipe.calibration,
+            target,
+            options,
+            recipe.scoring,
+        )
+
+    return RecipeStep("trained_scales", recipe.out / TRAINED_SCALES, inputs, make)
+
+
+def _trained_sha256(recipe: ResolvedRecipe) -> list[str]:
+    """Returns the hash of the trained scales, for the inputs of a step; nothing if there are none.
+
+    Steps of recipes without training stay up to date.
+    """
+    return [] if recipe.trained_scales is None else [sha256_of(recipe.trained_scales)]
+
+
 def _export_quantized(recipe: ResolvedRecipe, exported: list[Any], gates: Path) -> RecipeStep:
     return RecipeStep(
         "bundle",
@@ -164,6 +203,7 @@ def _export_quantized(recipe: ResolvedRecipe, exported: list[Any], gates: Path) 
             sha256_of(gates),
             recipe.scheme.described(),
             *_statistics_sha256(recipe),
+            *_trained_sha256(recipe),
         ],
         lambda target, _: _export(recipe, gates, target, recipe.scheme),
     )
@@ -194,6 +234,7 @@ def _export(
         recipe.robot,
         unnorm_key,
         statistics_dir=recipe.statistics,
+        trained_scales=None if gates is None else recipe.trained_scales,
     )
 
 
@@ -210,6 +251,7 @@ def _fake_quantize(recipe: ResolvedRecipe, weights_sha256: str, gates: Path) -> 
             recipe.scheme,
             dtype=None if dtype is None else getattr(torch, dtype),
             statistics_dir=recipe.statistics,
+            trained_scales=recipe.trained_scales,
         )
 
     dtype = recipe.asked.fakequant_dtype
@@ -222,6 +264,7 @@ def _fake_quantize(recipe: ResolvedRecipe, weights_sha256: str, gates: Path) -> 
             recipe.scheme.described(),
             *_statistics_sha256(recipe),
             *([] if dtype is None else [dtype]),
+            *_trained_sha256(recipe),
         ],
         make,
     )

@@ -30,12 +30,13 @@ def prepared(model: VisionLanguageModel, samples: Sequence[PolicyInputs]) -> lis
     ]
     found: dict[int, PolicyInputs] = {}
     for batch in track(batches, "preparing samples", total=len(batches)):
-        done = model.prepare(_joined([samples[index] for index in batch]))
+        done = model.prepare(joined([samples[index] for index in batch]))
         found |= {index: _row(done, row) for row, index in enumerate(batch)}
     return [found[index] for index in range(len(samples))]
 
 
-def _joined(samples: Sequence[PolicyInputs]) -> PolicyInputs:
+def joined(samples: Sequence[PolicyInputs]) -> PolicyInputs:
+    """Puts samples with prompts of one length into one batch, in order."""
     parts = {name: [getattr(sample, name) for sample in samples] for name in _present(samples[0])}
     return replace(samples[0], **{name: torch.cat(values) for name, values in parts.items()})
 

@@ -13,6 +13,7 @@ from qvla_offline.gates import read_gates
 from qvla_offline.quantization.stored_statistics import StoredStatistics
 from qvla_offline.recipe import run_recipe
 from qvla_offline.sensitivity.store import read_sensitivity
+from qvla_ros.bundle import sha256_of
 from qvla_ros.errors import QvlaError
 from tests.support.observations import write_observations
 
@@ -89,3 +90,25 @@ def test_a_robot_of_another_file_makes_the_statistics_again(place, capsys):
     own.write_text(robot.read_text() + "# changed\n")
     run_recipe(write_recipe(place, robot="robot.yaml"), place / "robot")
     assert "statistics: up to date" not in capsys.readouterr().out
+
+
+def test_scales_are_trained_between_gates_and_bundle_and_only_their_followers_run_again(
+    place, capsys
+):
+    plain = run_recipe(write_recipe(place), place / "trained")
+    capsys.readouterr()
+    training = {"steps": 2, "batch": 2, "learning_rate": 0.001}
+    out = run_recipe(write_recipe(place, training=training), place / "trained")
+    printed = capsys.readouterr().out
+    assert out == plain
+    assert all(f"{step}: up to date" in printed for step in STEPS[:3])
+    made = [printed.index(f"{name}: {out}") for name in ("trained_scales", *STEPS[3:])]
+    assert made == sorted(made)
+    sha256 = sha256_of(out / "trained_scales.safetensors")
+    for name in STEPS[3:]:
+        assert read_gates(out / name / "gates.json").sources["trained_scales_sha256"] == sha256
+    run_recipe(write_recipe(place, training=training), place / "trained")
+    assert capsys.readouterr().out.count("up to date") == len(STEPS) + 1
+    run_recipe(write_recipe(place), place / "trained")
+    assert "bundle: up to date" not in capsys.readouterr().out
+    assert "trained_scales_sha256" not in read_gates(out / "bundle" / "gates.json").sources
