@@ -71,8 +71,9 @@ def fake_quantize(
     is exact); 'released' rounds as the released injection script, in the checkpoint's dtype. dtype:
     of the target weights, None keeps theirs. Files, names and types stay those of the original, so
     that the original code loads the result; a LoRA adapter is merged, and left out. statistics_dir:
-    of `qvla statistics`, for quantizers that need them. trained_scales: file of `qvla train_scales`.
-    Tensors are read and written one at a time; the directory appears whole or not at all.
+    of `qvla statistics`, for quantizers that need them. trained_scales: a file of
+    `qvla train_scales`. Tensors are read and written one at a time; the directory appears whole or
+    not at all.
     """
     if mode not in MODES:
         raise QvlaError("mode", mode, f"one of {MODES}", "choose with --mode")

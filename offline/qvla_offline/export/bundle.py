@@ -94,7 +94,7 @@ def export_bundle(
     tile = 1 if options.tile is None else options.tile
     read = statistics or NO_STATISTICS
     weights = CheckpointWeights(
-        checkpoint.tensors, asked.layers, scheme, tile, progress, read, trained
+        checkpoint.tensors, asked.layers, scheme, tile, progress, read, trained=trained
     )
     out = Path(out_dir)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,7 @@ def test_the_error_is_that_of_the_policy_with_the_restored_weights(place):
             targets[name].weight.data = weight
     errors = [float((a - b).square().sum()) for a, b in zip(moved, wanted, strict=True)]
     assert found.error([0, 2, 1]) == pytest.approx(sum(errors[:3]), rel=1e-3)
-    assert float(found.loss([0, 2, 1])) == pytest.approx(sum(errors[:3]), rel=1e-3)
+    assert found.loss([0, 2, 1]).item() == pytest.approx(sum(errors[:3]), rel=1e-3)
 
 
 def test_blocks_add_to_the_loss_and_both_vanish_with_the_error(place):
