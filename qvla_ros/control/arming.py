@@ -59,3 +59,11 @@ def require_deadman(deadman: Deadman, steady_s: float, settings: ControllerSetti
     timeout_s = settings.deadman_timeout_s
     if timeout_s > 0.0 and not deadman.is_held(steady_s, timeout_s):
         raise QvlaError("arm", "the deadman is not held", "~/enable true", f"hold it; {FIX}")
+
+
+def require_ready(is_ready: bool, settings: ControllerSettings) -> None:
+    """Raises QvlaError unless the robot says that it takes commands, where it is asked for that."""
+    if settings.needs_ready and not is_ready:
+        value = "no true heard on ready_topic"
+        fix = "start the robot's driver, and its program if it has one; then call ~/arm again"
+        raise QvlaError("arm", value, "a robot that says that it takes commands", fix)

@@ -23,6 +23,19 @@ def braking_speed(distance: Array, change: Array | float, dt_s: float) -> Array:
     return distance / (dt_s * (commands + 1.0)) + 0.5 * change * commands
 
 
+def approach_speed(distance: Array, change: Array | float, dt_s: float, reaction_s: float) -> Array:
+    """The highest velocity towards a wall at `distance` of a robot that reacts `reaction_s` late.
+
+    distance = v reaction_s + v² / 2 a, a = change / dt_s: near the wall it slows down in proportion
+    to the distance, so that a robot that is later than expected does not hunt there. Below 0, where
+    the robot is beyond the wall, it is the velocity of the way back.
+    """
+    before = np.minimum(np.maximum(distance, 0.0), ENDLESS)
+    acceleration = np.minimum(change, ENDLESS) / dt_s
+    speed = 2.0 * before / (reaction_s + np.sqrt(reaction_s**2 + 2.0 * before / acceleration))
+    return speed + np.minimum(distance, 0.0) / reaction_s
+
+
 def preferred(
     direct: Array, behind: Array, distance: Array, change: Array | float, dt_s: float
 ) -> Array:

@@ -26,15 +26,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from qvla_ros.control.arming import require_deadman, require_fresh_input, usable_start
+from qvla_ros.control.arming import (
+    require_deadman,
+    require_fresh_input,
+    require_ready,
+    usable_start,
+)
 from qvla_ros.control.course import Course
 from qvla_ros.control.decision import Decision
+from qvla_ros.control.following import Following
 from qvla_ros.control.limits import MotionLimits, stop_limits
 from qvla_ros.control.measurement import MeasuredTrack
 from qvla_ros.control.motion import MotionState, at_rest, is_usable
 from qvla_ros.control.pace import Pace
 from qvla_ros.control.plan_reader import PlanReader
 from qvla_ros.control.safety_chain import STAGES, limit_motion
+from qvla_ros.control.sent_velocities import SentVelocities
 from qvla_ros.control.setpoint import MotionSpec, Setpoint
 from qvla_ros.control.settings import ControllerSettings
 from qvla_ros.control.stop_reason import StopReason
@@ -102,6 +109,12 @@ class Controller:
         self._track = MeasuredTrack(limits, settings.measured_velocity_margin)
         self._deadman = Deadman()
         self._heard_s = math.inf
+        self._ready = False
+        self._follows_measured = settings.follow_measured and spec.is_delta
+        self._velocities = SentVelocities()
+        self._following = Following(
+            self._velocities, settings.following_window_s, settings.reaction_time_s
+        )
 
     # What happens between two ticks.
 
@@ -125,11 +138,14 @@ class Controller:
         self._track.require_arm_at_rest(start, self._measured_at_s(measured_ns, last))
         last_s = last.steady_s
         require_deadman(self._deadman, last_s, self.settings)
+        require_ready(self._ready, self.settings)
         self.armed = True
         self.reason = None
         self._sent = False
         self._stops_at_once = False
         self.motion = at_rest(start)
+        self._velocities.clear()
+        self._following.clear()
         self._measured_s = None
         self.plan.begin(start, now_ns)
 
@@ -200,6 +216,15 @@ class Controller:
         """Takes what ~/enable says, and when it was heard."""
         self._deadman = self._deadman.heard(enabled, steady_s)
 
+    def feed_ready(self, ready: bool, steady_s: float) -> None:
+        """Takes what the robot says: whether it takes commands; and when it was heard.
+
+        One "no" is a stop, however short: what it was sent meanwhile is lost.
+        """
+        self._ready = ready
+        if not ready:
+            self.disarm(StopReason.robot_not_ready, steady_s)
+
     # The tick.
 
     def tick(
@@ -232,8 +257,9 @@ class Controller:
         if not self.armed or self.motion is None:
             return Decision()
         motion = self._present_motion(self.motion, self._clocks)
-        if self.settings.follow_measured and self._spec.is_delta and measured is not None:
-            motion = replace(motion, setpoint=replace(measured, gripper=motion.setpoint.gripper))
+        if self._follows_measured and measured is not None:
+            here = self._predicted(measured, self._clocks)
+            motion = replace(motion, setpoint=replace(here, gripper=motion.setpoint.gripper))
         self.motion = motion
         if self._course is not None:
             return self._command_ahead(self._course, motion, self._clocks)
@@ -250,8 +276,22 @@ class Controller:
         """The time of which commands are planned now, ROS time."""
         return now_ns + round(1e9 * self.settings.look_ahead_s)
 
-    def _due(self, motion: MotionState, robot_s: float) -> Setpoint:
+    def _predicted(self, measured: Setpoint, now: Clocks) -> Setpoint:
+        """Where the robot will be when it has carried out what it was sent."""
+        robot_s = self._robot_s(now)
+        begin_s = robot_s - self.settings.reaction_time_s
+        return self._velocities.predicted(measured, begin_s, robot_s)
+
+    def _is_followed(self, measured: Setpoint | None, robot_s: float) -> bool:
+        """Whether a robot that is sent velocities moves by them. The others have a lead instead."""
+        if not self._follows_measured or measured is None or not is_usable(measured):
+            return True
+        return self._following.note(robot_s, measured)
+
+    def _due(self, motion: MotionState, measured: Setpoint | None, robot_s: float) -> Setpoint:
         """Where the robot is to be at this moment."""
+        if self._follows_measured and measured is not None:
+            return measured
         if self._course is None or not self._sent:
             return motion.setpoint
         position, _ = self._course.at(robot_s)
@@ -272,7 +312,7 @@ class Controller:
         return Tick(
             now,
             before,
-            command=self._due(self.motion, robot_s),
+            command=self._due(self.motion, measured, robot_s),
             measured=measured,
             unmeasured_s=robot_s - self._measured_s,
             input_ns=self._input_ns,
@@ -281,6 +321,7 @@ class Controller:
             plan_end_ns=self.plan.end_ns,
             is_believed=is_believed,
             heard_s=self._heard_s,
+            is_followed=self._is_followed(measured, robot_s),
         )
 
     def _stop_at(self, passed: Passed, measured: Setpoint | None) -> None:
@@ -369,6 +410,8 @@ class Controller:
     def _note(self, now: Clocks) -> None:
         self._pace.note(now.steady_s)
         self._commanded = now
+        if self._follows_measured and self.motion is not None:
+            self._velocities.note(self._robot_s(now), self.motion)
 
     def _command(self, motion: MotionState, now: Clocks) -> Decision:
         now_ns = now.ros_ns
@@ -413,7 +456,8 @@ class Controller:
         period_s = self.settings.period_s
         covers_all = self.settings.use_sim_time and self._course is None
         dt_s = max(period_s, covered_s) if covers_all else period_s
-        limited, stages = limit_motion(target, motion, self._limits, dt_s)
+        reaction_s = self.settings.reaction_time_s if self._follows_measured else 0.0
+        limited, stages = limit_motion(target, motion, self._limits, dt_s, reaction_s)
         self.interventions.update(
             name for name, changed in zip(STAGES, stages, strict=True) if changed
         )

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qvla_ros.control import rotation
-from qvla_ros.control.braking import braking_speed, preferred
+from qvla_ros.control.braking import approach_speed, braking_speed, preferred
 from qvla_ros.control.limits import MotionLimits
 from qvla_ros.control.motion import MotionState, is_usable
 from qvla_ros.control.setpoint import Setpoint
@@ -45,7 +45,11 @@ EPSILON = float(np.finfo(np.float64).eps)
 
 
 def limit_motion(
-    target: Setpoint, state: MotionState, limits: MotionLimits, dt_s: float
+    target: Setpoint,
+    state: MotionState,
+    limits: MotionLimits,
+    dt_s: float,
+    reaction_s: float = 0.0,
 ) -> tuple[MotionState, Interventions]:
     """Computes the next command towards `target`, and which STAGES had to intervene.
 
@@ -55,6 +59,9 @@ def limit_motion(
     rotation, is refused whole: the motion comes to rest as fast as the acceleration allows, the
     gripper stays. A gripper outside 0 to 1 is clipped (stage `box`). Where every stage lets the
     target pass, it comes out as it went in.
+
+    reaction_s: how late a robot carries out what it is sent, where `state` is predicted from
+    measurements instead of being the last command: walls are approached by `approach_speed`.
     """
     finite = is_usable(target)
     target = _where(finite, target, state.setpoint)
@@ -63,7 +70,9 @@ def limit_motion(
     stages[..., 0] = ~finite
 
     expected = None if previous is None else previous.linear
-    linear, velocity, goal, changed = _limit_linear(target.linear, state, expected, limits, dt_s)
+    linear, velocity, goal, changed = _limit_linear(
+        target.linear, state, expected, limits, dt_s, reaction_s
+    )
     stages[..., 1:] |= changed
     limited = Setpoint(linear)
     wanted = Setpoint(goal)
@@ -102,7 +111,12 @@ def _where(condition: NDArray[np.bool_], chosen: Setpoint, other: Setpoint) -> S
 
 
 def _limit_linear(
-    target: Array, state: MotionState, previous: Array | None, limits: MotionLimits, dt_s: float
+    target: Array,
+    state: MotionState,
+    previous: Array | None,
+    limits: MotionLimits,
+    dt_s: float,
+    reaction_s: float,
 ) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
     """The next position, its velocity, the target inside the box, and which of STAGES[1:]
     intervened.
@@ -128,6 +142,14 @@ def _limit_linear(
     high = np.maximum(limits.linear_high, position)
     room_below = braking_speed(position - low, planned_change, dt_s)
     room_above = braking_speed(high - position, planned_change, dt_s)
+    if reaction_s > dt_s:
+        to_low = position - limits.linear_low
+        to_high = limits.linear_high - position
+        down = approach_speed(to_low, planned_change, dt_s, reaction_s)
+        up = approach_speed(to_high, planned_change, dt_s, reaction_s)
+        # Beyond a wall, the way back to it is no faster than the way to it from within.
+        room_below = np.minimum(room_below, np.where(to_high < 0.0, -up, np.maximum(down, 0.0)))
+        room_above = np.minimum(room_above, np.where(to_low < 0.0, -down, np.maximum(up, 0.0)))
     braked = _within(speedy, -room_below, room_above)
     chosen = _within(braked, velocity - change, velocity + change)
 

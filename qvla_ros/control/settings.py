@@ -34,8 +34,11 @@ class ControllerSettings:
     max_angular_lead_rad: how far the command may run ahead of the measured state.
     measured_velocity_margin: times the velocity limits that the arm may be seen to move at before
     its state is not believed. use_sim_time: ROS time follows /clock. follow_measured: deltas go
-    from the measured state instead of the last command; see Output.follows_measured. look_ahead_s:
-    how far ahead of its time motion is sent; 0: it is sent when it is due. even_tail: see Course.
+    from the measured state instead of the last command; see Output.follows_measured.
+    reaction_time_s: with follow_measured, from a command to when it shows in the measured state.
+    following_window_s: see Following. needs_ready: the robot must say that it takes commands.
+    look_ahead_s: how far ahead of its time motion is sent; 0: it is sent when it is due. even_tail:
+    see Course.
     """
 
     period_s: float
@@ -51,6 +54,9 @@ class ControllerSettings:
     measured_velocity_margin: float = 3.0
     use_sim_time: bool = False
     follow_measured: bool = False
+    reaction_time_s: float = 0.2
+    following_window_s: float = 0.5
+    needs_ready: bool = False
     look_ahead_s: float = 0.0
     even_tail: bool = False
 

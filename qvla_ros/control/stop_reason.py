@@ -19,8 +19,13 @@ class StopReason(Enum):
     plan_exhausted = "the plan ended more than max_command_age_s ago"
     stalled = "this process stood still for max_stall_s, or heard nothing for so long"
     deadman_lost = "the deadman was released, or silent for deadman_timeout_s"
+    robot_not_ready = "ready_topic said that the robot takes no commands"
     tracking_error = (
         "the command leads the measured state by more than max_linear_lead or max_angular_lead_rad"
+    )
+    not_following = (
+        "the arm does not move as it is commanded: over following_window_s it made less than half "
+        "of the way, more than one and a half times it, or another way"
     )
     bad_measurement = (
         "the measured state (joint states, pose) has numbers that are not finite or no rotation, "

@@ -56,7 +56,8 @@ class Tick:
 
     before: the clocks at the tick before, None at the first. command: the last setpoint sent, or
     the one that it was armed at. measured: the newest state if it came since the tick before;
-    is_believed: it is no further from the one before than the arm can have moved.
+    is_believed: it is no further from the one before than the arm can have moved; is_followed: it
+    lies on the way that was commanded.
     unmeasured_s: how long ago the last one came, by the robot's clock. input_ns: stamp of the
     newest observation. inference_busy_s: how long the inference under way has run. plan_end_ns:
     when the plan ends or ended. heard_s: when the thread that hears messages was last seen at work,
@@ -74,6 +75,7 @@ class Tick:
     plan_end_ns: int | None
     is_believed: bool = True
     heard_s: float = math.inf
+    is_followed: bool = True
 
     @property
     def noticed_s(self) -> float:
@@ -131,6 +133,10 @@ def tracking_error(settings: ControllerSettings, tick: Tick) -> float | None:
     return tick.noticed_s if leads else None
 
 
+def not_following(settings: ControllerSettings, tick: Tick) -> float | None:
+    return None if tick.is_followed else tick.noticed_s
+
+
 def stale_input(settings: ControllerSettings, tick: Tick) -> float | None:
     if not is_stale(tick.input_ns, tick.now.ros_ns, settings.max_image_age_s):
         return None
@@ -165,6 +171,7 @@ WATCHDOGS: tuple[tuple[StopReason, Watchdog], ...] = (
     (StopReason.deadman_lost, deadman_lost),
     (StopReason.bad_measurement, unusable_measurement),
     (StopReason.tracking_error, tracking_error),
+    (StopReason.not_following, not_following),
     (StopReason.stale_input, stale_input),
     (StopReason.bad_measurement, missing_measurement),
     (StopReason.late_inference, late_inference),

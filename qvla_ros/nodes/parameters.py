@@ -67,7 +67,7 @@ def _declare(node: Node, spec: ParameterSpec) -> Any:
         raise _wrong(spec, "no value")
     if spec.choices and value not in spec.choices:
         raise _wrong(spec, repr(value))
-    if spec.name.endswith("_topic"):
+    if spec.name.endswith("_topic") and value != spec.default:
         _require_a_topic(spec.name, value)
     return value
 

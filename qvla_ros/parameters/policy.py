@@ -149,6 +149,19 @@ class WatchdogParameters:
         1.0,
         1e6,
     )
+    reaction_time_s: float = seconds(
+        0.2,
+        "with velocities: from a command to when the measured pose shows it, the age of the pose "
+        "and the lag of the arm together; too long is slow near walls, too short leaves the box",
+    )
+    following_window_s: float = seconds(
+        0.5,
+        "with velocities: over this time the arm must make the way that it is sent, or it is "
+        "stopped; 0: unwatched",
+    )
+    ready_topic: str = parameter(
+        "", "std_msgs/Bool, latched: the robot takes commands; empty: nobody says so"
+    )
     max_clock_jump_s: float = seconds(
         0.5, "node time may part from the steady clock by this much", minimum=1e-3
     )

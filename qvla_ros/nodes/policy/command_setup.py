@@ -78,6 +78,9 @@ def _settings(parameters: PolicyParameters, form: CommandForm) -> ControllerSett
         measured_velocity_margin=watchdogs.measured_velocity_margin,
         use_sim_time=parameters.use_sim_time,
         follow_measured=form.output.follows_measured,
+        reaction_time_s=watchdogs.reaction_time_s,
+        following_window_s=watchdogs.following_window_s,
+        needs_ready=bool(watchdogs.ready_topic),
         look_ahead_s=form.look_ahead_s,
         even_tail=not form.with_velocities,
     )

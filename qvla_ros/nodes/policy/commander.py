@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -42,11 +43,11 @@ BRAKING_S = 5.0  # longest wait for an arm to be braked to rest before the contr
 
 @dataclass(frozen=True)
 class _Running:
-    """What there is from `start` to `finish`. deadman: the subscription, if one is asked for."""
+    """What there is from `start` to `finish`. heard: subscriptions that are asked for."""
 
     sources: Sources
     loop: ControlLoop
-    deadman: Any
+    heard: tuple[Any, ...]
 
 
 class Commander:
@@ -67,6 +68,7 @@ class Commander:
         self._lock = threading.Lock()
         self._controller = self._setup.controller()
         self._controller.interventions.update(earlier.interventions)
+        self._ready_topic = parameters.watchdogs.ready_topic
         commands = parameters.commands
         # May fail: before publishers.
         self._gripper: GripperOutput | None = make_gripper(node, commands, actions)
@@ -93,14 +95,19 @@ class Commander:
         self._controller = self._setup.controller()
         self._controller.interventions.update(done)
         self.error = ""
-        deadman = None
+        heard = tuple(self._listen())
+        loop = ControlLoop(partial(self._tick, sources), self._setup.settings.period_s)
+        self._running = _Running(sources, loop, heard)
+
+    def _listen(self) -> Iterator[Any]:
+        """Subscribes to what must say true."""
+        create = self._node.create_subscription
         if self._setup.settings.deadman_timeout_s > 0.0:
             # Best effort hears reliable publishers too; what is lost on the way is silence, and
             # silence stops the arm.
-            arguments = qos.subscribed(qos.SENSOR)
-            deadman = self._node.create_subscription(Bool, "~/enable", self._on_enable, **arguments)
-        loop = ControlLoop(partial(self._tick, sources), self._setup.settings.period_s)
-        self._running = _Running(sources, loop, deadman)
+            yield create(Bool, "~/enable", self._on_enable, **qos.subscribed(qos.SENSOR))
+        if self._ready_topic:
+            yield create(Bool, self._ready_topic, self._on_ready, **qos.subscribed(qos.LATCHED))
 
     def finish(self, reason: StopReason) -> None:
         """Brakes the arm if it was commanded, and ends the thread.
@@ -119,8 +126,8 @@ class Commander:
         self._controller.stop_at_once()
         self._tick(running.sources)
         self._running = None
-        if running.deadman is not None:
-            self._node.destroy_subscription(running.deadman)
+        for subscription in running.heard:
+            self._node.destroy_subscription(subscription)
         self._output.wait_for_acknowledgement(GOODBYE_S)
 
     def destroy(self) -> None:
@@ -273,6 +280,10 @@ class Commander:
     def _on_enable(self, message: Bool) -> None:
         with self._lock:
             self._controller.feed_deadman(message.data, time.monotonic())
+
+    def _on_ready(self, message: Bool) -> None:
+        with self._lock:
+            self._controller.feed_ready(message.data, time.monotonic())
 
     def _now_ns(self) -> int:
         return self._node.get_clock().now().nanoseconds

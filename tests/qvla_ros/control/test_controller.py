@@ -80,7 +80,8 @@ def test_deltas_are_held_to_the_acceleration_and_to_nothing_else(make_rig: Any) 
 
 
 def test_a_robot_that_takes_velocities_is_kept_in_the_box_by_where_it_is(make_rig: Any) -> None:
-    rig = make_rig(limits=motion_limits(3, linear_low=-1.0, linear_high=0.35), follow_measured=True)
+    box = motion_limits(3, linear_low=-1.0, linear_high=0.35)
+    rig = make_rig(limits=box, follow_measured=True, reaction_time_s=0.0)
     rig.follows = False
     rig.arm()
     rig.plan(count=40)

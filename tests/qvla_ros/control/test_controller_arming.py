@@ -12,6 +12,7 @@ import pytest
 from qvla_ros.control import rotation
 from qvla_ros.control.limits import motion_limits
 from qvla_ros.control.setpoint import Setpoint
+from qvla_ros.control.stop_reason import StopReason
 from qvla_ros.control.timeline import PlannedChunk
 from qvla_ros.errors import QvlaError
 
@@ -161,3 +162,22 @@ def test_a_state_that_jumped_is_not_armed_from_until_it_has_settled(make_rig: An
     rig.run(0.1)
     rig.arm()
     assert rig.controller.armed
+
+
+def test_a_robot_that_must_say_that_it_is_ready_is_armed_after_that_and_stopped_when_it_is_not(
+    make_rig: Any,
+) -> None:
+    rig = make_rig(needs_ready=True)
+    rig.tick()
+    for ready in (None, False):
+        if ready is not None:
+            rig.controller.feed_ready(ready, rig.steady_s)
+        with pytest.raises(QvlaError, match="ready_topic"):
+            rig.controller.arm(rig.measured, rig.ros_ns)
+    rig.controller.feed_ready(True, rig.steady_s)
+    rig.moving()
+    rig.controller.feed_ready(False, rig.steady_s + 0.001)
+    rig.controller.feed_ready(True, rig.steady_s + 0.002)
+    decision = rig.tick()
+    assert decision.stop is StopReason.robot_not_ready
+    assert decision.passed_s == pytest.approx(rig.steady_s - rig.period_s + 0.001)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import rclpy
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from std_msgs.msg import Bool
 from trajectory_msgs.msg import JointTrajectory
 
 from qvla_ros.bundle import ActionSpec
@@ -18,6 +20,7 @@ from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.control.stop_reason import StopReason
 from qvla_ros.control.timeline import PlannedChunk
 from qvla_ros.errors import QvlaError
+from qvla_ros.nodes import qos
 from qvla_ros.nodes.policy.commander import Commander
 from qvla_ros.nodes.policy.commands import Sources
 from qvla_ros.nodes.policy.grippers.position import PositionGripper
@@ -220,3 +223,29 @@ def test_a_control_thread_that_is_too_slow_for_a_limit_is_refused(
 ) -> None:
     with pytest.raises(QvlaError, match=rf"parameter control_hz: got .*within {limit} s"):
         Commander(node, given(**values), ACTIONS)
+
+
+def test_a_robot_is_armed_once_it_says_that_it_is_ready_and_stopped_when_it_says_no(
+    node: Node,
+) -> None:
+    latched = node.create_publisher(Bool, "ready", qos.LATCHED)
+    arm = Arm(node, ready_topic="ready")
+    with pytest.raises(QvlaError, match="ready_topic"):
+        arm.commander.arm()
+    latched.publish(Bool(data=True))
+
+    def is_armed() -> bool:
+        with suppress(QvlaError):
+            arm.commander.arm()
+        return arm.commander.armed
+
+    arm.wait(is_armed)
+    arm.move()
+    latched.publish(Bool(data=False))
+    arm.wait(lambda: arm.commander.figures().last_stop)
+    stop = arm.commander.figures().last_stop
+    assert stop is not None
+    assert stop.reason is StopReason.robot_not_ready
+    arm.commander.finish(StopReason.deactivated)
+    arm.commander.destroy()
+    node.destroy_publisher(latched)
