@@ -29,6 +29,14 @@ def os_error_fix(error: OSError) -> str:
     return _OS_FIXES.get(error.errno or 0, NO_KNOWN_FIX)
 
 
+def quoted(value: object) -> str:
+    """The value as Python writes it, 80 characters of it at most."""
+    # What is cut from a text first need not be written.
+    text = repr(value[:80] if isinstance(value, str) else value)
+    is_whole = len(text) <= 80 and not (isinstance(value, str) and len(value) > 80)
+    return text if is_whole else text[:77] + "..."
+
+
 class QvlaError(Exception):
     """Bad input: the key, the value found, what was expected, and a fix.
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, quoted
 from qvla_ros.lanczos import lanczos3_resize
 from qvla_ros.specifications import CameraSpec, PromptSpec
 
@@ -28,6 +28,7 @@ Image = NDArray[np.uint8]
 # divide by zero.
 RANGE_EPSILON = 1e-8
 # The graph's rotary tables end after so many; LIBERO's longest prompt has about 60.
+MAX_INSTRUCTION_BYTES = 4096  # in UTF-8: to tokenize a megabyte would take half a second
 MAX_PROMPT_TOKENS = 256
 
 
@@ -171,8 +172,12 @@ def prompt_text(prompt: PromptSpec, instruction: str, source: str = "instruction
     Surrounding white space of the instruction is not part of the task.
 
     source: where the instruction comes from (a file and line, a topic), for the error when it is
-    blank.
+    blank or longer than MAX_INSTRUCTION_BYTES.
     """
+    if len(instruction.encode(errors="replace")) > MAX_INSTRUCTION_BYTES:
+        found = f"{len(instruction)} characters, {quoted(instruction)}"
+        expected = f"at most {MAX_INSTRUCTION_BYTES} bytes"
+        raise QvlaError(source, found, expected, "say it in fewer words")
     instruction = instruction.strip()
     if not instruction:
         fix = "say there what to do, for example: pick up the milk"
@@ -196,7 +201,7 @@ def prompt_ids(
     if prompt.append_token_id is not None and ids[-1:] != [prompt.append_token_id]:
         ids.append(prompt.append_token_id)
     if len(ids) > MAX_PROMPT_TOKENS:
-        found = f"{len(ids)} tokens with the prompt around {instruction!r}"
+        found = f"{len(ids)} tokens with the prompt around {quoted(instruction)}"
         raise QvlaError(
             source, found, f"at most {MAX_PROMPT_TOKENS} tokens", "say it in fewer words"
         )

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from qvla_ros.errors import QvlaError, os_error_fix
+from qvla_ros.errors import QvlaError, os_error_fix, quoted
 
 
 def read_json(path: Path, fix: str) -> Any:
@@ -44,7 +44,7 @@ def parse(expected: Any, value: Any, key: str, fix: str) -> Any:
     """
 
     def refuse(description: str) -> QvlaError:
-        return QvlaError(key, _shortened(value), description, fix)
+        return QvlaError(key, quoted(value), description, fix)
 
     origin = get_origin(expected)
     arguments = get_args(expected)
@@ -94,7 +94,7 @@ def canonical_json(value: Any) -> bytes:
 
 def _parse_dataclass(kind: Any, value: Any, key: str, fix: str) -> Any:
     if not isinstance(value, dict):
-        raise QvlaError(key, _shortened(value), "an object", fix)
+        raise QvlaError(key, quoted(value), "an object", fix)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     unknown = sorted(set(value) - set(fields))
     if unknown:
@@ -127,8 +127,3 @@ def _as_float(value: int) -> float:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -10,7 +10,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, quoted
 
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG"
@@ -31,7 +31,10 @@ def rgb_pixels_of_compressed(
     if not data.startswith((_JPEG, _PNG)):
         fix = f"let the camera publish JPEG or PNG on {topic}; depth and video streams are not read"
         raise QvlaError(
-            f"image on {topic}", f"format {message.format!r}, {len(data)} bytes", "JPEG or PNG", fix
+            f"image on {topic}",
+            f"format {quoted(message.format)}, {len(data)} bytes",
+            "JPEG or PNG",
+            fix,
         )
     decode = _jpeg if data.startswith(_JPEG) else _png
     try:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, quoted
 
 # encoding -> (channels, order of red, green, blue); 8 bit each, so is_bigendian does not matter
 _LAYOUTS: dict[str, tuple[int, list[int] | slice]] = {
@@ -37,13 +37,13 @@ def rgb_pixels(message: Any, topic: str, height: int, width: int) -> NDArray[np.
         "carries colour images"
     )
     raise QvlaError(
-        f"encoding on {topic}", repr(message.encoding), "one of " + ", ".join(_LAYOUTS), fix
+        f"encoding on {topic}", quoted(message.encoding), "one of " + ", ".join(_LAYOUTS), fix
     )
 
 
 def _require_size(message: Any, topic: str, height: int, width: int) -> None:
     if (message.height, message.width) != (height, width):
-        found = f"{message.width}x{message.height} ({message.encoding})"
+        found = f"{message.width}x{message.height} ({message.encoding[:80]})"
         fix = "set the camera to this size, or export the bundle for this camera"
         raise QvlaError(f"image size on {topic}", found, f"{width}x{height} (width x height)", fix)
 
@@ -72,7 +72,7 @@ def _with_cv_bridge(message: Any, topic: str) -> NDArray[np.uint8]:
             "driver publish rgb8"
         )
         raise QvlaError(
-            f"encoding on {topic}", repr(message.encoding), f"cv_bridge for it ({error})", fix
+            f"encoding on {topic}", quoted(message.encoding), f"cv_bridge for it ({error})", fix
         ) from None
     try:
         return np.asarray(CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8"))
@@ -80,5 +80,5 @@ def _with_cv_bridge(message: Any, topic: str) -> NDArray[np.uint8]:
     except (CvBridgeError, TypeError, ValueError) as error:
         fix = "let the camera driver publish rgb8"
         raise QvlaError(
-            f"encoding on {topic}", repr(message.encoding), f"one that converts ({error})", fix
+            f"encoding on {topic}", quoted(message.encoding), f"one that converts ({error})", fix
         ) from None

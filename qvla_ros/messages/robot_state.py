@@ -12,12 +12,13 @@ import numpy as np
 from qvla_ros.bundle import Bundle
 from qvla_ros.control.action_kinds import action_kind
 from qvla_ros.control.setpoint import Setpoint
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, quoted
 from qvla_ros.observation import POSE_NAMES, joint_names
 from qvla_ros.parameters.policy import CommandParameters
 
 # Single precision and rounded text stay well within; a quaternion that was never set does not.
 _UNIT_TOLERANCE = 1e-2
+MAX_JOINTS = 256  # of one message: a humanoid with both hands has a third of that
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,11 @@ def joint_positions(message: Any, topic: str, needed: Sequence[str]) -> dict[str
     More joints than needed are no error: an arm's driver reports grippers and mobile bases too.
     QvlaError names the joints that are missing or not finite.
     """
+    if len(message.name) > MAX_JOINTS:
+        fix = f"remap {topic} to the topic of the robot's driver"
+        raise QvlaError(
+            f"joints on {topic}", f"{len(message.name)} names", f"at most {MAX_JOINTS}", fix
+        )
     if len(message.name) != len(message.position):
         found = f"{len(message.name)} names, {len(message.position)} positions"
         raise QvlaError(
@@ -136,7 +142,8 @@ def joint_positions(message: Any, topic: str, needed: Sequence[str]) -> dict[str
             "joint_state_publisher with "
             "source_list merges messages of several drivers"
         )
-        raise QvlaError(f"joints on {topic}", list(message.name), f"also {', '.join(lacking)}", fix)
+        found = quoted(list(message.name))
+        raise QvlaError(f"joints on {topic}", found, f"also {', '.join(lacking)}", fix)
     wrong = {name: positions[name] for name in needed if not math.isfinite(positions[name])}
     if wrong:
         raise QvlaError(
@@ -153,7 +160,9 @@ def pose_in(message: Any, topic: str, frame: str) -> ToolPose:
     found = message.header.frame_id
     if found != frame:
         fix = f"transform the pose into {frame!r}, or name that frame if it is in it already"
-        raise QvlaError(f"frame_id on {topic}", repr(found), f"{frame!r}, the bundle's frame", fix)
+        raise QvlaError(
+            f"frame_id on {topic}", quoted(found), f"{frame!r}, the bundle's frame", fix
+        )
     return checked_pose(message.pose.position, message.pose.orientation, topic)
 
 

@@ -5,11 +5,12 @@ Signals, bad input and exit codes are handled in one way.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
 
 import rclpy
 from rclpy.executors import Executor, SingleThreadedExecutor
@@ -122,14 +123,14 @@ def destroy(node: Node, executor: Executor | None) -> None:
     node.destroy_node()
 
 
-def spin(node: Node, executor: Executor) -> NoReturn:
-    """Serves callbacks until a signal arrives, which leaves this as Interrupted.
+def spin(node: Node, executor: Executor, is_over: Callable[[], bool] = lambda: False) -> None:
+    """Serves callbacks until `is_over`, or a signal arrives, which leaves this as Interrupted.
 
     Afterwards `destroy` both.
     """
     executor.add_node(node)
     try:
-        while True:
+        while not is_over():
             spin_once(executor, SPIN_PERIOD_S)
     finally:
         executor.remove_node(node)
@@ -158,3 +159,10 @@ def ignore_signals() -> None:
     _received.clear()
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_for_sure(exit_code: int, within_s: float) -> None:
+    """Ends this process by then, if it has not ended by itself: a native thread may hold it."""
+    timer = threading.Timer(within_s, os._exit, (exit_code,))
+    timer.daemon = True
+    timer.start()

@@ -19,6 +19,7 @@ from qvla_ros.bundle import CameraSpec, PromptSpec
 from qvla_ros.errors import QvlaError
 from qvla_ros.lanczos import lanczos3_resize
 from qvla_ros.preprocess import (
+    MAX_INSTRUCTION_BYTES,
     MAX_PROMPT_TOKENS,
     center_crop,
     image_tensor,
@@ -187,6 +188,15 @@ def test_a_prompt_longer_than_the_graph_takes_is_refused_by_its_source() -> None
         prompt_ids(
             PromptSpec("{instruction}", True, 29871), tokenizer, longest + "x", "/instruction"
         )
+
+
+def test_an_instruction_of_kilobytes_is_refused_before_it_is_tokenized() -> None:
+    prompt = PromptSpec("{instruction}", True, None)
+    assert prompt_text(prompt, "é" * (MAX_INSTRUCTION_BYTES // 2))
+    for text in ("x" * (MAX_INSTRUCTION_BYTES + 1), "é" * (MAX_INSTRUCTION_BYTES // 2 + 1)):
+        with pytest.raises(QvlaError, match=r"^/instruction: got \d+ characters") as refused:
+            prompt_ids(prompt, None, text, "/instruction")
+        assert len(str(refused.value)) < 250
 
 
 def test_a_blank_instruction_is_refused_by_its_source() -> None:

@@ -13,10 +13,12 @@ import sys
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from qvla_ros.errors import QvlaError
+from qvla_ros.exit_codes import LOST
 from qvla_ros.nodes.policy.node import PolicyNode
 from qvla_ros.nodes.process import (
     Interrupted,
     destroy,
+    end_for_sure,
     ignore_signals,
     make_executor,
     run_node,
@@ -26,6 +28,7 @@ from qvla_ros.nodes.process import (
 # How long a thread that computes in Python may keep the control thread from waking: CPython's own 5
 # ms would be half a period at 100 Hz.
 SWITCH_INTERVAL_S = 0.0005
+HANG_S = 5.0  # until the process ends, whatever still holds it
 
 
 USAGE = """\
@@ -44,7 +47,9 @@ options:
 def serve() -> int:
     """Runs the node until a signal arrives.
 
-    Exit code 0; 1 when it could not start for another reason than bad input.
+    Exit code 0; 1 when it could not start for another reason than bad input; LOST when an inference
+    hangs that has to end. No transition leads out of that: what watches over the process, such as
+    systemd or launch with `respawn`, can start another one.
     """
     node = PolicyNode()
     executor = None
@@ -60,7 +65,14 @@ def serve() -> int:
         gc.collect()
         # what the start left behind lives until the end: no collection needs to visit it again
         gc.freeze()
-        spin(node, executor)
+        spin(node, executor, lambda: node.hangs)
+        node.get_logger().fatal(
+            "the inference does not end, so the process does; fix: start the node again, raise "
+            "inference_timeout_s if the engine is slow"
+        )
+        end_for_sure(LOST, HANG_S)
+        node.say_goodbye()
+        return LOST
     except Interrupted as interruption:
         ignore_signals()
         node.get_logger().info(f"{interruption}: stopping")
@@ -77,5 +89,7 @@ def serve() -> int:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Exit status 0, 1 if it could not start, 2 for bad input, 128 + n for a signal n."""
+    """Exit status 0, 1 if it could not start, 2 for bad input, 3 if an inference hangs, 128 + n for
+    a signal n.
+    """
     return run_node(serve, args, USAGE)

@@ -46,6 +46,7 @@ class PolicyNode(ReportingLifecycleNode):
         self._configured: Configured | None = None
         self._active: Active | None = None
         self._leaving: Inference | None = None  # of an activation that has ended
+        self.hangs = False  # an inference has not ended, and only the end of the process ends it
         self._idle = ChunksOnly(NOTHING_COMMANDED)  # while it is not configured
         self._counts = NodeCounts()
         self._status = StatusPublisher(self)
@@ -112,7 +113,9 @@ class PolicyNode(ReportingLifecycleNode):
 
     def _wait_for(self, inference: Inference) -> None:
         """Raises QvlaError if it does not end in time; the engine is then still in use."""
-        if not inference.stop(self.parameters.watchdogs.inference_timeout_s):
+        patience_s = 0.0 if self.hangs else self.parameters.watchdogs.inference_timeout_s
+        self.hangs = not inference.stop(patience_s)
+        if self.hangs:
             fix = "restart the node; raise inference_timeout_s if the engine is slow"
             raise QvlaError("inference", "still running", "an end within inference_timeout_s", fix)
         self._counts.dropped += inference.dropped

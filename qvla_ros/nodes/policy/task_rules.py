@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from qvla.action import ExecuteInstruction
 from qvla.msg import PolicyStatus
 
+from qvla_ros.errors import quoted
 from qvla_ros.nodes.policy.snapshot import Snapshot
 
 Result = ExecuteInstruction.Result
@@ -61,7 +62,7 @@ def refusal(
     if not max_duration_s > 0.0:  # also NaN
         return f"max_duration_s is {max_duration_s:g}; expected a number of seconds above 0"
     if running is not None:
-        return f"{running.instruction!r} is being followed. Fix: cancel it first"
+        return f"{quoted(running.instruction)} is being followed. Fix: cancel it first"
     if snapshot.state in (PolicyStatus.INACTIVE, PolicyStatus.FAULT):
         return snapshot.reason
     if not snapshot.armed:
@@ -116,4 +117,4 @@ def preemption(task: Task | None, text: str, last_text: str | None) -> Ending | 
     """
     if task is None or text in (task.instruction, last_text):
         return None
-    return Ending(Result.PREEMPTED, f"another instruction arrived: {text!r}")
+    return Ending(Result.PREEMPTED, f"another instruction arrived: {quoted(text)}")

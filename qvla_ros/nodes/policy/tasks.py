@@ -20,6 +20,7 @@ from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from qvla_ros.control.stop_reason import StopReason
+from qvla_ros.errors import quoted
 from qvla_ros.nodes.policy.held_goals import HeldGoals
 from qvla_ros.nodes.policy.snapshot import Snapshot
 from qvla_ros.nodes.policy.task_rules import (
@@ -136,7 +137,9 @@ class Tasks:
         )
         reason = reason or self._host.instruction_error(goal.instruction)
         if reason:
-            self._node.get_logger().warning(f"refused the goal {goal.instruction!r}: {reason}")
+            self._node.get_logger().warning(
+                f"refused the goal {quoted(goal.instruction)}: {reason}"
+            )
         return GoalResponse.REJECT if reason else GoalResponse.ACCEPT
 
     def _on_accepted(self, goal: ServerGoalHandle) -> None:
@@ -162,7 +165,7 @@ class Tasks:
         response.success = not response.message
         if text is not None and response.success:
             self._begin(text, math.inf)
-            response.message = f"following {text!r} until ~/cancel, or a stop"
+            response.message = f"following {quoted(text)} until ~/cancel, or a stop"
         return response
 
     def _on_cancel(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -170,7 +173,7 @@ class Tasks:
             self._host.disarm(StopReason.cancelled)
             response.message = "no task was running; disarmed"
         else:
-            response.message = f"canceled {self._task.instruction!r}; disarmed"
+            response.message = f"canceled {quoted(self._task.instruction)}; disarmed"
             self._end(Ending(Result.CANCELED, "canceled by ~/cancel"), StopReason.cancelled)
         response.success = True
         return response
@@ -182,7 +185,7 @@ class Tasks:
         self._task = Task(instruction, max_duration_s, self._now_ns(), chunks)
         self._ending = None
         self._next = None
-        self._node.get_logger().info(f"following {instruction!r} for {max_duration_s:g} s")
+        self._node.get_logger().info(f"following {quoted(instruction)} for {max_duration_s:g} s")
         self._host.follow(instruction)
         self._timer.reset()
 
@@ -231,7 +234,7 @@ class Tasks:
         self._ending = None
         self._timer.cancel()
         self._host.follow(self._next)
-        self._node.get_logger().info(f"{task.instruction!r} is over: {end.message}")
+        self._node.get_logger().info(f"{quoted(task.instruction)} is over: {end.message}")
         if goal is not None:
             result = Result(termination_reason=end.termination, message=end.message)
             result.steps, result.duration_s = (

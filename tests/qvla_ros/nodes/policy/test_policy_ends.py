@@ -13,7 +13,7 @@ from qvla_ros.parameters.policy import ModelParameters, PolicyParameters
 
 
 def _raise(error: BaseException) -> Callable[..., None]:
-    def spin(node: object, executor: object) -> None:
+    def spin(node: object, executor: object, is_over: object) -> None:
         raise error
 
     return spin

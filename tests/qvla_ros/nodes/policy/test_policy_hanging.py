@@ -8,12 +8,13 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from lifecycle_msgs.msg import Transition
 from qvla.msg import PolicyStatus
 from rclpy.lifecycle import TransitionCallbackReturn
 
@@ -102,7 +103,7 @@ def test_ctrl_c_in_a_hanging_inference_ends_with_0_and_leaves_the_engine_open(
     nodes = []
     closed = []
 
-    def hang_until_interrupted(node: PolicyNode, executor: object) -> None:
+    def hang_until_interrupted(node: PolicyNode, executor: object, is_over: object) -> None:
         nodes.append(node)
         let_inference_hang(node, released, closed)
         raise Interrupted(signal.SIGINT)
@@ -160,3 +161,25 @@ def test_an_inference_that_took_too_long_is_a_fault_though_nobody_looked_while_i
     while not node._active.fault and time.monotonic() < end_s:
         time.sleep(0.01)
     assert "more than inference_timeout_s = 0.2 s" in node._active.fault
+
+
+def test_a_node_that_is_deactivated_in_a_hanging_inference_ends_with_3(
+    start: Callable, robot: Robot, bundle_dir: Path, tmp_path: Path
+) -> None:
+    fault_file = tmp_path / "fault"
+    parameters = {
+        "bundle": str(bundle_dir),
+        "backend": "zero",
+        "inference_timeout_s": 0.2,
+        "engine_options.fault_file": str(fault_file),
+    }
+    process = start("policy", parameters, "x")
+    robot.wait_until_active()
+    robot.tell("pick up the milk")
+    robot.ask()
+    fault_file.write_text("600")
+    robot.wait(lambda: not fault_file.exists(), "the inference to hang", lambda: robot.publish())
+    assert not robot.change_state(Transition.TRANSITION_DEACTIVATE)
+    assert process.wait() == 3
+    assert "the inference does not end, so the process does" in process.stderr
+    assert "Fix: restart the node" in process.stderr
