@@ -46,6 +46,10 @@ ARGUMENTS = {
         "choices": ["true", "false"],
         "description": "Take the time from /clock: for simulators and for bags played with --clock",
     },
+    "prefix": {
+        "default_value": "",
+        "description": 'What the node is started by, e.g. "chrt -f 40" on a loaded machine',
+    },
     "dds_profile": {
         "default_value": share("config", "fastdds.xml"),
         "description": "Fast DDS profile; the default carries images above 512 KiB without loss",
@@ -66,6 +70,7 @@ def generate_launch_description() -> LaunchDescription:
         name="policy",
         namespace=LaunchConfiguration("namespace"),
         output="screen",
+        prefix=LaunchConfiguration("prefix"),
         parameters=[
             LaunchConfiguration("params_file"),
             {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import configparser
 import math
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from qvla_offline.robot import LIBERO, RobotDescription, read_robot
 from qvla_ros.bundle import ActionSpec
 from qvla_ros.control.limits import motion_limits
 from qvla_ros.control.setpoint import motion_spec
+from qvla_ros.doctor.environment import REAL_TIME_PRIORITY
 from qvla_ros.nodes.policy.outputs.form import command_form
 from qvla_ros.parameters.bridge import BridgeParameters
 from qvla_ros.parameters.policy import PolicyParameters
@@ -21,6 +24,7 @@ from qvla_ros.parameters.table import ParameterSpec, from_values, specs
 
 PARAMETERS = specs(PolicyParameters)
 CONFIG = Path(__file__).parent.parent / "config"
+SERVICE = CONFIG / "systemd" / "qvla-policy.service"
 ROBOTS = sorted(file.parent.name for file in CONFIG.glob("robots/*/remaps.yaml"))
 PHASES = ("dry_run", "observe", "slow")
 FILES = {
@@ -136,3 +140,19 @@ def test_a_twist_is_repeated_faster_than_servo_gives_up() -> None:
     values = _with_defaults("robots/ur_servo/node.yaml")
     assert values["output"] == "twist"
     assert values["control_hz"] > 1 / 0.1  # MoveIt Servo: incoming_command_timeout
+
+
+def test_the_service_runs_in_real_time_as_the_launch_files_say_and_brakes_when_it_is_ended() -> (
+    None
+):
+    unit = configparser.ConfigParser(interpolation=None, strict=False)
+    unit.optionxform = str  # type: ignore[method-assign,assignment]
+    unit.read_string(SERVICE.read_text(encoding="utf-8").replace("\\\n", " "))
+    service = unit["Service"]
+    assert service["CPUSchedulingPolicy"] == "fifo"
+    assert int(service["CPUSchedulingPriority"]) == REAL_TIME_PRIORITY
+    assert int(service["LimitRTPRIO"]) >= REAL_TIME_PRIORITY
+    assert service["KillSignal"] == "SIGINT"
+    launched = dict(word.split(":=") for word in re.findall(r"\w+:=[^\s']+", service["ExecStart"]))
+    assert launched["robot"] in ROBOTS
+    assert set(launched) == {"robot", "bundle", "namespace", "phase"}

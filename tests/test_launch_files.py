@@ -253,6 +253,12 @@ def test_a_robot_gets_its_parameters_then_the_users_and_the_phases_last(
     assert [*earlier, Path(included_arguments(group)["params_file"])] == expected
 
 
+def test_the_node_can_be_started_by_another_command_such_as_chrt() -> None:
+    (node,) = of("LifecycleNode", describe("policy.launch.py"))
+    assert node.kwargs["prefix"].args == ("prefix",)
+    assert arguments("policy.launch.py")["prefix"].kwargs["default_value"] == ""
+
+
 def test_nothing_is_commanded_unless_a_phase_is_named() -> None:
     assert arguments("robot.launch.py")["phase"].kwargs["default_value"] == "dry_run"
 

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +21,7 @@ from qvla_ros.evaluation.shared_memory import SHARED_MEMORY, orphans
 from qvla_ros.ros_environment import profile_variable
 
 DISTROS = ("humble", "jazzy", "kilted", "lyrical", "rolling")
+REAL_TIME_PRIORITY = 40  # of SCHED_FIFO: above all that is not real time, below robots' control
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Machine:
     compute_capability: of the first GPU, as "87"; if None, gpu_error gives the reason. profile,
     profile_text: the Fast DDS profile that the environment asks for, and its text, None if it
     cannot be read. shared_memory_bytes: size and free space of /dev/shm, None without it. orphans:
-    number of shared memory segments of killed processes.
+    number of shared memory segments of killed processes. may_be_real_time: whether this user may
+    run at REAL_TIME_PRIORITY.
     """
 
     python: tuple[int, int, int]
@@ -50,6 +53,7 @@ class Machine:
     profile_text: str | None
     shared_memory_bytes: tuple[int, int] | None
     orphans: int
+    may_be_real_time: bool
 
 
 def read_machine() -> Machine:
@@ -77,6 +81,7 @@ def read_machine() -> Machine:
         profile_text=_text(profile),
         shared_memory_bytes=_space(SHARED_MEMORY),
         orphans=len(orphans()),
+        may_be_real_time=_may_be_real_time(),
     )
 
 
@@ -130,3 +135,20 @@ def _space(directory: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return usage.total, usage.free
+
+
+def _may_be_real_time() -> bool:
+    """Asks the system, in a thread that ends at once: limits, rights and containers all count."""
+    allowed: list[bool] = []
+
+    def ask() -> None:
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REAL_TIME_PRIORITY))
+        except OSError:
+            return
+        allowed.append(True)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    return bool(allowed)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from qvla_ros.bundle import Bundle
-from qvla_ros.doctor.environment import Machine
+from qvla_ros.doctor.environment import REAL_TIME_PRIORITY, Machine
 from qvla_ros.doctor.findings import Finding, ok, problem, warning
 from qvla_ros.ros_environment import profile_variable
 
@@ -38,6 +38,7 @@ def machine_findings(machine: Machine, bundle: Bundle | None) -> Iterator[Findin
     yield _gpu(machine)
     yield _profile(machine, largest_image_bytes(bundle), problem if bundle else warning)
     yield from _shared_memory(machine)
+    yield _real_time(machine)
 
 
 def largest_image_bytes(bundle: Bundle | None) -> int:
@@ -184,3 +185,18 @@ def _shared_memory(machine: Machine) -> Iterator[Finding]:
     if machine.orphans:
         fix = "`qvla doctor --remove_orphans`"
         yield warning(about, f"{machine.orphans} segments of processes that were killed", fix)
+
+
+def _real_time(machine: Machine) -> Finding:
+    about = "real time"
+    if machine.may_be_real_time:
+        return ok(about, f"priority {REAL_TIME_PRIORITY} is allowed: prefix:='chrt -f 40'")
+    limits = (
+        f"echo '@realtime - rtprio {REAL_TIME_PRIORITY}' > /etc/security/limits.d/realtime.conf"
+    )
+    fix = (
+        f"as root: groupadd -f realtime; usermod -aG realtime USER; {limits}; then log in again "
+        "(in a container: --cap-add=sys_nice --ulimit rtprio=40)"
+    )
+    text = f"priority {REAL_TIME_PRIORITY} is not allowed: on a loaded machine commands are late"
+    return warning(about, text, fix)

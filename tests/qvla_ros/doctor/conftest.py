@@ -28,4 +28,5 @@ def good_machine() -> Machine:
         profile_text=share_path("config/fastdds.xml").read_text(encoding="utf-8"),
         shared_memory_bytes=(1 << 30, 1 << 29),
         orphans=0,
+        may_be_real_time=True,
     )

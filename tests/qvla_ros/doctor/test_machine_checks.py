@@ -60,6 +60,7 @@ def test_a_good_machine_has_nothing_to_mend(good_machine, bundle_dir):
         ),
         ({"shared_memory_bytes": (64 << 20, 60 << 20)}, "/dev/shm", "problem", "--shm-size"),
         ({"shared_memory_bytes": None}, "/dev/shm", "warning", "not there"),
+        ({"may_be_real_time": False}, "real time", "warning", "priority 40.*rtprio 40.*ulimit"),
         ({"orphans": 3}, "/dev/shm", "warning", "3 segments.*--remove_orphans"),
     ],
 )
