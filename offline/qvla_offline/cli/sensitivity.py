@@ -11,7 +11,7 @@ from qvla_offline.cli.options import (
     add_scheme_arguments,
 )
 from qvla_offline.option_fields import add_options, given
-from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_offline.quantization.scheme import COMPENSATING, QuantizationScheme
 from qvla_offline.sensitivity.options import SensitivityOptions
 
 HELP = (
@@ -43,7 +43,10 @@ def run(args: argparse.Namespace) -> int:
     from qvla_offline.memory import peak_memory
     from qvla_offline.sensitivity.run import compute_sensitivity
 
-    scheme = QuantizationScheme(**given(args, QuantizationScheme))
+    asked = given(args, QuantizationScheme)
+    if args.statistics is not None and not {"quantizer", "clip_search"} & set(asked):
+        asked["quantizer"] = COMPENSATING
+    scheme = QuantizationScheme(**asked)
     options = SensitivityOptions(**given(args, SensitivityOptions), scheme=scheme)
     sensitivity, agreement = compute_sensitivity(
         args.pretrained_checkpoint, args.calib_jsonl, args.out_path, options, args.resume

@@ -16,6 +16,7 @@ SCALE_BITS = {"float16": 16, "float32": 32}
 ComputeDtype = Literal["float32", "float16"]  # of a graph's activations and scales
 TWO_BIT_STORAGES = ("int4", "int2")
 DEFAULT_QUANTIZER = "clip_search"
+COMPENSATING = "guided_gptq"  # the default where there are statistics
 # how files spelled the quantizer when there were two of them: by the value of `clip_search`
 _BY_CLIP_SEARCH = {True: DEFAULT_QUANTIZER, False: "rtn"}
 

@@ -13,7 +13,7 @@ from qvla_offline.gates.options import Budget, GatesOptions
 from qvla_offline.layer_statistics.options import Gathering
 from qvla_offline.option_fields import option
 from qvla_offline.quantization.registry import QUANTIZERS
-from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_offline.quantization.scheme import COMPENSATING, QuantizationScheme
 from qvla_offline.robot import LIBERO, RobotDescription, read_robot, robot_file
 from qvla_offline.sensitivity.options import Scoring, SensitivityOptions
 from qvla_offline.training.options import TrainingOptions
@@ -34,7 +34,7 @@ class RecipeScheme(QuantizationScheme):
     Its quantizer compensates where none is named: a recipe gathers what that takes.
     """
 
-    quantizer: str = option("guided_gptq", f"one of {', '.join(QUANTIZERS)}")
+    quantizer: str = option(COMPENSATING, f"one of {', '.join(QUANTIZERS)}")
 
     def plain(self) -> QuantizationScheme:
         """The same scheme as the other steps have it."""

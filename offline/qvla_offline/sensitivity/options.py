@@ -86,7 +86,7 @@ class SensitivityOptions(Scoring):
         "arm)",
     )
     statistics: str | None = option(
-        None, "directory of `qvla statistics`, for quantizers that need it"
+        None, "directory of `qvla statistics`; the quantizer is then guided_gptq by default"
     )
     scheme: QuantizationScheme = field(default_factory=QuantizationScheme)
 

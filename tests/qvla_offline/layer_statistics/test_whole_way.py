@@ -38,7 +38,7 @@ def place(tmp_path_factory):
     other = ["--out_dir", folder / "other", "--seed", 1]
     assert verb("statistics", folder, calibration(folder), other) == 0
     assert score(folder, "scores", "--statistics", folder / "stat") == 0
-    assert choose(folder, "gates.json", "--target_avg_bits", 6) == 0
+    assert choose(folder, "gates.json", "--target_avg_bits", 6, "--cost", "nominal") == 0
     return folder
 
 
@@ -78,6 +78,15 @@ def test_scores_are_those_of_the_compensated_errors(place):
     assert "statistics_sha256" not in other.sources
     at_four = found.bits.index(4)
     assert found.scores[name][at_four].sum() < other.scores[name][at_four].sum()
+
+
+def test_with_statistics_the_quantizer_compensates_unless_another_is_named(place):
+    out = ["--out_path", place / "named.safetensors", "--probes", 1, "--max_samples", 1]
+    given = ["--statistics", place / "stat", "--group_size", 16]
+    for named, quantizer in (([], "guided_gptq"), (["--quantizer", "gptq"], "gptq")):
+        assert verb("sensitivity", place, calibration(place), out, given, named) == 0
+        settings = read_sensitivity(place / "named.safetensors").settings
+        assert settings["scheme"]["quantizer"] == quantizer
 
 
 def test_channels_are_checked_and_refined_with_their_compensated_errors(place, capsys):
