@@ -16,6 +16,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
+from qvla_ros.control.arm_order import JUST_AFTER_S
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import chunk_actions, stamp_message, stamp_ns
@@ -125,6 +126,7 @@ class PolicyLink:
         self._seen = False
         self._status_s = 0.0
         self._maybe_armed = False
+        self._armable_s = 0.0
         sim_time = "" if stamps_ns is None else " -p use_sim_time:=true"
         self._fix = (
             "start it with: python -m qvla_ros.nodes.policy --ros-args -p "
@@ -143,8 +145,13 @@ class PolicyLink:
         self._instruction.publish(String(data=instruction))
 
     def arm(self, armed: bool) -> None:
-        """Arms or disarms the policy; PolicyLost when it does not answer or refuses."""
+        """Arms or disarms the policy; PolicyLost when it does not answer or refuses.
+
+        A node refuses to be armed just after a request to stop, so arming waits that long.
+        """
         self._maybe_armed = True
+        while armed and time.monotonic() < self._armable_s:
+            self._wait(WAIT_S)
         calls: list[Any] = []
         asked_s = float("-inf")
 
@@ -162,6 +169,8 @@ class PolicyLink:
                 f"{self._arm.srv_name} refused: {'' if response is None else response.message}"
             )
         self._maybe_armed = armed
+        if not armed:
+            self._armable_s = time.monotonic() + 1.1 * JUST_AFTER_S
 
     def disarm_if_it_listens(self) -> None:
         """Asks an armed policy once to disarm, and waits at most LAST_DISARM_S."""

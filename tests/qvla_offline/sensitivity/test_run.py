@@ -26,7 +26,6 @@ from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity import run
-from qvla_offline.sensitivity.action import Probing
 from qvla_offline.sensitivity.exact import measured_scores, top_channels
 from qvla_offline.sensitivity.hessian import hessian_scores
 from qvla_offline.sensitivity.measures import joint_measure
@@ -68,7 +67,7 @@ def test_the_verb_refuses_it_before_it_looks_at_the_checkpoint(
 
 def test_the_defaults_are_those_of_the_released_script_where_it_has_the_option() -> None:
     """Its command line: bits 0,2,4,8, max_samples 32, percdamp 0.01."""
-    assert Scoring().bits == Probing().bits == (0, 2, 4, 8)
+    assert Scoring(method="hessian").bits == (0, 2, 4, 8)
     assert Scoring().max_samples == 32
     assert Scoring().percdamp == 0.01
     defaults = inspect.signature(hessian_scores).parameters
@@ -84,7 +83,9 @@ def test_nothing_to_check_no_damping_and_seed_zero_are_options(key: str) -> None
     ("method", "bits", "kept"),
     [
         ("action", (16, 8, 0, 8), (0, 8)),  # in order, once; at 16 bits the score is 0
-        ("action", (3,), None),
+        ("action", (3,), (3,)),  # no container holds it, but `qvla error` measures it
+        ("action", (5,), None),
+        ("action", (), (2, 4, 8)),
         ("hessian", (15, 0, 2), (0, 2, 15)),
         ("hessian", (1,), None),  # their rule divides by zero there
         ("hessian", (17,), None),
