@@ -47,20 +47,5 @@ def read_remaps(path: Path, key: str = "remaps_file") -> dict[str, str]:
     return remaps
 
 
-def read_parameters(path: Path, key: str = "params_file") -> dict[str, object]:
-    """Reads a node.yaml: name -> value, of all its nodes together. Else QvlaError(key)."""
-    fix = f"write it as {ROBOTS}/*/node.yaml"
-    content = read_yaml(path, key, fix)
-    try:
-        return {
-            name: value
-            for node in content.values()
-            for name, value in node["ros__parameters"].items()
-        }
-    except (AttributeError, KeyError, TypeError) as error:
-        found = f"{path}: {type(error).__name__}: {error}"
-        raise QvlaError(key, found, "/**: ros__parameters: name: value", fix) from None
-
-
 def _is_robot(folder: Path) -> bool:
     return (folder / "node.yaml").is_file() and (folder / "remaps.yaml").is_file()

@@ -8,14 +8,15 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qvla_ros.doctor.findings import Finding, problem
 from qvla_ros.engines import BACKENDS, engine_options
-from qvla_ros.robots import read_parameters, read_remaps
+from qvla_ros.errors import NO_KNOWN_FIX, QvlaError
+from qvla_ros.robots import read_remaps
 
 if TYPE_CHECKING:
     from qvla_ros.bundle import Bundle
@@ -109,33 +110,45 @@ def _write_parity(bundle: Bundle, args: argparse.Namespace) -> None:
 
 
 def _ros_findings(args: argparse.Namespace, bundle: Bundle | None) -> Iterator[Finding]:
-    from qvla_ros.doctor.findings import ok
+    from qvla_ros.doctor.findings import failed, ok
     from qvla_ros.doctor.graph_checks import graph_findings
     from qvla_ros.doctor.needed_inputs import needed_inputs
+    from qvla_ros.doctor.parameter_checks import parameter_findings
 
+    parameters: Mapping[str, Any] = {}
+    if args.params_file is not None:
+        node = f"/{args.namespace.strip('/')}".rstrip("/") + "/policy"
+        parameters, found = parameter_findings(args.params_file, node)
+        yield from found
+    remaps = {}
+    if args.remaps_file is not None:
+        remaps = read_remaps(args.remaps_file, "--remaps_file")
     try:
         from qvla_ros.nodes.tools.graph_doctor import check_messages, read_graph
 
         check_messages()
-    except (
-        Exception
-    ) as error:  # a missing library shows as ImportError, OSError or rclpy's own, by its place
-        fix = (
-            "source install/setup.bash of the colcon workspace, or reinstall with pip; "
-            "from a checkout: make setup"
-        )
-        yield problem("messages", f"{type(error).__name__}: {error}", fix)
+    except Exception as error:  # a missing library is an ImportError, OSError or rclpy's own
+        yield problem("messages", f"{type(error).__name__}: {error}", _messages_fix(error))
         return
     yield ok("messages", "qvla/ActionChunk and qvla/PolicyStatus can be sent")
-    if not args.no_graph:
-        remaps = {}
-        if args.remaps_file is not None:
-            remaps = read_remaps(args.remaps_file, "--remaps_file")
-        parameters = {}
-        if args.params_file is not None:
-            parameters = read_parameters(args.params_file, "--params_file")
+    if args.no_graph:
+        return
+    try:
         inputs = [] if bundle is None else needed_inputs(bundle, args.namespace, remaps, parameters)
-        yield from graph_findings(read_graph(inputs, args.listen_s, args.listen_s), inputs, bundle)
+        graph = read_graph(inputs, args.listen_s, args.listen_s)
+    except QvlaError as error:
+        yield failed("graph", error)
+        return
+    yield from graph_findings(graph, inputs, bundle)
+
+
+def _messages_fix(error: Exception) -> str:
+    """What brings ROS or the messages, where it is their absence that shows."""
+    if not isinstance(error, ModuleNotFoundError):
+        return NO_KNOWN_FIX
+    if (error.name or "").partition(".")[0] == "qvla":
+        return "source install/setup.bash of the colcon workspace; in a checkout: make setup"
+    return "source /opt/ros/DISTRO/setup.bash; in a checkout: make setup"
 
 
 def _show(finding: Finding) -> None:

@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -17,8 +17,14 @@ from qvla_ros.engines.cuda import Gpu
 from qvla_ros.engines.plan import FLAVOURS
 from qvla_ros.engines.tensorrt import import_flavour
 from qvla_ros.errors import QvlaError
-from qvla_ros.evaluation.shared_memory import SHARED_MEMORY, orphans
-from qvla_ros.ros_environment import profile_variable
+from qvla_ros.evaluation.shared_memory import SHARED_MEMORY, Port, orphans, ports, user_name
+from qvla_ros.ros_environment import (
+    PROFILE_VARIABLES,
+    environment_errors,
+    installed_middlewares,
+    profile_variable,
+)
+from qvla_ros.simulation.gl import gl_errors
 
 DISTROS = ("humble", "jazzy", "kilted", "lyrical", "rolling")
 REAL_TIME_PRIORITY = 40  # of SCHED_FIFO: above all that is not real time, below robots' control
@@ -34,7 +40,8 @@ class Machine:
     profile_text: the Fast DDS profile that the environment asks for, and its text, None if it
     cannot be read. shared_memory_bytes: size and free space of /dev/shm, None without it. orphans:
     number of shared memory segments of killed processes. may_be_real_time: whether this user may
-    run at REAL_TIME_PRIORITY.
+    run at REAL_TIME_PRIORITY. user: who this is. ports: everybody's shared memory ports. errors:
+    what is wrong with variables that ROS and the simulator read.
     """
 
     python: tuple[int, int, int]
@@ -54,6 +61,9 @@ class Machine:
     shared_memory_bytes: tuple[int, int] | None
     orphans: int
     may_be_real_time: bool
+    user: str = ""
+    ports: tuple[Port, ...] = ()
+    errors: tuple[QvlaError, ...] = ()
 
 
 def read_machine() -> Machine:
@@ -82,7 +92,19 @@ def read_machine() -> Machine:
         shared_memory_bytes=_space(SHARED_MEMORY),
         orphans=len(orphans()),
         may_be_real_time=_may_be_real_time(),
+        user=user_name(os.geteuid()),
+        ports=tuple(ports()),
+        errors=tuple(_variables()),
     )
+
+
+def _variables() -> Iterator[QvlaError]:
+    """The profile has a finding of its own; the simulator's matter only where it is installed."""
+    for error in environment_errors(os.environ, installed_middlewares(os.environ)):
+        if error.key not in PROFILE_VARIABLES:
+            yield error
+    if find_spec("libero") is not None:
+        yield from gl_errors(os.environ)
 
 
 def _version(package: str) -> str | None:

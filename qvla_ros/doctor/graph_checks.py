@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from qvla_ros.bundle import Bundle
-from qvla_ros.control.outputs import OUTPUTS
 from qvla_ros.doctor.findings import Finding, failed, ok, problem, warning
+from qvla_ros.doctor.graph import Graph, Heard
 from qvla_ros.doctor.needed_inputs import Input
+from qvla_ros.doctor.rivals import is_command, rival_findings
 from qvla_ros.errors import QvlaError
 from qvla_ros.messages.kinds import COMPRESSED_IMAGE, IMAGE, JOINTS, POSE, TEXT
 from qvla_ros.observation import MAX_LEAD_S
@@ -17,41 +17,14 @@ from qvla_ros.ros_graph import Topic, incompatibility, policy_nodes
 
 CLOCK = "/clock"
 _IGNORED = ("/rosout", "/parameter_events")
-_GRIPPER_COMMAND = "std_msgs/msg/Float64MultiArray"
-_SHOWN = "/predicted_trajectory"  # for displays
 _INPUT_KINDS = {IMAGE, COMPRESSED_IMAGE, JOINTS, POSE, TEXT}
-
-
-@dataclass(frozen=True)
-class Heard:
-    """The messages that were received on a topic.
-
-    message: the last one. count: how many came in listened_s. age_s: of the last one, arrival minus
-    stamp on this machine's clock; NaN for a message without a stamp.
-    """
-
-    message: Any
-    count: int
-    listened_s: float
-    age_s: float
-
-
-@dataclass(frozen=True)
-class Graph:
-    """The facts of a running graph.
-
-    heard: topic -> what came on it. states: policy node -> its last qvla/PolicyStatus.
-    """
-
-    topics: Mapping[str, Topic]
-    heard: Mapping[str, Heard] = field(default_factory=dict)
-    states: Mapping[str, Any] = field(default_factory=dict)
 
 
 def graph_findings(
     graph: Graph, inputs: Sequence[Input], bundle: Bundle | None
 ) -> Iterator[Finding]:
     """Checks the policies, the topics that the bundle needs, the clock, and every pair of nodes."""
+    yield from rival_findings(graph, inputs)
     yield from _policies(graph, bundle)
     yield from _unanswered(graph, inputs)
     yield from _unheard(graph)
@@ -121,15 +94,9 @@ def _unanswered(graph: Graph, inputs: Sequence[Input]) -> Iterator[Finding]:
 def _unheard(graph: Graph) -> Iterator[Finding]:
     """Commands of policies that no controller listens to."""
     policies = set(policy_nodes(graph.topics))
-    commands = {_GRIPPER_COMMAND, *(output.message_type for output in OUTPUTS.values())}
     for name, topic in sorted(graph.topics.items()):
-        commanding = {endpoint.node for endpoint in topic.publishers} & policies
-        if (
-            commanding
-            and set(topic.kinds) & commands
-            and not topic.subscriptions
-            and not name.endswith(_SHOWN)
-        ):
+        if is_command(name, topic, policies) and not topic.subscriptions:
+            commanding = {endpoint.node for endpoint in topic.publishers} & policies
             fix = (
                 "start the controller, or correct output_topic and gripper_topic; in "
                 "phase observe nobody is to listen"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from qvla_ros.bundle import Bundle
 from qvla_ros.doctor.environment import REAL_TIME_PRIORITY, Machine
-from qvla_ros.doctor.findings import Finding, ok, problem, warning
+from qvla_ros.doctor.findings import Finding, failed, ok, problem, warning
+from qvla_ros.engines.requirements import onnxruntime_error
 from qvla_ros.ros_environment import profile_variable
 
 PYTHONS = ((3, 10), (3, 13))  # from, and below; pyproject.toml
@@ -34,11 +35,13 @@ def machine_findings(machine: Machine, bundle: Bundle | None) -> Iterator[Findin
     """
     yield _python(machine)
     yield _ros(machine)
+    yield from (failed(error.key, error) for error in machine.errors)
     yield _onnxruntime(machine)
     yield _gpu(machine)
     yield _profile(machine, largest_image_bytes(bundle), problem if bundle else warning)
     yield from _shared_memory(machine)
     yield _real_time(machine)
+    yield from _users(machine)
 
 
 def largest_image_bytes(bundle: Bundle | None) -> int:
@@ -64,6 +67,34 @@ def shared_memory_transport(profile: str) -> SharedMemoryTransport | None:
             segment = int(fields.get("segment_size", DEFAULT_SEGMENT_BYTES))
             return SharedMemoryTransport(segment, int(fields.get("maxMessageSize", segment)))
     return None
+
+
+def _users(machine: Machine) -> Iterator[Finding]:
+    """Shared memory belongs to a user: another one's nodes are found, and not heard or not told."""
+    about = "users"
+    if machine.rmw and "fastrtps" not in machine.rmw and "fastdds" not in machine.rmw:
+        return
+    here = f"in domain {machine.domain} of this machine"
+    others = sorted(
+        {
+            port.user
+            for port in machine.ports
+            if str(port.domain) == machine.domain and port.is_alive and port.user != machine.user
+        }
+    )
+    if not others:
+        yield ok(about, f"nobody but {machine.user} runs nodes {here}")
+        return
+    fix = (
+        "run all of them as one user (docker run --user $(id -u):$(id -g)); or, for every "
+        f"process, unset {profile_variable(machine.ros_distro)} and export "
+        "FASTDDS_BUILTIN_TRANSPORTS=UDPv4 ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET"
+    )
+    text = (
+        f"{', '.join(others)} runs nodes {here}, this is {machine.user}: messages reach one side "
+        "only, or none, and the graph below may be a part of it"
+    )
+    yield problem(about, text, fix)
 
 
 def _name(element: ElementTree.Element) -> str:
@@ -102,6 +133,8 @@ def _onnxruntime(machine: Machine) -> Finding:
             "not installed",
             "pip install onnxruntime, unless TensorRT runs the policy",
         )
+    if old := onnxruntime_error(machine.onnxruntime):
+        return failed("ONNX Runtime", old)
     names = ", ".join(provider.removesuffix("ExecutionProvider") for provider in machine.providers)
     return ok("ONNX Runtime", f"{machine.onnxruntime} ({names})")
 
@@ -133,7 +166,10 @@ def _profile(
         return _given_profile(machine, image_bytes, wrong, fix)
     if image_bytes + _HEADROOM_BYTES <= DEFAULT_SEGMENT_BYTES:
         return ok(about, f"none, and none needed: {size}")
-    text = f"none: {size} do not fit in {DEFAULT_SEGMENT_BYTES >> 10} KiB, most frames get lost"
+    text = (
+        f"none: {size} do not fit in {DEFAULT_SEGMENT_BYTES >> 10} KiB; the nodes of this package "
+        "take theirs, but most frames of other processes, such as camera drivers, get lost"
+    )
     return wrong(about, text, fix)
 
 

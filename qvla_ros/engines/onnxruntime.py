@@ -10,8 +10,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from qvla_ros.engines.requirements import onnxruntime_error
 from qvla_ros.engines.signature import TensorSpec, check_inputs
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import NO_KNOWN_FIX, QvlaError
 
 if TYPE_CHECKING:
     from qvla_ros.bundle import Bundle
@@ -93,13 +94,25 @@ def _open_session(
             path, options, providers=[provider], enable_fallback=False
         )
     except Exception as error:  # the pybind errors of ONNX Runtime share no narrower base
-        expected = "a graph that ONNX Runtime loads"
-        raise QvlaError(str(path), error, expected, "export the bundle again") from error
+        raise _unopened(path, error) from error
     running = session.get_providers()[0]
     if running != provider:  # a provider whose libraries are missing only logs a warning
         fix = "install the CUDA and cuDNN libraries it needs, or use cpu"
         raise QvlaError("provider", running, provider, fix)
     return session
+
+
+def _unopened(path: Path, error: Exception) -> QvlaError:
+    """Why a graph does not open. Its files are whole by then: load_bundle has compared hashes."""
+    if old := onnxruntime_error(onnxruntime.__version__):
+        return old
+    if "escapes model directory" in str(error):
+        expected = "files of one folder: ONNX Runtime follows no link out of it"
+        fix = f"copy the bundle with what its links lead to: cp -rL {path.parent} COPY"
+        return QvlaError(str(path), "links to files elsewhere", expected, fix)
+    is_damaged = "INVALID_PROTOBUF" in str(error)
+    fix = "copy the bundle again: the file has changed" if is_damaged else NO_KNOWN_FIX
+    return QvlaError(str(path), error, "a graph that ONNX Runtime loads", fix)
 
 
 def _session_options(threads: int | None, weights: str) -> onnxruntime.SessionOptions:

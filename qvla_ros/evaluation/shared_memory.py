@@ -8,11 +8,55 @@ profile. Each segment of a living process comes with a file `<name>_el` that it 
 from __future__ import annotations
 
 import fcntl
+import pwd
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")
 _LOCK_SUFFIX = "_el"
+_PORT = "fastdds_port"
+# The numbers of a domain's ports begin at _FIRST_PORT + _DOMAIN_PORTS * domain (DDSI-RTPS 9.6.1.1).
+_FIRST_PORT = 7400
+_DOMAIN_PORTS = 250
+
+
+@dataclass(frozen=True)
+class Port:
+    """A shared memory port, through which a process hears others.
+
+    user: the name of its owner; no other user can write into it. is_alive: its process runs.
+    """
+
+    domain: int
+    user: str
+    is_alive: bool
+
+
+def ports(directory: Path = SHARED_MEMORY) -> list[Port]:
+    """All ports of Fast DDS on this machine, whoever owns them."""
+    found = []
+    for path in sorted(directory.glob(f"{_PORT}*")):
+        number = path.name.removeprefix(_PORT)
+        if number.isdigit():
+            with suppress(OSError):  # it is gone meanwhile
+                domain = (int(number) - _FIRST_PORT) // _DOMAIN_PORTS
+                found.append(Port(domain, user_name(path.stat().st_uid), _is_held(path)))
+    return found
+
+
+def user_name(uid: int) -> str:
+    """The user's name, or the number of one that this machine does not know (a container's)."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process holds the lock beside a port."""
+    lock = path.with_name(path.name + _LOCK_SUFFIX)
+    return lock.exists() and not _if_orphan(lock, remove=False)
 
 
 def remove_orphans(directory: Path = SHARED_MEMORY) -> int:

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from qvla_ros.errors import QvlaError
+
+TWIN_PERIOD_S = 2.0  # how often the graph is searched for another node of this name
 
 
 class ReportingLifecycleNode(LifecycleNode):
@@ -23,6 +27,12 @@ class ReportingLifecycleNode(LifecycleNode):
     """
 
     startup_error: Exception | None = None
+
+    def __init__(self, name: str, **options: Any) -> None:
+        super().__init__(name, **options)
+        self._twins = 0
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(TWIN_PERIOD_S, self._look_for_twins, clock=clock)
 
     def configure(self) -> None:
         raise NotImplementedError
@@ -61,6 +71,21 @@ class ReportingLifecycleNode(LifecycleNode):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         return self._transition(self.release)
+
+    def _look_for_twins(self) -> None:
+        """Says when another node of this name comes; one that was killed is seen until its lease
+        ends.
+        """
+        own = self.get_fully_qualified_name()
+        names = self.get_node_names_and_namespaces()
+        twins = sum(f"{space.rstrip('/')}/{name}" == own for name, space in names) - 1
+        if twins > self._twins:
+            self.get_logger().error(
+                f"another node is called {own}: calls of ~/arm and others reach either, and "
+                "both publish on the same topics. Stop one of them, or start it with "
+                "-r __node:=ANOTHER or -r __ns:=/ANOTHER"
+            )
+        self._twins = twins
 
     def _transition(self, action: Callable[[], None]) -> TransitionCallbackReturn:
         try:

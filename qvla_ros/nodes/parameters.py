@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import (
-    InvalidParameterTypeException,
-    InvalidParameterValueException,
-    InvalidTopicNameException,
-)
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.validate_topic_name import validate_topic_name
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.start import arguments_of
+from qvla_ros.parameters.check import check_value, wrong
 from qvla_ros.parameters.given import read_arguments
 from qvla_ros.parameters.misfits import misfits
 from qvla_ros.parameters.table import OPTIONS, ParameterSpec, from_values, specs
@@ -36,7 +33,7 @@ def declare_parameters(
     """
     declared = specs(table)
     written = read_arguments([*arguments_of(node.context), *(cli_args or ())])
-    given = {name: each.value for name, each in node._parameter_overrides.items()}
+    given = {name: _plain(each.value) for name, each in node._parameter_overrides.items()}
     known = {spec.name: given.get(spec.name, spec.default) for spec in declared}
     for warning in misfits(written, node.get_fully_qualified_name(), known, given):
         node.get_logger().warning(warning)
@@ -47,29 +44,27 @@ def declare_parameters(
 def _declare(node: Node, spec: ParameterSpec) -> Any:
     if spec.kind == OPTIONS:
         return _declare_options(node, spec)
+    if spec.name in node._parameter_overrides:
+        value = _plain(node._parameter_overrides[spec.name].value)
+        if value is None and not spec.is_array:
+            raise wrong(spec, "no value")
+        # An empty list has no type in ROS: such a parameter stays without a value.
+        check_value(spec, [] if value is None else value)
     kind = Parameter.Type[spec.kind.upper()]
-    # rclpy takes an empty list for bytes, so such a default is declared by its type and filled in
-    # below.
-    is_empty = spec.default == []
-    default = kind if is_empty else Parameter(spec.name, kind, spec.default).value
-    try:
-        node.declare_parameter(spec.name, default, _descriptor(spec, kind))
-    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-        given = node._parameter_overrides.get(spec.name)
-        if given is None:
-            raise _wrong(spec, str(error)) from None
-        raise _wrong(spec, repr(given.value), _decimal(spec, given.value)) from None
-    # An empty list has no type in ROS: such a parameter stays without a value.
-    value = node.get_parameter_or(spec.name).value
-    if value is None and is_empty:
-        value = []
+    # rclpy takes an empty list for bytes, so such a default is declared by its type.
+    default = kind if spec.default == [] else Parameter(spec.name, kind, spec.default).value
+    node.declare_parameter(spec.name, default, _descriptor(spec, kind))
+    value = _plain(node.get_parameter_or(spec.name).value)
     if value is None:
-        raise _wrong(spec, "no value")
-    if spec.choices and value not in spec.choices:
-        raise _wrong(spec, repr(value))
+        return []
     if spec.name.endswith("_topic") and value != spec.default:
         _require_a_topic(spec.name, value)
     return value
+
+
+def _plain(value: Any) -> Any:
+    """A list in place of rclpy's arrays."""
+    return value if isinstance(value, (str, bool, int, float, type(None))) else list(value)
 
 
 def _declare_options(node: Node, spec: ParameterSpec) -> dict[str, Any]:
@@ -85,7 +80,7 @@ def _declare_options(node: Node, spec: ParameterSpec) -> dict[str, Any]:
                 name=name, description=spec.description, read_only=True
             )
             node.declare_parameter(name, given.value, descriptor)
-            options[name.removeprefix(f"{spec.name}.")] = given.value
+            options[name.removeprefix(f"{spec.name}.")] = _plain(given.value)
     return options
 
 
@@ -114,23 +109,3 @@ def _descriptor(spec: ParameterSpec, kind: Parameter.Type) -> ParameterDescripto
             limits = FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
             descriptor.floating_point_range = [limits]
     return descriptor
-
-
-def _decimal(spec: ParameterSpec, value: Any) -> str:
-    """How whole numbers are written where ROS wants decimal ones; empty if that is no help."""
-    numbers = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    whole = all(isinstance(each, int) and not isinstance(each, bool) for each in numbers)
-    if not whole or not spec.kind.startswith("double") or spec.is_array != (numbers is value):
-        return ""
-    texts = [f"{each}.0" for each in numbers]
-    return f"write {'[' + ', '.join(texts) + ']' if spec.is_array else texts[0]}"
-
-
-def _wrong(spec: ParameterSpec, found: str, fix: str = "") -> QvlaError:
-    fix = fix or f"-p {spec.name}:=VALUE, or correct the parameter file"
-    if spec.choices:
-        expected = "one of " + ", ".join(spec.choices)
-    else:
-        span = "" if spec.minimum is None else f" from {spec.minimum:g} to {spec.maximum:g}"
-        expected = spec.kind.replace("_", " ") + span + f" ({spec.description})"
-    return QvlaError(f"parameter {spec.name}", found, expected, fix)

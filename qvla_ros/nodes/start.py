@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import rclpy
 from rclpy.context import Context
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from qvla_ros.errors import NO_KNOWN_FIX, QvlaError
@@ -50,14 +51,23 @@ def start_ros(args: Sequence[str] | None = None, context: Context | None = None)
     _arguments[context or rclpy.get_default_context()] = given
 
 
+def make_node(name: str, context: Context) -> Node:
+    """A plain node. QvlaError with the middleware's own words if it cannot join the graph."""
+    try:
+        return Node(name, context=context)
+    except RuntimeError as error:
+        raise refusal(error) from None
+
+
 def arguments_of(context: Context) -> list[str]:
     """The command line that `context` was started with; empty if it was not by start_ros."""
     return _arguments.get(context, [])
 
 
 def set_profile(environment: MutableMapping[str, str]) -> None:
-    """Names the profile for large images, as the launch files do, unless one is named already."""
-    if not any(environment.get(name) for name in PROFILE_VARIABLES):
+    """Names the profile for large images, as the launch files do, unless transports are chosen."""
+    chosen = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
+    if not any(environment.get(name) for name in chosen):
         variable = profile_variable(environment.get("ROS_DISTRO"))
         environment[variable] = str(share_path(PROFILE))
 

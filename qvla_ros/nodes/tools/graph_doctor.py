@@ -11,16 +11,15 @@ import rclpy
 from qvla.msg import ActionChunk, PolicyStatus
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.type_support import check_for_type_support
 
-from qvla_ros.doctor.graph_checks import Graph, Heard
+from qvla_ros.doctor.graph import Graph, Heard
 from qvla_ros.doctor.needed_inputs import Input
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.chunk_message import stamp_ns
 from qvla_ros.nodes.process import destroy
-from qvla_ros.nodes.start import start_ros
-from qvla_ros.nodes.tools.graph import message_class, read_topics
+from qvla_ros.nodes.start import make_node, start_ros
+from qvla_ros.nodes.tools.graph import message_class, read_nodes, read_topics
 from qvla_ros.ros_graph import Topic
 
 STATUS_TYPE = "qvla/msg/PolicyStatus"
@@ -37,11 +36,12 @@ def read_graph(inputs: Sequence[Input], discover_s: float, listen_s: float) -> G
     context = Context()
     start_ros([], context)
     try:
-        node = Node("qvla_doctor", context=context)
+        node = make_node("qvla_doctor", context)
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
         _spin(executor, discover_s)
         topics = read_topics(node)
+        nodes = read_nodes(node)
         listeners = {
             name: Listener()
             for needed in inputs
@@ -67,7 +67,7 @@ def read_graph(inputs: Sequence[Input], discover_s: float, listen_s: float) -> G
         for name, listener in listeners.items()
         if (found := listener.heard(listen_s)) is not None
     }
-    return Graph(topics, heard, states)
+    return Graph(topics, heard, states, nodes)
 
 
 class Listener:

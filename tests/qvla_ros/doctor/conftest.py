@@ -29,4 +29,5 @@ def good_machine() -> Machine:
         shared_memory_bytes=(1 << 30, 1 << 29),
         orphans=0,
         may_be_real_time=True,
+        user="robot",
     )

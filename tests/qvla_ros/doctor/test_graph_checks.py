@@ -11,7 +11,8 @@ import pytest
 
 from qvla_ros.bundle import load_bundle
 from qvla_ros.doctor.findings import Finding
-from qvla_ros.doctor.graph_checks import Graph, Heard, graph_findings
+from qvla_ros.doctor.graph import Graph, Heard
+from qvla_ros.doctor.graph_checks import graph_findings
 from qvla_ros.doctor.needed_inputs import needed_inputs
 from qvla_ros.messages.kinds import IMAGE, JOINTS, POSE, TEXT
 from qvla_ros.ros_graph import CHUNK_TYPE, Endpoint, Topic
@@ -294,3 +295,54 @@ def test_clocks_that_do_not_fit_are_reported(good, bundle, clock, level, words):
 def test_simulated_stamps_are_not_compared_with_the_wall_clock(good, bundle):
     topics = {**good.topics, "/clock": Topic((SIMULATOR,), (CLOCK_USER,))}
     assert wrong(changed(replace(good, topics=topics), WRIST, age_s=1.7e9), bundle) == {}
+
+
+def test_two_publishers_of_what_the_policy_reads_are_named(good, bundle):
+    two = [Endpoint("/robot", JOINTS, True, False), Endpoint("/gripper", JOINTS, True, False)]
+    finding = wrong(changed(good, JOINTS_TOPIC, two), bundle)[JOINTS_TOPIC]
+    assert finding.status == "warning"
+    assert finding.text.startswith("/robot, /gripper publish it")
+    twice = wrong(changed(good, JOINTS_TOPIC, [two[0], two[0]]), bundle)[JOINTS_TOPIC]
+    assert twice.text.startswith("2 x /robot publish it")
+    texts = [Endpoint(name, TEXT, True, True) for name in ("/robot", "/operator")]
+    assert wrong(changed(good, "/arm/instruction", texts), bundle) == {}
+
+
+def test_two_publishers_of_enable_are_named(good, bundle):
+    enable = "/arm/policy/enable"
+    kind = "std_msgs/msg/Bool"
+    publishers = tuple(Endpoint(name, kind, True, False) for name in ("/pad", "/pedal"))
+    topic = Topic(publishers, (Endpoint(POLICY, kind, False, False),))
+    found = wrong(replace(good, topics={**good.topics, enable: topic}), bundle)
+    assert found[enable].text.startswith("/pad, /pedal publish it")
+
+
+@pytest.mark.parametrize(
+    "kind", ["geometry_msgs/msg/PoseStamped", "std_msgs/msg/Float64MultiArray"]
+)
+def test_a_second_commander_is_a_problem(good, bundle, kind):
+    listener = (Endpoint("/controller", kind, True, False),)
+    alone = (Endpoint(POLICY, kind, True, False),)
+    for publishers in (alone, (*alone, Endpoint("/joystick", kind, True, False))):
+        topics = {**good.topics, "/target": Topic(publishers, listener)}
+        found = wrong(replace(good, topics=topics), bundle)
+        assert ("/target" in found) == (len(publishers) == 2)
+    assert found["/target"].status == "problem"
+    assert found["/target"].text == f"{POLICY}, /joystick command on it"
+
+
+def test_two_nodes_of_one_name_are_named(good, bundle):
+    nodes = (POLICY, POLICY, "/robot", "/rviz", "/rviz")
+    found = wrong(replace(good, nodes=nodes), bundle)
+    assert found[f"node {POLICY}"].status == "problem"
+    assert found["node /rviz"].status == "warning"
+    assert found["node /rviz"].text.startswith("2 nodes have this name")
+    assert len(found) == 2
+
+
+def test_a_node_whose_name_does_not_arrive_is_a_problem(good, bundle):
+    unknown = "_NODE_NAMESPACE_UNKNOWN_/_NODE_NAME_UNKNOWN_"
+    topics = {"/chatter": Topic((Endpoint(unknown, TEXT, True, False),), ())}
+    found = wrong(replace(good, topics={**good.topics, **topics}), bundle)
+    assert "on /chatter" in found["nodes"].text
+    assert "users" in found["nodes"].fix

@@ -8,13 +8,16 @@ from dataclasses import replace
 import pytest
 
 from qvla_ros.bundle import load_bundle
-from qvla_ros.doctor.environment import Machine, profile_variable, read_machine
+from qvla_ros.doctor.environment import Machine, read_machine
 from qvla_ros.doctor.machine_checks import (
     SharedMemoryTransport,
     machine_findings,
     shared_memory_transport,
 )
+from qvla_ros.errors import QvlaError
+from qvla_ros.evaluation.shared_memory import Port
 from qvla_ros.resources import share_path
+from qvla_ros.ros_environment import profile_variable
 
 PROFILE = share_path("config/fastdds.xml").read_text(encoding="utf-8")
 
@@ -61,6 +64,14 @@ def test_a_good_machine_has_nothing_to_mend(good_machine, bundle_dir):
         ({"shared_memory_bytes": (64 << 20, 60 << 20)}, "/dev/shm", "problem", "--shm-size"),
         ({"shared_memory_bytes": None}, "/dev/shm", "warning", "not there"),
         ({"may_be_real_time": False}, "real time", "warning", "priority 40.*rtprio 40.*ulimit"),
+        ({"onnxruntime": "1.17.3"}, "ONNX Runtime", "problem", "1.17.3; .*'onnxruntime>=1.19'"),
+        ({"ports": (Port(0, "root", True),)}, "users", "problem", "root runs.*; this is|--user"),
+        (
+            {"errors": (QvlaError("ROS_DOMAIN_ID", "'abc'", "a number", "export it"),)},
+            "ROS_DOMAIN_ID",
+            "problem",
+            "'abc'.*export it",
+        ),
         ({"orphans": 3}, "/dev/shm", "warning", "3 segments.*--remove_orphans"),
     ],
 )
@@ -108,3 +119,27 @@ def test_this_machine_can_be_read():
         "Python",
         "ROS 2",
     ]
+
+
+def test_another_users_nodes_elsewhere_or_over_another_middleware_are_no_trouble(good_machine):
+    root = Port(0, "root", is_alive=True)
+    dead = replace(root, is_alive=False)
+    for port in (dead, replace(root, domain=1), replace(root, user="robot")):
+        assert worst(replace(good_machine, ports=(port,))) == {}
+    assert worst(replace(good_machine, ports=(root,), rmw="rmw_cyclonedds_cpp")) == {}
+
+
+def test_either_user_is_told_of_the_other(good_machine):
+    both = (Port(0, "root", True), Port(0, "robot", True))
+    for user, other in (("root", "robot"), ("robot", "root")):
+        text = worst(replace(good_machine, ports=both, user=user))["users"][1]
+        assert text.startswith(f"{other} runs nodes in domain 0 of this machine, this is {user}")
+
+
+def test_variables_of_ros_and_the_simulator_are_read(monkeypatch, tmp_path):
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path))
+    assert read_machine().errors == ()
+    monkeypatch.setenv("ROS_DOMAIN_ID", "abc")
+    monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "first")
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", "/none.xml")  # a finding of its own
+    assert [e.key for e in read_machine().errors] == ["ROS_DOMAIN_ID", "MUJOCO_EGL_DEVICE_ID"]

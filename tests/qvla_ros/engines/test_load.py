@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
@@ -9,6 +10,7 @@ from unittest.mock import Mock
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper, save
 
 from qvla_ros.bundle import load_bundle
 from qvla_ros.engines import (
@@ -19,6 +21,8 @@ from qvla_ros.engines import (
     load_engine,
     register_engine,
 )
+from qvla_ros.engines.onnxruntime import _open_session
+from qvla_ros.engines.requirements import onnxruntime_error
 from qvla_ros.engines.signature import TensorSpec, check_inputs
 from qvla_ros.errors import QvlaError
 from qvla_ros.policy import WARM_UP_RUNS, load_policy
@@ -60,6 +64,62 @@ def test_bad_options_are_named(bundle_dir: Path, options: dict, key: str) -> Non
         load_engine(load_bundle(bundle_dir), "onnxruntime", **options)
 
 
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A folder as a cache of downloads makes it: links to files that lie elsewhere."""
+    value = numpy_helper.from_array(np.ones(64, np.float32), "value")
+    output = helper.make_tensor_value_info("out", TensorProto.FLOAT, [64])
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["value"], ["out"])], "g", [], [output], [value]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    blobs = tmp_path / "blobs"
+    folder = tmp_path / "bundle"
+    blobs.mkdir()
+    folder.mkdir()
+    save(
+        model,
+        blobs / "policy.onnx",
+        save_as_external_data=True,
+        location="policy.onnx.data",
+        size_threshold=0,
+    )
+    for name in ("policy.onnx", "policy.onnx.data"):
+        own = tmp_path / f"{name}.blob"
+        own.mkdir()
+        (blobs / name).rename(own / "file")
+        (folder / name).symlink_to(own / "file")
+    return folder
+
+
+def test_a_bundle_of_links_is_told_to_be_copied_with_what_they_lead_to(linked: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    with pytest.raises(QvlaError, match="got links to files elsewhere") as refused:
+        _open_session(linked / "policy.onnx", "CPUExecutionProvider", options)
+    command = refused.value.fix.partition(": ")[2].replace("COPY", str(linked.parent / "copy"))
+    subprocess.run(command.split(), check=True)
+    _open_session(linked.parent / "copy" / "policy.onnx", "CPUExecutionProvider", options)
+
+
+def test_an_onnx_runtime_that_is_too_old_is_named_and_others_keep_their_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(QvlaError, match=r"doesn't exist.*Fix: the cause is not known"):
+        _open_session(tmp_path / "policy.onnx", "CPUExecutionProvider", None)
+    monkeypatch.setattr(onnxruntime, "__version__", "1.17.3")
+    with pytest.raises(QvlaError, match=r"ONNX Runtime: got 1.17.3; expected 1.19 or later"):
+        _open_session(tmp_path / "policy.onnx", "CPUExecutionProvider", None)
+
+
+@pytest.mark.parametrize(
+    ("version", "is_old"),
+    [("1.17.3", True), ("1.18.1", True), ("1.19.0", False), ("1.32.0", False), ("2.0", False)],
+)
+def test_versions_are_compared_as_numbers(version: str, is_old: bool) -> None:
+    assert (onnxruntime_error(version) is not None) is is_old
+    assert onnxruntime_error("main") is None
+
+
 def test_a_missing_gpu_is_an_error_and_not_a_cpu_session(bundle_dir: Path, monkeypatch) -> None:
     bundle = load_bundle(bundle_dir)
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
@@ -88,7 +148,7 @@ def test_a_missing_gpu_is_an_error_and_not_a_cpu_session(bundle_dir: Path, monke
 def test_a_damaged_graph_is_refused(bundle_dir: Path, make_bundle, tmp_path: Path) -> None:
     bundle = load_bundle(make_bundle(tmp_path / "bundle"))
     (bundle.directory / "policy.onnx").write_bytes(b"not a graph")
-    with pytest.raises(QvlaError, match=r"policy\.onnx.*export the bundle again"):
+    with pytest.raises(QvlaError, match=r"policy\.onnx.*copy the bundle again"):
         load_engine(bundle, "onnxruntime")
 
 

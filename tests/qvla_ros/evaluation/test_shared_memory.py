@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from pathlib import Path
 
-from qvla_ros.evaluation.shared_memory import orphans, remove_orphans
+from qvla_ros.evaluation.shared_memory import Port, orphans, ports, remove_orphans, user_name
 
 
 def test_only_what_nobody_holds_locked_is_removed(tmp_path: Path) -> None:
@@ -25,3 +26,20 @@ def test_only_what_nobody_holds_locked_is_removed(tmp_path: Path) -> None:
 
 def test_a_machine_without_shared_memory_has_no_orphans(tmp_path: Path) -> None:
     assert remove_orphans(tmp_path / "absent") == 0
+
+
+def test_ports_tell_whose_nodes_run_in_which_domain(tmp_path: Path) -> None:
+    for name in ("fastdds_port7411", "fastdds_port23911", "fastdds_port7413", "fastdds_portx"):
+        (tmp_path / name).touch()
+    (tmp_path / "fastdds_port7413_el").touch()  # its process was killed
+    (tmp_path / "fastdds_port23911_el").touch()
+    me = user_name(os.getuid())
+    with (tmp_path / "fastdds_port23911_el").open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        found = ports(tmp_path)
+    assert found == [Port(66, me, True), Port(0, me, False), Port(0, me, False)]
+
+
+def test_a_user_that_this_machine_does_not_know_goes_by_its_number() -> None:
+    assert user_name(0) == "root"
+    assert user_name(123_456_789) == "123456789"

@@ -31,7 +31,7 @@ def test_the_profile_for_large_images_is_set_unless_one_is_named() -> None:
     old = {"ROS_DISTRO": "jazzy"}
     set_profile(old)
     assert old["FASTRTPS_DEFAULT_PROFILES_FILE"] == profile
-    for name in PROFILE_VARIABLES:
+    for name in (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS"):
         named = {name: "/my.xml"}
         set_profile(named)
         assert named == {name: "/my.xml"}

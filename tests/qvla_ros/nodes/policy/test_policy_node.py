@@ -268,3 +268,11 @@ def test_without_autostart_a_bad_bundle_leaves_a_node_that_can_be_asked_again(
         robot.configure_in_vain()
     assert process.popen.poll() is None
     assert "absent; expected a directory" in process.stderr
+
+
+def test_two_nodes_of_one_name_say_so(policy: Callable, robot: Robot) -> None:
+    both = (policy(), policy())
+    robot.wait(
+        lambda: all("another node is called /x/policy" in each.stderr for each in both), "a word"
+    )
+    assert all("-r __node:=ANOTHER" in each.stderr for each in both)
