@@ -22,8 +22,8 @@ from qvla_offline.gates import read_gates
 from qvla_offline.quantization.quantizer import NO_STATISTICS
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.exact import Choice, measured_scores, spearman
+from qvla_offline.sensitivity.inputs import scoring_inputs
 from qvla_offline.sensitivity.options import SensitivityOptions
-from qvla_offline.sensitivity.run import scoring_inputs
 from qvla_offline.sensitivity.store import read_sensitivity
 
 

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from qvla_offline.activations.table import agreement_line, score_table
     from qvla_offline.quantization.stored_statistics import StoredStatistics
     from qvla_offline.sensitivity.action import Probing
-    from qvla_offline.sensitivity.run import load_inputs, spread
+    from qvla_offline.sensitivity.inputs import load_inputs, spread
     from qvla_ros.atomic import atomic_file
 
     if not set(args.bits) <= set(ACTIVATION_BITS[:-1]) or not args.bits:

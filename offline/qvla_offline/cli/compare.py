@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qvla_offline.cli.options import add_worker_arguments
 from qvla_offline.cli.subject_options import (
     add_subject_arguments,
     maker_of,
@@ -43,15 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="fixes what the initial states leave open"
     )
-    parser.add_argument(
-        "--workers", type=int, default=1, help="processes, each with a simulator of 0.9 GB"
-    )
-    parser.add_argument(
-        "--ray",
-        metavar="ADDRESS",
-        help="run the workers on a Ray cluster: auto, local, or its address (default: processes "
-        "of this machine)",
-    )
+    add_worker_arguments(parser, 1, "processes, each with a simulator of 0.9 GB (default: 1)")
     parser.add_argument(
         "--print_only", action="store_true", help="show what --out holds; run nothing"
     )
@@ -106,7 +99,7 @@ def _measured(
     from qvla_offline.error.held_out import read_held_out
     from qvla_offline.error.report import UNIT
     from qvla_offline.fingerprint import checkpoint_sha256
-    from qvla_offline.sensitivity.run import suit_threads
+    from qvla_offline.sensitivity.inputs import suit_threads
     from qvla_ros.evaluation.versions import versions
 
     require_distinct([FLOAT, *(subject.name for subject in subjects)])

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from qvla_offline.error.comparison import compare, require_held_out
     from qvla_offline.error.held_out import read_held_out
     from qvla_offline.error.report import table, write_report
-    from qvla_offline.sensitivity.run import suit_threads
+    from qvla_offline.sensitivity.inputs import suit_threads
 
     robot = robot_of(args)
     made_by = maker_of(args)

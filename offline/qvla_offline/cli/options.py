@@ -59,6 +59,19 @@ def add_trained_scales_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_worker_arguments(
+    parser: argparse.ArgumentParser, default: int | None, help_text: str
+) -> None:
+    """How many processes share the work, and where they are."""
+    parser.add_argument("--workers", type=int, default=default, metavar="N", help=help_text)
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="run the workers on a Ray cluster: auto, local, or its address (default: as "
+        "processes of this machine)",
+    )
+
+
 def add_scheme_arguments(parser: argparse.ArgumentParser) -> None:
     """How rows are stored; `given(args, QuantizationScheme)` takes what the command line names."""
     add_options(parser.add_argument_group("storage scheme"), QuantizationScheme)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qvla_offline.cli.options import (
     add_calibration_argument,
     add_checkpoint_argument,
     add_scheme_arguments,
+    add_worker_arguments,
 )
 from qvla_offline.option_fields import add_options, given
 from qvla_offline.quantization.scheme import COMPENSATING, QuantizationScheme
 from qvla_offline.sensitivity.options import SensitivityOptions
+
+if TYPE_CHECKING:
+    from qvla_offline.workers.worker import Worker
 
 HELP = (
     "score every output channel at every bit-width, in the space of the actions or with "
@@ -36,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="taken for the released command lines: each finished step is saved anyway",
     )
+    add_worker_arguments(
+        parser,
+        None,
+        "action: processes that share the samples, each within --memory_gb (default: this one)",
+    )
     add_scheme_arguments(parser)
 
 
@@ -48,9 +60,15 @@ def run(args: argparse.Namespace) -> int:
         asked["quantizer"] = COMPENSATING
     scheme = QuantizationScheme(**asked)
     options = SensitivityOptions(**given(args, SensitivityOptions), scheme=scheme)
-    sensitivity, agreement = compute_sensitivity(
-        args.pretrained_checkpoint, args.calib_jsonl, args.out_path, options, args.resume
-    )
+    with _workers(args) as workers:
+        sensitivity, agreement = compute_sensitivity(
+            args.pretrained_checkpoint,
+            args.calib_jsonl,
+            args.out_path,
+            options,
+            args.resume,
+            workers,
+        )
     print(f"{'layer':<64} " + " ".join(f"mean S({b})".rjust(12) for b in sensitivity.bits))
     for name, score in sensitivity.scores.items():
         idle = "  (not executed)" if name in sensitivity.not_executed else ""
@@ -59,3 +77,15 @@ def run(args: argparse.Namespace) -> int:
         print(agreement.table())
     print(f"wrote {args.out_path}; {peak_memory()}")
     return 0
+
+
+@contextmanager
+def _workers(args: argparse.Namespace) -> Iterator[list[Worker]]:
+    """Those that the options ask for; none without --workers and --ray."""
+    from qvla_offline.workers.opening import open_workers
+
+    if args.workers is None and args.ray is None:
+        yield []
+        return
+    with open_workers(1 if args.workers is None else args.workers, args.ray) as opened:
+        yield opened

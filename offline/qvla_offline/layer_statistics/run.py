@@ -9,8 +9,8 @@ from qvla_offline.fingerprint import checkpoint_sha256
 from qvla_offline.layer_statistics.gather import gather_statistics
 from qvla_offline.quantization.stored_statistics import StatisticsWriter, StoredStatistics
 from qvla_offline.sensitivity.action import Probing
+from qvla_offline.sensitivity.inputs import load_inputs
 from qvla_offline.sensitivity.options import SensitivityOptions
-from qvla_offline.sensitivity.run import load_inputs
 from qvla_ros.bundle import sha256_of
 
 

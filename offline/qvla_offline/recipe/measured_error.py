@@ -17,7 +17,7 @@ from qvla_offline.gates.options import MEASURED_SAMPLES
 from qvla_offline.quantization.scheme import DEFAULT_QUANTIZER
 from qvla_offline.quantization.stored_statistics import StoredStatistics
 from qvla_offline.recipe.recipe import ResolvedRecipe
-from qvla_offline.sensitivity.run import suit_threads
+from qvla_offline.sensitivity.inputs import suit_threads
 from qvla_ros.bundle import load_bundle
 from qvla_ros.errors import QvlaWarning
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,10 +72,47 @@ def action_scores(
     the layers if a module ran and yet moves no action: that is either a part of the network that
     does nothing or a broken gradient, and a zero score would hide it.
     """
-    sums = partial.load() if partial else {}
+    work = Scorer(targets, scheme, probing, statistics, partial)
+    reached = squared_effects(policy, samples, work)
+    return scores_of(work.sums, reached, targets, probing, len(samples))
+
+
+def effects_by_sample(
+    policy: Blockwise,
+    targets: Mapping[str, QuantizableLayer],
+    samples: Sequence[Any],
+    first: int,
+    scheme: QuantizationScheme,
+    probing: Probing,
+    statistics: Mapping[str, LayerStatistics] = NO_STATISTICS,
+) -> dict[str, Tensor]:
+    """As action_scores, for some of a run's samples: {module reached: float32 [samples, R, bits]}.
+
+    first: the number that the first of them has in the run. Each is the sum over the probes; added
+    in the order of the samples they give what action_scores adds, to the last bit.
+    """
+    work = Scorer(targets, scheme, probing, statistics, None, first, torch.stack)
+    squared_effects(policy, samples, work)
+    return work.sums
+
+
+def added(effects: Sequence[Tensor]) -> Tensor:
+    """Adds one after the other: the order is part of the result."""
+    total = torch.zeros_like(effects[0])
+    for effect in effects:
+        total += effect
+    return total
+
+
+def squared_effects(policy: Blockwise, samples: Sequence[Any], work: Scorer) -> list[str]:
+    """Runs the samples forward and the probes backward through `work`, which gets its sums.
+
+    Returns the names of the modules that the first sample reached.
+    """
+    targets = work.targets
     members = members_of(policy.weights.blocks, targets)
+    work.members = members
     owner = {name: block for block, names in members.items() for name in names}
-    work = _Scoring(members, targets, probing, scheme, sums, partial, statistics)
     with BlockPass(policy, samples, keep=True) as run:
         work.remaining = Counter(call.block for call in run.schedule.calls)
         run.forward("action, forward", work.noting_reached)
@@ -84,18 +121,29 @@ def action_scores(
             f"action: {len(reached)} of {len(targets)} layers run, in {len(members)} "
             f"blocks, {len(samples)} samples"
         )
-        unfinished = {owner[name] for name in reached if name not in sums}
+        unfinished = {owner[name] for name in reached if name not in work.sums}
         run.backward(
             "action, backward",
             unfinished,
-            lambda sample, actions: random_signs(actions, sample, probing),
+            lambda sample, actions: random_signs(actions, work.first + sample, work.probing),
             work.pulling,
         )
+    return reached
+
+
+def scores_of(
+    sums: Mapping[str, Tensor],
+    reached: Sequence[str],
+    targets: Mapping[str, QuantizableLayer],
+    probing: Probing,
+    samples: int,
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """What action_scores returns, of the sums over so many samples; its QvlaError too."""
     scores = {
         name: torch.zeros(len(probing.bits), targets[name].weight.shape[0]) for name in targets
     }
     scores |= {
-        name: (sums[name] / (len(samples) * probing.probes)).T.contiguous().cpu() for name in sums
+        name: (sums[name] / (samples * probing.probes)).T.contiguous().cpu() for name in sums
     }
     silent = [name for name in reached if not scores[name].any()]
     if silent:
@@ -105,7 +153,7 @@ def action_scores(
             "a non-zero score in every layer that runs",
             "check that gradients reach them, or leave them out of the model",
         )
-    return scores, tuple(name for name in targets if name not in work.reached)
+    return scores, tuple(name for name in targets if name not in reached)
 
 
 def random_signs(actions: Tensor, sample: int, probing: Probing) -> list[Tensor]:
@@ -120,29 +168,32 @@ def random_signs(actions: Tensor, sample: int, probing: Probing) -> list[Tensor]
     ]
 
 
-class _Scoring:
+class Scorer:
     """What is done at each block.
 
-    sums: {module: sum over samples and probes of (dw . grad)^2, float32 [R, bits]}.
+    sums: {module: (dw . grad)^2 summed over probes, and over samples by `gather`, float32 [R,
+    bits]}. first: number of the first sample. members: {block: targets in it}.
     """
 
     def __init__(
         self,
-        members: Mapping[str, list[str]],
         targets: Mapping[str, QuantizableLayer],
-        probing: Probing,
         scheme: QuantizationScheme,
-        sums: dict[str, Tensor],
-        partial: PartialSums | None,
+        probing: Probing,
         statistics: Mapping[str, LayerStatistics],
+        partial: PartialSums | None,
+        first: int = 0,
+        gather: Callable[[list[Tensor]], Tensor] = added,
     ) -> None:
-        self.members = members
+        self.members: Mapping[str, list[str]] = {}
         self.targets = targets
         self.probing = probing
         self.scheme = scheme
-        self.sums = sums
+        self.sums = partial.load() if partial else {}
         self.partial = partial
         self.statistics = statistics
+        self.first = first
+        self.gather = gather
         self.reached: set[str] = set()
         # calls of each block that the way back has yet to come to
         self.remaining: Counter[str] = Counter()
@@ -174,10 +225,7 @@ class _Scoring:
             n: weight_errors(module, bits, self.scheme, f"{n}.weight", self.statistics.get(n))
             for n, module in layers.items()
         }
-        squares = {
-            n: torch.zeros(len(error), len(bits), device=error.device)
-            for n, error in errors.items()
-        }
+        squares: dict[str, list[Tensor]] = {n: [] for n in layers}
         self.remaining[name] -= 1
         last = not self.remaining[name]
 
@@ -190,19 +238,23 @@ class _Scoring:
             if last:
                 for n in layers:
                     if (sample, n) in self._moved:
-                        squares[n] += self._moved.pop((sample, n)).square().sum(dim=0)
+                        squares[n].append(self._moved.pop((sample, n)).square().sum(dim=0))
             return of_inputs
 
         yield pull
         if last and layers:
-            for (
-                n,
-                square,
-            ) in squares.items():  # before it is saved: a resumed run would take it as it is
+            found = {n: self.gather(squares[n] or [_nothing(errors[n], bits)]) for n in layers}
+            for n, square in found.items():
+                # Before it is saved: a resumed run would take it as it is.
                 require_finite(f"sensitivity of {n}", square, OVERFLOW)
-            self.sums |= squares
+            self.sums |= found
             if self.partial:
                 self.partial.save(self.sums)
+
+
+def _nothing(errors: Tensor, bits: Sequence[int]) -> Tensor:
+    """The squares [R, bits] of a layer that no probe came back to."""
+    return torch.zeros(len(errors), len(bits), device=errors.device)
 
 
 def weight_errors(

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from qvla_offline.quantization.quantizer import NO_STATISTICS
+from qvla_offline.sensitivity.inputs import scoring_inputs, spread
 from qvla_offline.sensitivity.joint import joint_errors
 from qvla_offline.sensitivity.options import SensitivityOptions
-from qvla_offline.sensitivity.run import scoring_inputs, spread
 
 JOINT_SAMPLES = 16
 

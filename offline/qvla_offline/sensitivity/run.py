@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
-from qvla_offline.blockwise.passes import Blockwise
-from qvla_offline.blockwise.weights import BlockWeights
-from qvla_offline.calibration import calibration_sha256, read_calibration, sample_sha256
-from qvla_offline.checkpoints.io import load_checkpoint
-from qvla_offline.checkpoints.model import PolicyInputs
-from qvla_offline.checkpoints.targets import QuantizableLayer, quantization_targets
+from qvla_offline.calibration import calibration_sha256
 from qvla_offline.fingerprint import checkpoint_sha256, value_sha256
-from qvla_offline.quantization.quantizer import NO_STATISTICS, require_rows_alone
-from qvla_offline.quantization.stored_statistics import StoredStatistics, statistics_for
-from qvla_offline.robot import LIBERO, read_robot, robot_file
-from qvla_offline.sensitivity.action import PartialSums, Probing, action_scores
+from qvla_offline.quantization.quantizer import NO_STATISTICS
+from qvla_offline.robot import robot_file
+from qvla_offline.sensitivity.action import PartialSums, Probing, action_scores, scores_of
 from qvla_offline.sensitivity.exact import (
     Agreement,
     agreement,
@@ -30,47 +22,32 @@ from qvla_offline.sensitivity.exact import (
     top_channels,
 )
 from qvla_offline.sensitivity.hessian import columns, hessian_scores
+from qvla_offline.sensitivity.inputs import Inputs, scoring_inputs, spread
 from qvla_offline.sensitivity.options import SensitivityOptions
-from qvla_offline.sensitivity.prepare import prepared
+from qvla_offline.sensitivity.shards import spread_effects
 from qvla_offline.sensitivity.store import (
     Sensitivity,
     read_sensitivity,
     side_file,
     write_sensitivity,
 )
+from qvla_offline.workers.worker import Worker
 from qvla_ros.bundle import sha256_of
-from qvla_ros.errors import QvlaError, QvlaWarning
-
-EXACT_SAMPLES = (
-    8  # exact measurement averages over so many samples: one forward pass each per channel
-)
-SMALL_MODEL = 50_000_000  # weights
-FEW = 8  # observations; below this number scores and statistics say little of others
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """A policy to score, its layers and the calibration samples.
-
-    The policy's weights are read block by block; the samples are on its device. statistics: those
-    that the scheme's quantizer needs; None if it needs none.
-    """
-
-    policy: Blockwise
-    targets: dict[str, QuantizableLayer]
-    samples: list[PolicyInputs]
-    statistics: StoredStatistics | None = None
+from qvla_ros.errors import QvlaError
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One scoring run. empty: the result without its scores."""
+    """One scoring run of `checkpoint` on `calibration`. empty: the result without its scores."""
 
+    checkpoint: Path
+    calibration: Path
     inputs: Inputs
     empty: Sensitivity
     out_path: Path
     options: SensitivityOptions
     resume: bool
+    workers: Sequence[Worker]
 
 
 def compute_sensitivity(
@@ -79,11 +56,15 @@ def compute_sensitivity(
     out_path: Path,
     options: SensitivityOptions,
     resume: bool = False,
+    workers: Sequence[Worker] = (),
 ) -> tuple[Sensitivity, Agreement | None]:
     """Scores every target layer and writes `out_path`.
 
-    Returns the scores and, if asked for, how well they agree with exact measurement.
+    Returns the scores and, if asked for, how well they agree with exact measurement. workers: share
+    the samples of method action; the result is the same. None: all is done in this process.
     """
+    if workers:
+        _require_shareable(options, resume)
     inputs = scoring_inputs(checkpoint_path, calib_jsonl, options, Path(out_path).parent)
     sources = {
         "checkpoint_sha256": checkpoint_sha256(checkpoint_path),
@@ -105,7 +86,8 @@ def compute_sensitivity(
         {**options.identity(), "samples": len(inputs.samples)},
     )
     score = _action if options.method == "action" else _hessian
-    sensitivity = score(_Run(inputs, empty, out_path, options, resume))
+    run = _Run(checkpoint_path, calib_jsonl, inputs, empty, out_path, options, resume, workers)
+    sensitivity = score(run)
     report = None
     if options.check:
         report = check(inputs, sensitivity, options)
@@ -113,81 +95,6 @@ def compute_sensitivity(
         sensitivity = replace(sensitivity, settings=settings)
     write_sensitivity(out_path, sensitivity)
     return sensitivity, report
-
-
-def load_inputs(
-    checkpoint_path: Path,
-    calib_jsonl: Path,
-    options: SensitivityOptions,
-    folder: Path | None = None,
-    unseen: int = 0,
-) -> Inputs:
-    """Loads the policy and its calibration samples.
-
-    unseen: so many samples that a run with these options does not read, in place of those it reads.
-    folder: for activations that exceed the memory (None: the system's temporary one). Of memory_gb,
-    half is for weights that stay and half for activations.
-    """
-    robot = LIBERO if options.robot_path is None else read_robot(options.robot_path)
-    checkpoint = load_checkpoint(
-        checkpoint_path, options.unnorm_key, device=options.device, lazily=True
-    )
-    suit_threads(checkpoint.model)
-    half = options.memory_gb * 1e9 / 2
-    weights = BlockWeights(checkpoint.model, checkpoint.tensors, options.device, kept_bytes=half)
-    policy = Blockwise(checkpoint.model.smooth_actions, weights, half, folder)
-    read = partial(
-        read_calibration,
-        calib_jsonl,
-        checkpoint,
-        skip_bad_lines=options.skip_bad_lines,
-        robot=robot,
-    )
-    samples = read(max_samples=options.max_samples)
-    if unseen:
-        samples = _unseen(read(max_samples=options.max_samples + unseen), samples, calib_jsonl)
-    if len(samples) < FEW:
-        warnings.warn(
-            f"calibration: {calib_jsonl} gives {len(samples)}, expected {FEW} or more: what so few "
-            "show may be theirs alone; record more, or raise --max_samples",
-            QvlaWarning,
-            stacklevel=2,
-        )
-    with policy.filled_on_demand():
-        samples = prepared(checkpoint.model, [sample.to(options.device) for sample in samples])
-    return Inputs(policy, quantization_targets(checkpoint.model), samples)
-
-
-def _unseen(
-    samples: list[PolicyInputs], seen: list[PolicyInputs], path: Path
-) -> list[PolicyInputs]:
-    """Returns those of `samples` that are not among `seen`; QvlaError if there is none."""
-    known = {sample_sha256(sample) for sample in seen}
-    found = [sample for sample in samples if sample_sha256(sample) not in known]
-    if not found:
-        raise QvlaError(
-            "measured_samples",
-            f"{path}, whose {len(seen)} samples were all scored",
-            "samples behind the scored ones",
-            "record more, score fewer with --max_samples, or set measured_samples to 0",
-        )
-    return found
-
-
-def scoring_inputs(
-    checkpoint_path: Path,
-    calib_jsonl: Path,
-    options: SensitivityOptions,
-    folder: Path | None,
-    unseen: int = 0,
-) -> Inputs:
-    """As load_inputs, with the statistics that the quantizer needs, which are checked first."""
-    statistics = None
-    if options.method == "action":  # the released proxy quantizes as their scripts do
-        require_rows_alone(options.scheme)
-        statistics = statistics_for(options.scheme, options.statistics, checkpoint_path)
-    inputs = load_inputs(checkpoint_path, calib_jsonl, options, folder, unseen)
-    return replace(inputs, statistics=statistics)
 
 
 def check(inputs: Inputs, sensitivity: Sensitivity, options: SensitivityOptions) -> Agreement:
@@ -212,25 +119,6 @@ def check(inputs: Inputs, sensitivity: Sensitivity, options: SensitivityOptions)
     return agreement(choices, look_up(executed, sensitivity.bits, choices), measured, same_samples)
 
 
-def spread(samples: list[PolicyInputs], most: int = EXACT_SAMPLES) -> list[PolicyInputs]:
-    """Returns `most` of the samples at even distances, or all if there are fewer."""
-    count = min(most, len(samples))
-    return [samples[index * len(samples) // count] for index in range(count)]
-
-
-def suit_threads(model: torch.nn.Module) -> None:
-    """Uses one thread for a small policy, unless OMP_NUM_THREADS is set.
-
-    Its matrices gain little from a second thread and lose tenfold when other processes share the
-    cores (measured).
-    """
-    if (
-        "OMP_NUM_THREADS" not in os.environ
-        and sum(p.numel() for p in model.parameters()) < SMALL_MODEL
-    ):
-        torch.set_num_threads(1)
-
-
 def _probing(options: SensitivityOptions) -> Probing:
     return Probing(options.bits, options.probes, options.seed)
 
@@ -245,9 +133,12 @@ def _action(run: _Run) -> Sensitivity:
     samples = run.inputs.samples
     scheme = options.scheme
     statistics = run.inputs.statistics or NO_STATISTICS
-    tensors, unreached = action_scores(
-        policy, targets, samples, scheme, _probing(options), partial, statistics
-    )
+    if run.workers:
+        tensors, unreached = _spread_scores(run)
+    else:
+        tensors, unreached = action_scores(
+            policy, targets, samples, scheme, _probing(options), partial, statistics
+        )
     scores = {name: tensor.numpy() for name, tensor in tensors.items()}
     sensitivity = replace(empty, scores=scores, not_executed=unreached)
     if options.refine:
@@ -260,6 +151,25 @@ def _action(run: _Run) -> Sensitivity:
     write_sensitivity(run.out_path, sensitivity)
     partial.remove()
     return sensitivity
+
+
+def _spread_scores(run: _Run) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """As action_scores, on the run's workers."""
+    targets = run.inputs.targets
+    count = len(run.inputs.samples)
+    sums = spread_effects(run.checkpoint, run.calibration, run.options, count, run.workers)
+    reached = [name for name in targets if name in sums]
+    return scores_of(sums, reached, targets, _probing(run.options), count)
+
+
+def _require_shareable(options: SensitivityOptions, resume: bool) -> None:
+    """Raises QvlaError for what workers cannot do."""
+    if options.method != "action":
+        fix = "leave out --workers and --ray, or use --method action"
+        raise QvlaError("workers", f"with method {options.method}", "method action", fix)
+    if resume:
+        expected = "no --resume: workers keep nothing of an interrupted run"
+        raise QvlaError("workers", "with --resume", expected, "leave out one of the two")
 
 
 def _hessian(run: _Run) -> Sensitivity:

@@ -24,9 +24,9 @@ from qvla_offline.quantization.trained_scales import (
 )
 from qvla_offline.robot import LIBERO, read_robot
 from qvla_offline.sensitivity.hessian import flat_weight
+from qvla_offline.sensitivity.inputs import suit_threads
 from qvla_offline.sensitivity.options import SensitivityOptions
 from qvla_offline.sensitivity.prepare import prepared
-from qvla_offline.sensitivity.run import suit_threads
 from qvla_offline.training.lent_weights import TOGETHER, LentWeights
 from qvla_offline.training.memory import require_memory
 from qvla_offline.training.options import TrainingOptions

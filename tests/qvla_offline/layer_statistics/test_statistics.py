@@ -16,8 +16,8 @@ from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_ta
 from qvla_offline.layer_statistics.gather import gather_statistics, input_rows, output_rows
 from qvla_offline.quantization.stored_statistics import INDEX, StoredStatistics
 from qvla_offline.sensitivity.action import Probing
+from qvla_offline.sensitivity.inputs import load_inputs
 from qvla_offline.sensitivity.options import SensitivityOptions
-from qvla_offline.sensitivity.run import load_inputs
 from qvla_ros.cli.main import main
 from qvla_ros.errors import QvlaError, QvlaWarning
 from tests.support.observations import write_observations

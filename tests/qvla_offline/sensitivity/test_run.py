@@ -25,17 +25,14 @@ from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
 from qvla_offline.quantization.scheme import QuantizationScheme
+from qvla_offline.sensitivity import inputs as module
 from qvla_offline.sensitivity import run
 from qvla_offline.sensitivity.exact import measured_scores, top_channels
 from qvla_offline.sensitivity.hessian import hessian_scores
+from qvla_offline.sensitivity.inputs import load_inputs, spread, suit_threads
 from qvla_offline.sensitivity.measures import joint_measure
 from qvla_offline.sensitivity.options import Scoring, SensitivityOptions
-from qvla_offline.sensitivity.run import (
-    compute_sensitivity,
-    load_inputs,
-    spread,
-    suit_threads,
-)
+from qvla_offline.sensitivity.run import compute_sensitivity
 from qvla_offline.sensitivity.store import Sensitivity
 from qvla_ros.cli.main import main
 from qvla_ros.errors import QvlaError
@@ -138,7 +135,7 @@ def test_a_small_policy_runs_on_one_thread_unless_the_environment_says_otherwise
 ) -> None:
     asked: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    monkeypatch.setattr(run, "SMALL_MODEL", 20)
+    monkeypatch.setattr(module, "SMALL_MODEL", 20)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     suit_threads(nn.Linear(4, 4))  # 20 weights are not below 20
     assert asked == []
