@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from qvla_offline.gates import Gates, Pricing, optimal, read_gates
-from qvla_offline.gates.assign import score_table
+from qvla_offline.gates.scored import score_table
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity, read_sensitivity
 from qvla_ros.atomic import atomic_file

@@ -10,7 +10,7 @@ import pytest
 
 from qvla_offline.analysis import analyse, measured_errors
 from qvla_offline.gates import Gates, Pricing, optimal
-from qvla_offline.gates.assign import score_table
+from qvla_offline.gates.scored import score_table
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity
 

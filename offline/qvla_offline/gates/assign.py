@@ -10,10 +10,11 @@ import numpy as np
 
 from qvla_offline.gates.costs import COSTS
 from qvla_offline.gates.files import Gates, widths_in
-from qvla_offline.gates.layer_rules import parse_rules, require_rules_within
+from qvla_offline.gates.layerwise import layerwise, of_layer_widths, total_of
 from qvla_offline.gates.optimal import Allocation, optimal
 from qvla_offline.gates.options import Budget
 from qvla_offline.gates.released import released_greedy
+from qvla_offline.gates.scored import every_width, score_table, scored_widths
 from qvla_offline.quantization.containers import can_be_stored, promote_to_tile
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity
@@ -31,14 +32,14 @@ def assign_gates(
     Layers that no sample reached keep 16 bits and stay out of the budget. (Method 'released' treats
     them like all others, as the released script does.)
     """
-    if budget.method == "optimal" and not sensitivity.columns:
+    if budget.method != "released" and not sensitivity.columns:
         raise QvlaError(
             "proxy_pt",
             "a released .pt, which does not say how long the rows are",
             "row lengths, to price them",
             "name the checkpoint with --pretrained_checkpoint",
         )
-    method = _released if budget.method == "released" else _optimal
+    method = {"optimal": _optimal, "layerwise": _layerwise, "released": _released}[budget.method]
     described = sensitivity.sources | dict(sources or {})
     return method(sensitivity, budget, scheme, described)
 
@@ -83,6 +84,19 @@ def _optimal(
     )
 
 
+def _layerwise(
+    sensitivity: Sensitivity, budget: Budget, scheme: QuantizationScheme, sources: dict[str, str]
+) -> Gates:
+    widths = layerwise(sensitivity, budget, scheme)
+    layers = of_layer_widths(sensitivity, widths)
+    columns = {name: sensitivity.columns[name] for name in widths}
+    total = {"total_sensitivity": total_of(sensitivity, widths)}
+    spent = budget_spent(layers, columns, budget, scheme) | total
+    method = f"{sensitivity.method}/layerwise"
+    idle = tuple(sensitivity.not_executed)
+    return Gates(layers, method, spent, sources, idle, scheme.described())
+
+
 def budget_spent(
     layers: Mapping[str, np.ndarray],
     columns: Mapping[str, int],
@@ -99,45 +113,9 @@ def budget_spent(
     return {"asked_bits_per_weight": budget.target_avg_bits, **spent, "cost": budget.cost}
 
 
-def scored_widths(sensitivity: Sensitivity, budget: Budget) -> dict[str, tuple[int, ...]]:
-    """Returns {executed layer: the bit-widths that it may have}; QvlaError if one has no scores."""
-    require_rules_within(parse_rules(budget.layer_bits), sensitivity.bits)
-    allowed = budget.widths(sensitivity.scores)
-    return {name: allowed[name] for name in sensitivity.executed()}
-
-
-def every_width(allowed: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
-    """The bit-widths that any layer may have, ascending."""
-    return tuple(sorted({b for widths in allowed.values() for b in widths}))
-
-
 def tile_of(budget: Budget, widths: Sequence[int], scheme: QuantizationScheme) -> int:
     """The tile to which groups are filled; 1, none, where no container holds all the `widths`."""
     return budget.tile if can_be_stored(widths, scheme) else 1
-
-
-def score_table(sensitivity: Sensitivity, bits: Sequence[int]) -> dict[str, np.ndarray]:
-    """{executed layer: [len(bits), R]}: zero at 16 bits, else as in the file."""
-    require_scored(bits, sensitivity.bits)
-    position = {b: index for index, b in enumerate(sensitivity.bits)}
-    return {
-        name: np.stack(
-            [np.zeros(score.shape[1]) if b == 16 else score[position[b]] for b in bits]
-        ).astype(np.float64)
-        for name, score in sensitivity.executed().items()
-    }
-
-
-def require_scored(bits: Sequence[int], scored: Sequence[int]) -> None:
-    """Raises QvlaError unless every one of `bits` below 16 is among the `scored` ones."""
-    missing = [b for b in bits if b != 16 and b not in scored]
-    if missing:
-        raise QvlaError(
-            "bits",
-            f"{missing}, which the sensitivity file does not score",
-            f"16 or some of {list(scored)}",
-            "drop them from --bits, or score them with `qvla sensitivity --bits ...`",
-        )
 
 
 def optimal_in_tiles(

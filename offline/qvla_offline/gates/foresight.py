@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from qvla_offline.checkpoints.model import VisionLanguageModel
 from qvla_offline.checkpoints.targets import quantization_targets, unexecuted_targets
-from qvla_offline.gates.assign import every_width, require_scored
 from qvla_offline.gates.joint import require_joint
 from qvla_offline.gates.layer_rules import parse_rules, require_rules_within
 from qvla_offline.gates.optimal import spendable_bits
 from qvla_offline.gates.options import Budget
+from qvla_offline.gates.scored import every_width, require_scored
 from qvla_offline.quantization.scheme import QuantizationScheme
 
 

@@ -6,16 +6,17 @@ worse than these on what was measured, whatever the scores are worth.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from qvla_offline.gates.assign import budget_spent, every_width, score_table, scored_widths
+from qvla_offline.gates.assign import budget_spent
 from qvla_offline.gates.files import Gates
 from qvla_offline.gates.layer_rules import nearest_allowed
-from qvla_offline.gates.optimal import allocate, spendable_bits
+from qvla_offline.gates.layerwise import layerwise, of_layer_widths, total_of, widths_of_layers
 from qvla_offline.gates.options import Budget
+from qvla_offline.gates.scored import every_width
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity
 from qvla_ros.errors import QvlaError
@@ -67,12 +68,8 @@ def rivals(
     pricing = budget.pricing(scheme)
     columns = {name: sensitivity.columns[name] for name in sensitivity.executed()}
     rows = {name: sensitivity.scores[name].shape[1] for name in columns}
-    allowed = {
-        name: tuple(b for b in widths if b) or widths
-        for name, widths in scored_widths(sensitivity, budget).items()
-    }
-    bits = every_width(allowed)
-    everywhere = {b: nearest_allowed(allowed, b) for b in bits}
+    allowed = widths_of_layers(sensitivity, budget)
+    everywhere = {b: nearest_allowed(allowed, b) for b in every_width(allowed)}
     limit = budget.target_avg_bits * sum(rows[name] * columns[name] for name in columns)
     affordable = [
         b
@@ -83,34 +80,18 @@ def rivals(
     if not affordable:
         return {}
     widest = max(affordable)
-    scores = score_table(sensitivity, bits)
-    summed = np.stack([_of_layer(scores[name], bits, allowed[name]) for name in columns])
-    by_width = np.stack(
-        [rows[name] * row_price for name, row_price in pricing.choices(columns, bits).items()]
-    )  # [layers, widths]
-    choice, _, _ = allocate(
-        summed, by_width, spendable_bits(rows, columns, allowed, budget.target_avg_bits, pricing)
-    )
     chosen = {
         f"{widest} bits everywhere": everywhere[widest],
-        BY_LAYER: {name: bits[index] for name, index in zip(columns, choice, strict=True)},
+        BY_LAYER: layerwise(sensitivity, budget, scheme),
     }
     found = {}
     for name, widths in chosen.items():
-        layers = {
-            layer: np.full(len(row), widths.get(layer, 16), dtype=np.uint8)
-            for layer, row in own.layers.items()
-        }
-        total = sum(float(scores[layer][bits.index(b)].sum()) for layer, b in widths.items())
-        spent = budget_spent(layers, columns, budget, scheme) | {"total_sensitivity": total}
-        method = "uniform" if name != BY_LAYER else f"{sensitivity.method}/by layer"
+        layers = of_layer_widths(sensitivity, widths)
+        total = {"total_sensitivity": total_of(sensitivity, widths)}
+        spent = budget_spent(layers, columns, budget, scheme) | total
+        method = "uniform" if name != BY_LAYER else f"{sensitivity.method}/layerwise"
         found[name] = replace(own, layers=layers, method=method, budget=spent)
     return found
-
-
-def _of_layer(scores: np.ndarray, bits: Sequence[int], allowed: Sequence[int]) -> np.ndarray:
-    """The score of a layer at each of `bits`, [n]; infinite at those that it may not have."""
-    return np.where(np.isin(bits, allowed), scores.sum(axis=1), np.inf)
 
 
 def without_idle_widths(

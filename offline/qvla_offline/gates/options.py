@@ -31,8 +31,10 @@ class Spending:
 
     target_avg_bits: float = option(4.0, _TARGET)
     bits: tuple[int, ...] = option(STORED_BIT_WIDTHS, "allowed bit-widths")
-    method: Literal["optimal", "released"] = option(
-        "optimal", "optimal, or the greedy method of the released QVLA script"
+    method: Literal["optimal", "layerwise", "released"] = option(
+        "optimal",
+        "optimal: bits by channel; layerwise: one width a layer; or released: the greedy method of "
+        "the released QVLA script",
     )
     cost: Literal["nominal", "stored"] = option(
         "stored",
@@ -75,11 +77,11 @@ class Budget(Spending):
 
     def __post_init__(self) -> None:
         require_choices(self)
-        if parse_rules(self.layer_bits) and self.method != "optimal":
+        if parse_rules(self.layer_bits) and self.method == "released":
             raise QvlaError(
                 "layer_bits",
                 f"{self.layer_bits!r} with method {self.method}",
-                "method optimal, which keeps to rules",
+                "method optimal or layerwise, which keep to rules",
                 "leave out --layer_bits, or use --method optimal",
             )
         unknown = sorted(set(self.bits) - set(BIT_WIDTHS))
