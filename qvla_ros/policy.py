@@ -22,6 +22,7 @@ from qvla_ros.observation import Observation
 from qvla_ros.preprocess import image_tensor, normalize_proprioception, prompt_ids
 from qvla_ros.safety import action_limits, clip_to_limits, require_finite
 from qvla_ros.tokenizer import read_tokenizer
+from qvla_ros.training_range import nearest_orientation, require_known_state
 
 WARM_UP_RUNS = 2  # the first run of an engine allocates and tunes; the second shows that it is over
 
@@ -67,8 +68,14 @@ class Policy:
         if self.bundle.proprioception is not None:
             require_finite(observation.proprioception, "proprioception")
             statistics = self.bundle.statistics["proprio"]
+            state = nearest_orientation(
+                self.bundle.proprioception.names,
+                observation.proprioception,
+                statistics.low,
+                statistics.high,
+            )
             normalized = normalize_proprioception(
-                observation.proprioception, statistics.low, statistics.high, statistics.mask
+                state, statistics.low, statistics.high, statistics.mask
             )
             inputs["proprio"] = normalized.astype(np.float32)[None]
         return inputs
@@ -125,6 +132,18 @@ class Policy:
     def require_instruction(self, instruction: str) -> None:
         """Raises QvlaError unless the prompt of the instruction fits the graph. From any thread."""
         prompt_ids(self.bundle.prompt, self._tokenizer, instruction)
+
+    def require_known_state(self, proprioception: NDArray[np.float64]) -> None:
+        """Raises QvlaError where the robot's state is far from all that the policy was trained on.
+
+        From any thread.
+        """
+        spec = self.bundle.proprioception
+        if spec is not None:
+            low = self.bundle.statistics["proprio"].low
+            high = self.bundle.statistics["proprio"].high
+            state = nearest_orientation(spec.names, proprioception, low, high)
+            require_known_state(spec.names, state, low, high)
 
     def reset(self) -> None:
         """Forgets what earlier observations left behind, before the next one: a new episode begins.

@@ -109,6 +109,7 @@ class Controller:
         self._track = MeasuredTrack(limits, settings.measured_velocity_margin)
         self._deadman = Deadman()
         self._heard_s = math.inf
+        self._armed_s = math.inf
         self._ready = False
         self._follows_measured = settings.follow_measured and spec.is_delta
         self._velocities = SentVelocities()
@@ -136,8 +137,8 @@ class Controller:
         require_fresh_input(self._input_ns, now_ns, self.settings)
         last = Clocks(now_ns, -math.inf) if self._clocks is None else self._clocks
         self._track.require_arm_at_rest(start, self._measured_at_s(measured_ns, last))
-        last_s = last.steady_s
-        require_deadman(self._deadman, last_s, self.settings)
+        require_deadman(self._deadman, last.steady_s, self.settings)
+        self._armed_s = last.steady_s if self._clocks is not None else math.inf
         require_ready(self._ready, self.settings)
         self.armed = True
         self.reason = None
@@ -321,6 +322,7 @@ class Controller:
             plan_end_ns=self.plan.end_ns,
             is_believed=is_believed,
             heard_s=self._heard_s,
+            armed_s=self._armed_s,
             is_followed=self._is_followed(measured, robot_s),
         )
 

@@ -14,6 +14,7 @@ _POSITIVE = (
     "max_command_age_s",
     "max_clock_jump_s",
     "max_stall_s",
+    "max_idle_s",
     "max_linear_lead",
     "max_angular_lead_rad",
     "measured_velocity_margin",
@@ -30,7 +31,8 @@ class ControllerSettings:
     measured state. inference_timeout_s: of one inference. max_command_age_s: how long past its last
     step a plan may keep the robot waiting. deadman_timeout_s: 0 for no deadman. max_clock_jump_s:
     between two ticks. max_stall_s: how long ticks, or the thread that hears messages, may stand
-    still; never longer than deadman_timeout_s. max_linear_lead (m or rad, each axis) and
+    still; never longer than deadman_timeout_s. max_idle_s: how long it stays armed before the first
+    plan. max_linear_lead (m or rad, each axis) and
     max_angular_lead_rad: how far the command may run ahead of the measured state.
     measured_velocity_margin: times the velocity limits that the arm may be seen to move at before
     its state is not believed. use_sim_time: ROS time follows /clock. follow_measured: deltas go
@@ -48,6 +50,7 @@ class ControllerSettings:
     deadman_timeout_s: float = 0.0
     max_clock_jump_s: float = 0.5
     max_stall_s: float = math.inf
+    max_idle_s: float = math.inf
     stop: StopAction = "hold"
     max_linear_lead: float = math.inf
     max_angular_lead_rad: float = math.inf

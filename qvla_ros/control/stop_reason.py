@@ -15,6 +15,8 @@ class StopReason(Enum):
     bad_input = "an input cannot be used: its size, encoding, names, frame or numbers are wrong"
     clock_jump = "the clocks of ROS and of the machine parted by more than max_clock_jump_s"
     late_inference = "an inference took longer than inference_timeout_s"
+    unused = "armed for max_idle_s without a plan: no instruction came, or no chunk for it"
+    crowded = "a camera, ~/enable or a command topic has a second publisher (sole_publishers)"
     inference_error = "the inference failed, or its chunk cannot be executed"
     plan_exhausted = "the plan ended more than max_command_age_s ago"
     stalled = "this process stood still for max_stall_s, or heard nothing for so long"

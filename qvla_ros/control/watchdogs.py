@@ -61,7 +61,7 @@ class Tick:
     unmeasured_s: how long ago the last one came, by the robot's clock. input_ns: stamp of the
     newest observation. inference_busy_s: how long the inference under way has run. plan_end_ns:
     when the plan ends or ended. heard_s: when the thread that hears messages was last seen at work,
-    steady clock.
+    armed_s: when it was armed; both of the steady clock.
     """
 
     now: Clocks
@@ -75,6 +75,7 @@ class Tick:
     plan_end_ns: int | None
     is_believed: bool = True
     heard_s: float = math.inf
+    armed_s: float = math.inf
     is_followed: bool = True
 
     @property
@@ -155,6 +156,13 @@ def late_inference(settings: ControllerSettings, tick: Tick) -> float | None:
     return tick.now.steady_s - late_s if late_s > 0.0 else None
 
 
+def unused(settings: ControllerSettings, tick: Tick) -> float | None:
+    if tick.plan_end_ns is not None:
+        return None
+    passed_s = tick.armed_s + settings.max_idle_s
+    return passed_s if tick.now.steady_s > passed_s else None
+
+
 def plan_exhausted(settings: ControllerSettings, tick: Tick) -> float | None:
     if tick.plan_end_ns is None:
         return None
@@ -175,6 +183,7 @@ WATCHDOGS: tuple[tuple[StopReason, Watchdog], ...] = (
     (StopReason.stale_input, stale_input),
     (StopReason.bad_measurement, missing_measurement),
     (StopReason.late_inference, late_inference),
+    (StopReason.unused, unused),
     (StopReason.plan_exhausted, plan_exhausted),
 )
 

@@ -171,6 +171,14 @@ class WatchdogParameters:
         "that is shorter",
         minimum=1e-3,
     )
+    max_idle_s: float = seconds(
+        60.0, "how long the arm stays armed before the first plan", minimum=1e-3
+    )
+    sole_publishers: bool = parameter(
+        True,
+        "refuse to arm, and stop, while a camera, ~/enable or a command topic has a second "
+        "publisher",
+    )
     deadman: bool = parameter(False, "send commands only while ~/enable (std_msgs/Bool) says true")
     deadman_timeout_s: float = seconds(0.3, "oldest ~/enable that counts", minimum=1e-3)
     stop_action: str = parameter(

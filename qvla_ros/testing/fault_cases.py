@@ -122,7 +122,9 @@ def pose_faults(
     context: Context, bundle_dir: Path, environment: Mapping[str, str], directory: Path, **more: Any
 ) -> Iterator[DrillOutcome]:
     """All that can happen to a node that commands poses; the last fault ends it."""
-    with drill(context, bundle_dir, environment, directory, output="pose", **more) as d:
+    # The robot that is killed publishes beside the drill's own.
+    parameters: dict[str, Any] = {"output": "pose", "sole_publishers": False, **more}
+    with drill(context, bundle_dir, environment, directory, **parameters) as d:
         yield from map(d.provoke, (*OF_INPUTS, *OF_THE_ENGINE, *OF_REQUESTS, STALLED))
         yield _killed_robot(d, bundle_dir, environment, directory)
         yield d.provoke(INTERRUPTED)

@@ -33,6 +33,7 @@ PARAMETERS = {
     "max_command_age_s": GENEROUS_S,
     "max_clock_jump_s": GENEROUS_S,
     "max_stall_s": GENEROUS_S,
+    "max_idle_s": GENEROUS_S,
     "qos_overrides./x/policy/command.publisher.depth": 1000,  # the test looks at every command
 }
 

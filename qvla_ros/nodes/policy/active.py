@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from qvla.msg import PolicyStatus
 from rclpy.node import Node
 
@@ -18,6 +20,7 @@ from qvla_ros.nodes.policy.commands import Sources
 from qvla_ros.nodes.policy.configured import Configured
 from qvla_ros.nodes.policy.inference import Inference
 from qvla_ros.nodes.policy.inputs.observation_inputs import ObservationInputs
+from qvla_ros.nodes.policy.sole_publishers import SolePublishers
 from qvla_ros.observation import Observation
 from qvla_ros.parameters.policy import PolicyParameters
 from qvla_ros.policy import Prediction
@@ -83,6 +86,9 @@ class Active:
             self._on_instruction,
             measured_by(parameters.commands, bundle),
         )
+        self._commands_a_robot = parameters.commands.output != "none"
+        self._sole = self._sole_publishers(parameters)
+        self._state: NDArray[np.float64] | None = None  # of the last observation
         self.inference = Inference(
             self._policy,
             self._on_prediction,
@@ -114,6 +120,8 @@ class Active:
             waits_for = f"no new observation for {self._max_image_age_s:g} s"
         self.waits_for = waits_for
         self._commands.poll()
+        if self._commands.armed and (crowd := self._sole.crowd()):
+            self._commands.disarm(StopReason.crowded, crowd)
 
     def state(self) -> tuple[int, str]:
         """One of PolicyStatus' constants, and why it is not RUNNING. From any thread."""
@@ -135,8 +143,29 @@ class Active:
                 raise QvlaError(
                     "cannot arm", found, "no task that is still stopping", "call ~/arm again"
                 )
+            self._require_a_fit_robot()
             self._policy.reset()  # what it saw before is not part of what begins now
         self._commands.arm()
+
+    def _require_a_fit_robot(self) -> None:
+        """Raises QvlaError where a commanded robot has rivals or is nowhere near its task."""
+        if crowd := self._sole.crowd():
+            fix = "then call ~/arm again"
+            raise QvlaError("cannot arm", crowd, "one publisher a topic", fix)
+        if self._commands_a_robot and self._state is not None:
+            self._policy.require_known_state(self._state)
+
+    def _sole_publishers(self, parameters: PolicyParameters) -> SolePublishers:
+        node = self._node
+        commands = parameters.commands
+        if not (self._commands_a_robot and parameters.watchdogs.sole_publishers):
+            return SolePublishers(node, (), ())
+        sent = [commands.output_topic]
+        if commands.gripper_output == "position":
+            sent.append(commands.gripper_topic)
+        enable = ["~/enable"] if parameters.watchdogs.deadman else []
+        heard = (*self.inputs.camera_topics, *map(node.resolve_topic_name, enable))
+        return SolePublishers(node, heard, map(node.resolve_topic_name, sent))
 
     def follow(self, instruction: str | None) -> None:
         """Acts on this instruction from now on, or on none.
@@ -158,6 +187,7 @@ class Active:
 
     def _on_observation(self, observation: Observation) -> None:
         self._last_observation_s = time.monotonic()
+        self._state = observation.proprioception
         self._commands.observe(min(observation.stamps_ns.values()))
         if not observation.instruction:
             return

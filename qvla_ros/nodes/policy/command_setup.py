@@ -72,6 +72,7 @@ def _settings(parameters: PolicyParameters, form: CommandForm) -> ControllerSett
         deadman_timeout_s=watchdogs.deadman_timeout_s if watchdogs.deadman else 0.0,
         max_clock_jump_s=watchdogs.max_clock_jump_s,
         max_stall_s=watchdogs.max_stall_s,
+        max_idle_s=watchdogs.max_idle_s,
         stop=form.stop_action,
         max_linear_lead=watchdogs.max_linear_lead,
         max_angular_lead_rad=watchdogs.max_angular_lead_rad,
@@ -95,6 +96,7 @@ def _require_a_prompt_control_thread(period_s: float, parameters: PolicyParamete
         "max_command_age_s": watchdogs.max_command_age_s,
         "max_clock_jump_s": watchdogs.max_clock_jump_s,
         "max_stall_s": watchdogs.max_stall_s,
+        "max_idle_s": watchdogs.max_idle_s,
     }
     if watchdogs.deadman:
         limits_s["deadman_timeout_s"] = watchdogs.deadman_timeout_s

@@ -84,6 +84,7 @@ class Commander:
         self._orders_done = 0
         self._last_stop: Stop | None = None
         self._silent_reason: StopReason | None = None  # of a disarming that needed no stop
+        self._detail = ""  # what was found, of the last stop
         self.error = ""
         self._commands_sent = earlier.commands_sent
 
@@ -158,6 +159,7 @@ class Commander:
             self._controller.arm(state, self._now_ns(), stamp_ns)
             self._last_stop = None
             self._silent_reason = None
+            self._detail = ""
             if self._gripper is not None:
                 self._gripper.begin()
 
@@ -166,9 +168,11 @@ class Commander:
         waits = self._orders != self._orders_done or self._controller.is_stopping
         return self._running is not None and waits
 
-    def disarm(self, reason: StopReason) -> None:
-        """The next tick begins to brake the arm, if it was commanded."""
+    def disarm(self, reason: StopReason, detail: str = "") -> None:
+        """The next tick begins to brake the arm, if it was commanded. detail: what was found."""
         with self._lock:
+            if self._controller.armed:
+                self._detail = detail
             self._orders = self._orders + 1
             self._controller.disarm(reason, time.monotonic())
 
@@ -216,7 +220,8 @@ class Commander:
             stop = self._last_stop
             reason = self._silent_reason if stop is None else stop.reason
             interventions = dict(self._controller.interventions)
-            return CommandFigures(self._commands_sent, interventions, stop, reason)
+            detail = "" if reason is None else self._detail
+            return CommandFigures(self._commands_sent, interventions, stop, reason, detail)
 
     def plan_ahead(self) -> tuple[float, NDArray[np.float64]]:
         """How long the plan goes on, s, and its actions in force and to come, [m, A]."""
@@ -254,6 +259,7 @@ class Commander:
             steady_s = time.monotonic()
             now_ns = self._now_ns()
             if refusal and self._controller.armed:
+                self._detail = refusal
                 self._controller.disarm(StopReason.bad_input)
             decision = self._controller.tick(now_ns, steady_s, measured, busy_s, measured_ns)
             orders = self._orders

@@ -55,8 +55,11 @@ class Commands(Protocol):
     def arm(self) -> None:
         """Commands may go out from the next chunk on. QvlaError says why not."""
 
-    def disarm(self, reason: StopReason) -> None:
-        """Begins to brake the arm, if it was commanded, within a period."""
+    def disarm(self, reason: StopReason, detail: str = "") -> None:
+        """Begins to brake the arm, if it was commanded, within a period.
+
+        detail: what was found, for the status.
+        """
 
     def is_stopping(self) -> bool:
         """True until the arm has been braked to rest."""
@@ -113,7 +116,7 @@ class ChunksOnly:
     def arm(self) -> None:
         self.armed = True
 
-    def disarm(self, reason: StopReason) -> None:
+    def disarm(self, reason: StopReason, detail: str = "") -> None:
         self.armed = False
 
     def is_stopping(self) -> bool:

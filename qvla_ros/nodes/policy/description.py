@@ -26,6 +26,8 @@ def describe(
     state, reason = (PolicyStatus.INACTIVE, NOT_ACTIVE) if active is None else active.state()
     figures = commands.figures()
     stop = figures.last_stop
+    if state == PolicyStatus.RUNNING and figures.reason is not None and figures.detail:
+        reason = f"commands ended, {figures.reason.name}: {figures.detail}"
     remaining_s, upcoming = commands.plan_ahead()
     now = Snapshot(
         state=state,

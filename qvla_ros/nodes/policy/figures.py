@@ -35,13 +35,15 @@ class CommandFigures:
     interventions: stage of the safety chain -> commands that it changed.
 
     last_stop: since it was last armed. reason: why it is disarmed, also where nothing had been
-    commanded that was to be stopped; None since it is armed, and before it first was.
+    commanded that was to be stopped; None since it is armed, and before it first was. detail: what
+    was found, such as the topic and its message, where that is known.
     """
 
     commands_sent: int = 0
     interventions: Mapping[str, int] = field(default_factory=dict)
     last_stop: Stop | None = None
     reason: StopReason | None = None
+    detail: str = ""
 
 
 NOTHING_COMMANDED = CommandFigures()

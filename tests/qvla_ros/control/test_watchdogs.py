@@ -31,6 +31,7 @@ SETTINGS = ControllerSettings(
     deadman_timeout_s=0.75,
     max_clock_jump_s=0.5,
     max_linear_lead=0.25,
+    max_idle_s=1.0,
 )
 AT = Setpoint(np.array([0.5, 0.0, 0.0]))
 WELL = Tick(
@@ -67,6 +68,7 @@ CASES = [
         StopReason.bad_measurement,
         SINCE_THE_TICK_BEFORE,
     ),
+    ({"plan_end_ns": None, "armed_s": 38.5}, StopReason.unused, 39.5),
     ({"inference_busy_s": 1.125}, StopReason.late_inference, 39.875),
     ({"plan_end_ns": 99 * S}, StopReason.plan_exhausted, 39.5),
 ]
@@ -92,6 +94,8 @@ def test_each_limit_gives_its_reason_and_when_it_was_passed(
         {"measured": None, "unmeasured_s": 2.0},
         {"measured": Setpoint(np.array([0.25, 0.0, 0.0]))},
         {"inference_busy_s": 1.0},
+        {"plan_end_ns": None, "armed_s": 39.0},
+        {"plan_end_ns": 101 * S, "armed_s": 0.0},
         {"plan_end_ns": 100 * S - S // 2},
     ],
 )

@@ -86,6 +86,11 @@ class ObservationInputs:
         """Rate and age of each input. From any thread."""
         return self._streams.health()
 
+    @property
+    def camera_topics(self) -> tuple[str, ...]:
+        """In full, after remapping."""
+        return tuple(self._cameras.topics.values())
+
     def destroy(self) -> None:
         """Ends all subscriptions and threads."""
         self._streams.destroy()

@@ -60,7 +60,8 @@ class Arm:
             Setpoint(np.zeros(2)),
             time.monotonic_ns(),
         )
-        self.commander.start(Sources(lambda: self.measure(), lambda: "", lambda: 0.0))
+        self.refused = ""
+        self.commander.start(Sources(lambda: self.measure(), lambda: self.refused, lambda: 0.0))
         self.commander.observe(self.now_ns())
         self.wait(lambda: node.count_subscribers("command") == 1)
 
@@ -146,6 +147,25 @@ def test_a_control_thread_that_fails_stops_the_arm_and_says_why(node: Node) -> N
     assert "ZeroDivisionError: the encoder" in arm.commander.error
     assert not arm.commander.armed
     assert arm.positions[-1][0] <= arm.positions[-2][0]
+    arm.commander.finish(StopReason.deactivated)
+    arm.commander.destroy()
+
+
+def test_what_was_wrong_with_an_input_is_known_after_it_is_well_again(node: Node) -> None:
+    arm = Arm(node)
+    arm.move()
+    arm.refused = "joints on /joint_states: got nan"
+    arm.wait(lambda: arm.commander.figures().last_stop)
+    arm.refused = ""
+    arm.wait(lambda: not arm.commander.is_stopping())
+    figures = arm.commander.figures()
+    assert figures.reason is StopReason.bad_input
+    assert figures.detail == "joints on /joint_states: got nan"
+    arm.commander.arm()
+    assert arm.commander.figures().detail == ""
+    arm.commander.disarm(StopReason.crowded, "2 publishers")
+    arm.wait(lambda: arm.commander.figures().reason)
+    assert arm.commander.figures().detail == "2 publishers"
     arm.commander.finish(StopReason.deactivated)
     arm.commander.destroy()
 

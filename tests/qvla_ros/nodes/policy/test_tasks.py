@@ -41,6 +41,7 @@ COMMANDING = {
     "max_command_age_s": GENEROUS_S,
     "max_clock_jump_s": GENEROUS_S,
     "max_stall_s": GENEROUS_S,
+    "max_idle_s": GENEROUS_S,
 }
 
 
