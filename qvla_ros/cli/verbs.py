@@ -49,6 +49,9 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "parameters": Verb("qvla_ros.cli.parameters", "print the parameters of the nodes", ""),
         "record": Verb("qvla_ros.cli.record", "write what policies see and do to a bag", "bags"),
         "replay": Verb("qvla_ros.cli.replay", "run a policy again on such a bag, compare", "bags"),
+        "reaction_time": Verb(
+            "qvla_ros.cli.reaction_time", "estimate from a bag how late an arm moves", "bags"
+        ),
     },
     "simulate and compare": {
         "demo": Verb(
