@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from qvla_ros.atomic import atomic_file
 
 if TYPE_CHECKING:
     from qvla_offline.compare.document import Comparison
+    from qvla_offline.compare.starts import Start
     from qvla_offline.error.subjects import Subject, Subjects
 
 HELP = (
@@ -52,18 +53,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from qvla_offline.compare import document
-    from qvla_offline.compare.starts import episodes_of
+    from qvla_offline.compare.starts import episodes_of, round_robin
 
     if args.print_only:
-        show(document.read(args.out), args.out)
+        comparison = document.read(args.out)
+        document.write(comparison, args.out)
+        show(comparison, args.out)
         return 0
-    episodes = {} if args.episodes is None else episodes_of(args.episodes, args.suites)
+    starts = [] if args.episodes is None else round_robin(episodes_of(args.episodes, args.suites))
     args.out.mkdir(parents=True, exist_ok=True)
     made_by = maker_of(args)
     subjects = subjects_of(args, made_by)
     comparison = _measured(args, made_by, subjects)
-    if episodes:
-        comparison = _driven(args, made_by, subjects, episodes, comparison)
+    if starts:
+        comparison = _driven(args, made_by, subjects, starts, comparison)
     document.write(comparison, args.out)
     show(comparison, args.out)
     return 0
@@ -124,18 +127,17 @@ def _driven(
     args: argparse.Namespace,
     made_by: Subjects,
     subjects: Sequence[Subject],
-    episodes: Mapping[str, int],
+    starts: Sequence[Start],
     comparison: Comparison,
 ) -> Comparison:
     """Runs the episodes that --out does not hold yet, and counts all that it holds."""
     from qvla_offline.compare import document
     from qvla_offline.compare.bundles import Bundles
     from qvla_offline.compare.closed_loop import ClosedLoop, run_missing
-    from qvla_offline.compare.starts import FLOAT, round_robin
+    from qvla_offline.compare.starts import FLOAT
     from qvla_offline.workers.opening import open_workers
     from qvla_ros.simulation.episode_log import EpisodeLog
 
-    starts = round_robin(episodes)
     bundles = Bundles(args.out / "bundles", made_by, robot_of(args))
     policies = {FLOAT: bundles.of_float(), **{s.name: bundles.of(s) for s in subjects}}
     comparison = comparison.with_bundles(policies)
