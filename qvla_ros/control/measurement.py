@@ -72,7 +72,7 @@ class MeasuredTrack:
             found = "one that was somewhere else at once"
             raise QvlaError("arm: measured state", found, expected, fix)
         for sample in self._samples:
-            linear, angular_rad = _distance(sample.state, state)
+            linear, angular_rad = distance(sample.state, state)
             if linear.max() > REST_LINEAR or angular_rad > REST_ANGULAR_RAD:
                 found = f"moved by {linear.max():.3g} m or rad and {angular_rad:.3g} rad of turn"
                 expected = f"an arm at rest for {REST_S:g} s"
@@ -84,14 +84,14 @@ class MeasuredTrack:
             return not self._samples
         last = self._samples[-1]
         passed_s = max(at_s - last.at_s, 1e-9)  # not 0: without a limit all is believed
-        linear, angular_rad = _distance(last.state, state)
+        linear, angular_rad = distance(last.state, state)
         return bool(
             (linear <= self._linear * passed_s + NOISE_LINEAR).all()
             and angular_rad <= self._angular * passed_s + NOISE_ANGULAR_RAD
         )
 
 
-def _distance(start: Setpoint, end: Setpoint) -> tuple[np.ndarray, float]:
+def distance(start: Setpoint, end: Setpoint) -> tuple[np.ndarray, float]:
     """Along each axis, and the angle of the turn between the two."""
     linear = np.abs(end.linear - start.linear)
     if start.quaternion_xyzw is None or end.quaternion_xyzw is None:

@@ -44,6 +44,13 @@ class InputParameters:
     max_stamp_spread_s: float = seconds(
         0.05, "largest difference between the stamps of one observation"
     )
+    max_equal_images: int = parameter(
+        10,
+        "images in a row of the same bytes that are taken while the commanded arm moves; 0: any "
+        "number",
+        0,
+        100000,
+    )
     image_transport: str = parameter(
         "raw", "which image topics are subscribed to", choices=("raw", "compressed")
     )

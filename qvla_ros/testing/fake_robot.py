@@ -49,6 +49,7 @@ class Quirks:
     cameras_silent: bool = False
     all_silent: bool = False
     wrong_size: bool = False
+    frozen: bool = False
     nan_joints: bool = False
     clock_jump_s: float = 0.0
     deadman: bool | None = None
@@ -164,6 +165,8 @@ class FakeRobot:
         for name, publisher in self._images.items():
             if not self.quirks.cameras_silent:
                 pixels = self._pixels[name]
+                if not self.quirks.frozen:
+                    pixels[0, 0] += 1  # no two pictures are alike
                 pixels = pixels[: len(pixels) // 2] if self.quirks.wrong_size else pixels
                 publisher.publish(image_message(name, pixels, stamp))
 

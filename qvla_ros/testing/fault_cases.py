@@ -58,6 +58,13 @@ WRONG_SIZE = DrilledFault(
     quirks(wrong_size=True),
     quirks(wrong_size=False),
 )
+FROZEN = DrilledFault(
+    "frozen pictures",
+    "10 pictures and 5 cm",
+    "bad_input",
+    quirks(frozen=True),
+    quirks(frozen=False),
+)
 NAN_JOINTS = DrilledFault(
     "NaN in joint_states",
     "arrival",
@@ -111,7 +118,7 @@ STALLED = DrilledFault(
     "process stopped for 1.5 s (SIGSTOP)", f"max_stall_s = {LIMIT_S:g}", "stalled", Drill.stall
 )
 
-OF_INPUTS = (CAMERA_SILENT, WRONG_SIZE, NAN_JOINTS)
+OF_INPUTS = (CAMERA_SILENT, WRONG_SIZE, FROZEN, NAN_JOINTS)
 OF_THE_ENGINE = (NAN_ENGINE, ENGINE_RAISES, LATE_INFERENCE)
 OF_REQUESTS = (CANCELLED, DISARMED, DEACTIVATED)
 OF_THE_DEADMAN_AND_THE_CLOCK = (DEADMAN_RELEASED, DEADMAN_SILENT, CLOCK_AHEAD, CLOCK_BACK)

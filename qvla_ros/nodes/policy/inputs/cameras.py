@@ -9,9 +9,11 @@ from typing import Any
 from sensor_msgs.msg import CompressedImage, Image
 
 from qvla_ros.bundle import CameraSpec
+from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.messages.compressed_image import rgb_pixels_of_compressed
 from qvla_ros.messages.image import rgb_pixels
 from qvla_ros.nodes.chunk_message import stamp_ns
+from qvla_ros.nodes.policy.inputs.frozen_picture import FrozenPicture
 from qvla_ros.nodes.policy.inputs.streams import Streams, outcome
 
 
@@ -19,7 +21,8 @@ class Cameras:
     """Subscribes to the cameras and adds their images to the streams.
 
     topics: camera name -> topic. seen(stamp_ns) is called for every image of the first camera, on
-    the executor's thread. Compressed images are decoded on a thread a camera.
+    the executor's thread. Compressed images are decoded on a thread a camera. arm: where it is
+    measured, None if that is not known; max_equal_images: see FrozenPicture.
     """
 
     def __init__(
@@ -28,11 +31,15 @@ class Cameras:
         cameras: Sequence[CameraSpec],
         image_transport: str,
         seen: Callable[[int], None],
+        arm: Callable[[], Setpoint | None],
+        max_equal_images: int,
     ) -> None:
         self._streams = streams
         self._compressed = image_transport == "compressed"
         self._first = cameras[0].name if cameras else ""
         self._seen = seen
+        self._arm = arm
+        self._frozen = {camera.name: FrozenPicture(max_equal_images) for camera in cameras}
         self.topics = {camera.name: self._subscribe(camera) for camera in cameras}
 
     def _subscribe(self, camera: CameraSpec) -> str:
@@ -58,4 +65,8 @@ class Cameras:
         moment_ns = stamp_ns(message.header.stamp)
         if camera.name == self._first:
             self._seen(moment_ns)
-        self._streams.put(self.topics[camera.name], moment_ns, pixels)
+        topic = self.topics[camera.name]
+        frozen = self._frozen[camera.name]
+        self._streams.put(
+            topic, moment_ns, lambda: frozen.require_change(pixels(), self._arm, topic)
+        )

@@ -49,7 +49,12 @@ class ObservationInputs:
         self._streams = Streams(node, self._emit)
         self._state = RobotState(self._streams, node, bundle, parameters, measured)
         self._cameras = Cameras(
-            self._streams, bundle.cameras, parameters.image_transport, self._state.locate
+            self._streams,
+            bundle.cameras,
+            parameters.image_transport,
+            self._state.locate,
+            self._arm,
+            parameters.max_equal_images,
         )
         state_topics = (self._state.joint_topic, self._state.pose_topic)
         self._streams.join(
@@ -95,6 +100,10 @@ class ObservationInputs:
         """Ends all subscriptions and threads."""
         self._streams.destroy()
         self._state.destroy()
+
+    def _arm(self) -> Setpoint | None:
+        measured = self._state.measured()
+        return None if measured is None else measured[0]
 
     def _emit(self, samples: Samples) -> None:
         topics = self._cameras.topics

@@ -9,10 +9,10 @@ from sensor_msgs.msg import JointState
 from qvla_ros.bundle import Bundle
 from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.errors import QvlaError
+from qvla_ros.messages.joint_merge import JointMerge
 from qvla_ros.messages.robot_state import (
     Measured,
     ToolPose,
-    joint_positions,
     needed_joints,
     needs_pose,
     pose_in,
@@ -44,6 +44,7 @@ class RobotState:
         self._frame = bundle.actions.frame
         self._measured = measured
         self._joints = needed_joints(bundle, measured)
+        self._merge = JointMerge(self._joints)
         # The last usable joint positions and pose with their stamps; each is replaced whole, so any
         # thread may read.
         self._positions: tuple[dict[str, float], int] | None = None
@@ -98,8 +99,10 @@ class RobotState:
         assert self.joint_topic is not None
         topic = self.joint_topic
         moment_ns = stamp_ns(message.header.stamp)
+        if self._merge.is_foreign(message):
+            return
         self._positions = self._streams.put(
-            topic, moment_ns, lambda: joint_positions(message, topic, self._joints)
+            topic, moment_ns, lambda: self._merge.add(message, topic, moment_ns)
         )
 
     def _on_pose(self, message: PoseStamped) -> None:

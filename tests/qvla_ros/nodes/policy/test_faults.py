@@ -19,6 +19,7 @@ from qvla_ros.testing.fault_drill import DrillOutcome
 EXPECTED_STOPS = {
     "camera silent": ("stale_input", "hold"),
     "image of the wrong size": ("bad_input", "hold"),
+    "frozen pictures": ("bad_input", "hold"),
     "NaN in joint_states": ("bad_input", "hold"),
     "NaN from the engine": ("inference_error", "hold"),
     "engine raises": ("inference_error", "hold"),

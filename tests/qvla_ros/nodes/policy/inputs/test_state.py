@@ -63,7 +63,6 @@ def test_an_output_of_joint_positions_measures_them_in_its_own_order_though_the_
         ),
         (FINGERS, {"x": float("inf")}, ("pose on /x/ee_pose", "inf", "finite numbers")),
         (FINGERS, {"w": 0.0}, ("pose on /x/ee_pose", "quaternion of length 1")),
-        ({FINGER_NAMES[0]: 0.0}, {}, (f"also {FINGER_NAMES[1]}", "source_list")),
     ],
 )
 def test_a_state_that_cannot_be_used_takes_the_measurement_away_until_it_is_mended(
@@ -77,6 +76,26 @@ def test_a_state_that_cannot_be_used_takes_the_measurement_away_until_it_is_mend
     assert rig.inputs.measured() is None
     rig.send_state(rig.fingers())
     rig.wait(rig.inputs.measured, "a measurement again")
+
+
+def test_messages_of_parts_of_the_robot_are_merged_while_each_is_heard_of(
+    bench: Callable,
+) -> None:
+    rig = bench(measured=Measured(gripper_joint=FINGER_NAMES[0]))
+    part = {FINGER_NAMES[0]: 0.0}
+    rig.send_state(part)
+    words = (f"also {FINGER_NAMES[1]}", "source_list")
+    rig.wait(lambda: all(word in rig.inputs.poll() for word in words), f"a reason with {words}")
+    rig.send_state(rig.fingers())
+    rig.wait(rig.inputs.measured, "a measurement")
+    rig.publish_joints({"wheel": 7.0})
+    rig.publish_joints({FINGER_NAMES[0]: 0.75})
+    rig.wait(lambda: rig.inputs.measured()[0].gripper == 0.75, "the finger that moved")
+    rig.stamp_ns += 300_000_000
+    rig.publish_joints(part)
+    silent = f"got {FINGER_NAMES[1]} 0.300 s ago"
+    rig.wait(lambda: silent in rig.inputs.poll(), "the finger that is silent")
+    assert rig.inputs.measured() is None
 
 
 def test_without_an_output_nothing_is_measured_and_nothing_else_subscribed_to(
