@@ -14,6 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 MESSAGE_SOURCES := $(wildcard action/*.action msg/*.msg) CMakeLists.txt cmake/pypi_ros_wheels.cmake package.xml
+CPU_TORCH := https://download.pytorch.org/whl/cpu
 GROUPS_WANTED := build offline libero test colcon
 export MUJOCO_GL ?= egl
 
@@ -29,11 +30,15 @@ $(STAMPS)/system: environment/system_packages.sh
 	@[ -x $(BIN)/python ] || { echo "Creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/packages: environment/constraints.txt pyproject.toml environment/requirements.py | $(STAMPS)/system
-	@echo "Installing the pinned packages (3.4 GB with torch and LIBERO; the first time takes minutes)"
+$(STAMPS)/packages: environment/constraints.txt environment/without_dependencies.txt pyproject.toml environment/requirements.py \
+  | $(STAMPS)/system
+	@echo "Installing the pinned packages (the first time takes minutes; 4.3 GB with torch for CPUs and LIBERO)."
+	@echo "Where torch comes from PyPI it brings CUDA: 2.1 GB more (computed). For the other: PIP_EXTRA_INDEX_URL=$(CPU_TORCH) make setup"
 	@$(BIN)/python environment/requirements.py $(GROUPS_WANTED) > $(STAMPS)/requirements.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint environment/constraints.txt \
 	  --requirement $(STAMPS)/requirements.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint environment/constraints.txt --no-deps \
+	  --requirement environment/without_dependencies.txt
 	@touch $@
 
 $(STAMPS)/checkout: setup.py pyproject.toml $(MESSAGE_SOURCES) $(STAMPS)/packages

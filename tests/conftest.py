@@ -23,6 +23,5 @@ def vectors() -> dict:
 @pytest.fixture(scope="session")
 def milk_task() -> Iterator[LiberoTask]:
     """libero_object task 7, 'pick up the milk and place it in the basket', 128-pixel cameras."""
-    pytest.importorskip("libero")
     with LiberoTask("libero_object", 7, camera_size=128) as task:
         yield task

@@ -15,6 +15,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import qvla_ros
 
@@ -198,6 +199,23 @@ def test_every_requirement_is_pinned_in_the_one_place_for_pins() -> None:
         if "==" in requirement:
             assert name == "torch", f"{requirement}: pin it in {CONSTRAINTS.name}"
             assert requirement in lines, f"{requirement}: {CONSTRAINTS.name} pins another version"
+
+
+def test_every_python_that_the_package_allows_gets_one_version_of_a_package() -> None:
+    """A package that no longer comes for Python 3.10 has another version there, or any."""
+    lines = [line for line in CONSTRAINTS.read_text().splitlines() if "==" in line]
+    for python in ("3.10", "3.11", "3.12"):
+        names = []
+        for line in lines:
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate(
+                {"python_version": python}
+            ):
+                names.append(requirement.name)
+        assert len(names) == len(set(names)), python
+        assert {"onnxruntime", "pillow", "numpy", "cv-bridge"} <= set(names)
+    for name in (ROOT / "environment" / "without_dependencies.txt").read_text().splitlines():
+        assert name.startswith("#") or any(line.startswith(f"{name}==") for line in lines)
 
 
 def ros_modules(folder: Path) -> set[str]:

@@ -68,17 +68,23 @@ def _with_cv_bridge(message: Any, topic: str) -> NDArray[np.uint8]:
         from cv_bridge import CvBridge, CvBridgeError
     except ImportError as error:
         fix = (
-            "install cv_bridge (apt: ros-$ROS_DISTRO-cv-bridge), or let the camera "
-            "driver publish rgb8"
+            "install cv_bridge (apt: ros-$ROS_DISTRO-cv-bridge; without a ROS install: pip install "
+            "--no-deps cv-bridge), or let the camera driver publish rgb8"
         )
         raise QvlaError(
             f"encoding on {topic}", quoted(message.encoding), f"cv_bridge for it ({error})", fix
         ) from None
     try:
-        return np.asarray(CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8"))
-    # A buffer of the wrong size is a TypeError or a ValueError.
-    except (CvBridgeError, TypeError, ValueError) as error:
+        pixels = np.asarray(CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8"))
+    # A buffer of the wrong size is a TypeError or a ValueError, an encoding that this cv_bridge
+    # does not know a KeyError.
+    except (CvBridgeError, TypeError, ValueError, KeyError) as error:
         fix = "let the camera driver publish rgb8"
         raise QvlaError(
             f"encoding on {topic}", quoted(message.encoding), f"one that converts ({error})", fix
         ) from None
+    if pixels.dtype != np.uint8 or pixels.shape != (message.height, message.width, 3):
+        found = f"{quoted(message.encoding)}, which cv_bridge makes {pixels.dtype} {pixels.shape}"
+        fix = "let the camera driver publish rgb8"
+        raise QvlaError(f"encoding on {topic}", found, "8-bit colour", fix)
+    return pixels

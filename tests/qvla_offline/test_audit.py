@@ -116,7 +116,6 @@ def test_matrices_under_other_names_do_not_hide_absent_layers(
 def test_a_real_plan_keeps_low_bits_packed_and_the_audit_sees_it(
     checkpoint_dir: Path, bundle_dir: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     gates = bundle_dir / "gates.json"
     export_bundle(
         checkpoint_dir, gates, tmp_path / "half", options=ExportOptions(compute_dtype="float16")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorrt_rtx
 
 from qvla_offline.checkpoints.openvla_oft import OpenVLAOFT
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
@@ -26,7 +27,6 @@ from qvla_ros.engines.tensorrt import choose_plan, mismatch
 from qvla_ros.errors import QvlaError
 from tests.support.random_model import random_model
 
-tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 VERSION = tensorrt_rtx.__version__
 
 

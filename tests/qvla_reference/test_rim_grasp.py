@@ -171,7 +171,6 @@ def test_a_hand_that_has_let_go_leaves_straight_upwards():
 
 @pytest.mark.simulation
 def test_the_bowl_on_the_stove_comes_to_lie_on_the_plate_twice_from_the_same_seed():
-    pytest.importorskip("libero")
     calm = Disturbances(start_offset_m=0.02, largest_noise=0.1, push_every_steps=1e6)
     with LiberoTask("libero_spatial", 7, camera_size=32) as task:
         first, second = (

@@ -218,7 +218,8 @@ def test_an_episode_in_another_file_than_the_metadata_say_is_found_there(copy):
 @pytest.fixture
 def filmed(copy) -> Path:
     """The dataset with the wrist camera as a video; its first episode begins after 1.5 seconds."""
-    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    import imageio_ffmpeg as ffmpeg
+
     path = copy / "videos/observation.images.wrist/chunk-000/file-000.mp4"
     path.parent.mkdir(parents=True)
     fps = json.loads((copy / "meta/info.json").read_text())["fps"]

@@ -169,7 +169,6 @@ def test_an_option_of_another_family_is_refused(tmp_path: Path, family: str, opt
 
 
 def test_an_unrolled_quantized_graph_is_not_given_to_tensorrt_rtx(tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt_rtx")
     checkpoint_dir = write_random_checkpoint(tmp_path / "checkpoint", "openvla")
     targets = quantization_targets(load_checkpoint(checkpoint_dir, lazily=True).model)
     gates = Gates(

@@ -95,10 +95,23 @@ def test_a_bayer_image_without_cv_bridge_names_the_package(monkeypatch: pytest.M
         rgb_pixels(_message(PIXELS[..., 0], "bayer_rggb8"), "/camera", 4, 6)
 
 
-def test_a_bayer_image_becomes_colour_with_cv_bridge() -> None:
-    pytest.importorskip("cv_bridge")
-    red = np.zeros((4, 6), np.uint8)
-    red[::2, ::2] = 200  # rggb: every second pixel of every second row is red
-    pixels = rgb_pixels(_message(red, "bayer_rggb8"), "/camera", 4, 6)
+# Where the first red, and the first blue, pixel of each pattern lies.
+BAYER = {"rggb": ((0, 0), (1, 1)), "bggr": ((1, 1), (0, 0)), "gbrg": ((1, 0), (0, 1))}
+
+
+@pytest.mark.parametrize("pattern", BAYER)
+@pytest.mark.parametrize("colour", [0, 2], ids=["red", "blue"])
+def test_a_bayer_image_becomes_colour_with_cv_bridge(pattern: str, colour: int) -> None:
+    row, column = BAYER[pattern][colour // 2]
+    mosaic = np.zeros((4, 6), np.uint8)
+    mosaic[row::2, column::2] = 200
+    pixels = rgb_pixels(_message(mosaic, f"bayer_{pattern}8"), "/camera", 4, 6)
     assert pixels.shape == (4, 6, 3)
-    assert pixels[..., 0].mean() > 10 * max(1.0, pixels[..., 1:].mean())
+    others = [channel for channel in range(3) if channel != colour]
+    assert pixels[..., colour].mean() > 10 * max(1.0, pixels[..., others].mean())
+
+
+@pytest.mark.parametrize("encoding", ["bayer_grbg8", "bayer_rggb16", "uyvy", "nv12", "8UC3"])
+def test_an_encoding_that_this_cv_bridge_does_not_know_is_named(encoding: str) -> None:
+    with pytest.raises(QvlaError, match=f"encoding on /camera: got '{encoding}'; .*rgb8"):
+        rgb_pixels(_message(PIXELS[..., :2], encoding), "/camera", 4, 6)

@@ -36,7 +36,6 @@ def test_an_unknown_suite_is_named_before_anything_is_loaded():
 
 @pytest.mark.simulation
 def test_a_task_outside_the_suite_is_refused():
-    pytest.importorskip("libero")
     with pytest.raises(QvlaError, match="task_id: got 10"):
         LiberoTask("libero_object", 10)
 

@@ -44,7 +44,6 @@ def test_neither_the_usual_object_nor_the_container_is_named() -> None:
 
 @pytest.mark.simulation
 def test_only_the_named_object_in_the_basket_is_a_success() -> None:
-    pytest.importorskip("libero")
     with LiberoTask(SUITE, 35) as task:  # the milk's scene, its first other object
         assert task.instruction == "pick up the cream cheese and place it in the basket"
         task.reset(0)
