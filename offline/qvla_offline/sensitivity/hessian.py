@@ -176,10 +176,10 @@ class HessianSum:
             if isinstance(self.module, nn.Conv2d)
             else x.reshape(-1, x.shape[-1]).T
         )
-        self.total *= self.count / (self.count + new)
+        kept = self.count / (self.count + new)
         self.count += new
-        rows = (2 / self.count) ** 0.5 * rows.float()
-        self.total += rows @ rows.T
+        rows = rows.float()
+        self.total.addmm_(rows, rows.T, beta=kept, alpha=2 / self.count)
 
 
 def inverse_factor_diagonal(hessian: Tensor, percdamp: float, name: str = "layer") -> Tensor:
@@ -189,17 +189,19 @@ def inverse_factor_diagonal(hessian: Tensor, percdamp: float, name: str = "layer
     A zero on the diagonal (an input that is always zero) becomes 1; then percdamp times the mean of
     the diagonal is added. If H is still not positive definite in float32, the damping grows
     tenfold, with a warning.
+
+    With H = R R^T and R upper triangular, H^-1 = (R^-1)^T R^-1, so d = 1 / diag(R). R is the
+    Cholesky factor of H taken from its last input to its first: one factor in place of two and an
+    inverse.
     """
     diagonal = hessian.diagonal()
     diagonal[diagonal == 0] = 1.0
     damping = percdamp * float(diagonal.mean())
     for _ in range(_DAMPING_ATTEMPTS):
         diagonal += damping
-        lower, failed = torch.linalg.cholesky_ex(hessian)
+        backwards, failed = torch.linalg.cholesky_ex(hessian.flip(0, 1))
         if not failed:
-            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-            if not failed:
-                return upper.diagonal()
+            return 1 / backwards.diagonal().flip(0)
         damping = max(damping, 1e-8 * float(diagonal.mean())) * 10
         warnings.warn(
             f"{name}: H is not positive definite, damping raised to {damping:.3g}", stacklevel=2
@@ -218,10 +220,8 @@ def proxy_scores(weight: Tensor, diagonal: Tensor, bits: Sequence[int]) -> Tenso
     Returns float32 [len(bits), R].
     """
     wide = weight.float()
-    importance = diagonal.square().clamp(min=1e-12)
-    return torch.stack(
-        [((wide - released_rtn(wide, b)).square() / importance).sum(dim=1) for b in bits]
-    ).cpu()
+    weights = 1 / diagonal.square().clamp(min=1e-12)
+    return torch.stack([(wide - released_rtn(wide, b)).square() @ weights for b in bits]).cpu()
 
 
 def columns(module: QuantizableLayer) -> int:
