@@ -75,6 +75,9 @@ def parse(expected: Any, value: Any, key: str, fix: str) -> Any:
         }
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         value = _as_float(value)
+    written = _number_as_text(value) if expected is float else None
+    if written is not None:
+        raise QvlaError(key, f"the text {value!r}", "a number", f"write {written}, without quotes")
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise refuse(
             {str: "a string", bool: "true or false", int: "an integer", float: "a number"}[expected]
@@ -115,6 +118,18 @@ def _parse_dataclass(kind: Any, value: Any, key: str, fix: str) -> Any:
 @cache
 def _type_hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
+
+
+def _number_as_text(value: Any) -> str | None:
+    """How to write a number that is text to the parser: YAML reads 1e-3 so. None for others."""
+    try:
+        number = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        return None
+    plain = f"{number:.6g}"
+    return f"{number:e}" if "e" in plain else str(float(plain))
 
 
 def _as_float(value: int) -> float:

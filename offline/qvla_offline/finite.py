@@ -6,10 +6,12 @@ the first bin of every axis, whatever it sees. So the tensor is named instead.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, QvlaWarning
 
 BROKEN_WEIGHT = "download the checkpoint again, or train it again"
 
@@ -33,6 +35,13 @@ def require_representable(name: str, values: Tensor, dtype: torch.dtype, fix: st
             f"at most {limit:.6g}, as {kind} holds",
             fix,
         )
+
+
+def warn_of_zeros(name: str, values: Tensor) -> None:
+    """Warns of a matrix of zeros in a checkpoint: a download that was not finished ends so."""
+    if values.ndim > 1 and not values.any():
+        text = f"{name} holds nothing but zeros: was its file downloaded whole?"
+        warnings.warn(text, QvlaWarning, stacklevel=2)
 
 
 def _largest(values: Tensor) -> Tensor:

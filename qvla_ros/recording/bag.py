@@ -82,19 +82,20 @@ def open_bag(path: Path) -> Iterator[Bag]:
     definitions = TypeDefinitions().store
     with ExitStack() as stack:
 
-        def opened(paths: Sequence[Path]) -> Any:
-            return stack.enter_context(AnyReader(paths, default_typestore=definitions))
+        def opened(paths: Sequence[Path]) -> Bag:
+            reader = AnyReader(paths, default_typestore=definitions)
+            return Bag(path, stack.enter_context(reader))
 
         try:
             try:
-                reader = opened([path])
+                bag = opened([path])
             except Exception as error:  # the parser's errors about damaged files share no type
-                reader = opened(files_without_metadata(path, error))
+                bag = opened(files_without_metadata(path, error))
         except QvlaError:
             raise
         except Exception as error:
             raise unreadable(path, error) from error
-        yield Bag(path, reader)
+        yield bag
 
 
 def header_stamp_ns(message: RawMessage) -> int:

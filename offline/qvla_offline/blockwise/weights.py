@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from qvla_offline.finite import require_finite
+from qvla_offline.finite import require_finite, warn_of_zeros
 
 
 def blocks_of(model: nn.Module, name: str = "") -> dict[str, nn.Module]:
@@ -100,6 +100,7 @@ class BlockWeights:
         for slot in slots:
             tensor = self._tensors[slot.name].to(device=self._device, dtype=self._dtype)
             require_finite(slot.name, tensor)
+            warn_of_zeros(slot.name, tensor)
             slot.put(nn.Parameter(tensor, requires_grad=False))
             size += tensor.nbytes
         return size

@@ -144,6 +144,11 @@ class PolicyConfig:
             ):
                 _require_positive(f"{vit.timm_id}: {name}", getattr(vit, name))
             _require_heads(vit.timm_id, vit.embed_dim, vit.num_heads)
+            if not 0 <= vit.reg_tokens <= _LARGEST_LAYERS:
+                expected = f"0 to {_LARGEST_LAYERS}"
+                raise QvlaError(
+                    f"{_FILE}: {vit.timm_id}: reg_tokens", vit.reg_tokens, expected, _FIX
+                )
             if vit.patch_size > vit.image_size:
                 expected = f"at most {vit.image_size}, the image's"
                 raise QvlaError(

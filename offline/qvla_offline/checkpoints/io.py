@@ -24,6 +24,7 @@ from qvla_offline.checkpoints.prompt import checkpoint_tokenizer
 from qvla_offline.checkpoints.statistics import choose_statistics
 from qvla_offline.checkpoints.stored import read_object
 from qvla_offline.checkpoints.tensor_source import TensorSource, config_file
+from qvla_offline.finite import warn_of_zeros
 from qvla_ros.bundle import PromptSpec
 from qvla_ros.errors import QvlaError
 
@@ -120,6 +121,8 @@ def _load_weights(
     wide = family.float32_modules
     kinds = {name: torch.float32 if name.startswith(wide) else dtype for name in tensors}
     loaded = {name: tensors[name].to(device=device, dtype=kind) for name, kind in kinds.items()}
+    for name, tensor in loaded.items():
+        warn_of_zeros(name, tensor)
     model.load_state_dict(loaded, assign=True)
 
 

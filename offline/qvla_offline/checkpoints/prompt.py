@@ -31,7 +31,7 @@ def llama_prompt(directory: Path, tokenizer: Tokenizer, template: str) -> Prompt
     QvlaError if the tokenizer is not of Llama's kind.
     """
     file = directory / TOKENIZER_FILE
-    first = tokenizer.encode("In").tokens[0]
+    first = next(iter(tokenizer.encode("In").tokens), None)
     if first != "<s>":
         raise QvlaError(
             str(file),

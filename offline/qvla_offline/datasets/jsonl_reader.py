@@ -47,7 +47,7 @@ def read_line(line: str, where: str, folder: Path, needs: Needs) -> Observed:
     """
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise QvlaError(where, error, "one JSON object", _FIX) from error
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):
         raise QvlaError(f"{where}: text", _shown(record, "text"), "an instruction", _FIX)
@@ -71,7 +71,7 @@ def image_files(path: Path, max_samples: int | None) -> list[Path]:
     for _, line in list(lines(path))[:max_samples]:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):
             found += [
@@ -100,7 +100,7 @@ def _proprioception(record: dict[str, Any], where: str, needs: Needs) -> np.ndar
         return np.empty(0)
     try:
         values = np.asarray(record.get("proprio"), dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         values = np.empty(0)
     if values.shape != (len(needs.proprioception),) or not np.isfinite(values).all():
         expected = (

@@ -14,12 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as parquet
+from pyarrow import ArrowException
 
 from qvla_offline.datasets.lerobot_layout import EPISODES, INFO, TASKS
-from qvla_ros.errors import QvlaError
+from qvla_ros.errors import QvlaError, os_error_fix
 from qvla_ros.strict_json import read_json
 
 FIX_BROKEN = "download or write the dataset again"
+# what content of another form ends in
+_MALFORMED = (
+    ArrowException,
+    AttributeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 # of the instructions in tasks.parquet: by name, and as pandas calls an index without a name
 _TASK_COLUMNS = ("task", "__index_level_0__")
 
@@ -75,7 +87,10 @@ def read_metadata(root: Path) -> Metadata:
         return Metadata(
             root, float(info["fps"]), features, tasks(root), tuple(episodes(root, info, videos))
         )
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except OSError as error:
+        fix = FIX_BROKEN if error.errno is None else os_error_fix(error)
+        raise QvlaError(f"{root}/meta", error, "the metadata of a LeRobot dataset", fix) from None
+    except _MALFORMED as error:
         found = f"{type(error).__name__}: {error}"
         raise QvlaError(
             f"{root}/meta", found, "the metadata of a LeRobot dataset", FIX_BROKEN

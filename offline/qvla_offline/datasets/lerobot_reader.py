@@ -169,7 +169,11 @@ def _proprioception(
 ) -> np.ndarray:
     if not needs.proprioception:
         return np.empty(0)
-    state = np.atleast_1d(np.asarray(row[source.state], np.float64))
+    try:
+        state = np.atleast_1d(np.asarray(row[source.state], np.float64))
+    except (TypeError, ValueError):
+        found = str(row[source.state])[:80]
+        raise QvlaError(f"{where}: {source.state}", found, "numbers", FIX_BROKEN) from None
     chosen = list(range(len(state)) if source.state_dimensions is None else source.state_dimensions)
     if len(chosen) != len(needs.proprioception) or not set(chosen) <= set(range(len(state))):
         found = f"{len(state)} numbers, of which {chosen}"

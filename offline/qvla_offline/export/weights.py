@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qvla_offline.export.stored import StoredGraph
-from qvla_offline.finite import require_finite, require_representable
+from qvla_offline.finite import require_finite, require_representable, warn_of_zeros
 from qvla_offline.quantization.layer import QuantizedLayer
 from qvla_offline.quantization.quantizer import (
     LayerStatistics,
@@ -72,6 +72,7 @@ class CheckpointWeights:
             )
         tensor = self.tensors[name]
         require_finite(name, tensor)
+        warn_of_zeros(name, tensor)
         return tensor
 
     def bias(

@@ -198,7 +198,7 @@ def _checked(layers: Any, source: object) -> dict[str, np.ndarray]:
 def _checked_row(name: str, row: Any) -> np.ndarray:
     try:
         values = np.asarray(row, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         values = np.empty((0, 0))
     if values.ndim != 1:
         raise QvlaError(
