@@ -23,6 +23,7 @@ from std_msgs.msg import Bool
 from qvla_ros.bundle import ActionSpec
 from qvla_ros.control.decision import Decision
 from qvla_ros.control.setpoint import Setpoint
+from qvla_ros.control.stamp_clock import StampClock
 from qvla_ros.control.stop_reason import StopReason
 from qvla_ros.control.timeline import PlannedChunk
 from qvla_ros.errors import QvlaError
@@ -79,6 +80,7 @@ class Commander:
         )
         self._running: _Running | None = None
         self._ticks = TickLog()
+        self._stamps = StampClock()
         self._measured_ns: int | None = None
         self._orders = 0  # to disarm
         self._orders_done = 0
@@ -258,6 +260,7 @@ class Commander:
         with self._lock:
             steady_s = time.monotonic()
             now_ns = self._now_ns()
+            stamp_ns = self._stamps.stamp_ns(steady_s, now_ns, time.monotonic())
             if refusal and self._controller.armed:
                 self._detail = refusal
                 self._controller.disarm(StopReason.bad_input)
@@ -265,7 +268,7 @@ class Commander:
             orders = self._orders
             if decision.stop is None and not self._controller.armed:
                 self._silent_reason = self._controller.reason
-        self._send(decision, now_ns)
+        self._send(decision, now_ns if self._setup.settings.use_sim_time else stamp_ns)
         if decision.stop is not None and decision.passed_s is not None:
             stop = self._ticks.stop(decision.stop, decision.passed_s, now_ns)
             with self._lock:
@@ -274,10 +277,10 @@ class Commander:
         self._ticks.note(steady_s)
         self._orders_done = orders
 
-    def _send(self, decision: Decision, now_ns: int) -> None:
+    def _send(self, decision: Decision, stamp_ns: int) -> None:
         if decision.motion is None:
             return
-        self._output.send(decision, now_ns)
+        self._output.send(decision, stamp_ns)
         opening = decision.motion.setpoint.gripper
         if self._gripper is not None and opening is not None:
             self._gripper.send(float(opening))
