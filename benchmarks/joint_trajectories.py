@@ -34,6 +34,7 @@ LOADS = {
     "idle": Load(0.1, 0.01, 2e-4),
     "loaded": Load(),
     "loaded, messages 5 ms late": Load(transport_s=0.005),
+    "loaded, and the controller's receiver held up as often": Load(receiver_stalls_per_s=3.0),
 }
 KILLED_S = 5.0
 AFTER_S = 1.0

@@ -84,6 +84,7 @@ class FakeRobot:
         self._quaternion = rotation.IDENTITY.copy()
         command = OUTPUTS[output]
         self._joints = _joint_positions(bundle, command)
+        self._trajectory: JointTrajectory | None = None
         self._pixels = {
             c.name: np.full((c.height, c.width, 3), 90, np.uint8) for c in bundle.cameras
         }
@@ -148,7 +149,8 @@ class FakeRobot:
                 self._publish(stamp_message(now_ns))
 
     def _publish(self, stamp: Any) -> None:
-        positions = self._joints  # replaced as a whole by the thread that listens
+        # Both are replaced as a whole by the thread that listens.
+        positions = {**self._joints, **_joints_on(self._trajectory, stamp_ns(stamp))}
         joints = JointState(name=list(positions), position=list(positions.values()))
         joints.header.stamp = stamp
         if self.quirks.nan_joints:
@@ -174,10 +176,12 @@ class FakeRobot:
         self, message: PoseStamped | TwistStamped | JointTrajectory | Float64MultiArray
     ) -> None:
         now_s = time.monotonic()
-        if isinstance(message, (JointTrajectory, Float64MultiArray)):
-            is_array = isinstance(message, Float64MultiArray)
-            names = _moving_joints(self._bundle) if is_array else message.joint_names
-            numbers = np.array(message.data if is_array else message.points[-1].positions)
+        if isinstance(message, JointTrajectory):
+            numbers = np.array(message.points[-1].positions)
+            self._trajectory = message
+        elif isinstance(message, Float64MultiArray):
+            numbers = np.array(message.data)
+            names = _moving_joints(self._bundle)
             self._joints = {**self._joints, **dict(zip(names, numbers.tolist(), strict=True))}
         elif isinstance(message, PoseStamped):
             place = message.pose.position
@@ -203,6 +207,22 @@ class FakeRobot:
         if not self._sim_time:
             return time.time_ns()
         return time.monotonic_ns() + round(1e9 * self.quirks.clock_jump_s)
+
+
+def _joints_on(trajectory: JointTrajectory | None, now_ns: int) -> dict[str, float]:
+    """Where the joints of a trajectory are at one moment, on the lines between its points."""
+    if trajectory is None:
+        return {}
+    times_s = [
+        point.time_from_start.sec + 1e-9 * point.time_from_start.nanosec
+        for point in trajectory.points
+    ]
+    columns = np.array([point.positions for point in trajectory.points]).T
+    since_s = 1e-9 * (now_ns - stamp_ns(trajectory.header.stamp))
+    return {
+        name: float(np.interp(since_s, times_s, column))
+        for name, column in zip(trajectory.joint_names, columns, strict=True)
+    }
 
 
 def _moving_joints(bundle: Bundle) -> list[str]:

@@ -31,33 +31,44 @@ NEVER_S = 1e3
 
 @dataclass(frozen=True)
 class Load:
-    """How a process is held up: how often a second and for how long on average, s; and how long a
-    message takes on average, s.
+    """How a process is held up: how often a second and for how long on average, s; how long a
+    message takes on average, s; and how often the process that receives them is held up, as long.
     """
 
     stalls_per_s: float = 3.0
     stall_s: float = 0.05
     transport_s: float = 0.001
+    receiver_stalls_per_s: float = 0.0
 
     def tick_times_s(self, rng: np.random.Generator, duration_s: float, period_s: float) -> Array:
         """When the ticks of a ControlLoop run: late in a stall, and skipped when they are late by
         a period.
         """
-        count = int(2.0 * self.stalls_per_s * duration_s) + 10
-        begins_s = np.cumsum(rng.exponential(1.0 / self.stalls_per_s, count))
-        ends_s = begins_s + rng.gamma(2.0, 0.5 * self.stall_s, count)
+        stalls = _Stalls(rng, self.stalls_per_s, self.stall_s, duration_s)
         times_s: list[float] = []
         deadline_s = 0.0
         while deadline_s < duration_s:
-            runs_s = deadline_s + rng.exponential(3e-4)
-            stall = int(np.searchsorted(begins_s, runs_s)) - 1
-            if stall >= 0:
-                runs_s = max(runs_s, float(ends_s[stall]))
+            runs_s = stalls.end_s(deadline_s + rng.exponential(3e-4))
             times_s.append(runs_s)
-            deadline_s += period_s * (
-                1 + max(0, math.floor(runs_s / period_s - deadline_s / period_s))
-            )
+            missed = math.floor(runs_s / period_s - deadline_s / period_s)
+            deadline_s += period_s * (1 + max(0, missed))
         return np.array(times_s)
+
+
+class _Stalls:
+    """When a process is held up. Times from 0 on."""
+
+    def __init__(
+        self, rng: np.random.Generator, per_s: float, mean_s: float, duration_s: float
+    ) -> None:
+        count = int(2.0 * per_s * duration_s) + 10 if per_s > 0.0 else 0
+        self._begins_s = np.cumsum(rng.exponential(1.0 / max(per_s, 1e-9), count))
+        self._ends_s = self._begins_s + rng.gamma(2.0, 0.5 * mean_s, count)
+
+    def end_s(self, at_s: float) -> float:
+        """When what is due then is done."""
+        stall = int(np.searchsorted(self._begins_s, at_s)) - 1
+        return at_s if stall < 0 else max(at_s, float(self._ends_s[stall]))
 
 
 @dataclass(frozen=True)
@@ -143,11 +154,17 @@ def drive(
     ticks_s = load.tick_times_s(rng, duration_s, joints.period_s)
     ticks_s = CLOCK_S + ticks_s[ticks_s <= dies_s]
     messages = _messages(joints, load, ticks_s, rng)
+    receiver = _Stalls(rng, load.receiver_stalls_per_s, load.stall_s, duration_s)
     arm = TrajectoryController(np.zeros(joints.count), UPDATE_S, from_desired)
     positions = []
+    newest = None
     for now_s in CLOCK_S + UPDATE_S * np.arange(round(duration_s / UPDATE_S)):
         while messages and messages[0][0] <= now_s:
-            arm.receive(messages.pop(0)[1], now_s)
+            newest = messages.pop(0)[1]
+        is_at_work = receiver.end_s(now_s - CLOCK_S) <= now_s - CLOCK_S
+        if newest is not None and is_at_work:
+            arm.receive(newest, now_s)
+            newest = None
         positions.append(arm.update(now_s))
     return Drive(np.diff(ticks_s), np.array(positions), arm.rejected)
 
