@@ -100,12 +100,19 @@ class Subjects:
         return self._gated(name, "gates", gates, path, trained_scales)
 
     def of_uniform(self, bits: int) -> Subject:
-        """The checkpoint, fake-quantized in memory with the same bit-width everywhere."""
+        """The checkpoint, fake-quantized in memory with one bit-width in all layers that run."""
         if bits not in BIT_WIDTHS:
             expected = f"bit-widths out of {', '.join(map(str, BIT_WIDTHS))}"
             raise QvlaError("uniform", bits, expected, "choose with --uniform, e.g. 2,4,8")
-        rows = {n: m.weight.shape[0] for n, m in quantization_targets(self.open().model).items()}
-        return self._gated(f"uniform {bits} bits", "uniform", uniform(rows, bits))
+        model = self.open().model
+        rows = {n: m.weight.shape[0] for n, m in quantization_targets(model).items()}
+        everywhere = uniform(rows, bits)
+        # layers that never run keep 16 bits, as in all gates: no statistics are there for them
+        idle = unexecuted_targets(model)
+        kept = {name: np.full(rows[name], 16, np.uint8) for name in rows if name in idle}
+        layers = everywhere.layers | kept
+        gates = replace(everywhere, layers=layers, not_executed=tuple(kept))
+        return self._gated(f"uniform {bits} bits", "uniform", gates)
 
     def of_bundle(self, name: str, path: Path) -> Subject:
         """A bundle, run by its engine."""
