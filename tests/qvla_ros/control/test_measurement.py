@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qvla_ros.control.controller import Controller
 from qvla_ros.control.limits import motion_limits
 from qvla_ros.control.measurement import NOISE_ANGULAR_RAD, NOISE_LINEAR, MeasuredTrack
-from qvla_ros.control.setpoint import MotionSpec, Setpoint
-from qvla_ros.control.settings import ControllerSettings
+from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.control.stop_reason import StopReason
-from qvla_ros.control.timeline import PlannedChunk
-from qvla_ros.errors import QvlaError
+from qvla_ros.testing.measurement_attack import Attack, Slip
 
 LIMITS = motion_limits(2, max_linear_velocity=[0.5, 1.0], max_angular_velocity_rad_s=2.0)
 
@@ -79,111 +75,59 @@ def test_a_clock_that_falls_back_keeps_no_state_of_its_future() -> None:
     assert len(track._samples) == 1
 
 
-PERIOD_S = 0.02
-BOX = 0.5
-VELOCITY = 0.6
-ACCELERATION = 2.0
-ATTACKED = motion_limits(3, -BOX, BOX, 0.02, VELOCITY, ACCELERATION, 0.05, 1.5, 6.0)
-STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(["follows", "follows", "follows", "slips", "stays", "none"]),
-        st.floats(-1.0, 1.0),  # where a slip goes to, as a share of the farthest
-        st.integers(0, 4),  # what slips: an axis, the turn, or everything
-    ),
-    min_size=1,
-    max_size=40,
+SIZES = st.floats(-3.0, 3.0)
+SLIPS = st.builds(
+    Slip, st.tuples(SIZES, SIZES, SIZES), st.none() | st.floats(-3.1, 3.1), st.just(False)
 )
+SMALL = st.builds(Slip, st.tuples(*[st.floats(-0.02, 0.02)] * 3))
+STEPS = st.lists(st.just(None) | SLIPS | SMALL | st.just(Slip(is_nan=True)), max_size=20)
+START = Setpoint(np.array([0.3, 0.0, -0.3]), np.array([0.0, 0.0, 0.0, 1.0]))
 
 
-class Attack:
-    """An armed controller whose plan goes for the walls, and what is measured of its arm."""
-
-    def __init__(self, kind: str) -> None:
-        self.controller = Controller(
-            ControllerSettings(
-                PERIOD_S, 10.0, 10.0, 10.0, max_linear_lead=0.05, max_angular_lead_rad=0.2
-            ),
-            MotionSpec(kind, 1.0, 1.0, None),
-            ATTACKED,
-        )
-        self.measured = Setpoint(np.array([0.3, 0.0, -0.3]), np.array([0.0, 0.0, 0.0, 1.0]))
-        self.ros_ns = 10**18
-        self.steady_s = 100.0
-        self.commands: list[Setpoint] = []
-        self.stop: StopReason | None = None
-
-    def arm(self) -> None:
-        """Again from where it is measured, if that may be."""
-        try:
-            self.controller.arm(self.measured, self.ros_ns)
-        except QvlaError:
-            return
-        self.commands.append(self.measured)
-        actions = np.tile([0.3, 0.1, -0.3, 0.2, 0.0, 0.4], (100, 1))
-        self.controller.set_chunk(PlannedChunk(self.ros_ns, 0.1, actions), self.ros_ns)
-
-    def tick(self, what: str, share: float, where: int) -> None:
-        self.steady_s += PERIOD_S
-        self.ros_ns += round(PERIOD_S * 1e9)
-        measured = None if what == "none" else self._seen(what, share, where)
-        self.controller.feed_input(self.ros_ns)
-        decision = self.controller.tick(self.ros_ns, self.steady_s, measured)
-        self.stop = decision.stop or self.stop
-        if decision.command is not None:
-            self.commands.append(decision.command)
-
-    def _seen(self, what: str, share: float, where: int) -> Setpoint:
-        if what == "follows" and self.commands:
-            self.measured = self.commands[-1]
-        if what != "slips":
-            return self.measured
-        place = self.measured.linear.copy()
-        place[slice(None) if where == 4 else where % 3] += 3.0 * share
-        turn = np.array([0.0, 0.0, math.sin(1.5 * share), math.cos(1.5 * share)])
-        return Setpoint(place, turn if where >= 3 else self.measured.quaternion_xyzw)
-
-    def check(self) -> None:
-        """No command leaves the box or breaches a limit, whatever was measured."""
-        places = np.array([command.linear for command in self.commands])
-        assert (np.abs(places) <= BOX).all()
-        velocities = np.diff(places, axis=0) / PERIOD_S
-        assert (np.abs(velocities) <= VELOCITY * (1.0 + 1e-12)).all()
-        changes = np.diff(velocities, axis=0, prepend=0.0)
-        hardest = 2.0 * ACCELERATION * PERIOD_S + 1e-9  # that of a stop
-        assert (np.abs(changes) <= hardest).all()
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.sampled_from(["delta_end_effector_pose", "end_effector_pose"]), STEPS)
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(["delta_end_effector_pose", "end_effector_pose"]), st.integers(0, 20), STEPS)
 def test_no_measurement_makes_a_command_leave_the_box_or_breach_a_limit(
-    kind: str, steps: list[Any]
+    kind: str, periods: int, steps: list[Slip | None]
 ) -> None:
-    attack = Attack(kind)
-    attack.tick("stays", 0.0, 0)
-    attack.arm()
+    attack = Attack(kind, START)
+    for _ in range(periods):
+        attack.follow()
     for step in steps:
-        attack.tick(*step)
-    for _ in range(80):
-        attack.tick("stays", 0.0, 0)
-    attack.check()
-    assert not attack.controller.is_stopping
+        attack.follow() if step is None else attack.slip(step)
+    attack.run_out()
+    assert attack.breach() == ""
 
 
-@pytest.mark.parametrize("share", [-1.0, -0.2, 0.05, 1.0])
-@pytest.mark.parametrize("where", range(5))
-def test_one_slip_stops_the_arm_as_a_bad_measurement_and_is_not_armed_from(
-    share: float, where: int
-) -> None:
-    attack = Attack("delta_end_effector_pose")
-    attack.tick("stays", 0.0, 0)
-    attack.arm()
+@pytest.mark.parametrize(
+    "slip",
+    [
+        Slip((0.0, 0.0, -1.0)),
+        Slip((0.08, 0.0, 0.0)),
+        Slip((0.0, -0.2, 0.0)),
+        Slip((3.0, 3.0, 3.0), turn_rad=3.0),
+        Slip(turn_rad=-1.0),
+    ],
+)
+def test_one_slip_stops_the_arm_as_a_bad_measurement_and_is_not_armed_from(slip: Slip) -> None:
+    attack = Attack("delta_end_effector_pose", START)
     for _ in range(10):
-        attack.tick("follows", 0.0, 0)
-    attack.tick("slips", share, where)
+        attack.follow()
+    attack.slip(slip)
     assert attack.stop is StopReason.bad_measurement
-    for _ in range(30):
-        attack.tick("slips", share, where)
-    assert not attack.controller.is_stopping
-    with pytest.raises(QvlaError, match="somewhere else at once"):
-        attack.controller.arm(attack.measured, attack.ros_ns)
-    attack.check()
+    for _ in range(10):
+        attack.slip(slip)
+    attack.run_out()
+    assert not attack.arm(attack.commands[-1])
+    assert attack.breach() == ""
+
+
+def test_an_attack_tells_a_breach() -> None:
+    attack = Attack("delta_end_effector_pose", START)
+    for _ in range(5):
+        attack.follow()
+    assert attack.breach() == ""
+    lunge = replace(START, linear=np.array([0.3, 0.0, -0.45]))
+    attack.commands.append(lunge)
+    assert attack.breach().startswith("the velocity")
+    attack.commands.append(replace(START, linear=np.array([0.3, 0.0, -0.51])))
+    assert attack.breach().startswith("the box")
