@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict
 
@@ -86,10 +87,11 @@ def row(rounds: Iterable[DrillOutcome]) -> str:
         return f"| {first} | {words[0]} | | commands end | | | | {last_ms:.0f} |"
     delay_ms = 1e3 * max(o.delay_s for o in rounds)
     ticks = max(o.delay_ticks for o in rounds)
-    braking = max(o.braking for o in rounds)
+    hardest = max(o.braking for o in rounds)
+    braking = "" if math.isnan(hardest) else f"{hardest:.2f}"
     command = words[2] + (f", then {late} more" if late else "")
     return (
-        f"| {first} | {words[0]} | {words[1]} | {command} | {braking:.2f} "
+        f"| {first} | {words[0]} | {words[1]} | {command} | {braking} "
         f"| {delay_ms:.1f} | {ticks} "
         f"| {last_ms:.0f} |"
     )

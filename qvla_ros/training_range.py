@@ -51,7 +51,8 @@ def require_known_state(names: Sequence[str], values: Array, low: Array, high: A
         )
         fix = (
             "move the arm to where the demonstrations were; if it is there, the units, the frame "
-            "or the joint's name differ from theirs"
+            "or the joint's name differ from theirs; to arm all the same: "
+            "-p require_known_state:=false"
         )
         raise QvlaError("arm: the robot's state", value, expected, fix)
 

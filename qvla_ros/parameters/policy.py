@@ -186,6 +186,9 @@ class WatchdogParameters:
         "refuse to arm, and stop, while a camera, ~/enable or a command topic has a second "
         "publisher",
     )
+    require_known_state: bool = parameter(
+        True, "refuse to arm where the robot's state is far outside the training data's"
+    )
     deadman: bool = parameter(False, "send commands only while ~/enable (std_msgs/Bool) says true")
     deadman_timeout_s: float = seconds(0.3, "oldest ~/enable that counts", minimum=1e-3)
     stop_action: str = parameter(

@@ -32,7 +32,7 @@ from qvla_ros.nodes.chunk_message import stamp_message, stamp_ns
 from qvla_ros.nodes.libero_bridge.observation_messages import image_message
 from qvla_ros.nodes.policy.outputs.publisher import message_class
 from qvla_ros.nodes.process import destroy
-from qvla_ros.observation import joint_names
+from qvla_ros.observation import POSE_NAMES, joint_names
 from qvla_ros.testing.stop_command import Command
 
 INSTRUCTION = "pick up the milk"
@@ -80,8 +80,10 @@ class FakeRobot:
         self._bundle = bundle
         self._period_s = 1.0 / rate_hz
         self._sim_time = sim_time
-        self._position = np.array([0.1, -0.2, 0.3])
-        self._quaternion = rotation.IDENTITY.copy()
+        state = _middle_state(bundle)
+        self._position = np.array([state.get(name, 0.1) for name in POSE_NAMES[:3]])
+        turn = [state.get(name, 0.0) for name in POSE_NAMES[3:]]
+        self._quaternion = rotation.from_rotation_vector(turn)
         command = OUTPUTS[output]
         self._joints = _joint_positions(bundle, command)
         self._trajectory: JointTrajectory | None = None
@@ -231,10 +233,20 @@ def _moving_joints(bundle: Bundle) -> list[str]:
     return [name for index, name in enumerate(bundle.actions.names) if index != gripper]
 
 
+def _middle_state(bundle: Bundle) -> dict[str, float]:
+    """Each number that the policy reads, in the middle of its training data."""
+    if bundle.proprioception is None:
+        return {}
+    statistics = bundle.statistics["proprio"]
+    middle = 0.5 * (statistics.low + statistics.high)
+    return dict(zip(bundle.proprioception.names, middle.tolist(), strict=True))
+
+
 def _joint_positions(bundle: Bundle, output: Output) -> dict[str, float]:
     """Returns where each joint is at first, by name: those the policy reads or commands."""
     names = () if bundle.proprioception is None else bundle.proprioception.names
-    positions = dict.fromkeys(joint_names(names), 0.02)
+    state = _middle_state(bundle)
+    positions = {name: state[name] for name in joint_names(names)}
     if output.moves == "joints":
         positions |= dict.fromkeys(_moving_joints(bundle), 0.0)
     return positions

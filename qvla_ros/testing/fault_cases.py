@@ -115,7 +115,11 @@ CLOCK_BACK = DrilledFault(
 )
 
 STALLED = DrilledFault(
-    "process stopped for 1.5 s (SIGSTOP)", f"max_stall_s = {LIMIT_S:g}", "stalled", Drill.stall
+    "process stopped for 1.5 s (SIGSTOP)",
+    f"max_stall_s = {LIMIT_S:g}",
+    "stalled",
+    Drill.stall,
+    Drill.reactivate,  # an inference that was under way took too long, too
 )
 
 OF_INPUTS = (CAMERA_SILENT, WRONG_SIZE, FROZEN, NAN_JOINTS)

@@ -8,6 +8,7 @@ was the last, and that none came after it.
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -69,7 +70,7 @@ class DrillOutcome:
     output: what the node commanded. limit: what must pass before it counts as a fault. stop_reason:
     as in PolicyStatus. command: what the robot was braked to, "hold" or "zero twist"; "": nothing.
     commands_after: how many came later; it must be 0. braking: the largest change of velocity in
-    the last BRAKING_COMMANDS commands, m/s^2 or rad/s^2. delay_ticks, delay_s: from the limit to
+    the last BRAKING_COMMANDS commands, m/s^2 or rad/s^2, not a number for trajectories. delay_ticks, delay_s: from the limit to
     the first command of the stop, by the node's clocks. last_command_s: from the injection to the
     last command's arrival, by the robot's clock.
     """
@@ -224,6 +225,7 @@ class Drill:
     ) -> DrillOutcome:
         commands = self.robot.commands[begin:]
         stop = find_rest(commands, stamp_ns(status.stop_stamp))
+        is_course = self.robot.output == "joint_trajectory"
         are_velocities = OUTPUTS[self.robot.output].sends == "velocities"
         return DrillOutcome(
             output=self.robot.output,
@@ -232,7 +234,9 @@ class Drill:
             stop_reason=status.stop_reason,
             command="" if stop is None else meaning(commands, stop),
             commands_after=0 if stop is None else len(commands) - 1 - stop,
-            braking=hardest_braking(commands[-BRAKING_COMMANDS:], PERIOD_S, are_velocities),
+            braking=math.nan
+            if is_course
+            else hardest_braking(commands[-BRAKING_COMMANDS:], PERIOD_S, are_velocities),
             delay_ticks=status.stop_delay_ticks,
             delay_s=status.stop_delay_s,
             last_command_s=commands[-1].arrived_s - injected_s,

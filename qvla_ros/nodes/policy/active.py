@@ -87,6 +87,7 @@ class Active:
             measured_by(parameters.commands, bundle),
         )
         self._commands_a_robot = parameters.commands.output != "none"
+        self._knows_states = parameters.watchdogs.require_known_state and self._commands_a_robot
         self._sole = self._sole_publishers(parameters)
         self._state: NDArray[np.float64] | None = None  # of the last observation
         self.inference = Inference(
@@ -152,7 +153,7 @@ class Active:
         if crowd := self._sole.crowd():
             fix = "then call ~/arm again"
             raise QvlaError("cannot arm", crowd, "one publisher a topic", fix)
-        if self._commands_a_robot and self._state is not None:
+        if self._knows_states and self._state is not None:
             self._policy.require_known_state(self._state)
 
     def _sole_publishers(self, parameters: PolicyParameters) -> SolePublishers:
