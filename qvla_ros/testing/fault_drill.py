@@ -70,7 +70,8 @@ class DrillOutcome:
     output: what the node commanded. limit: what must pass before it counts as a fault. stop_reason:
     as in PolicyStatus. command: what the robot was braked to, "hold" or "zero twist"; "": nothing.
     commands_after: how many came later; it must be 0. braking: the largest change of velocity in
-    the last BRAKING_COMMANDS commands, m/s^2 or rad/s^2, not a number for trajectories. delay_ticks, delay_s: from the limit to
+    the last BRAKING_COMMANDS commands, m/s^2 or rad/s^2, not a number for trajectories.
+    delay_ticks, delay_s: from the limit to
     the first command of the stop, by the node's clocks. last_command_s: from the injection to the
     last command's arrival, by the robot's clock.
     """
