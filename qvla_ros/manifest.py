@@ -103,6 +103,8 @@ class Manifest:
     def __post_init__(self) -> None:
         names = tuple(camera.name for camera in self.cameras)
         require(unique(names), "cameras", list(names), "distinct names, at least one camera")
+        sizes = sorted({camera.input_size for camera in self.cameras})
+        require(len(sizes) == 1, "cameras.input_size", sizes, "one for all: the graph takes one")
         length = self.actions.chunk_length
         require(
             length == 1 or not self.decoder.one_action,

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from qvla_ros.errors import QvlaError, quoted
 from qvla_ros.lanczos import lanczos3_resize
 from qvla_ros.specifications import CameraSpec, PromptSpec
+from qvla_ros.tokenizer import token_ids
 
 Image = NDArray[np.uint8]
 
@@ -197,7 +198,7 @@ def prompt_ids(
     less clearly.
     """
     text = prompt_text(prompt, instruction, source)
-    ids = list(tokenizer.encode(text).ids)
+    ids = token_ids(tokenizer, text)
     if prompt.append_token_id is not None and ids[-1:] != [prompt.append_token_id]:
         ids.append(prompt.append_token_id)
     if len(ids) > MAX_PROMPT_TOKENS:

@@ -23,3 +23,19 @@ def read_tokenizer(path: Path, fix: str) -> Any:
     tokenizer.no_padding()  # prompts are as long as they are, whatever the file was saved with
     tokenizer.no_truncation()
     return tokenizer
+
+
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """The ids of a text, special tokens included.
+
+    QvlaError if the tokenizer fails on it: a file can be read and still lack a token that its own
+    rules name.
+    """
+    try:
+        return list(tokenizer.encode(text).ids)
+    except BaseException as error:  # a panic of tokenizers is no Exception
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        expected = f"a tokenizer that reads {text!r}"
+        fix = "take tokenizer.json from where the checkpoint came from, and export again"
+        raise QvlaError("tokenizer.json", error, expected, fix) from None

@@ -22,9 +22,11 @@ def read_yaml(path: Path, key: str, fix: str, expected: str = "a YAML file") -> 
         raise QvlaError(key, f"{path}: no such file", expected, fix) from None
     except OSError as error:
         raise QvlaError(key, f"{path}: {error}", expected, os_error_fix(error)) from None
-    # A date that does not exist is a ValueError, as is what is not UTF-8.
-    except (ValueError, yaml.YAMLError) as error:
-        raise QvlaError(key, f"{path}: {error}", expected, fix) from None
+    # A date that does not exist is a ValueError, as is what is not UTF-8; what is tagged as a type
+    # that it has not (!!bool x) fails in the other ways.
+    except (ValueError, LookupError, AttributeError, yaml.YAMLError) as error:
+        found = f"{path}: {type(error).__name__}: {error}"
+        raise QvlaError(key, found, expected, fix) from None
     except RecursionError:
         found = f"{path}: brackets in brackets without end"
         raise QvlaError(key, found, expected, fix) from None

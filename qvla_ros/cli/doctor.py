@@ -110,9 +110,9 @@ def _write_parity(bundle: Bundle, args: argparse.Namespace) -> None:
 
 
 def _ros_findings(args: argparse.Namespace, bundle: Bundle | None) -> Iterator[Finding]:
-    from qvla_ros.doctor.findings import failed, ok
+    from qvla_ros.doctor.findings import failed, ok, warning
     from qvla_ros.doctor.graph_checks import graph_findings
-    from qvla_ros.doctor.needed_inputs import needed_inputs
+    from qvla_ros.doctor.needed_inputs import needed_inputs, unused_remaps
     from qvla_ros.doctor.parameter_checks import parameter_findings
 
     parameters: Mapping[str, Any] = {}
@@ -123,6 +123,9 @@ def _ros_findings(args: argparse.Namespace, bundle: Bundle | None) -> Iterator[F
     remaps = {}
     if args.remaps_file is not None:
         remaps = read_remaps(args.remaps_file, "--remaps_file")
+        for name in unused_remaps(remaps, bundle):
+            fix = "correct the name, or take the line out if the bundle has no such camera"
+            yield warning(str(args.remaps_file), f"{name} is no input of the policy", fix)
     try:
         from qvla_ros.nodes.tools.graph_doctor import check_messages, read_graph
 

@@ -99,3 +99,20 @@ def _states(
     if needs_pose(bundle, measured) and given.inputs.pose_source == "topic":
         topic = topic_of("ee_pose")
         yield Input(topic, {topic: POSE}, lambda m, _, t: pose_in(m, t, frame), SENSOR, max_age_s)
+
+
+def unused_remaps(remaps: Mapping[str, str], bundle: Bundle | None) -> list[str]:
+    """Remapped names that are no input of a policy: with a misspelled one, nothing is remapped.
+
+    bundle: whose cameras; None: any camera is one.
+    """
+    cameras = None if bundle is None else {camera.name for camera in bundle.cameras}
+
+    def is_input(name: str) -> bool:
+        folder, _, rest = name.removesuffix("/compressed").partition("/")
+        camera, _, last = rest.rpartition("/")
+        if folder == "camera" and last == "image_raw":
+            return bool(camera) and (cameras is None or camera in cameras)
+        return name in ("joint_states", "ee_pose", "instruction")
+
+    return [name for name in remaps if not name.startswith(("~", "/")) and not is_input(name)]

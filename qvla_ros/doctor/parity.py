@@ -8,7 +8,6 @@ actions agree only if every step from pixels to actions does.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +99,10 @@ def read_parity(bundle: Bundle) -> Parity | None:
         parity = Parity(
             found, str(arrays["engine"]), observations, arrays["actions"].astype(np.float64)
         )
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        expected = (len(observations), *actions_shape(bundle))
+        if parity.actions.shape != expected:
+            raise ValueError(f"actions {parity.actions.shape}, not {expected}")
+    except Exception as error:  # zip, zlib and numpy's headers fail in a dozen ways
         raise QvlaError(
             str(path), f"{type(error).__name__}: {error}", "observations and answers", fix
         ) from None
@@ -109,6 +111,11 @@ def read_parity(bundle: Bundle) -> Parity | None:
             str(path), f"answers of bundle {found}", f"answers of {bundle.bundle_id}", fix
         )
     return parity
+
+
+def actions_shape(bundle: Bundle) -> tuple[int, int]:
+    """[T, A] of a chunk."""
+    return bundle.actions.chunk_length, len(bundle.actions.names)
 
 
 def relative_difference(

@@ -17,7 +17,13 @@ def test_the_content_is_read(tmp_path: Path) -> None:
     assert read_yaml(path, "robot", "write it") == {"rate_hz": 20, "names": ["a", "ä"]}
 
 
-@pytest.mark.parametrize("content", [None, b"a: [1", b"\xff\xfe\x00"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(None, b"a: [1", b"\xff\xfe\x00"),
+        *(b"a: !!bool x", b"a: !!int ''", b"a: !!timestamp x", b"a: !!float ''"),
+    ],
+)
 def test_what_is_absent_or_no_yaml_names_option_file_and_fix(
     content: bytes | None, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from qvla_ros.bundle import load_bundle
 from qvla_ros.doctor.findings import Finding
 from qvla_ros.doctor.graph import Graph, Heard
 from qvla_ros.doctor.graph_checks import graph_findings
-from qvla_ros.doctor.needed_inputs import needed_inputs
+from qvla_ros.doctor.needed_inputs import needed_inputs, unused_remaps
 from qvla_ros.messages.kinds import IMAGE, JOINTS, POSE, TEXT
 from qvla_ros.ros_graph import CHUNK_TYPE, Endpoint, Topic
 
@@ -346,3 +346,12 @@ def test_a_node_whose_name_does_not_arrive_is_a_problem(good, bundle):
     found = wrong(replace(good, topics={**good.topics, **topics}), bundle)
     assert "on /chatter" in found["nodes"].text
     assert "users" in found["nodes"].fix
+
+
+def test_a_remap_of_no_input_is_found(bundle):
+    """A misspelled one remaps nothing, in silence."""
+    good = {"joint_states": "/a", "camera/wrist/image_raw": "/b", "~/command": "/c", "/d": "/e"}
+    assert unused_remaps(good, bundle) == unused_remaps(good, None) == []
+    bad = {"joint_state": "/a", "camera/wrist": "/b", "camera/front/image_raw": "/c"}
+    assert unused_remaps(bad, bundle) == list(bad)
+    assert unused_remaps(bad, None) == ["joint_state", "camera/wrist"]
