@@ -48,6 +48,15 @@ class Spending:
         later=True,
     )
 
+    def __post_init__(self) -> None:
+        if parse_rules(self.layer_bits) and self.method == "released":
+            raise QvlaError(
+                "layer_bits",
+                f"{self.layer_bits!r} with method {self.method}",
+                "method optimal or layerwise, which keep to rules",
+                "leave out --layer_bits, or use --method optimal",
+            )
+
 
 @dataclass(frozen=True)
 class Budget(Spending):
@@ -77,13 +86,7 @@ class Budget(Spending):
 
     def __post_init__(self) -> None:
         require_choices(self)
-        if parse_rules(self.layer_bits) and self.method == "released":
-            raise QvlaError(
-                "layer_bits",
-                f"{self.layer_bits!r} with method {self.method}",
-                "method optimal or layerwise, which keep to rules",
-                "leave out --layer_bits, or use --method optimal",
-            )
+        super().__post_init__()
         unknown = sorted(set(self.bits) - set(BIT_WIDTHS))
         if unknown or not self.bits:
             raise QvlaError(

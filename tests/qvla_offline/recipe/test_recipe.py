@@ -97,3 +97,15 @@ def test_bits_are_the_scored_ones_and_16_unless_they_are_named(work):
     named = {"target_avg_bits": 8.0, "bits": [8, 16]}
     path = write_recipe(work, "bits.yaml", gates=named, **scored)
     assert resolve_recipe(path).budget.bits == (8, 16)
+
+
+def test_rules_for_layers_reach_the_budget_and_a_wrong_one_names_the_section(work):
+    rules = {"target_avg_bits": 8.0, "layer_bits": "language_model.*=8"}
+    budget = resolve_recipe(write_recipe(work, "rules.yaml", gates=rules)).budget
+    layers = ["language_model.a", "vision_backbone.b"]
+    assert budget.widths(layers) == {"language_model.a": (8,), "vision_backbone.b": budget.bits}
+    path = write_recipe(work, "wrong.yaml", gates=rules | {"layer_bits": "language_model.*"})
+    with pytest.raises(
+        QvlaError, match=r"^wrong\.yaml\.gates\.layer_bits: got 'language_model\.\*'"
+    ):
+        resolve_recipe(path)
