@@ -154,6 +154,14 @@ class BlockPass:
         """Returns what the model gives, after `forward`."""
         return self._result(sample, {}, ())
 
+    def arguments(self, sample: int, index: int) -> Arguments:
+        """Returns what call `index` gets, while its work is done or, if all are kept, later."""
+        return self._arguments(sample, index)
+
+    def output(self, sample: int, index: int) -> Tensor:
+        """Returns what call `index` gave, while its work is done or, if all are kept, later."""
+        return self._held(index, sample)
+
     @torch.no_grad()
     def backward(
         self,

@@ -22,7 +22,7 @@ HELP = (
     "train the scales and biases of the quantized layers against the actions of the float policy; "
     "their codes stay, and no label is needed"
 )
-_DATA = {"device", "skip_bad_lines", "unnorm_key", "robot_path"}
+_DATA = {"device", "memory_gb", "skip_bad_lines", "unnorm_key", "robot_path"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -67,7 +67,7 @@ def _require_later_steps(recipe: ResolvedRecipe) -> None:
     checkpoint = load_checkpoint(recipe.checkpoint, asked.unnorm_key, lazily=True)
     if asked.bundle or asked.float_bundle:
         require_exportable(checkpoint, recipe.robot, recipe.export)
-    if asked.training is not None:
+    if asked.training is not None and not asked.training.by_block:
         require_memory(recipe.checkpoint, recipe.scoring.device)
     method = recipe.scoring.method
     bits = recipe.scoring.bits

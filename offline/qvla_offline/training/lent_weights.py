@@ -39,6 +39,7 @@ class LentWeights:
         self._samples = samples
         self._blocks = list(blocks_of(model).values())
         self._block_weight = block_weight
+        self._float_actions: dict[int, Tensor] = {}  # of samples that errors were asked of
 
     def loss(self, numbers: Sequence[int]) -> Tensor:
         """The sum over samples of what training lowers, differentiable in the layers.
@@ -48,7 +49,7 @@ class LentWeights:
         numbers a sample; the outputs are many, so that fewer samples tell more of the same.
         """
         total = torch.zeros((), dtype=torch.float64)
-        for inputs in self._batches(numbers):
+        for _, inputs in self._batches(numbers):
             with torch.no_grad(), recorded(self._blocks) as wanted:
                 wanted_actions = self._policy(inputs)
             with recorded(self._blocks) as found:
@@ -68,23 +69,24 @@ class LentWeights:
         """The sum over samples of the squared difference of actions."""
         total = 0.0
         weights = self._weights()
-        for inputs in self._batches(numbers):
+        for places, inputs in self._batches(numbers):
+            new = [place for place in places if place not in self._float_actions]
+            if new:
+                self._float_actions |= dict(zip(places, self._policy(inputs), strict=True))
+            wanted = torch.stack([self._float_actions[place] for place in places])
             actions = functional_call(self._policy, weights, (inputs,))
-            total += float((actions - self._policy(inputs)).double().square().sum())
+            total += float((actions - wanted).double().square().sum())
         return total
 
-    def _batches(self, numbers: Sequence[int]) -> Iterator[PolicyInputs]:
-        samples = [self._samples[number] for number in numbers]
-        for places in batches(samples, TOGETHER):
-            yield joined([samples[place] for place in places])
+    def _batches(self, numbers: Sequence[int]) -> Iterator[tuple[list[int], PolicyInputs]]:
+        for places in batches([self._samples[number] for number in numbers], TOGETHER):
+            group = [numbers[place] for place in places]
+            yield group, joined([self._samples[number] for number in group])
 
     def _weights(self) -> dict[str, Tensor]:
-        found = {}
+        found: dict[str, Tensor] = {}
         for name, layer in self._layers.items():
-            target = self._targets[name]
-            found[f"model.{name}.weight"] = layer.weight().reshape(target.weight.shape)
-            if target.bias is not None and layer.correction is not None:
-                found[f"model.{name}.bias"] = target.bias + layer.correction
+            found |= layer.lent_to(self._targets[name], f"model.{name}")
         return found
 
 

@@ -27,7 +27,7 @@ def require_memory(checkpoint_path: Path, device: str) -> None:
             "training",
             f"{weights / 1e9:.2f} billion weights: {needed / 1e9:.1f} GB and activations",
             f"a policy that fits into the free memory of {device}, {free / 1e9:.1f} GB",
-            "train on a machine or --device with more memory, or leave training out",
+            "train block by block with --by_block (by_block: true in a recipe)",
         )
 
 

@@ -30,11 +30,18 @@ class TrainingOptions:
         "actions",
     )
     seed: int = option(0, "seed of the order of the observations")
+    by_block: bool = option(
+        False,
+        "train each block against its own float output, one block in memory at a time: for "
+        "policies that do not fit as a whole",
+    )
 
     def __post_init__(self) -> None:
         for entry in fields(self):
             value = getattr(self, entry.name)
             least = 0 if entry.name == "seed" else 1
+            if isinstance(entry.default, bool):
+                continue
             if isinstance(entry.default, int):
                 usable = value >= least
                 expected = f"a number from {least} on"

@@ -46,19 +46,22 @@ def train(
     groups: Sequence[Sequence[int]],
     validation: Sequence[int],
     options: TrainingOptions,
+    title: str | None = "training scales",
 ) -> Trained:
     """Trains the parameters of `layers` in place, and returns the best step by validation.
 
     groups: samples to train on; those of a group are run together. The untrained layers count as a
     step too, so the result is never worse than they are on `validation`. The same input gives the
-    same numbers on the same machine with the same number of threads.
+    same numbers on the same machine with the same number of threads. title: of the progress that is
+    shown; None shows none.
     """
     optimizer = _optimizer(layers.values(), options)
     batches = _batches(groups, options)
     every = max(1, options.steps // VALIDATIONS)
     errors = {0: _mean(policy, validation)}
     best = Trained({name: layer.trained() for name, layer in layers.items()}, 0, errors)
-    for step in track(range(1, options.steps + 1), "training scales", total=options.steps):
+    steps: Iterable[int] = range(1, options.steps + 1)
+    for step in steps if title is None else track(steps, title, total=options.steps):
         share = _share_of_rate(step, options.steps)
         for parameters in optimizer.param_groups:
             parameters["lr"] = parameters["full_lr"] * share

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from qvla_offline.checkpoints.targets import QuantizableLayer
 from qvla_offline.quantization.layer import QuantizedLayer
 from qvla_offline.quantization.trained_scales import TrainedLayer, codes_sha256
 
@@ -36,6 +37,7 @@ class TrainableLayer:
             device = layer.float_rows.device
             start = torch.zeros(layer.shape[0], device=device) if own is None else own.clone()
             self.correction = start.requires_grad_()
+        self._codes_sha256 = codes_sha256(layer)
         self._codes = {bits: codes.codes.float() for bits, codes in layer.codes.items()}
         self._others = torch.zeros(layer.shape, device=layer.float_rows.device)
         if 16 in layer.rows:
@@ -51,6 +53,16 @@ class TrainableLayer:
         divided_by = self.layer.input_scales
         return weight if divided_by is None else weight / divided_by
 
+    def lent_to(self, module: QuantizableLayer, name: str) -> dict[str, Tensor]:
+        """Tensors in place of those of `module`, a Linear or Conv2d, by their names under `name`.
+
+        For torch.func.functional_call.
+        """
+        found = {f"{name}.weight": self.weight().reshape(module.weight.shape)}
+        if self.correction is not None and module.bias is not None:
+            found[f"{name}.bias"] = module.bias + self.correction
+        return found
+
     def trained(self) -> TrainedLayer:
         """What is to be stored of the layer as it is now."""
         scales = {
@@ -58,7 +70,7 @@ class TrainableLayer:
             for bits in self.factors
         }
         correction = None if self.correction is None else self.correction.detach().clone()
-        return TrainedLayer(codes_sha256(self.layer), scales, correction)
+        return TrainedLayer(self._codes_sha256, scales, correction)
 
     def _scales(self, bits: int) -> Tensor:
         """Float32 [n, G]: rounded as they are stored; gradients pass the rounding unchanged."""

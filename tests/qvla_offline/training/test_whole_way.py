@@ -21,7 +21,7 @@ from qvla_offline.gates import read_gates, uniform, write_gates
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.quantization.trained_scales import read_trained_scales
 from qvla_offline.training.lent_weights import LentWeights
-from qvla_offline.training.run import trainable_layers
+from qvla_offline.training.run import WHOLE, Layers
 from qvla_ros.cli.main import main
 from tests.support.observations import error, write_observations
 
@@ -60,12 +60,15 @@ def trained(place: Path) -> list[object]:
 
 def test_the_error_of_the_validation_samples_falls_and_is_that_of_the_stored_numbers(place):
     found = read_trained_scales(place / "scales.safetensors")
-    errors = found.settings["validation_errors"]
-    assert errors[str(found.settings["step"])] < errors["0"]
+    errors = found.settings["validation_errors"][WHOLE]
+    kept = str(found.settings["kept"][WHOLE])
+    assert errors[kept] < errors["0"]
     checkpoint = load_checkpoint(place / "tiny")
     gates = read_gates(place / "gates.json")
     samples = read_calibration(place / "data" / "set_5.jsonl", checkpoint)
-    layers = trainable_layers(checkpoint.model, gates, SCHEME, {})
+    making = Layers(gates, SCHEME)
+    modules = making.executed(checkpoint.model)
+    layers = {name: making.quantized(name, module) for name, module in modules.items()}
     again = LentWeights(checkpoint.model, layers, samples, block_weight=0.0)
     before = again.error([8, 9]) / 2
     with torch.no_grad():
@@ -76,7 +79,7 @@ def test_the_error_of_the_validation_samples_falls_and_is_that_of_the_stored_num
                 layer.correction.copy_(stored.bias_correction)
         after = again.error([8, 9]) / 2
     assert before == pytest.approx(errors["0"])
-    assert after == pytest.approx(errors[str(found.settings["step"])])
+    assert after == pytest.approx(errors[kept])
 
 
 def test_a_bundle_and_a_fake_quantized_checkpoint_give_the_same_actions(place, capsys):
