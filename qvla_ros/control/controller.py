@@ -32,21 +32,20 @@ from qvla_ros.control.arming import (
     require_ready,
     usable_start,
 )
-from qvla_ros.control.course import Course
+from qvla_ros.control.course import FIXED_SHARE, Course
 from qvla_ros.control.decision import Decision
-from qvla_ros.control.following import Following
 from qvla_ros.control.limits import MotionLimits, stop_limits
 from qvla_ros.control.measurement import MeasuredTrack
 from qvla_ros.control.motion import MotionState, at_rest, is_usable
 from qvla_ros.control.pace import Pace
 from qvla_ros.control.plan_reader import PlanReader
 from qvla_ros.control.safety_chain import STAGES, limit_motion
-from qvla_ros.control.sent_velocities import SentVelocities
 from qvla_ros.control.setpoint import MotionSpec, Setpoint
 from qvla_ros.control.settings import ControllerSettings
 from qvla_ros.control.stop_reason import StopReason
-from qvla_ros.control.stopping import Stop, advance_stop
+from qvla_ros.control.stopping import Stop, advance_stop, advance_stop_ahead
 from qvla_ros.control.timeline import PlannedChunk
+from qvla_ros.control.velocity_feedback import VelocityFeedback
 from qvla_ros.control.watchdogs import (
     Clocks,
     Deadman,
@@ -100,6 +99,8 @@ class Controller:
                 settings.period_s,
                 settings.look_ahead_s,
                 settings.even_tail,
+                # Simulations wait for no message, and their clocks move on in long steps.
+                fixed_share=0.0 if settings.use_sim_time else FIXED_SHARE,
             )
         self._sent = False  # something since the last stop
         self._clocks: Clocks | None = None  # of the last tick
@@ -111,11 +112,9 @@ class Controller:
         self._heard_s = math.inf
         self._armed_s = math.inf
         self._ready = False
-        self._follows_measured = settings.follow_measured and spec.is_delta
-        self._velocities = SentVelocities()
-        self._following = Following(
-            self._velocities, settings.following_window_s, settings.reaction_time_s
-        )
+        self._feedback: VelocityFeedback | None = None  # of outputs that are velocities
+        if settings.follow_measured and spec.is_delta:
+            self._feedback = VelocityFeedback(settings.reaction_time_s, settings.following_window_s)
 
     # What happens between two ticks.
 
@@ -145,8 +144,8 @@ class Controller:
         self._sent = False
         self._stops_at_once = False
         self.motion = at_rest(start)
-        self._velocities.clear()
-        self._following.clear()
+        if self._feedback is not None:
+            self._feedback.clear()
         self._measured_s = None
         self.plan.begin(start, now_ns)
 
@@ -258,9 +257,8 @@ class Controller:
         if not self.armed or self.motion is None:
             return Decision()
         motion = self._present_motion(self.motion, self._clocks)
-        if self._follows_measured and measured is not None:
-            here = self._predicted(measured, self._clocks)
-            motion = replace(motion, setpoint=replace(here, gripper=motion.setpoint.gripper))
+        if self._feedback is not None and measured is not None:
+            motion = self._feedback.start(self._robot_s(self._clocks), motion, measured)
         self.motion = motion
         if self._course is not None:
             return self._command_ahead(self._course, motion, self._clocks)
@@ -277,21 +275,9 @@ class Controller:
         """The time of which commands are planned now, ROS time."""
         return now_ns + round(1e9 * self.settings.look_ahead_s)
 
-    def _predicted(self, measured: Setpoint, now: Clocks) -> Setpoint:
-        """Where the robot will be when it has carried out what it was sent."""
-        robot_s = self._robot_s(now)
-        begin_s = robot_s - self.settings.reaction_time_s
-        return self._velocities.predicted(measured, begin_s, robot_s)
-
-    def _is_followed(self, measured: Setpoint | None, robot_s: float) -> bool:
-        """Whether a robot that is sent velocities moves by them. The others have a lead instead."""
-        if not self._follows_measured or measured is None or not is_usable(measured):
-            return True
-        return self._following.note(robot_s, measured)
-
     def _due(self, motion: MotionState, measured: Setpoint | None, robot_s: float) -> Setpoint:
-        """Where the robot is to be at this moment."""
-        if self._follows_measured and measured is not None:
+        """Where the robot is to be at this moment; one that is sent velocities, anywhere."""
+        if self._feedback is not None and measured is not None:
             return measured
         if self._course is None or not self._sent:
             return motion.setpoint
@@ -323,7 +309,7 @@ class Controller:
             is_believed=is_believed,
             heard_s=self._heard_s,
             armed_s=self._armed_s,
-            is_followed=self._is_followed(measured, robot_s),
+            is_followed=self._feedback is None or self._feedback.follows(robot_s, measured),
         )
 
     def _stop_at(self, passed: Passed, measured: Setpoint | None) -> None:
@@ -357,29 +343,19 @@ class Controller:
         return Decision(self.motion, *reported)
 
     def _stop_ahead(self, course: Course, stop: Stop, now: Clocks) -> Decision:
-        """One message brakes to rest; then others may follow, to where the stop yields to."""
         robot_s = self._robot_s(now)
         assert self.motion is not None
-        if not stop.is_announced:
-            self.motion = course.stop(self.motion, robot_s)
-            self._stop = None if self._stops_at_once else replace(stop, is_announced=True)
-            return Decision(self.motion, stop.reason, stop.passed_s, course.ahead(robot_s))
-        if self._stops_at_once:
-            self._stop = None
+        motion, left = advance_stop_ahead(
+            stop, self.motion, course, self._braking, self._limits, robot_s, now.steady_s
+        )
+        self._stop = None if self._stops_at_once else left
+        if motion is None:
             return Decision()
-        if not stop.is_at_rest:
-            if course.is_at_rest(robot_s):
-                self._stop = None if stop.yields_to is None else replace(stop, is_at_rest=True)
-            return Decision()
-        self.motion = course.resumed(self.motion, robot_s)
-        for time_s in course.due_s(robot_s):
-            self.motion, self._stop = advance_stop(
-                stop, self.motion, self._braking, self._limits, self.settings.period_s
-            )
-            course.extend(time_s, self.motion)
-            if self._stop is None:
-                break
-        return Decision(self.motion, trajectory=course.ahead(robot_s))
+        self.motion = motion
+        decision = Decision(motion, trajectory=course.ahead(robot_s))
+        if stop.is_announced:
+            return decision
+        return replace(decision, stop=stop.reason, passed_s=stop.passed_s)
 
     def _time_to_brake_for(self, stop: Stop, now: Clocks) -> float | None:
         """How much time the next command of a stop covers; None: it is not due; infinite: it is at
@@ -412,8 +388,8 @@ class Controller:
     def _note(self, now: Clocks) -> None:
         self._pace.note(now.steady_s)
         self._commanded = now
-        if self._follows_measured and self.motion is not None:
-            self._velocities.note(self._robot_s(now), self.motion)
+        if self._feedback is not None and self.motion is not None:
+            self._feedback.note(self._robot_s(now), self.motion)
 
     def _command(self, motion: MotionState, now: Clocks) -> Decision:
         now_ns = now.ros_ns
@@ -458,7 +434,7 @@ class Controller:
         period_s = self.settings.period_s
         covers_all = self.settings.use_sim_time and self._course is None
         dt_s = max(period_s, covered_s) if covers_all else period_s
-        reaction_s = self.settings.reaction_time_s if self._follows_measured else 0.0
+        reaction_s = 0.0 if self._feedback is None else self._feedback.reaction_time_s
         limited, stages = limit_motion(target, motion, self._limits, dt_s, reaction_s)
         self.interventions.update(
             name for name, changed in zip(STAGES, stages, strict=True) if changed

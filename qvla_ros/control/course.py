@@ -33,6 +33,7 @@ from qvla_ros.control.setpoint import Setpoint
 Array = NDArray[np.float64]
 APART_S = 5e-4  # of two points of a message: shorter pieces cannot be told apart at 1 kHz
 JOIN_S = 0.25  # in which a robot goes from what it holds to where it was measured
+FIXED_SHARE = 0.5  # of the look-ahead
 EARLY = 0.5  # of a period: how much sooner than due a command is planned, as ticks do not come even
 
 
@@ -52,9 +53,10 @@ class Course:
     """See the module. Times are seconds of the robot's clock. Not thread-safe.
 
     limits: of any motion; braking: of a stop, see stop_limits. look_ahead_s: how far ahead of its
-    time the course is planned. Of that, the first half is never changed once it was sent: a message
-    needs time to arrive. even_tail: the points of the tail are a period apart, for robots that take
-    the straight line between two points; else there are as few as cubic interpolation needs.
+    time the course is planned. fixed_share: of that, the share that is never changed once it was
+    sent, because a message needs time to arrive. even_tail: the points of the tail are a period
+    apart, for robots that take the straight line between two points; else there are as few as cubic
+    interpolation needs.
     """
 
     def __init__(
@@ -64,10 +66,12 @@ class Course:
         period_s: float,
         look_ahead_s: float,
         even_tail: bool = False,
+        fixed_share: float = FIXED_SHARE,
     ) -> None:
         self.look_ahead_s = look_ahead_s
-        self._period_s = period_s
+        self.period_s = period_s
         self._even_tail = even_tail
+        self._fixed_s = fixed_share * look_ahead_s
         self._low = limits.linear_low
         self._high = limits.linear_high
         self._acceleration = limits.max_linear_acceleration
@@ -91,31 +95,31 @@ class Course:
         """The last command, or, when the robot is about to brake because none came in time, the
         state in which it will be when it can hear of the next one.
         """
-        fixed_s = now_s + 0.5 * self.look_ahead_s
+        fixed_s = now_s + self._fixed_s
         return motion if fixed_s <= self._times_s[-1] else self._cut(motion, fixed_s)
 
     def due_s(self, now_s: float) -> Iterator[float]:
         """The times of the commands that are to be planned now; each is to be `extend`ed by."""
-        while self._times_s[-1] + (1.0 - EARLY) * self._period_s <= now_s + self.look_ahead_s:
-            yield self._times_s[-1] + 1.5 * self._period_s
+        while self._times_s[-1] + (1.0 - EARLY) * self.period_s <= now_s + self.look_ahead_s:
+            yield self._times_s[-1] + 1.5 * self.period_s
 
     def extend(self, time_s: float, motion: MotionState) -> None:
         """Plans one command more, which `due_s` asked for."""
-        half_s = 0.5 * self._period_s
+        half_s = 0.5 * self.period_s
         velocity = motion.linear_velocity
         self._add(time_s - half_s, motion.setpoint.linear - half_s * velocity, velocity)
 
     def stop(self, motion: MotionState, now_s: float) -> MotionState:
         """Brakes as soon as the robot can hear of it. Returns where it comes to rest."""
-        heard_s = max(now_s + 0.5 * self.look_ahead_s, self._times_s[0])
+        heard_s = max(now_s + self._fixed_s, self._times_s[0])
         self._cut(motion, min(heard_s, self._times_s[-1]))
         self._deceleration = self._stop_deceleration
         rest, _ = self.at(np.inf)
         return at_rest(replace(motion.setpoint, linear=rest))
 
-    def is_at_rest(self, now_s: float) -> bool:
-        """Whether nothing is left of it but to stay."""
-        return now_s >= self._rests_s()[-1]
+    def rests_after_s(self, now_s: float) -> float:
+        """How long it takes until nothing is left of it but to stay."""
+        return max(self._rests_s()[-1] - now_s, 0.0)
 
     def at(self, time_s: float) -> tuple[Array, Array]:
         """Position and velocity [n] at one moment; before the course begins, where it begins."""
@@ -137,7 +141,7 @@ class Course:
         It begins in the past, so that the robot's controller finds itself within it and has nothing
         to interpolate by itself, but for the way to where it begins. Forgets what was before.
         """
-        begin_s = max(now_s - self._period_s, self._times_s[0])
+        begin_s = max(now_s - self.period_s, self._times_s[0])
         self._forget(begin_s)
         known = bisect_right(self._times_s, begin_s)
         times_s = _apart([begin_s, *self._times_s[known:], *self._rests_s()])
@@ -151,9 +155,9 @@ class Course:
         """When joints come to rest on the tail, or even times until all are; not empty."""
         after_s = np.unique(np.abs(self._velocities[-1]) / self._deceleration)
         if self._even_tail:
-            after_s = self._period_s * np.arange(1.0, after_s[-1] / self._period_s + 1.0)
+            after_s = self.period_s * np.arange(1.0, after_s[-1] / self.period_s + 1.0)
         rests_s = [self._times_s[-1] + after for after in after_s.tolist() if after > 1e-6]
-        return rests_s or [self._times_s[-1] + self._period_s]
+        return rests_s or [self._times_s[-1] + self.period_s]
 
     def _cut(self, motion: MotionState, time_s: float) -> MotionState:
         """Forgets what was planned for after `time_s`; returns the command from which to go on."""
@@ -165,7 +169,7 @@ class Course:
             if state[0] > self._times_s[-1]:
                 self._add(*state)
         _, position, velocity = states[-1]
-        command = np.clip(position + 0.5 * self._period_s * velocity, self._low, self._high)
+        command = np.clip(position + 0.5 * self.period_s * velocity, self._low, self._high)
         setpoint = replace(motion.setpoint, linear=command)
         return replace(motion, setpoint=setpoint, linear_velocity=velocity)
 

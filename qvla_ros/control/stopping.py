@@ -7,10 +7,12 @@ through the same limits as any command and inside the box, until the command is 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from qvla_ros.control.course import Course
 from qvla_ros.control.limits import MotionLimits
 from qvla_ros.control.motion import MotionState, at_rest
 from qvla_ros.control.safety_chain import limit_motion
@@ -26,7 +28,8 @@ class Stop:
 
     passed_s: when its limit was passed or its cause happened, steady clock. yields_to: where the
     command goes once it is at rest, None: it stays. is_announced: its first command is sent.
-    is_at_rest: it has braked to rest.
+    is_at_rest: it has braked to rest. rests_s: of motion that is sent ahead, when it will have,
+    steady clock.
     """
 
     reason: StopReason
@@ -34,6 +37,7 @@ class Stop:
     yields_to: Setpoint | None = None
     is_announced: bool = False
     is_at_rest: bool = False
+    rests_s: float = math.inf
 
 
 def advance_stop(
@@ -54,6 +58,38 @@ def advance_stop(
     assert stop.yields_to is not None
     closer, _ = limit_motion(replace(stop.yields_to, gripper=at.gripper), motion, limits, dt_s)
     return (at_rest(closer.setpoint), None) if _is_still(closer) else (closer, stop)
+
+
+def advance_stop_ahead(
+    stop: Stop,
+    motion: MotionState,
+    course: Course,
+    braking: MotionLimits,
+    limits: MotionLimits,
+    robot_s: float,
+    steady_s: float,
+) -> tuple[MotionState | None, Stop | None]:
+    """The same for motion that is sent ahead: what the course now ends with, None if that is no
+    news, and what is left of the stop.
+
+    The first message says all until rest. Others follow only on the way to where the stop yields.
+    """
+    if not stop.is_announced:
+        rest = course.stop(motion, robot_s)
+        rests_s = steady_s + course.rests_after_s(robot_s)
+        return rest, replace(stop, is_announced=True, rests_s=rests_s)
+    if not stop.is_at_rest:
+        if steady_s < stop.rests_s:
+            return None, stop
+        return None, None if stop.yields_to is None else replace(stop, is_at_rest=True)
+    left: Stop | None = stop
+    motion = course.resumed(motion, robot_s)
+    for time_s in course.due_s(robot_s):
+        motion, left = advance_stop(stop, motion, braking, limits, course.period_s)
+        course.extend(time_s, motion)
+        if left is None:
+            break
+    return motion, left
 
 
 def _is_still(motion: MotionState) -> bool:

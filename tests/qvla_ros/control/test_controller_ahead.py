@@ -130,3 +130,27 @@ def test_a_new_plan_enters_where_nothing_is_planned_yet(moving: Any) -> None:
     assert skipped == 2  # of 0.05 s each, for 0.06 s
     moving.tick()
     np.testing.assert_allclose(due(moving.controller, moving.steady_s + 0.04), before)
+
+
+def test_on_simulated_time_all_that_the_clock_has_moved_on_by_is_planned_and_a_standing_one_ends(
+    make_rig: Any,
+) -> None:
+    rig = make_rig("joint_position", LIMITS, look_ahead_s=AHEAD_S, use_sim_time=True)
+    rig.follows = False
+    rig.arm()
+    rig.plan(np.full((40, 3), 0.9))
+    robot_s = 1e-9 * rig.ros_ns
+    for _ in range(20):
+        robot_s += 0.05
+        rig.tick(0.02, 0.05)
+        rig.measured = Setpoint(due(rig.controller, 1e-9 * rig.ros_ns))
+    course = [due(rig.controller, robot_s + 0.01 * each)[0] for each in range(-1, 6)]
+    np.testing.assert_allclose(np.diff(course), 0.5 * 0.01, atol=1e-6)  # full speed, no gaps
+    rig.measured = None  # the robot stands still with its clock
+    assert rig.tick(0.02, 0.0).motion is None
+    rig.controller.disarm(StopReason.disarmed)
+    stop = rig.tick(0.02, 0.0)
+    assert stop.stop is StopReason.disarmed
+    for _ in range(25):
+        assert rig.tick(0.01, 0.0).motion is None
+    assert not rig.controller.is_stopping
