@@ -43,7 +43,8 @@ LONGEST_STEP_S = 0.1  # a twist is obeyed for no longer than this
 class Quirks:
     """The faults of the robot at the moment.
 
-    deadman: what is published on ~/enable in every period; None: nothing.
+    slip: what the measured height, and the moving joints, are wrong by, m or rad. ahead_s: how far
+    in the future stamps lie. deadman: what is published on ~/enable in every period; None: nothing.
     """
 
     cameras_silent: bool = False
@@ -51,6 +52,8 @@ class Quirks:
     wrong_size: bool = False
     frozen: bool = False
     nan_joints: bool = False
+    slip: float = 0.0
+    ahead_s: float = 0.0
     clock_jump_s: float = 0.0
     deadman: bool | None = None
 
@@ -148,12 +151,15 @@ class FakeRobot:
             if self.quirks.deadman is not None:
                 self._enable.publish(Bool(data=self.quirks.deadman))
             if not self.quirks.all_silent:
-                self._publish(stamp_message(now_ns))
+                self._publish(stamp_message(now_ns + round(1e9 * self.quirks.ahead_s)))
 
     def _publish(self, stamp: Any) -> None:
         # Both are replaced as a whole by the thread that listens.
         positions = {**self._joints, **_joints_on(self._trajectory, stamp_ns(stamp))}
-        joints = JointState(name=list(positions), position=list(positions.values()))
+        moving = _moving_joints(self._bundle)
+        slips = {name: self.quirks.slip for name in positions if name in moving}
+        measured = [place + slips.get(name, 0.0) for name, place in positions.items()]
+        joints = JointState(name=list(positions), position=measured)
         joints.header.stamp = stamp
         if self.quirks.nan_joints:
             joints.position[0] = float("nan")
@@ -164,6 +170,7 @@ class FakeRobot:
         place = pose.pose.position
         turn = pose.pose.orientation
         place.x, place.y, place.z = self._position.tolist()
+        place.z -= self.quirks.slip
         turn.x, turn.y, turn.z, turn.w = self._quaternion.tolist()
         self._pose.publish(pose)
         for name, publisher in self._images.items():

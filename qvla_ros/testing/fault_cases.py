@@ -72,6 +72,20 @@ NAN_JOINTS = DrilledFault(
     quirks(nan_joints=True),
     quirks(nan_joints=False),
 )
+SLIP = DrilledFault(
+    "measured 0.5 m or rad away",
+    "arrival",
+    "bad_measurement",
+    quirks(slip=0.5),
+    quirks(slip=0.0),
+)
+AHEAD = DrilledFault(
+    "stamps 0.5 s ahead",
+    _AGE,
+    "stale_input",
+    quirks(ahead_s=0.5),
+    quirks(ahead_s=0.0),
+)
 NAN_ENGINE = DrilledFault(
     "NaN from the engine",
     "end of run",
@@ -122,11 +136,11 @@ STALLED = DrilledFault(
     Drill.reactivate,  # an inference that was under way took too long, too
 )
 
-OF_INPUTS = (CAMERA_SILENT, WRONG_SIZE, FROZEN, NAN_JOINTS)
+OF_INPUTS = (CAMERA_SILENT, WRONG_SIZE, FROZEN, NAN_JOINTS, SLIP, AHEAD)
 OF_THE_ENGINE = (NAN_ENGINE, ENGINE_RAISES, LATE_INFERENCE)
 OF_REQUESTS = (CANCELLED, DISARMED, DEACTIVATED)
 OF_THE_DEADMAN_AND_THE_CLOCK = (DEADMAN_RELEASED, DEADMAN_SILENT, CLOCK_AHEAD, CLOCK_BACK)
-ONE_OF_EACH_STOP_PATH = (CAMERA_SILENT, NAN_JOINTS, ENGINE_RAISES, DISARMED)
+ONE_OF_EACH_STOP_PATH = (CAMERA_SILENT, NAN_JOINTS, SLIP, ENGINE_RAISES, DISARMED)
 
 
 def pose_faults(

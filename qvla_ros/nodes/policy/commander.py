@@ -268,9 +268,10 @@ class Commander:
             orders = self._orders
             if decision.stop is None and not self._controller.armed:
                 self._silent_reason = self._controller.reason
-        self._send(decision, now_ns if self._setup.settings.use_sim_time else stamp_ns)
+        sent_ns = now_ns if self._setup.settings.use_sim_time else stamp_ns
+        self._send(decision, sent_ns)
         if decision.stop is not None and decision.passed_s is not None:
-            stop = self._ticks.stop(decision.stop, decision.passed_s, now_ns)
+            stop = self._ticks.stop(decision.stop, decision.passed_s, sent_ns)
             with self._lock:
                 if not self._controller.armed:  # again, already: then the stop is no news
                     self._last_stop = stop

@@ -20,6 +20,8 @@ EXPECTED_STOPS = {
     "camera silent": ("stale_input", "hold"),
     "image of the wrong size": ("bad_input", "hold"),
     "frozen pictures": ("bad_input", "hold"),
+    "measured 0.5 m or rad away": ("bad_measurement", "hold"),
+    "stamps 0.5 s ahead": ("stale_input", "hold"),
     "NaN in joint_states": ("bad_input", "hold"),
     "NaN from the engine": ("inference_error", "hold"),
     "engine raises": ("inference_error", "hold"),
