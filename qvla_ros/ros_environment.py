@@ -36,7 +36,7 @@ def environment_errors(
 
     middlewares: the installed ones; empty: not known. The log folder is made, as ROS makes it.
     """
-    yield from _middleware(environment, middlewares)
+    yield from middleware_errors(environment, middlewares)
     yield from _domain(environment)
     yield from _one_of(environment, "ROS_AUTOMATIC_DISCOVERY_RANGE", DISCOVERY_RANGES)
     for name in _SWITCHES:
@@ -44,6 +44,18 @@ def environment_errors(
     yield from _profile(environment)
     yield from _security(environment)
     yield from _log_folder(environment)
+
+
+def middleware_errors(
+    environment: Mapping[str, str], middlewares: Collection[str]
+) -> Iterator[QvlaError]:
+    """Whether RMW_IMPLEMENTATION names a middleware that is not among the installed ones."""
+    name = "RMW_IMPLEMENTATION"
+    value = environment.get(name)
+    if value and middlewares and value not in middlewares:
+        expected = f"one that is installed: {', '.join(middlewares)}"
+        fix = f"unset {name}; for every process of the graph, or nobody hears it"
+        yield QvlaError(name, repr(value), expected, fix)
 
 
 def installed_middlewares(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -80,17 +92,6 @@ def _at_home(path: str, environment: Mapping[str, str]) -> Path | None:
         return Path(path)
     home = environment.get("HOME")
     return Path(home + path[1:]) if home else None
-
-
-def _middleware(
-    environment: Mapping[str, str], middlewares: Collection[str]
-) -> Iterator[QvlaError]:
-    name = "RMW_IMPLEMENTATION"
-    value = environment.get(name)
-    if value and middlewares and value not in middlewares:
-        expected = f"one that is installed: {', '.join(middlewares)}"
-        fix = f"unset {name}; for every process of the graph, or nobody hears it"
-        yield QvlaError(name, repr(value), expected, fix)
 
 
 def _domain(environment: Mapping[str, str]) -> Iterator[QvlaError]:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qvla_ros.doctor.findings import Finding, problem
+from qvla_ros.doctor.findings import Finding, problem, warning
 from qvla_ros.engines import BACKENDS, engine_options
 from qvla_ros.errors import NO_KNOWN_FIX, QvlaError
 from qvla_ros.robots import read_remaps
@@ -97,6 +97,9 @@ def findings(args: argparse.Namespace) -> Iterator[Finding]:
         if args.write_parity:
             _write_parity(bundle, args)
         yield from policy_findings(bundle, args.backend, args.engine_options)
+    if any(error.key.startswith(("ROS_", "RMW_", "RCUTILS_", "HOME")) for error in machine.errors):
+        yield warning("graph", "not looked at: ROS would not start", "mend the environment first")
+        return
     yield from _ros_findings(args, bundle)
 
 
@@ -110,7 +113,7 @@ def _write_parity(bundle: Bundle, args: argparse.Namespace) -> None:
 
 
 def _ros_findings(args: argparse.Namespace, bundle: Bundle | None) -> Iterator[Finding]:
-    from qvla_ros.doctor.findings import failed, ok, warning
+    from qvla_ros.doctor.findings import failed, ok
     from qvla_ros.doctor.graph_checks import graph_findings
     from qvla_ros.doctor.needed_inputs import needed_inputs, unused_remaps
     from qvla_ros.doctor.parameter_checks import parameter_findings

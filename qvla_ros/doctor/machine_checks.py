@@ -35,7 +35,7 @@ def machine_findings(machine: Machine, bundle: Bundle | None) -> Iterator[Findin
     """
     yield _python(machine)
     yield _ros(machine)
-    yield from (failed(error.key, error) for error in machine.errors)
+    yield from (failed("environment", error) for error in machine.errors)
     yield _onnxruntime(machine)
     yield _gpu(machine)
     yield _profile(machine, largest_image_bytes(bundle), problem if bundle else warning)

@@ -68,7 +68,7 @@ def test_a_good_machine_has_nothing_to_mend(good_machine, bundle_dir):
         ({"ports": (Port(0, "root", True),)}, "users", "problem", "root runs.*; this is|--user"),
         (
             {"errors": (QvlaError("ROS_DOMAIN_ID", "'abc'", "a number", "export it"),)},
-            "ROS_DOMAIN_ID",
+            "environment",
             "problem",
             "'abc'.*export it",
         ),

@@ -5,22 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import rclpy
-from rclpy.node import Node
 
 from qvla_ros.errors import NO_KNOWN_FIX, QvlaError
 from qvla_ros.nodes.policy.main import main as policy
 from qvla_ros.nodes.start import refusal, set_profile, start_ros
-from qvla_ros.parameters.files import read_parameter_file
-from qvla_ros.parameters.given import in_force
 from qvla_ros.resources import share_path
 from qvla_ros.ros_environment import PROFILE_VARIABLES
+from tests.support.mutated_parameters import mutated, of_ros, of_this
 
 HEAD = "/**:\n  ros__parameters:\n"
-NODE = "/arm/policy"
 
 
 def test_the_profile_for_large_images_is_set_unless_one_is_named() -> None:
@@ -94,41 +90,6 @@ def test_what_is_not_known_is_passed_on_as_it_is() -> None:
     assert (error.key, str(error.value), error.fix) == ("ROS", "error not set", NO_KNOWN_FIX)
 
 
-def of_ros(path: Path) -> dict[str, Any] | None:
-    """What ROS gives the node; None if it refuses the file. A list without a type has no value."""
-    context = rclpy.Context()
-    try:
-        rclpy.init(args=["--ros-args", "--params-file", str(path)], context=context)
-    except RuntimeError:
-        return None
-    try:
-        node = Node(
-            "policy",
-            namespace="/arm",
-            context=context,
-            enable_rosout=False,
-            start_parameter_services=False,
-        )
-        found = {name: given.value for name, given in node._parameter_overrides.items()}
-        node.destroy_node()
-    finally:
-        context.try_shutdown()
-    return {name: plain(value) for name, value in found.items()}
-
-
-def plain(value: Any) -> Any:
-    value = value if isinstance(value, (str, bool, int, float, type(None))) else list(value)
-    return None if value == [] else value
-
-
-def of_this(path: Path) -> dict[str, Any] | None:
-    try:
-        written = read_parameter_file(path)
-    except QvlaError:
-        return None
-    return {name: plain(each.value) for name, each in in_force(written, NODE).items()}
-
-
 @pytest.fixture
 def compared(
     ros_environment: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -175,15 +136,6 @@ def test_every_kind_of_section_and_value_is_read_as_ros_reads_it(compared: Calla
 
 def test_mutated_files_are_read_as_ros_reads_them(compared: Callable) -> None:
     draw = random.Random(4)
-    tokens = ("-3", ":", "  ", "\n", "\t", "[", "}", "'", "#", "/**", "&a ", "*a", "!!str ", "|")
     text = share_path("config/robots/franka_cartesian/node.yaml").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
     for _ in range(60):
-        mutated = lines.copy()
-        for _ in range(draw.choice((1, 1, 2))):
-            number = draw.randrange(len(mutated))
-            column = draw.randrange(len(mutated[number]) + 1)
-            token = draw.choice((*tokens, mutated[draw.randrange(len(mutated))]))
-            kept = draw.choice((column, column, len(mutated[number])))
-            mutated[number] = mutated[number][:column] + token + mutated[number][kept:]
-        compared("\n".join(mutated))
+        compared(mutated(text, draw))
