@@ -88,6 +88,19 @@ def test_a_parameter_file_holds_declared_parameters_of_their_types_within_their_
 
 
 @pytest.mark.parametrize("robot", ROBOTS)
+def test_a_robot_may_lead_by_what_a_late_arm_needs_and_hardly_more(robot: str) -> None:
+    """At full speed an arm that is late by t is led by speed times t."""
+    values = _with_defaults(f"robots/{robot}/node.yaml")
+    if values["output"] == "twist":
+        return  # which goes from where the arm is: its motion is compared instead
+    fastest = max(values["max_linear_velocity"])
+    assert 0.05 * fastest <= values["max_linear_lead"] <= 0.15 * fastest
+    if values["output"] == "pose":
+        fastest_turn = values["max_angular_velocity_rad_s"]
+        assert 0.05 * fastest_turn <= values["max_angular_lead_rad"] <= 0.15 * fastest_turn
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
 @pytest.mark.parametrize("phase", [None, *PHASES])
 def test_a_robots_parameters_go_with_the_bundles_that_are_exported_for_it(
     robot: str, phase: str | None
