@@ -13,7 +13,7 @@ from qvla_ros.messages.kinds import COMPRESSED_IMAGE, IMAGE, JOINTS, POSE
 from qvla_ros.ros_graph import Topic, policy_nodes
 
 # Where two publishers are two truths. Instructions may come from several.
-_STREAMS = {IMAGE, COMPRESSED_IMAGE, JOINTS, POSE, "std_msgs/msg/Bool"}
+_STREAMS = {IMAGE, COMPRESSED_IMAGE, POSE, "std_msgs/msg/Bool"}
 _GRIPPER_COMMAND = "std_msgs/msg/Float64MultiArray"
 _SHOWN = "/predicted_trajectory"  # for displays
 # What rmw gives an endpoint whose participant it cannot hear.
@@ -28,13 +28,22 @@ def rival_findings(graph: Graph, inputs: Sequence[Input]) -> Iterator[Finding]:
     usual = {name for needed in inputs for name in needed.kinds}
     for name, topic in sorted(graph.topics.items()):
         read = name in usual or bool({each.node for each in topic.subscriptions} & policies)
-        if read and set(topic.kinds) & _STREAMS and len(topic.publishers) > 1:
-            fix = "stop all but one, or remap the policy's input to the one that it should follow"
-            text = f"{_publishers(topic)} publish it: the policy takes them by turns"
-            yield warning(name, text, fix)
+        if read and len(topic.publishers) > 1:
+            yield from _second_publisher(name, topic)
         if is_command(name, topic, policies) and len(topic.publishers) > 1:
             fix = "disarm, and stop all but one: the controller follows whichever came last"
             yield problem(name, f"{_publishers(topic)} command on it", fix)
+
+
+def _second_publisher(name: str, topic: Topic) -> Iterator[Finding]:
+    kinds = set(topic.kinds)
+    text = f"{_publishers(topic)} publish it"
+    if JOINTS in kinds:
+        fix = "see that no joint comes from two of them, or stop one"
+        yield warning(name, f"{text}: of each joint the newest state counts", fix)
+    elif kinds & _STREAMS:
+        fix = "stop all but one, or remap the policy's input to the one that it should follow"
+        yield warning(name, f"{text}: the policy takes them by turns", fix)
 
 
 def is_command(name: str, topic: Topic, policies: Collection[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -71,23 +72,42 @@ def read_graph(inputs: Sequence[Input], discover_s: float, listen_s: float) -> G
 
 
 class Listener:
-    """Counts messages and keeps the last."""
+    """Counts messages and keeps the last; of joint states the last of each driver, as one."""
 
     def __init__(self) -> None:
-        self._message: Any = None
+        self._messages: dict[tuple[str, ...], Any] = {}  # by their joints; () for other messages
         self._count = 0
         self._age_s = float("nan")
 
     def take(self, message: Any) -> None:
         """A message arrived."""
-        self._message = message
+        joints = tuple(getattr(message, "name", ()))
+        self._messages.pop(joints, None)
+        self._messages[joints] = message
         self._count += 1
         if hasattr(message, "header"):
             self._age_s = (time.time_ns() - stamp_ns(message.header.stamp)) * 1e-9
 
     def heard(self, listened_s: float) -> Heard | None:
         """The last message and the statistics of all, None if none came."""
-        return Heard(self._message, self._count, listened_s, self._age_s) if self._count else None
+        if not self._count:
+            return None
+        return Heard(self._merged(), self._count, listened_s, self._age_s)
+
+    def _merged(self) -> Any:
+        """The last message, with the joints of those of other drivers."""
+        *others, last = self._messages.values()
+        if not others:
+            return last
+        merged = copy.copy(last)
+        positions = {
+            name: position
+            for message in (*others, last)
+            for name, position in zip(message.name, message.position, strict=False)
+        }
+        merged.name = list(positions)
+        merged.position = list(positions.values())
+        return merged
 
 
 def _published(topics: dict[str, Topic], name: str) -> bool:

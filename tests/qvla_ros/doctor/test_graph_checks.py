@@ -301,7 +301,10 @@ def test_two_publishers_of_what_the_policy_reads_are_named(good, bundle):
     two = [Endpoint("/robot", JOINTS, True, False), Endpoint("/gripper", JOINTS, True, False)]
     finding = wrong(changed(good, JOINTS_TOPIC, two), bundle)[JOINTS_TOPIC]
     assert finding.status == "warning"
-    assert finding.text.startswith("/robot, /gripper publish it")
+    assert finding.text == "/robot, /gripper publish it: of each joint the newest state counts"
+    poses = [Endpoint(name, POSE, True, False) for name in ("/robot", "/tracker")]
+    by_turns = wrong(changed(good, "/arm/ee_pose", poses), bundle)["/arm/ee_pose"]
+    assert by_turns.text == "/robot, /tracker publish it: the policy takes them by turns"
     twice = wrong(changed(good, JOINTS_TOPIC, [two[0], two[0]]), bundle)[JOINTS_TOPIC]
     assert twice.text.startswith("2 x /robot publish it")
     texts = [Endpoint(name, TEXT, True, True) for name in ("/robot", "/operator")]

@@ -6,10 +6,12 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sensor_msgs.msg import JointState
+
 from qvla_ros.bundle import load_bundle
 from qvla_ros.doctor.graph_checks import graph_findings
 from qvla_ros.doctor.needed_inputs import needed_inputs
-from qvla_ros.nodes.tools.graph_doctor import check_messages, read_graph
+from qvla_ros.nodes.tools.graph_doctor import Listener, check_messages, read_graph
 
 if TYPE_CHECKING:
     from conftest import Robot
@@ -44,3 +46,18 @@ def test_a_robots_topics_are_found_heard_and_judged(robot: Robot, bundle_dir: Pa
     assert found[wrist].status == "problem"
     assert found[wrist].text == "/robot publishes it, nothing came"
     assert "qvla_doctor" not in robot.node.get_node_names()
+
+
+def test_joint_states_of_two_drivers_are_heard_as_one() -> None:
+    listener = Listener()
+    assert listener.heard(1.0) is None
+    for position in (0.1, 0.2):
+        listener.take(JointState(name=["elbow", "wrist"], position=[position, 0.0]))
+        listener.take(JointState(name=["finger"], position=[0.04]))
+    heard = listener.heard(1.0)
+    assert heard is not None
+    assert (list(heard.message.name), list(heard.message.position), heard.count) == (
+        ["elbow", "wrist", "finger"],
+        [0.2, 0.0, 0.04],
+        4,
+    )
