@@ -17,6 +17,7 @@ from qvla_ros.bundle import ActionSpec
 from qvla_ros.control.limits import motion_limits
 from qvla_ros.control.setpoint import motion_spec
 from qvla_ros.doctor.environment import REAL_TIME_PRIORITY
+from qvla_ros.doctor.parameter_checks import parameter_findings
 from qvla_ros.nodes.policy.outputs.form import command_form
 from qvla_ros.parameters.bridge import BridgeParameters
 from qvla_ros.parameters.policy import PolicyParameters
@@ -98,6 +99,13 @@ def test_a_robot_may_lead_by_what_a_late_arm_needs_and_hardly_more(robot: str) -
     if values["output"] == "pose":
         fastest_turn = values["max_angular_velocity_rad_s"]
         assert 0.05 * fastest_turn <= values["max_angular_lead_rad"] <= 0.15 * fastest_turn
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_all_of_a_parameter_file_is_in_force_in_any_namespace(file: str) -> None:
+    for node in ("/policy", "/left/arm/policy"):
+        _, [finding] = parameter_findings(CONFIG / file, node)
+        assert finding.status == "ok", finding
 
 
 @pytest.mark.parametrize("robot", ROBOTS)

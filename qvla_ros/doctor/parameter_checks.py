@@ -8,6 +8,7 @@ from typing import Any
 
 from qvla_ros.doctor.findings import Finding, failed, ok, warning
 from qvla_ros.errors import QvlaError
+from qvla_ros.parameters.bridge import BridgeParameters
 from qvla_ros.parameters.check import check_value
 from qvla_ros.parameters.files import read_parameter_file
 from qvla_ros.parameters.given import in_force
@@ -27,7 +28,9 @@ def parameter_findings(path: Path, node: str) -> tuple[Mapping[str, Any], list[F
         written = read_parameter_file(path)
         values = {name: each.value for name, each in in_force(written, node).items()}
         known = {name: values.get(name, spec.default) for name, spec in declared.items()}
-        warnings = misfits(written, node, known, values)
+        warnings = misfits(
+            written, node, known, values, [spec.name for spec in specs(BridgeParameters)]
+        )
         for name in declared.keys() & values.keys():
             check_value(declared[name], values[name])
     except QvlaError as error:

@@ -13,9 +13,11 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from qvla_ros.errors import QvlaError
 from qvla_ros.nodes.start import arguments_of
+from qvla_ros.parameters.bridge import BridgeParameters
 from qvla_ros.parameters.check import check_value, wrong
 from qvla_ros.parameters.given import read_arguments
 from qvla_ros.parameters.misfits import misfits
+from qvla_ros.parameters.policy import PolicyParameters
 from qvla_ros.parameters.table import OPTIONS, ParameterSpec, from_values, specs
 
 Table = TypeVar("Table")
@@ -35,10 +37,15 @@ def declare_parameters(
     written = read_arguments([*arguments_of(node.context), *(cli_args or ())])
     given = {name: _plain(each.value) for name, each in node._parameter_overrides.items()}
     known = {spec.name: given.get(spec.name, spec.default) for spec in declared}
-    for warning in misfits(written, node.get_fully_qualified_name(), known, given):
+    for warning in misfits(written, node.get_fully_qualified_name(), known, given, _names()):
         node.get_logger().warning(warning)
     values = {spec.name: _declare(node, spec) for spec in declared}
     return from_values(table, {**values, "use_sim_time": node.get_parameter("use_sim_time").value})
+
+
+def _names() -> set[str]:
+    """The parameters of all nodes of this package, which may share the section of a file."""
+    return {spec.name for table in (PolicyParameters, BridgeParameters) for spec in specs(table)}
 
 
 def _declare(node: Node, spec: ParameterSpec) -> Any:

@@ -16,12 +16,17 @@ _ROS_OWN = ("use_sim_time", "start_type_description_service")
 
 
 def misfits(
-    written: Sequence[Written], node: str, known: Mapping[str, Any], given: Collection[str] = ()
+    written: Sequence[Written],
+    node: str,
+    known: Mapping[str, Any],
+    given: Collection[str] = (),
+    others: Collection[str] = (),
 ) -> list[str]:
     """Warnings of names that may be another node's; QvlaError for one that is written for `node`.
 
     node: its full name. known: its parameters with the values in force, an empty dict for options
-    (qvla_ros.parameters.table.options). given: names that it got, from wherever.
+    (qvla_ros.parameters.table.options). given: names that it got, from wherever. others: names of
+    other nodes that share a section with it.
     """
     for early, late in overruled(written, node):
         raise QvlaError(
@@ -34,7 +39,8 @@ def misfits(
     unplaced = (Written("parameter", "/**", name, None) for name in sorted({*given} - {*sources}))
     warnings = list(_unfit_sections(written, node, known))
     for each in (*sources.values(), *unplaced):
-        if not _is_known(each.name, known) and not is_of_ros(each.name):
+        is_others = each.name in others and not is_particular(each.section)
+        if not (is_others or _is_known(each.name, known) or is_of_ros(each.name)):
             warnings.append(_unknown(each, node, known))
     return warnings
 

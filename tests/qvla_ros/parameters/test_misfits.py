@@ -112,3 +112,15 @@ def test_a_value_that_a_general_section_after_it_undoes_is_refused(given: Given)
     assert refused.value.fix.startswith("put the section /** first")
     assert given.misfits(general + own) == []
     assert given.misfits(own, general) == []  # a later file is meant to win
+
+
+def test_names_of_another_node_in_a_section_for_both_are_no_matter(tmp_path: Path) -> None:
+    path = tmp_path / "both.yaml"
+    for place, expected in (("/**", []), ("/arm/policy", None)):
+        path.write_text(section(place, "deadmans: 1"))
+        written = read_arguments(["--ros-args", "--params-file", str(path)])
+        if expected is None:
+            with pytest.raises(QvlaError, match="did you mean deadman"):
+                misfits(written, "/arm/policy", KNOWN, others=["deadmans"])
+        else:
+            assert misfits(written, "/arm/policy", KNOWN, others=["deadmans"]) == expected
