@@ -44,7 +44,8 @@ class Quirks:
     """The faults of the robot at the moment.
 
     slip: what the measured height, and the moving joints, are wrong by, m or rad. ahead_s: how far
-    in the future stamps lie. deadman: what is published on ~/enable in every period; None: nothing.
+    in the future stamps lie. stuck: it takes velocities and does not move. ready: what it says on
+    the topic `ready`. deadman: what is published on ~/enable in every period; None: nothing.
     """
 
     cameras_silent: bool = False
@@ -55,6 +56,8 @@ class Quirks:
     slip: float = 0.0
     ahead_s: float = 0.0
     clock_jump_s: float = 0.0
+    stuck: bool = False
+    ready: bool = True
     deadman: bool | None = None
 
 
@@ -101,6 +104,7 @@ class FakeRobot:
         self._joint_states = publisher(JointState, "joint_states", qos.SENSOR)
         self._pose = publisher(PoseStamped, "ee_pose", qos.SENSOR)
         self._enable = publisher(Bool, "policy/enable", qos.COMMAND)
+        self._ready = publisher(Bool, "ready", qos.LATCHED)
         self._clock = publisher(Clock, "/clock", qos.SENSOR) if sim_time else None
         self._instruction = publisher(String, "instruction", qos.LATCHED)
         self.publish_instruction(INSTRUCTION)
@@ -150,6 +154,7 @@ class FakeRobot:
                 self._clock.publish(Clock(clock=stamp_message(now_ns)))
             if self.quirks.deadman is not None:
                 self._enable.publish(Bool(data=self.quirks.deadman))
+            self._ready.publish(Bool(data=self.quirks.ready))
             if not self.quirks.all_silent:
                 self._publish(stamp_message(now_ns + round(1e9 * self.quirks.ahead_s)))
 
@@ -205,6 +210,7 @@ class FakeRobot:
             passed_s = (
                 min(now_s - self.commands[-1].arrived_s, LONGEST_STEP_S) if self.commands else 0.0
             )
+            passed_s = 0.0 if self.quirks.stuck else passed_s
             self._position = self._position + passed_s * numbers[:3]
             self._quaternion = rotation.turn(self._quaternion, passed_s * numbers[3:])
         header = getattr(message, "header", None)  # an array has none

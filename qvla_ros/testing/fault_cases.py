@@ -136,10 +136,22 @@ STALLED = DrilledFault(
     Drill.reactivate,  # an inference that was under way took too long, too
 )
 
+NOT_READY = DrilledFault(
+    "robot not ready", "arrival", "robot_not_ready", quirks(ready=False), quirks(ready=True)
+)
+STUCK = DrilledFault(
+    "arm stands still",
+    "following_window_s = 0.5",
+    "not_following",
+    quirks(stuck=True),
+    quirks(stuck=False),
+)
+
 OF_INPUTS = (CAMERA_SILENT, WRONG_SIZE, FROZEN, NAN_JOINTS, SLIP, AHEAD)
 OF_THE_ENGINE = (NAN_ENGINE, ENGINE_RAISES, LATE_INFERENCE)
 OF_REQUESTS = (CANCELLED, DISARMED, DEACTIVATED)
 OF_THE_DEADMAN_AND_THE_CLOCK = (DEADMAN_RELEASED, DEADMAN_SILENT, CLOCK_AHEAD, CLOCK_BACK)
+OF_THE_ROBOT = (NOT_READY, STUCK)
 ONE_OF_EACH_STOP_PATH = (CAMERA_SILENT, NAN_JOINTS, SLIP, ENGINE_RAISES, DISARMED)
 
 
@@ -158,14 +170,20 @@ def pose_faults(
 def twist_faults(
     context: Context, bundle_dir: Path, environment: Mapping[str, str], directory: Path, **more: Any
 ) -> Iterator[DrillOutcome]:
-    """The deadman and the clock, on a node that commands twists in simulated time.
+    """Deadman, robot and clock, on a node that commands twists in simulated time.
 
     The last fault kills it.
     """
-    parameters: dict[str, Any] = {"output": "twist", "use_sim_time": True, "deadman": True, **more}
+    parameters: dict[str, Any] = {
+        "output": "twist",
+        "use_sim_time": True,
+        "deadman": True,
+        "ready_topic": "ready",
+        **more,
+    }
     with drill(context, bundle_dir, environment, directory, **parameters) as d:
         _HELD(d)
-        yield from map(d.provoke, OF_THE_DEADMAN_AND_THE_CLOCK)
+        yield from map(d.provoke, (*OF_THE_ROBOT, *OF_THE_DEADMAN_AND_THE_CLOCK))
         yield d.kill()
 
 

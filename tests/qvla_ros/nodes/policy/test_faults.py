@@ -32,6 +32,8 @@ EXPECTED_STOPS = {
     "process stopped for 1.5 s (SIGSTOP)": ("stalled", "hold"),
     "robot killed (SIGKILL)": ("stale_input", "hold"),
     "SIGINT": ("shutdown", "hold"),
+    "robot not ready": ("robot_not_ready", "zero twist"),
+    "arm stands still": ("not_following", "zero twist"),
     "deadman released": ("deadman_lost", "zero twist"),
     "deadman silent": ("deadman_lost", "zero twist"),
     "clock jumps 10 s ahead": ("clock_jump", "zero twist"),
