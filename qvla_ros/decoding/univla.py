@@ -70,7 +70,8 @@ class LatentDecoder(Decoder):
         self._first = tokenizer.token_to_id(FIRST_LATENT)
         if spec.history_template is not None and self._first is None:
             expected = f"a token {FIRST_LATENT}, since the prompt tells latent actions"
-            raise QvlaError("tokenizer.json", "no such token", expected, "export the bundle again")
+            fix = "export again from a checkpoint whose tokenizer.json has UniVLA's tokens"
+            raise QvlaError("tokenizer.json", "no such token", expected, fix)
 
     def prompt(self, instruction: str) -> PromptSpec:
         # Another task: what was thought of the last one is not its history.

@@ -24,13 +24,24 @@ _FIX = "compare with config.json as the checkpoint was published, or download it
 # Above all that is published; a number like it would be memory or time without end.
 _LARGEST_LAYERS = 1024
 _LARGEST_SIZE = 1 << 24
+# what a bundle may hold (qvla_ros.specifications), with the least that makes sense
+_LARGEST_IMAGE = 8192
+_DECODING = {
+    "chunk_length": (1, 1024),
+    "action_dim": (1, 1024),
+    "proprio_dim": (0, 1024),
+    "num_images": (1, 64),
+    "pool_width": (1, 1 << 16),
+    "diffusion_steps": (1, NUM_TRAIN_STEPS),
+}
 
 
 def _require_positive(key: str, value: float) -> None:
     if not value > 0:
         raise QvlaError(f"{_FILE}: {key}", value, "a number above 0", _FIX)
     layers = key.endswith(("num_hidden_layers", "depth"))
-    largest = _LARGEST_LAYERS if layers else _LARGEST_SIZE
+    image = key.endswith(("image_size", "resize_size"))
+    largest = _LARGEST_LAYERS if layers else _LARGEST_IMAGE if image else _LARGEST_SIZE
     if value > largest:
         raise QvlaError(f"{_FILE}: {key}", value, f"at most {largest}", _FIX)
 
@@ -98,11 +109,10 @@ class DecodingConfig:
     pool_width: int = 512
 
     def __post_init__(self) -> None:
-        if not 1 <= self.diffusion_steps <= NUM_TRAIN_STEPS:
-            expected = f"1 to {NUM_TRAIN_STEPS}, the steps of training"
-            raise QvlaError(
-                f"{_FILE}: decoding.diffusion_steps", self.diffusion_steps, expected, _FIX
-            )
+        for name, (least, most) in _DECODING.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise QvlaError(f"{_FILE}: decoding.{name}", value, f"{least} to {most}", _FIX)
 
     @property
     def num_placeholders(self) -> int:

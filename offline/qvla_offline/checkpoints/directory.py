@@ -46,9 +46,10 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None
 
 
-def download(hub_id: str) -> str:
-    """The command that brings a repository of the hub into a folder here."""
-    return f"`hf download {hub_id} --local-dir {hub_id.rpartition('/')[2]}`"
+def download(hub_id: str, kind: str = "model") -> str:
+    """The command that brings a repository of the hub into a folder here; kind: or "dataset"."""
+    kinds = "" if kind == "model" else f"--repo-type {kind} "
+    return f"`hf download {hub_id} {kinds}--local-dir {hub_id.rpartition('/')[2]}`"
 
 
 def _refuse(path: Path, key: str, found: str, fix: str) -> None:

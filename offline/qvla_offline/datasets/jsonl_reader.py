@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from qvla_offline.checkpoints.directory import download, is_hub_id
 from qvla_offline.datasets.observed import Needs, Observed, decoded_image
 from qvla_ros.errors import QvlaError
 
@@ -28,7 +29,11 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
     QvlaError if there is no such file, or it is no text.
     """
     if not path.is_file():
-        raise QvlaError("calib_jsonl", path, "a JSONL file", "name one with --calib_jsonl")
+        fix = "name one with --calib_jsonl"
+        if is_hub_id(str(path)) and not path.parent.exists():
+            command = download(str(path), "dataset")
+            fix = f"if it is on the Hugging Face hub: {command}, and name that folder"
+        raise QvlaError("calib_jsonl", path, "a JSONL file", fix)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -16,7 +16,7 @@ from qvla_offline.checkpoints.targets import quantization_targets
 from qvla_offline.export.exportable import require_exportable, require_own_bits
 from qvla_offline.export.graph import GraphBuilder
 from qvla_offline.export.linear import opset_for
-from qvla_offline.export.manifest import describe_bundle, summarize
+from qvla_offline.export.manifest import describe_bundle, summarize, values_of
 from qvla_offline.export.options import DEFAULT_OPTIONS, ExportOptions
 from qvla_offline.export.policy import emit_policy
 from qvla_offline.export.stored import StoredGraph, StoredLinear
@@ -74,7 +74,9 @@ def export_bundle(
     require_exportable(checkpoint, robot, options)
     policy_needs(checkpoint, robot)
     # may refuse a size that config.json states, before anything is written
-    camera_specs(checkpoint, robot)
+    with values_of(checkpoint):
+        camera_specs(checkpoint, robot)
+        checkpoint.family.decoder(checkpoint.config, options)
     rows = {
         name: module.weight.shape[0]
         for name, module in quantization_targets(checkpoint.model).items()
@@ -113,8 +115,9 @@ def export_bundle(
         files["tokenizer.json"] = checkpoint.path / "tokenizer.json"
         parameters = parameters_in(stored, checkpoint.tensors)
         summary = summarize(gates, scheme, stored, targets, parameters, files.get(GATES))
-        decoder = checkpoint.family.decoder(checkpoint.config, options)
-        manifest = describe_bundle(checkpoint, robot, summary, decoder)
+        with values_of(checkpoint):
+            decoder = checkpoint.family.decoder(checkpoint.config, options)
+            manifest = describe_bundle(checkpoint, robot, summary, decoder)
         save_bundle(out, manifest, files, _run_once if 4 * parameters <= MAX_PARITY_BYTES else None)
     return out
 

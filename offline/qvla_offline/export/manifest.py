@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from qvla_offline.checkpoints.io import Checkpoint
+from qvla_offline.checkpoints.tensor_source import config_file
 from qvla_offline.export.stored import StoredGraph, StoredLinear
 from qvla_offline.gates import Gates
 from qvla_offline.quantization.scheme import QuantizationScheme
@@ -19,6 +21,20 @@ from qvla_ros.bundle import (
     QuantizationSummary,
     sha256_of,
 )
+from qvla_ros.errors import QvlaError
+from qvla_ros.specifications import FIX_MANIFEST
+
+
+@contextmanager
+def values_of(checkpoint: Checkpoint) -> Iterator[None]:
+    """Says of values that no bundle may have where they come from: it is not made yet."""
+    try:
+        yield
+    except QvlaError as error:
+        if error.fix != FIX_MANIFEST:
+            raise
+        fix = f"correct it in {config_file(checkpoint.path)}, or in the robot's file"
+        raise QvlaError(error.key, error.value, error.expected, fix) from None
 
 
 def summarize(

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.checkpoints.stored import INDEX, SINGLE_FILE
+from qvla_offline.datasets.jsonl_reader import lines
 from qvla_offline.fingerprint import checkpoint_sha256
 from qvla_ros.errors import QvlaError, QvlaWarning
 
@@ -92,3 +93,9 @@ def test_a_base_model_named_by_its_id_is_told_how_to_be_downloaded(tmp_path: Pat
     config = {"r": 4, "base_model_name_or_path": "openvla/openvla-7b"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     assert "`hf download openvla/openvla-7b" in refused(tmp_path).fix
+
+
+def test_an_id_of_a_dataset_is_told_how_to_be_downloaded() -> None:
+    command = "`hf download lerobot/pusht --repo-type dataset --local-dir pusht`"
+    with pytest.raises(QvlaError, match=command):
+        list(lines(Path("lerobot/pusht")))

@@ -95,6 +95,9 @@ def test_rope_parameters_of_transformers_5_are_read_and_contradictions_refused()
         ({"text_config": {"hidden_size": 10**400}}, "text_config.hidden_size"),
         ({"image_resize_strategy": "squeeze"}, "image_resize_strategy"),
         ({"image_sizes": [224, 384]}, "image / patch size"),
+        ({"decoding": {"chunk_length": 5000}}, "decoding.chunk_length"),
+        ({"decoding": {"num_images": 0}}, "decoding.num_images"),
+        ({"resize_size": 9000}, "resize_size"),
         ({"quantization_config": {"load_in_4bit": True}}, "quantization_config"),
     ],
 )

@@ -352,3 +352,11 @@ def test_the_verb_takes_the_released_option_names(
     assert (
         json.loads((tmp_path / "bundle" / "gates.json").read_text())["scheme"]["group_size"] == 64
     )
+
+
+def test_a_value_of_the_checkpoint_that_no_bundle_may_have_is_corrected_there(tmp_path):
+    checkpoint = write_random_checkpoint(tmp_path / "checkpoint", "openvla")
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**config, "n_action_bins": 100_000}))
+    with pytest.raises(QvlaError, match=r"num_bins: got 100000.*correct it in .*config\.json"):
+        export_bundle(checkpoint, None, tmp_path / "bundle")
