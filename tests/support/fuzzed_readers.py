@@ -11,7 +11,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,9 @@ def _facts(folder: Path) -> Any:
         part: [checkpoint.statistics[part].get(name) for name in read]
         for part in ("action", "proprio")
     }
-    return checkpoint.config, checkpoint.normalizations, levels, checkpoint.prompt
+    # what images that are not square would become: the original's network reads it from no file
+    config = replace(checkpoint.config, image_resize_strategy="")
+    return config, checkpoint.normalizations, levels, checkpoint.prompt
 
 
 def _rows(folder: Path) -> dict[str, int]:

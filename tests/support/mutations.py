@@ -158,7 +158,7 @@ def _same_type(old: Any, text: str, path: Path) -> bool:
     """Whether the new value is one more of the kind that stands there."""
     new = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (old, new))
-    return numbers or type(old) is type(new)
+    return numbers or old is None or type(old) is type(new)
 
 
 def _is_text(path: Path) -> bool:

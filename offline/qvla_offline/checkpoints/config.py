@@ -302,6 +302,10 @@ def _parse_vision(backbone_id: str, data: Mapping[str, Any]) -> tuple[VisionConf
         raise QvlaError(f"{_FILE}: vision_configs", type(spelled).__name__, "a list of ViTs", _FIX)
     written = [_build_vit(_object(entry, "vision_configs")) for entry in spelled or []]
     table = written or BACKBONES[backbone_id]
+    if len(table) != len(BACKBONES[backbone_id]):
+        found = f"{len(written)} ViTs for {backbone_id}"
+        expected = f"{len(BACKBONES[backbone_id])}, as that has"
+        raise QvlaError(f"{_FILE}: vision_configs", found, expected, _FIX)
     ids = _per_vit(data, "timm_model_ids", str, [vit.timm_id for vit in table])
     sizes = _per_vit(data, "image_sizes", int, [vit.image_size for vit in table])
     layers = _per_vit(data, "timm_override_act_layers", str | None, [None] * len(table))

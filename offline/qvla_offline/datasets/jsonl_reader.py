@@ -18,6 +18,7 @@ import numpy as np
 from qvla_offline.checkpoints.directory import download, is_hub_id
 from qvla_offline.datasets.observed import Needs, Observed, decoded_image
 from qvla_ros.errors import QvlaError
+from qvla_ros.strict_json import parse
 
 IMAGE_KEYS = ("image", "wrist_image")
 _FIX = "correct the line, or pass --skip_bad_lines to go on without it"
@@ -104,9 +105,10 @@ def _proprioception(record: dict[str, Any], where: str, needs: Needs) -> np.ndar
     if not needs.proprioception:
         return np.empty(0)
     try:
-        values = np.asarray(record.get("proprio"), dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        values = np.empty(0)
+        numbers = parse(tuple[float, ...], record.get("proprio"), "proprio", _FIX)
+    except QvlaError:
+        numbers = ()
+    values = np.array(numbers, dtype=np.float64)
     if values.shape != (len(needs.proprioception),) or not np.isfinite(values).all():
         expected = (
             f"a list of {len(needs.proprioception)} finite numbers, un-normalised: "
