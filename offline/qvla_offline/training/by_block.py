@@ -84,13 +84,16 @@ class _LentBlock:
 
     def loss(self, numbers: Sequence[int]) -> Tensor:
         """See Training."""
-        weights = self._weights()
-        return torch.stack([self._share(number, weights) for number in numbers]).sum()
+        return self._shares(numbers).sum()
 
     @torch.no_grad()
-    def error(self, numbers: Sequence[int]) -> float:
+    def errors(self, numbers: Sequence[int]) -> Tensor:
         """See Training."""
-        return float(self.loss(numbers))
+        return self._shares(numbers).double().cpu()
+
+    def _shares(self, numbers: Sequence[int]) -> Tensor:
+        weights = self._weights()
+        return torch.stack([self._share(number, weights) for number in numbers])
 
     def _share(self, number: int, weights: dict[str, Tensor]) -> Tensor:
         given: Arguments = self._run.arguments(number, self._index)

@@ -65,9 +65,9 @@ class LentWeights:
         return total
 
     @torch.no_grad()
-    def error(self, numbers: Sequence[int]) -> float:
-        """The sum over samples of the squared difference of actions."""
-        total = 0.0
+    def errors(self, numbers: Sequence[int]) -> Tensor:
+        """The squared difference of actions of each sample, float64 [n], on the CPU."""
+        found: dict[int, Tensor] = {}
         weights = self._weights()
         for places, inputs in self._batches(numbers):
             new = [place for place in places if place not in self._float_actions]
@@ -75,8 +75,9 @@ class LentWeights:
                 self._float_actions |= dict(zip(places, self._policy(inputs), strict=True))
             wanted = torch.stack([self._float_actions[place] for place in places])
             actions = functional_call(self._policy, weights, (inputs,))
-            total += float((actions - wanted).double().square().sum())
-        return total
+            of_samples = (actions - wanted).double().square().flatten(1).sum(dim=1).cpu()
+            found |= dict(zip(places, of_samples, strict=True))
+        return torch.stack([found[number] for number in numbers])
 
     def _batches(self, numbers: Sequence[int]) -> Iterator[tuple[list[int], PolicyInputs]]:
         for places in batches([self._samples[number] for number in numbers], TOGETHER):

@@ -22,8 +22,8 @@ class Training(Protocol):
     def loss(self, numbers: Sequence[int]) -> Tensor:
         """The sum over the samples of what training lowers, differentiable in the layers."""
 
-    def error(self, numbers: Sequence[int]) -> float:
-        """The sum over the samples of the error that chooses the best step."""
+    def errors(self, numbers: Sequence[int]) -> Tensor:
+        """The error of each sample, float64 [n] on the CPU; the best step is chosen by it."""
 
 
 WARM_UP_STEPS = 10
@@ -50,15 +50,17 @@ def train(
 ) -> Trained:
     """Trains the parameters of `layers` in place, and returns the best step by validation.
 
-    groups: samples to train on; those of a group are run together. The untrained layers count as a
-    step too, so the result is never worse than they are on `validation`. The same input gives the
+    groups: samples to train on; those of a group are run together. The untrained layers are step 0.
+    They are returned unless a step has a clearly smaller mean error on `validation`: by more than
+    one standard error of the difference. The same input gives the
     same numbers on the same machine with the same number of threads. title: of the progress that is
     shown; None shows none.
     """
     optimizer = _optimizer(layers.values(), options)
     batches = _batches(groups, options)
     every = max(1, options.steps // VALIDATIONS)
-    errors = {0: _mean(policy, validation)}
+    untrained = policy.errors(validation)
+    errors = {0: float(untrained.mean())}
     best = Trained({name: layer.trained() for name, layer in layers.items()}, 0, errors)
     steps: Iterable[int] = range(1, options.steps + 1)
     for step in steps if title is None else track(steps, title, total=options.steps):
@@ -72,8 +74,9 @@ def train(
             (policy.loss(group) / count).backward()
         optimizer.step()
         if step % every == 0 or step == options.steps:
-            errors[step] = _mean(policy, validation)
-            if errors[step] < errors[best.step]:
+            now = policy.errors(validation)
+            errors[step] = float(now.mean())
+            if errors[step] < errors[best.step] and clearly_smaller(now, untrained):
                 found = {name: layer.trained() for name, layer in layers.items()}
                 best = Trained(found, step, errors)
     return best
@@ -109,8 +112,15 @@ def _batches(
                 batch = []
 
 
-def _mean(policy: Training, samples: Sequence[int]) -> float:
-    return policy.error(samples) / len(samples)
+def clearly_smaller(errors: Tensor, others: Tensor) -> bool:
+    """Whether the mean of `errors` [n] is below that of `others` by more than a standard error.
+
+    The two are paired: the same samples in the same order. A few samples of large error decide a
+    mean; a difference within the standard error may be theirs alone.
+    """
+    difference = errors - others
+    uncertain = difference.std() / math.sqrt(len(difference)) if len(difference) > 1 else 0.0
+    return bool(difference.mean() + uncertain < 0)
 
 
 def _share_of_rate(step: int, steps: int) -> float:

@@ -11,7 +11,7 @@ import torch
 from qvla_offline.quantization.quantizer import quantize_layer
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.training.options import TrainingOptions
-from qvla_offline.training.train import train
+from qvla_offline.training.train import clearly_smaller, train
 from qvla_offline.training.trainable import TrainableLayer
 from qvla_ros.errors import QvlaError
 
@@ -40,16 +40,16 @@ class Toy:
 
     def loss(self, numbers):
         self.asked += numbers
-        return self._difference(numbers)
+        return self._difference(numbers).sum()
 
     @torch.no_grad()
-    def error(self, numbers):
-        return float(self._difference(numbers))
+    def errors(self, numbers):
+        return self._difference(numbers)
 
     def _difference(self, numbers):
         layer = self.layers["layer"]
         found = self.inputs[list(numbers)] @ layer.weight().T + layer.correction
-        return (found - self.wanted[list(numbers)]).square().sum().double()
+        return (found - self.wanted[list(numbers)]).square().sum(dim=1).double()
 
     def run(self, options: TrainingOptions = OPTIONS):
         groups = [list(range(start, start + 5)) for start in range(0, 50, 5)]
@@ -71,6 +71,17 @@ def test_training_that_only_does_harm_returns_the_untrained_layers():
     assert trained.errors[max(trained.errors)] > trained.errors[0]
     assert torch.equal(trained.layers["layer"].scales[BITS], before.scales[BITS])
     assert torch.equal(trained.layers["layer"].bias_correction, before.bias_correction)
+
+
+def test_a_mean_that_a_few_samples_decide_is_not_clearly_smaller():
+    others = torch.ones(40, dtype=torch.float64)
+    assert clearly_smaller(others * 0.9, others)
+    assert not clearly_smaller(others, others)
+    one_alone = others * 1.001
+    one_alone[3] = 0.0
+    assert one_alone.mean() < others.mean()
+    assert not clearly_smaller(one_alone, others)
+    assert clearly_smaller(one_alone[3:4], others[3:4])
 
 
 def test_validation_samples_are_never_trained_on_and_all_others_are():
