@@ -40,6 +40,7 @@ from qvla_ros.control.motion import MotionState, at_rest, is_usable
 from qvla_ros.control.pace import Pace
 from qvla_ros.control.plan_reader import PlanReader
 from qvla_ros.control.safety_chain import STAGES, limit_motion
+from qvla_ros.control.sent_velocities import HELD_S
 from qvla_ros.control.setpoint import MotionSpec, Setpoint
 from qvla_ros.control.settings import ControllerSettings
 from qvla_ros.control.stop_reason import StopReason
@@ -382,8 +383,10 @@ class Controller:
         if self._commanded is None:
             return motion
         gap_s = self._robot_s(now) - self._robot_s(self._commanded)
-        has_ended = gap_s > GAP * max(self.settings.period_s, motion.dt_s)
-        return at_rest(motion.setpoint) if has_ended else motion
+        lasts_s = GAP * max(self.settings.period_s, motion.dt_s)
+        if self._feedback is not None:  # a velocity is kept for longer than a position is gone to
+            lasts_s = max(lasts_s, HELD_S)
+        return at_rest(motion.setpoint) if gap_s > lasts_s else motion
 
     def _note(self, now: Clocks) -> None:
         self._pace.note(now.steady_s)

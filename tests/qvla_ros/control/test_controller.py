@@ -101,6 +101,24 @@ def test_a_robot_that_takes_velocities_is_kept_in_the_box_by_where_it_is(make_ri
     assert velocities[-1] == pytest.approx(0.0, abs=1e-9)
 
 
+@pytest.mark.parametrize(("gap_s", "goes_on"), [(0.06, True), (0.15, False)])
+def test_a_robot_that_takes_velocities_keeps_the_last_one_for_a_tenth_of_a_second(
+    make_rig: Any, gap_s: float, goes_on: bool
+) -> None:
+    prompt = {"follow_measured": True, "reaction_time_s": 0.0}
+    rig = make_rig(limits=motion_limits(3, max_linear_acceleration=5.0), **prompt)
+    rig.arm()
+    rig.plan(count=40)
+    rig.run(0.5)
+    assert rig.controller.motion is not None
+    before = rig.controller.motion.linear_velocity[0]
+    assert before > 0.5
+    rig.tick(gap_s)
+    change = 5.0 * rig.period_s
+    after = rig.controller.motion.linear_velocity[0]
+    assert after == pytest.approx(before if goes_on else 0.0, abs=change + 1e-9)
+
+
 def test_a_new_plan_in_time_goes_on_without_a_stop(make_rig: Any) -> None:
     rig = make_rig(blend_steps=2)
     rig.arm()
