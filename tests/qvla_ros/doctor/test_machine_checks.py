@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 
@@ -137,7 +138,7 @@ def test_either_user_is_told_of_the_other(good_machine):
 
 
 def test_variables_of_ros_and_the_simulator_are_read(monkeypatch, tmp_path):
-    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path))
+    monkeypatch.setattr(os, "environ", {"ROS_LOG_DIR": str(tmp_path)})
     assert read_machine().errors == ()
     monkeypatch.setenv("ROS_DOMAIN_ID", "abc")
     monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "first")
