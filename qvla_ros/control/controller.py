@@ -12,10 +12,10 @@ those after it send more until the command is at rest (see qvla_ros.control.stop
 is planned or armed meanwhile.
 
 The limits on motion take commands as one period apart (see Pace), as the robot's own controller
-does that interpolates between them. After a longer gap that one has come to rest where it was last
-sent, so the next command starts from rest. On simulated time those are periods of the simulated
-clock: where it is slow, not every tick commands; where it is fast, a command covers, and is limited
-by, all the time that has passed.
+does that interpolates between them. After a longer gap that one comes to rest where it was last
+sent, so the next command starts from less speed, and soon from none. On simulated time those are
+periods of the simulated clock: where it is slow, not every tick commands; where it is fast, a
+command covers, and is limited by, all the time that has passed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from qvla_ros.control.sent_velocities import HELD_S
 from qvla_ros.control.setpoint import MotionSpec, Setpoint
 from qvla_ros.control.settings import ControllerSettings
 from qvla_ros.control.stop_reason import StopReason
-from qvla_ros.control.stopping import Stop, advance_stop, advance_stop_ahead
+from qvla_ros.control.stopping import Stop, advance_stop, advance_stop_ahead, slowed
 from qvla_ros.control.timeline import PlannedChunk
 from qvla_ros.control.velocity_feedback import VelocityFeedback
 from qvla_ros.control.watchdogs import (
@@ -57,7 +57,7 @@ from qvla_ros.control.watchdogs import (
 )
 from qvla_ros.errors import QvlaError
 
-GAP = 2.5  # times what the last command covers: after that the robot has come to rest
+GAP = 1.5  # times what the last command covers: after that the robot has begun to come to rest
 STANDSTILL_S = 0.5  # steady: a simulated clock that has not moved for so long may never move again
 RATE = "rate"  # the stage of the safety chain that lies in time; the others: safety_chain.STAGES
 
@@ -379,14 +379,14 @@ class Controller:
         return max(period_s, moved_s) if due else None
 
     def _present_motion(self, motion: MotionState, now: Clocks) -> MotionState:
-        """The last command; at rest if that was so long ago that the robot has stopped."""
+        """The last command, slower by what a stop would have braked since it was carried out."""
         if self._commanded is None:
             return motion
         gap_s = self._robot_s(now) - self._robot_s(self._commanded)
         lasts_s = GAP * max(self.settings.period_s, motion.dt_s)
-        if self._feedback is not None:  # a velocity is kept for longer than a position is gone to
-            lasts_s = max(lasts_s, HELD_S)
-        return at_rest(motion.setpoint) if gap_s > lasts_s else motion
+        if self._feedback is not None:  # a velocity is kept for longer, and then halted
+            return at_rest(motion.setpoint) if gap_s > max(lasts_s, HELD_S) else motion
+        return slowed(motion, self._braking, gap_s - lasts_s) if gap_s > lasts_s else motion
 
     def _note(self, now: Clocks) -> None:
         self._pace.note(now.steady_s)

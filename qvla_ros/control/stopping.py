@@ -92,6 +92,23 @@ def advance_stop_ahead(
     return motion, left
 
 
+def slowed(motion: MotionState, braking: MotionLimits, late_s: float) -> MotionState:
+    """The last command as if a stop had braked it for `late_s` > 0 already, where it is.
+
+    So limits on how suddenly commands slow down hold in time, also where none was sent.
+    """
+    lost = braking.max_linear_acceleration * late_s
+    speed = np.maximum(np.abs(motion.linear_velocity) - lost, 0.0)
+    turn = motion.angular_velocity_rad_s
+    rate = float(np.linalg.norm(turn))
+    left = max(rate - braking.max_angular_acceleration_rad_s2 * late_s, 0.0)
+    return replace(
+        motion,
+        linear_velocity=np.copysign(speed, motion.linear_velocity),
+        angular_velocity_rad_s=turn * (left / rate) if rate > 0.0 else turn,
+    )
+
+
 def _is_still(motion: MotionState) -> bool:
     speeds = np.concatenate([motion.linear_velocity, motion.angular_velocity_rad_s])
     return bool(np.abs(speeds).max() <= STILL)

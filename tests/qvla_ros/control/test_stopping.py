@@ -15,7 +15,7 @@ from qvla_ros.control.motion import MotionState, at_rest
 from qvla_ros.control.safety_chain import limit_motion
 from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.control.stop_reason import StopReason
-from qvla_ros.control.stopping import Stop, advance_stop
+from qvla_ros.control.stopping import Stop, advance_stop, slowed
 
 DT_S = 0.02
 BOX_M = 0.3
@@ -67,6 +67,24 @@ def test_from_any_motion_a_stop_keeps_every_limit_and_ends_at_rest(
             0.0,
             atol=1e-9,
         )
+
+
+def test_what_was_not_commanded_is_taken_as_braked() -> None:
+    motion = at_rest(Setpoint(np.zeros(3), rotation.IDENTITY))
+    motion = replace(
+        motion,
+        linear_velocity=np.array([0.5, -0.5, 0.1]),
+        angular_velocity_rad_s=np.array([0.0, 0.6, 0.8]),
+    )
+    left = slowed(motion, BRAKING, 0.05)  # 4 m/s^2 and 12 rad/s^2
+    np.testing.assert_allclose(left.linear_velocity, [0.3, -0.3, 0.0])
+    np.testing.assert_allclose(left.angular_velocity_rad_s, [0.0, 0.24, 0.32])
+    assert left.setpoint is motion.setpoint
+    rest = slowed(motion, BRAKING, 1.0)
+    assert not rest.linear_velocity.any()
+    assert not rest.angular_velocity_rad_s.any()
+    still = at_rest(motion.setpoint)
+    assert not slowed(still, stop_limits(motion_limits(3)), 0.1).angular_velocity_rad_s.any()
 
 
 def test_it_yields_only_once_it_is_at_rest() -> None:
