@@ -53,6 +53,7 @@ from qvla_ros.control.watchdogs import (
     Passed,
     Tick,
     first_passed,
+    has_jumped,
     just_after,
 )
 from qvla_ros.errors import QvlaError
@@ -115,7 +116,9 @@ class Controller:
         self._ready = False
         self._feedback: VelocityFeedback | None = None  # of outputs that are velocities
         if settings.follow_measured and spec.is_delta:
-            self._feedback = VelocityFeedback(settings.reaction_time_s, settings.following_window_s)
+            self._feedback = VelocityFeedback(
+                settings.period_s, settings.reaction_time_s, settings.following_window_s
+            )
 
     # What happens between two ticks.
 
@@ -244,6 +247,8 @@ class Controller:
         """
         before = self._clocks
         self._clocks = Clocks(now_ns, steady_s)
+        if before is not None:
+            self._set_course(before, self._clocks)
         is_believed = True
         if measured is not None and is_usable(measured):
             at_s = self._measured_at_s(measured_ns, self._clocks)
@@ -264,6 +269,14 @@ class Controller:
         if self._course is not None:
             return self._command_ahead(self._course, motion, self._clocks)
         return self._command(motion, self._clocks)
+
+    def _set_course(self, before: Clocks, now: Clocks) -> None:
+        """Keeps what was sent ahead at its place in time, where the robot's clock was set."""
+        if self._course is None or not self.settings.use_sim_time:
+            return
+        if has_jumped(self.settings, before, now):
+            passed_s = now.steady_s - before.steady_s
+            self._course.shift((now.ros_ns - before.ros_ns) * 1e-9 - passed_s)
 
     def _robot_s(self, now: Clocks) -> float:
         """Seconds of the clock that the robot moves by."""

@@ -110,12 +110,18 @@ class Course:
         self._add(time_s - half_s, motion.setpoint.linear - half_s * velocity, velocity)
 
     def stop(self, motion: MotionState, now_s: float) -> MotionState:
-        """Brakes as soon as the robot can hear of it. Returns where it comes to rest."""
-        heard_s = max(now_s + self._fixed_s, self._times_s[0])
-        self._cut(motion, min(heard_s, self._times_s[-1]))
+        """Brakes as soon as the robot can hear of it. Returns where it comes to rest.
+
+        A robot that brakes already, because ticks came late, goes on from where it then is.
+        """
+        self._cut(motion, max(now_s + self._fixed_s, self._times_s[0]))
         self._deceleration = self._stop_deceleration
         rest, _ = self.at(np.inf)
         return at_rest(replace(motion.setpoint, linear=rest))
+
+    def shift(self, by_s: float) -> None:
+        """Moves the course with a clock that was set; the robot is where it was."""
+        self._times_s = [time_s + by_s for time_s in self._times_s]
 
     def rests_after_s(self, now_s: float) -> float:
         """How long it takes until nothing is left of it but to stay."""

@@ -13,7 +13,8 @@ from qvla_ros.control.motion import MotionState
 from qvla_ros.control.setpoint import Setpoint
 
 Array = NDArray[np.float64]
-HELD_S = 0.1  # how long a robot goes on by a velocity when no other comes
+HELD_S = 0.1  # how long a robot goes on by a velocity when no other comes, at least
+HELD_PERIODS = 2.5
 KEPT_S = 5.0
 
 
@@ -23,9 +24,12 @@ class SentVelocities:
     A displacement is an array [8]: translation [3], m, and rotation vector [3], rad, along the axes
     of the fixed frame, then the lengths of both ways. Rotation vectors are added up, which is exact
     for turns about one axis and good for those of a second. Times are seconds of one clock.
+
+    period_s: of the commands; a robot goes on by one for longer than that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, period_s: float = 0.0) -> None:
+        self._held_s = max(HELD_S, HELD_PERIODS * period_s)
         self._times_s: list[float] = []
         self._velocities: list[Array] = []  # [8], per second
         self._travelled: list[Array] = []  # [8], when each came into force
@@ -67,5 +71,5 @@ class SentVelocities:
         index = bisect_right(self._times_s, at_s) - 1
         if index < 0:
             return self._travelled[0] if self._travelled else np.zeros(8)
-        lasted_s = min(at_s - self._times_s[index], HELD_S)
+        lasted_s = min(at_s - self._times_s[index], self._held_s)
         return self._travelled[index] + lasted_s * self._velocities[index]

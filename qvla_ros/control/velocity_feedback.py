@@ -13,15 +13,15 @@ from qvla_ros.control.setpoint import Setpoint
 
 
 class VelocityFeedback:
-    """Times are seconds of the robot's clock. Not thread-safe.
+    """Times are seconds of the robot's clock. Not thread-safe. period_s: of the commands.
 
     reaction_time_s: from a command to when the measured pose shows it. following_window_s: see
     Following.
     """
 
-    def __init__(self, reaction_time_s: float, following_window_s: float) -> None:
+    def __init__(self, period_s: float, reaction_time_s: float, following_window_s: float) -> None:
         self.reaction_time_s = reaction_time_s
-        self._sent = SentVelocities()
+        self._sent = SentVelocities(period_s)
         self._following = Following(self._sent, following_window_s, reaction_time_s)
 
     def clear(self) -> None:

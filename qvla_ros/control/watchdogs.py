@@ -100,15 +100,16 @@ def just_after(clocks: Clocks) -> float:
 
 
 def clock_jump(settings: ControllerSettings, tick: Tick) -> float | None:
-    if tick.before is None:
-        return None
-    ros_s = (tick.now.ros_ns - tick.before.ros_ns) * 1e-9
-    steady_s = tick.now.steady_s - tick.before.steady_s
-    if settings.use_sim_time:  # it may run at any speed or stand still
-        jumped = not 0.0 <= ros_s <= settings.max_clock_jump_s
-    else:
-        jumped = abs(ros_s - steady_s) > settings.max_clock_jump_s
+    jumped = tick.before is not None and has_jumped(settings, tick.before, tick.now)
     return tick.noticed_s if jumped else None
+
+
+def has_jumped(settings: ControllerSettings, before: Clocks, now: Clocks) -> bool:
+    """Whether ROS time was set between two ticks."""
+    ros_s = (now.ros_ns - before.ros_ns) * 1e-9
+    if settings.use_sim_time:  # it may run at any speed or stand still
+        return not 0.0 <= ros_s <= settings.max_clock_jump_s
+    return abs(ros_s - (now.steady_s - before.steady_s)) > settings.max_clock_jump_s
 
 
 def stalled(settings: ControllerSettings, tick: Tick) -> float | None:

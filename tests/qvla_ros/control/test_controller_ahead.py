@@ -154,3 +154,29 @@ def test_on_simulated_time_all_that_the_clock_has_moved_on_by_is_planned_and_a_s
     for _ in range(25):
         assert rig.tick(0.01, 0.0).motion is None
     assert not rig.controller.is_stopping
+
+
+@pytest.mark.parametrize("jump_s", [-500.0, -20.0, -0.3, 3.0])
+def test_a_simulated_clock_that_is_set_stops_the_joints_where_they_are(
+    make_rig: Any, jump_s: float
+) -> None:
+    rig = make_rig("joint_position", LIMITS, look_ahead_s=AHEAD_S, use_sim_time=True)
+    rig.follows = False
+    rig.arm()
+    rig.plan(np.full((40, 3), 0.9))
+    for _ in range(50):
+        rig.tick()
+        rig.measured = Setpoint(due(rig.controller, 1e-9 * rig.ros_ns))
+    before = due(rig.controller, 1e-9 * rig.ros_ns)
+    decision = rig.tick(ros_seconds=jump_s)
+    assert decision.stop is StopReason.clock_jump
+    way = sent(decision)
+    assert (np.diff(way.times_s) > 0.0).all()
+    assert 0.0 < way.times_s[-1] < 0.5
+    np.testing.assert_allclose(
+        way.positions, np.broadcast_to(before, way.positions.shape), atol=0.1
+    )
+    rig.measured = None
+    for _ in range(60):
+        rig.tick()
+    assert not rig.controller.is_stopping

@@ -167,3 +167,25 @@ def test_braking_is_uniform_and_ends_at_rest(
         lost = np.sign(velocity) * deceleration * after_s
         assert left[0] == pytest.approx(velocity - lost, abs=1e-9)
         assert position[0] == pytest.approx((velocity - 0.5 * lost) * after_s, abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 500), st.integers(1, 400), st.booleans())
+def test_a_stop_however_late_its_tick_goes_on_from_where_the_joints_then_are(
+    moved_ms: int, late_ms: int, even_tail: bool
+) -> None:
+    planner = Planner(even_tail=even_tail)
+    for at_ms in range(0, moved_ms + 1, 10):
+        planner.tick(0.001 * at_ms, [0.2, -0.2])
+    now_ms = moved_ms + late_ms
+    before = planner.positions(0, now_ms)
+    planner.course.stop(planner.motion, 0.001 * now_ms)
+    path = np.concatenate([before, planner.positions(now_ms, now_ms + 600)])
+    velocity = np.diff(path, axis=0) / 0.001
+    assert np.abs(velocity).max() <= MAX_VELOCITY * (1.0 + 1e-6)
+    assert np.abs(np.diff(velocity, axis=0)).max() / 0.001 <= STOP_DECELERATION * (1.0 + 1e-4)
+    assert np.abs(path).max() <= 0.2 + 1e-9
+    np.testing.assert_allclose(velocity[-1], 0.0, atol=1e-9)
+    times_s = planner.course.ahead(0.001 * now_ms).times_s
+    assert (np.diff(times_s) > 0.0).all()
+    assert times_s[-1] > 0.0  # a controller refuses what has ended

@@ -68,3 +68,9 @@ def test_what_is_older_than_can_be_asked_for_is_forgotten_and_the_rest_stays_rig
         sent.note(0.01 * number, moving([1.0, 0.0, 0.0]))
     assert len(sent._times_s) < 2.1 * KEPT_S / 0.01
     assert sent.displacement(20.0 - KEPT_S, 20.0)[0] == pytest.approx(KEPT_S)
+
+
+def test_commands_that_come_slowly_are_in_force_until_the_next() -> None:
+    sent = SentVelocities(period_s=0.25)
+    sent.note(0.0, moving([1.0, 0.0, 0.0]))
+    assert sent.displacement(0.0, 0.25)[0] == pytest.approx(0.25)

@@ -11,6 +11,7 @@ from qvla_ros.errors import QvlaError
 from qvla_ros.parameters.policy import CommandParameters
 
 # Of a command on a loaded machine, from when it is due to when the robot's controller has it.
+MAX_LOOK_AHEAD_S = 0.3
 EXPECTED_LATENCY_S = 0.05
 
 
@@ -63,6 +64,10 @@ def _look_ahead_s(asked_s: float, period_s: float) -> float:
     if asked_s < 2.0 * period_s:
         expected = f"0, or two periods of control_hz at least: {2.0 * period_s:g}"
         fix = "leave look_ahead_s out, or raise control_hz"
+        raise QvlaError("parameter look_ahead_s", asked_s, expected, fix)
+    if asked_s > MAX_LOOK_AHEAD_S + 2.0 * period_s:
+        expected = f"at most two periods and {MAX_LOOK_AHEAD_S:g} s: a stop begins half of it later"
+        fix = "leave look_ahead_s out"
         raise QvlaError("parameter look_ahead_s", asked_s, expected, fix)
     return asked_s
 
