@@ -125,7 +125,7 @@ def test_a_bad_checkpoint_is_refused_with_the_fix(
         "checkpoint": str(checkpoint),
         "calibration": str(work / "calibration.jsonl"),
         "out_dir": str(out),
-        "gates": {"target_avg_bits": 5.0},
+        "gates": {"target_avg_bits": 8.0},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     command = {

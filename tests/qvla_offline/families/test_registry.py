@@ -120,7 +120,7 @@ def test_a_registered_family_is_scored_quantized_exported_and_run(
         "calibration": "calibration.jsonl",
         "out_dir": "out",
         "sensitivity": {"probes": 1, "max_samples": 1},
-        "gates": {"target_avg_bits": 6.0, "cost": "stored"},
+        "gates": {"target_avg_bits": 8.0, "cost": "stored"},
         "scheme": {"group_size": 16},
         "fakequant": True,
     }
