@@ -25,6 +25,7 @@ from qvla_ros.bundle import ActionSpec
 from qvla_ros.control import rotation
 from qvla_ros.control.controller import Controller
 from qvla_ros.control.limits import motion_limits
+from qvla_ros.control.measurement import REST_S
 from qvla_ros.control.setpoint import Setpoint, motion_spec
 from qvla_ros.control.settings import ControllerSettings
 from qvla_ros.control.timeline import PlannedChunk
@@ -100,6 +101,10 @@ def largest_lead(
     seen = deque([at] * (round(delay_s / period_s) + 1))
     now_ns = 10**18
     largest = np.zeros(2)
+    for early_s in (2.0 * REST_S, 0.0):
+        seen_ns = now_ns - round(1e9 * early_s)
+        controller.feed_input(seen_ns)
+        controller.tick(seen_ns, 1e-9 * seen_ns, at)
     chunk_periods = round(len(chunks[0]) * actions.control_period_s / period_s)
     for period in range(len(chunks) * chunk_periods):
         now_ns += round(1e9 * period_s)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from qvla_ros.control.limits import MotionLimits
@@ -11,13 +13,15 @@ from qvla_ros.control.settings import ControllerSettings
 from qvla_ros.control.watchdogs import Deadman, is_stale
 from qvla_ros.errors import QvlaError
 
+# How far outside a wall an arm may be measured that is at it: what noise does to a pose; m or rad.
+WALL_NOISE = 0.002
 FIX = "see to it, then call ~/arm again"
 
 
 def usable_start(measured: Setpoint | None, spec: MotionSpec, limits: MotionLimits) -> Setpoint:
     """Returns `measured` itself.
 
-    QvlaError if there is none, it cannot be used, or it lies outside the box.
+    QvlaError if there is none, it cannot be used, or it lies outside the box, by more than noise.
     """
     if measured is None or not is_usable(measured):
         expected = "a fresh measured state, finite, its quaternion of length 1"
@@ -36,14 +40,21 @@ def usable_start(measured: Setpoint | None, spec: MotionSpec, limits: MotionLimi
 
 def _require_inside(measured: Setpoint, limits: MotionLimits) -> None:
     at = measured.linear
-    outside = np.flatnonzero((at < limits.linear_low) | (at > limits.linear_high))
+    low = limits.linear_low - WALL_NOISE
+    high = limits.linear_high + WALL_NOISE
+    outside = np.flatnonzero((at < low) | (at > high))
     if outside.size:
         axis = int(outside[0])
         value = f"{at[axis]:.6g} on axis {axis}"
-        low = limits.linear_low[axis]
-        expected = f"{low:.6g} to {limits.linear_high[axis]:.6g}, by linear_low and linear_high"
+        ends = f"{limits.linear_low[axis]:.6g} to {limits.linear_high[axis]:.6g}"
+        expected = f"{ends}, by linear_low and linear_high, give or take {WALL_NOISE:g}"
         fix = "move the arm inside by other means, or correct the two; then call ~/arm again"
         raise QvlaError("arm: measured state", value, expected, fix)
+
+
+def inside_box(start: Setpoint, limits: MotionLimits) -> Setpoint:
+    """The nearest place inside the box, which no command leaves."""
+    return replace(start, linear=np.clip(start.linear, limits.linear_low, limits.linear_high))
 
 
 def require_fresh_input(input_ns: int | None, now_ns: int, settings: ControllerSettings) -> None:

@@ -27,6 +27,7 @@ from dataclasses import replace
 import numpy as np
 
 from qvla_ros.control.arming import (
+    inside_box,
     require_deadman,
     require_fresh_input,
     require_ready,
@@ -136,10 +137,11 @@ class Controller:
         if self._stop is not None:
             found = f"the stop {self._stop.reason.name}, which is still braking"
             raise QvlaError("arm", found, "commands at rest", "call ~/arm again")
-        start = usable_start(measured, self._spec, self._limits)
+        state = usable_start(measured, self._spec, self._limits)
         require_fresh_input(self._input_ns, now_ns, self.settings)
         last = Clocks(now_ns, -math.inf) if self._clocks is None else self._clocks
-        self._track.require_arm_at_rest(start, self._measured_at_s(measured_ns, last))
+        at_s = self._measured_at_s(measured_ns, last)
+        self._track.require_arm_at_rest(state, at_s, self._robot_s(last))
         require_deadman(self._deadman, last.steady_s, self.settings)
         self._armed_s = last.steady_s if self._clocks is not None else math.inf
         require_ready(self._ready, self.settings)
@@ -147,6 +149,7 @@ class Controller:
         self.reason = None
         self._sent = False
         self._stops_at_once = False
+        start = inside_box(state, self._limits)
         self.motion = at_rest(start)
         if self._feedback is not None:
             self._feedback.clear()
@@ -252,7 +255,7 @@ class Controller:
         is_believed = True
         if measured is not None and is_usable(measured):
             at_s = self._measured_at_s(measured_ns, self._clocks)
-            is_believed = self._track.note(measured, at_s)
+            is_believed = self._track.note(measured, at_s, self._robot_s(self._clocks))
         if self.armed:
             tick = self._facts(self._clocks, before, measured, is_believed, inference_busy_s)
             passed = first_passed(self.settings, tick)
@@ -328,7 +331,8 @@ class Controller:
 
     def _stop_at(self, passed: Passed, measured: Setpoint | None) -> None:
         self.disarm(passed.reason, passed.passed_s)
-        if passed.reason is StopReason.tracking_error and self._stop is not None:
+        blocked = passed.reason is StopReason.tracking_error and self._track.agrees()
+        if blocked and self._stop is not None:
             # Goes back to where the robot is, so that it pushes no longer at what blocks it.
             self._stop = replace(self._stop, yields_to=measured)
 

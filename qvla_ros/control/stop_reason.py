@@ -16,12 +16,17 @@ class StopReason(Enum):
     clock_jump = "the clocks of ROS and of the machine parted by more than max_clock_jump_s"
     late_inference = "an inference took longer than inference_timeout_s"
     unused = "armed for max_idle_s without a plan: no instruction came, or no chunk for it"
-    crowded = "a camera, ~/enable or a command topic has a second publisher (sole_publishers)"
+    crowded = (
+        "a camera, ~/enable, ready_topic or a command topic has a second publisher "
+        "(sole_publishers)"
+    )
     inference_error = "the inference failed, or its chunk cannot be executed"
     plan_exhausted = "the plan ended more than max_command_age_s ago"
     stalled = "this process stood still for max_stall_s, or heard nothing for so long"
     deadman_lost = "the deadman was released, or silent for deadman_timeout_s"
-    robot_not_ready = "ready_topic said that the robot takes no commands"
+    robot_not_ready = (
+        "ready_topic said that the robot takes no commands, or nobody publishes it any more"
+    )
     tracking_error = (
         "the command leads the measured state by more than max_linear_lead or max_angular_lead_rad"
     )

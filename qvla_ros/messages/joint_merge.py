@@ -15,10 +15,20 @@ WINDOW_S = 0.25  # how old a joint of another message may be: that of a gripper 
 
 
 class JointMerge:
-    """needed: the joints that a complete set has. Not thread-safe."""
+    """needed: the joints that a complete set has. arm: those of them that say how old it is; empty:
+    all. window_s: how old a joint of another message may be. Not thread-safe.
 
-    def __init__(self, needed: Sequence[str]) -> None:
+    stamp_ns: of the last set that `add` gave: that of its oldest joint of the arm, so that a
+    message of the gripper alone makes old joints of the arm no newer.
+    """
+
+    def __init__(
+        self, needed: Sequence[str], arm: Sequence[str] = (), window_s: float = WINDOW_S
+    ) -> None:
+        self.stamp_ns = 0
         self._needed = tuple(needed)
+        self._arm = tuple(arm) or self._needed
+        self._window_s = window_s
         self._known: dict[str, tuple[float, int]] = {}  # position and stamp, ns
 
     def is_foreign(self, message: Any) -> bool:
@@ -29,7 +39,7 @@ class JointMerge:
         """Adds a sensor_msgs/JointState; all needed joints by name, rad or m, as of now.
 
         QvlaError as joint_positions, also where a joint that the message lacks was not heard of
-        within WINDOW_S.
+        within window_s.
         """
         here = self._in(message)
         positions = joint_positions(message, topic, here)
@@ -40,11 +50,13 @@ class JointMerge:
         for name in absent:
             position, known_ns = self._known[name]
             age_s = abs(stamp_ns - known_ns) * 1e-9
-            if age_s > WINDOW_S:
+            if age_s > self._window_s:
                 found = f"{name} {age_s:.3f} s ago"
                 fix = "check the driver that publishes it"
-                raise QvlaError(f"joints on {topic}", found, f"it within {WINDOW_S:g} s", fix)
+                expected = f"it within {self._window_s:g} s"
+                raise QvlaError(f"joints on {topic}", found, expected, fix)
             positions[name] = position
+        self.stamp_ns = min(self._known[name][1] for name in self._arm)
         return positions
 
     def _in(self, message: Any) -> list[str]:

@@ -100,6 +100,16 @@ def needed_joints(bundle: Bundle, measured: Measured | None) -> tuple[str, ...]:
     )
 
 
+def arm_joints(bundle: Bundle, measured: Measured | None) -> tuple[str, ...]:
+    """Those of needed_joints that say how old a set of them is: without the gripper's, if any."""
+    if measured is None:
+        return needed_joints(bundle, None)
+    if measured.joints:
+        return measured.joints
+    joints = needed_joints(bundle, measured)
+    return tuple(name for name in joints if name != measured.gripper_joint)
+
+
 def needs_pose(bundle: Bundle, measured: Measured | None) -> bool:
     """Whether the policy reads, or the output measures, the end effector's pose."""
     names = () if bundle.proprioception is None else bundle.proprioception.names

@@ -183,8 +183,8 @@ class WatchdogParameters:
     )
     sole_publishers: bool = parameter(
         True,
-        "refuse to arm, and stop, while a camera, ~/enable or a command topic has a second "
-        "publisher",
+        "refuse to arm, and stop, while a camera, ~/enable, ready_topic or a command topic has a "
+        "second publisher",
     )
     require_known_state: bool = parameter(
         True, "refuse to arm where the robot's state is far outside the training data's"

@@ -10,6 +10,7 @@ import numpy as np
 from qvla_ros.control import rotation
 from qvla_ros.control.controller import Controller
 from qvla_ros.control.limits import MotionLimits, motion_limits
+from qvla_ros.control.measurement import REST_S
 from qvla_ros.control.motion import is_usable
 from qvla_ros.control.setpoint import MotionSpec, Setpoint
 from qvla_ros.control.settings import ControllerSettings
@@ -64,8 +65,13 @@ class Attack:
         self._at = start
         self._ros_ns = 10**18
         self._steady_s = 100.0
-        self.tick(start)
+        self.rest(start)
         assert self.arm(start)
+
+    def rest(self, place: Setpoint) -> None:
+        """Periods in which it is measured there, as many as arming asks for."""
+        for _ in range(math.ceil(REST_S / PERIOD_S) + 2):
+            self.tick(place)
 
     def arm(self, measured: Setpoint) -> bool:
         """Whether it arms from there; the plan is given anew."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from qvla_ros.control.controller import Controller
 from qvla_ros.control.decision import Decision
 from qvla_ros.control.limits import motion_limits
+from qvla_ros.control.measurement import REST_S
 from qvla_ros.control.setpoint import MotionSpec, Setpoint
 from qvla_ros.control.settings import ControllerSettings
 from qvla_ros.control.timeline import PlannedChunk
@@ -177,7 +178,8 @@ def _messages(
     rest = Setpoint(np.zeros(joints.count))
     begin_s = float(ticks_s[0])
     controller.feed_input(_ns(begin_s))
-    controller.tick(_ns(begin_s), begin_s, rest)
+    for seen_s in (begin_s - 2.0 * REST_S, begin_s):
+        controller.tick(_ns(seen_s), seen_s, rest)
     controller.arm(rest, _ns(begin_s))
     policy = _Policy(joints, rng)
     messages = []

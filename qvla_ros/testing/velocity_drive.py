@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from qvla_ros.control import rotation
 from qvla_ros.control.controller import Controller
 from qvla_ros.control.limits import motion_limits
+from qvla_ros.control.measurement import REST_S
 from qvla_ros.control.setpoint import MotionSpec, Setpoint
 from qvla_ros.control.settings import ControllerSettings
 from qvla_ros.control.stop_reason import StopReason
@@ -148,7 +149,8 @@ def drive(
     controller = limits.controller()
     arm = _Arm(kind, period_s)
     controller.feed_input(_ns(0.0))
-    controller.tick(_ns(0.0), 0.0, arm.measured())
+    for seen_s in (-2.0 * REST_S, 0.0):
+        controller.tick(_ns(seen_s), seen_s, arm.measured())
     controller.arm(arm.measured(), _ns(0.0))
     replanning = round(REPLANNING_S * limits.control_hz)
     sent = np.zeros(6)

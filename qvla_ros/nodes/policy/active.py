@@ -165,7 +165,9 @@ class Active:
         if commands.gripper_output == "position":
             sent.append(commands.gripper_topic)
         enable = ["~/enable"] if parameters.watchdogs.deadman else []
-        heard = (*self.inputs.camera_topics, *map(node.resolve_topic_name, enable))
+        ready = filter(None, [parameters.watchdogs.ready_topic])
+        told = map(node.resolve_topic_name, (*enable, *ready))
+        heard = (*self.inputs.camera_topics, *told)
         return SolePublishers(node, heard, map(node.resolve_topic_name, sent))
 
     def follow(self, instruction: str | None) -> None:

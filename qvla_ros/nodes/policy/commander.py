@@ -110,7 +110,9 @@ class Commander:
             # silence stops the arm.
             yield create(Bool, "~/enable", self._on_enable, **qos.subscribed(qos.SENSOR))
         if self._ready_topic:
-            yield create(Bool, self._ready_topic, self._on_ready, **qos.subscribed(qos.LATCHED))
+            ready = create(Bool, self._ready_topic, self._on_ready, **qos.subscribed(qos.LATCHED))
+            self._ready_topic = ready.topic_name
+            yield ready
 
     def finish(self, reason: StopReason) -> None:
         """Brakes the arm if it was commanded, and ends the thread.
@@ -202,12 +204,23 @@ class Commander:
         """
         with self._lock:
             self._controller.feed_life(time.monotonic())
+        self._watch_ready()
         running = self._running
         if running is None or not self._display.wanted:
             return
         measured = running.sources.measured()
         if measured is not None:
             self._display.show(measured[0], self.plan_ahead()[1])
+
+    def _watch_ready(self) -> None:
+        """What was said last is no longer so once nobody is there who says it."""
+        topic = self._ready_topic
+        if self._running is None or not topic or self._node.count_publishers(topic) > 0:
+            return
+        with self._lock:
+            if self._controller.armed:
+                self._detail = f"no publisher on {topic} any more"
+            self._controller.feed_ready(False, time.monotonic())
 
     # What it is like: from any thread.
 

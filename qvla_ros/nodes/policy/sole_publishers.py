@@ -8,7 +8,7 @@ from rclpy.node import Node
 
 
 class SolePublishers:
-    """heard: cameras and ~/enable, in full. sent: where this node commands, in full.
+    """heard: cameras, ~/enable and ready_topic, in full. sent: where this node commands, in full.
 
     `crowd` asks the graph, which takes microseconds. Executor's thread.
     """

@@ -11,6 +11,7 @@ import pytest
 from qvla_ros.control.controller import Controller
 from qvla_ros.control.decision import Decision
 from qvla_ros.control.limits import MotionLimits, motion_limits
+from qvla_ros.control.measurement import REST_S
 from qvla_ros.control.setpoint import MotionSpec, Setpoint
 from qvla_ros.control.settings import ControllerSettings
 from qvla_ros.control.stop_reason import StopReason
@@ -46,7 +47,7 @@ class Rig:
     ) -> None:
         spec = SPECS[kind]
         self.controller = Controller(replace(self.settings, **settings), spec, limits, blend_steps)
-        self.steady_s = 1000.0
+        self.steady_s = 1000.0 - 2.0 * REST_S
         self.ros_ns = 10**18
         self.measured: Setpoint | None = self.start if spec.is_pose else Setpoint(self.start.linear)
         self.follows = True
@@ -54,6 +55,10 @@ class Rig:
         self.busy_s = 0.0
         self.commands: list[Setpoint] = []
         self.stops: list[StopReason] = []
+        for _ in range(2):  # the arm is seen at rest, for long enough to be armed
+            self.steady_s += REST_S
+            self.ros_ns += round(REST_S * 1e9)
+            self.controller.tick(self.ros_ns, self.steady_s, self.measured)
 
     def tick(self, seconds: float = period_s, ros_seconds: float | None = None) -> Decision:
         self.steady_s += seconds

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from qvla_ros.control import rotation
+from qvla_ros.control.controller import Controller
 from qvla_ros.control.limits import motion_limits
-from qvla_ros.control.setpoint import Setpoint
+from qvla_ros.control.setpoint import MotionSpec, Setpoint
 from qvla_ros.control.stop_reason import StopReason
 from qvla_ros.control.timeline import PlannedChunk
 from qvla_ros.errors import QvlaError
@@ -116,13 +117,60 @@ def test_settings_without_a_limit_are_refused(make_rig: Any) -> None:
 def test_an_arm_outside_the_box_is_not_armed(make_rig: Any) -> None:
     limits = motion_limits(3, linear_low=[-1.0, -1.0, 0.02], linear_high=1.0)
     rig = make_rig(limits=limits)
-    for height in (0.0199, 1.0001):
+    for height in (0.0179, 1.0021):
         rig.measured = replace(rig.start, linear=np.array([0.0, 0.0, height]))
         rig.run(0.6)
-        with pytest.raises(QvlaError, match=rf"{height:.6g} on axis 2; expected 0.02 to 1"):
+        with pytest.raises(QvlaError, match=rf"{height:.6g} on axis 2; expected 0.02 to 1,"):
             rig.arm()
     rig.measured = replace(rig.start, linear=np.array([0.0, 0.0, 0.02]))
     rig.run(0.6)
+    rig.arm()
+    assert rig.controller.armed
+
+
+def test_an_arm_at_a_wall_is_armed_whatever_its_noise_and_commanded_inside(make_rig: Any) -> None:
+    limits = motion_limits(3, linear_low=[-1.0, -1.0, 0.02], linear_high=1.0)
+    rig = make_rig(limits=limits)
+    rig.measured = replace(rig.start, linear=np.array([0.0, 0.0, 0.0185]))
+    rig.run(0.6)
+    rig.moving()
+    assert rig.commands[0].linear[2] == 0.02
+
+
+def test_an_arm_that_was_seen_for_less_than_it_must_rest_is_not_armed(make_rig: Any) -> None:
+    rig = make_rig()
+    spec = MotionSpec("delta_end_effector_pose", 0.05, 0.5, 6)
+    rig.controller = Controller(rig.settings, spec, motion_limits(3))
+    for seconds in (0.0, 0.23):
+        rig.run(seconds)
+        with pytest.raises(QvlaError, match="states for 0.*an arm at rest for 0.25 s"):
+            rig.arm()
+    rig.run(0.02)
+    rig.arm()
+    assert rig.controller.armed
+
+
+def test_an_arm_that_moves_between_states_that_come_slowly_is_not_armed(make_rig: Any) -> None:
+    rig = make_rig()
+    for _ in range(3):
+        rig.measured = replace(rig.measured, linear=rig.measured.linear + 0.08)  # 0.25 m/s
+        rig.tick(0.33)
+    with pytest.raises(QvlaError, match="moved by 0.08 m"):
+        rig.controller.arm(rig.measured, rig.ros_ns)
+
+
+def test_a_slip_before_simulated_time_was_set_back_keeps_from_arming_for_no_longer_than_any(
+    make_rig: Any,
+) -> None:
+    rig = make_rig(limits=motion_limits(3, max_linear_velocity=0.25), use_sim_time=True)
+    rig.run(0.3)
+    rig.measured = replace(rig.start, linear=rig.start.linear + 0.5)
+    rig.tick()
+    rig.tick(ros_seconds=-1000.0)
+    rig.run(0.4)
+    with pytest.raises(QvlaError, match="somewhere else at once"):
+        rig.arm()
+    rig.run(0.1)
     rig.arm()
     assert rig.controller.armed
 
@@ -133,7 +181,7 @@ def test_an_arm_that_moves_is_not_armed(make_rig: Any) -> None:
     for _ in range(30):
         rig.measured = replace(rig.measured, linear=rig.measured.linear + 0.0003)  # 3 cm/s
         rig.tick()
-    with pytest.raises(QvlaError, match="moved by 0.0072 m.*an arm at rest for 0.25 s"):
+    with pytest.raises(QvlaError, match="moved by 0.0075 m.*an arm at rest for 0.25 s"):
         rig.arm()
     rig.run(0.25)
     rig.arm()
@@ -146,7 +194,7 @@ def test_an_arm_that_turns_is_not_armed(make_rig: Any) -> None:
         turned = rotation.turn(rig.measured.quaternion_xyzw, [0.0, 0.0, 0.001])
         rig.measured = replace(rig.measured, quaternion_xyzw=turned)
         rig.tick()
-    with pytest.raises(QvlaError, match="0.024 rad of turn"):
+    with pytest.raises(QvlaError, match="0.025 rad of turn"):
         rig.arm()
 
 

@@ -84,8 +84,11 @@ class Sequences(RuleBasedStateMachine):
 
     def _at_rest(self) -> bool:
         since_s = max((at_s for at_s, _ in self.seen), default=0.0) - 0.25
-        recent = [place for at_s, place in self.seen if at_s >= since_s]
-        return all(np.abs(place - self.measured).max() <= 0.005 for place in recent)
+        before = [place for at_s, place in self.seen if at_s <= since_s][-1:]
+        recent = before + [place for at_s, place in self.seen if at_s > since_s]
+        return bool(before) and all(
+            np.abs(place - self.measured).max() <= 0.005 for place in recent
+        )
 
     @rule(reason=REASONS)
     def disarm(self, reason: StopReason) -> None:
@@ -132,11 +135,13 @@ class Sequences(RuleBasedStateMachine):
     def all_well(self, count: int) -> None:
         """As most of the time is: else few sequences would get as far as moving."""
         for _ in range(count):
-            self.look(0.0)
-            self.hold_deadman(True)
             if not self.controller.armed:
                 self.measured = np.zeros(2) if self.command is None else self.command
-                self.arm()
+                for _ in range(4):  # until it was seen at rest for long enough
+                    self.tick(PERIOD_S, moves=False, busy_s=0.0, measures=True)
+            self.look(0.0)
+            self.hold_deadman(True)
+            self.arm()
             self.plan(0.0, [0.1] * 4, bad=12)
             self.tick(PERIOD_S, moves=True, busy_s=0.0, measures=True)
 

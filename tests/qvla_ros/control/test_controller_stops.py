@@ -325,6 +325,23 @@ def test_after_a_tracking_error_it_yields_to_where_the_robot_is_and_keeps_its_gr
     assert np.abs(backwards).max() <= ACCELERATION * rig.period_s + 1e-9
 
 
+def test_it_yields_to_no_place_that_one_state_alone_tells_of(make_rig: Any) -> None:
+    limits = replace(FAST, max_linear_velocity=np.full(3, 0.25))
+    rig = make_rig(limits=limits, max_linear_lead=0.1)
+    rig.arm()
+    rig.plan(np.tile([0.1, 0, 0, 0, 0, 0, 0.0], (40, 1)))
+    rig.run(0.1)
+    rig.measured = None
+    rig.follows = False
+    rig.run(0.45)
+    rig.measured = replace(rig.commands[-1], linear=rig.commands[-1].linear + [0.0, 0.3, 0.0])
+    rig.tick()
+    assert rig.stops == [StopReason.tracking_error]
+    while rig.controller.is_stopping:
+        rig.tick()
+    assert rig.commands[-1].linear[1] == rig.start.linear[1]
+
+
 def test_it_yields_no_further_than_the_box(make_rig: Any) -> None:
     limits = replace(FAST, linear_low=np.array([0.05, -5.0, -5.0]))
     rig = make_rig(limits=limits, max_linear_lead=0.1)

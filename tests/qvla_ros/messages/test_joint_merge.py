@@ -58,3 +58,23 @@ def test_a_message_of_another_robot_says_nothing_of_this_one() -> None:
 def test_numbers_that_are_not_finite_are_refused_in_a_part_too() -> None:
     with pytest.raises(QvlaError, match="'elbow': nan"):
         merge().add(message(elbow=float("nan"), shoulder=0.4), TOPIC, 20 * MS)
+
+
+def test_a_message_of_the_gripper_makes_the_arm_no_newer() -> None:
+    arm = JointMerge(["shoulder", "elbow", "finger"], ["shoulder", "elbow"])
+    arm.add(message(shoulder=0.1, elbow=0.2, finger=0.04), TOPIC, 0)
+    assert arm.add(message(finger=0.01), TOPIC, 100 * MS)["finger"] == 0.01
+    assert arm.stamp_ns == 0
+    arm.add(message(shoulder=0.3), TOPIC, 120 * MS)
+    assert arm.stamp_ns == 0  # the elbow is as old as that
+    arm.add(message(elbow=0.3), TOPIC, 130 * MS)
+    assert arm.stamp_ns == 120 * MS
+
+
+def test_the_gripper_may_be_older_than_the_arm_by_no_more_than_the_window() -> None:
+    arm = JointMerge(["shoulder", "finger"], ["shoulder"], window_s=0.1)
+    arm.add(message(shoulder=0.1, finger=0.04), TOPIC, 0)
+    arm.add(message(shoulder=0.2), TOPIC, 100 * MS)
+    assert arm.stamp_ns == 100 * MS
+    with pytest.raises(QvlaError, match="finger 0.101 s ago; expected it within 0.1 s"):
+        arm.add(message(shoulder=0.3), TOPIC, 101 * MS)

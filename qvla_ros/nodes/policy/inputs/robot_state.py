@@ -9,10 +9,11 @@ from sensor_msgs.msg import JointState
 from qvla_ros.bundle import Bundle
 from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.errors import QvlaError
-from qvla_ros.messages.joint_merge import JointMerge
+from qvla_ros.messages.joint_merge import WINDOW_S, JointMerge
 from qvla_ros.messages.robot_state import (
     Measured,
     ToolPose,
+    arm_joints,
     needed_joints,
     needs_pose,
     pose_in,
@@ -44,7 +45,8 @@ class RobotState:
         self._frame = bundle.actions.frame
         self._measured = measured
         self._joints = needed_joints(bundle, measured)
-        self._merge = JointMerge(self._joints)
+        window_s = min(WINDOW_S, parameters.max_image_age_s)
+        self._merge = JointMerge(self._joints, arm_joints(bundle, measured), window_s)
         # The last usable joint positions and pose with their stamps; each is replaced whole, so any
         # thread may read.
         self._positions: tuple[dict[str, float], int] | None = None
@@ -101,9 +103,8 @@ class RobotState:
         moment_ns = stamp_ns(message.header.stamp)
         if self._merge.is_foreign(message):
             return
-        self._positions = self._streams.put(
-            topic, moment_ns, lambda: self._merge.add(message, topic, moment_ns)
-        )
+        positions = outcome(lambda: self._merge.add(message, topic, moment_ns))
+        self._positions = self._streams.put(topic, self._merge.stamp_ns, positions)
 
     def _on_pose(self, message: PoseStamped) -> None:
         assert self.pose_topic is not None

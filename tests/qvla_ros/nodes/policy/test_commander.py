@@ -16,6 +16,7 @@ from std_msgs.msg import Bool
 from trajectory_msgs.msg import JointTrajectory
 
 from qvla_ros.bundle import ActionSpec
+from qvla_ros.control.measurement import REST_S
 from qvla_ros.control.setpoint import Setpoint
 from qvla_ros.control.stop_reason import StopReason
 from qvla_ros.control.timeline import PlannedChunk
@@ -56,14 +57,17 @@ class Arm:
         self.heard: list[JointTrajectory] = []
         node.create_subscription(JointTrajectory, "command", self.heard.append, 1000)
         self.commander = Commander(node, given(**parameters), ACTIONS)
-        self.measure: Callable[[], tuple[Setpoint, int] | None] = lambda: (
-            Setpoint(np.zeros(2)),
-            time.monotonic_ns(),
-        )
+        self.looked_s: list[float] = []
+        self.measure: Callable[[], tuple[Setpoint, int] | None] = self.at_rest
         self.refused = ""
         self.commander.start(Sources(lambda: self.measure(), lambda: self.refused, lambda: 0.0))
         self.commander.observe(self.now_ns())
         self.wait(lambda: node.count_subscribers("command") == 1)
+        self.wait(lambda: len(self.looked_s) > 3 and self.looked_s[-2] - self.looked_s[1] >= REST_S)
+
+    def at_rest(self) -> tuple[Setpoint, int]:
+        self.looked_s.append(time.monotonic())
+        return Setpoint(np.zeros(2)), time.monotonic_ns()
 
     def now_ns(self) -> int:
         return self.node.get_clock().now().nanoseconds
@@ -269,3 +273,35 @@ def test_a_robot_is_armed_once_it_says_that_it_is_ready_and_stopped_when_it_says
     arm.commander.finish(StopReason.deactivated)
     arm.commander.destroy()
     node.destroy_publisher(latched)
+
+
+def test_a_robot_that_said_that_it_is_ready_and_went_away_is_stopped_and_not_armed(
+    node: Node,
+) -> None:
+    latched = node.create_publisher(Bool, "ready", qos.LATCHED)
+    arm = Arm(node, ready_topic="ready")
+    latched.publish(Bool(data=True))
+
+    def is_armed() -> bool:
+        with suppress(QvlaError):
+            arm.commander.arm()
+        return arm.commander.armed
+
+    arm.wait(is_armed)
+    arm.commander.poll()
+    arm.move()
+    node.destroy_publisher(latched)
+
+    def has_stopped() -> Any:
+        arm.commander.poll()
+        return arm.commander.figures().last_stop
+
+    arm.wait(has_stopped)
+    figures = arm.commander.figures()
+    assert figures.reason is StopReason.robot_not_ready
+    assert "no publisher on /ready" in figures.detail
+    arm.wait(lambda: not arm.commander.is_stopping())
+    with pytest.raises(QvlaError, match="ready_topic"):
+        arm.commander.arm()
+    arm.commander.finish(StopReason.deactivated)
+    arm.commander.destroy()

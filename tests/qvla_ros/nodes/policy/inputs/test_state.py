@@ -98,6 +98,23 @@ def test_messages_of_parts_of_the_robot_are_merged_while_each_is_heard_of(
     assert rig.inputs.measured() is None
 
 
+def test_joints_of_an_arm_whose_driver_died_look_no_newer_by_messages_of_its_gripper(
+    bench: Callable, bundle: Bundle
+) -> None:
+    names = JOINT_NAMES[:2]
+    measured = Measured(names, gripper_joint=FINGER_NAMES[0])
+    rig = bench(measured=measured, of=replace(bundle, proprioception=None))
+    rig.publish_joints({**dict.fromkeys(names, 0.5), FINGER_NAMES[0]: 0.0})
+    _, arm_ns = rig.wait(rig.inputs.measured, "a measurement")
+    rig.stamp_ns += 50_000_000
+    rig.publish_joints({FINGER_NAMES[0]: 0.75})
+    rig.wait(lambda: rig.inputs.measured()[0].gripper == 0.75, "the finger that moved")
+    assert rig.inputs.measured()[1] == arm_ns
+    rig.stamp_ns += 50_000_000
+    rig.publish_joints(dict.fromkeys(names, 0.6))
+    rig.wait(lambda: rig.inputs.measured()[1] == rig.stamp_ns, "the arm that moved")
+
+
 def test_without_an_output_nothing_is_measured_and_nothing_else_subscribed_to(
     bench: Callable, bundle: Bundle
 ) -> None:
