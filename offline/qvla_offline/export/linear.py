@@ -20,7 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from qvla_offline.export.graph import OPSET, OPSET_INT2, GraphBuilder
-from qvla_offline.export.stored import RowProduct, StoredGroup, StoredLinear
+from qvla_offline.export.stored import HalfOffset, RowProduct, StoredGroup, StoredLinear
 from qvla_offline.quantization.layer import QuantizedLayer
 from qvla_offline.quantization.row_groups import RowGroup, row_groups
 
@@ -95,10 +95,13 @@ def _multiply_groups(graph: GraphBuilder, x: str, layer: StoredLinear) -> str:
         y = graph.op("Pad", y, graph.constant([0, 1]), graph.constant(0.0), graph.constant([-1]))
     if layer.order is not None:
         y = graph.op("Gather", y, layer.order, axis=-1)
-    if all(group.container != "int2" for group in layer.groups):
-        weights = tuple(g.weight for g in layer.groups)
-        shapes = tuple(g.shape for g in layer.groups)
-        graph.products.append(RowProduct(x, y, weights, shapes, layer.inputs, layer.source))
+    weights = tuple(g.weight for g in layer.groups)
+    shapes = tuple(g.shape for g in layer.groups)
+    offsets = tuple(
+        HalfOffset(g.scale, g.scales_per_column) if g.container == "int2" else None
+        for g in layer.groups
+    )
+    graph.products.append(RowProduct(x, y, weights, shapes, offsets, layer.inputs, layer.source))
     return y
 
 

@@ -50,20 +50,32 @@ class StoredLinear:
 
 
 @dataclass(frozen=True)
+class HalfOffset:
+    """What is missing in a group of 2-bit weights w, whose values are 2 w + scale.
+
+    scale: [blocks, n'], one for all inputs of a block.
+    """
+
+    scale: str
+    blocks: int
+
+
+@dataclass(frozen=True)
 class RowProduct:
     """The place of a linear layer in the graph: y [B, T, R] from x [B, T, C].
 
     There is one matrix product per group of rows.
 
     weights: the float matrices, after DequantizeLinear or Cast, side by side, and their shapes;
-    each has `inputs` rows and maybe padding below. source: int64 [R], the column of each output
-    channel; one past the last column means 0.
+    each has `inputs` rows and maybe padding below. offsets: of the groups of 2 bits, else None.
+    source: int64 [R], the column of each output channel; one past the last column means 0.
     """
 
     x: str
     y: str
     weights: tuple[str, ...]
     shapes: tuple[tuple[int, int], ...]
+    offsets: tuple[HalfOffset | None, ...]
     inputs: int
     source: np.ndarray
 

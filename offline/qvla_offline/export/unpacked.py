@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from qvla_offline.export.stored import RowProduct
+from qvla_offline.export.stored import HalfOffset, RowProduct
 
 
 def merge_row_groups(model: onnx.ModelProto, products: Sequence[RowProduct]) -> onnx.ModelProto:
@@ -72,8 +72,9 @@ def _nodes_between(product: RowProduct, makers: dict[str, onnx.NodeProto]) -> se
 
 
 def _is_whole(product: RowProduct) -> bool:
-    """One group, in order, without padding: it is one product already."""
+    """One group, in order, without padding or offsets: it is one product already."""
     one = len(product.weights) == 1 and product.shapes[0][0] == product.inputs
+    one = one and product.offsets == (None,)
     return one and np.array_equal(product.source, np.arange(product.shapes[0][1]))
 
 
@@ -96,9 +97,18 @@ def _one_weight(product: RowProduct) -> tuple[list[onnx.NodeProto], list[onnx.Te
         nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attributes))
         return name
 
+    def with_offset(weight: str, offset: HalfOffset, shape: tuple[int, int]) -> str:
+        rows, columns = shape
+        by_block = add("Unsqueeze", offset.scale, constant([1]))
+        blocks = [offset.blocks, rows // offset.blocks, columns]
+        by_row = add("Reshape", add("Expand", by_block, constant(blocks)), constant(shape))
+        return add("Add", add("Add", weight, weight), by_row)
+
     parts = []
-    for weight, (rows, _) in zip(product.weights, product.shapes, strict=True):
-        padded = rows > product.inputs
+    groups = zip(product.weights, product.shapes, product.offsets, strict=True)
+    for stored, shape, offset in groups:
+        weight = stored if offset is None else with_offset(stored, offset, shape)
+        padded = shape[0] > product.inputs
         parts.append(
             add("Slice", weight, constant([0]), constant([product.inputs])) if padded else weight
         )
