@@ -10,6 +10,20 @@ import yaml
 from qvla_ros.errors import QvlaError, os_error_fix
 
 
+class _Loader(yaml.SafeLoader):
+    """As YAML's rules are, and as PyYAML is not: no key twice in one mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge"):
+                if (key.tag, key.value) in seen:
+                    problem = f"the key {key.value!r} stands twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path, key: str, fix: str, expected: str = "a YAML file") -> Any:
     """The content of `path`; QvlaError(key, ...) when it is absent, not UTF-8 or not YAML.
 
@@ -17,7 +31,7 @@ def read_yaml(path: Path, key: str, fix: str, expected: str = "a YAML file") -> 
     that the system does not let us read has a fix of its own.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a safe one
     except FileNotFoundError:
         raise QvlaError(key, f"{path}: no such file", expected, fix) from None
     except OSError as error:

@@ -101,6 +101,12 @@ def test_a_bad_line_is_named_or_counted(tmp_path, checkpoint, capsys, changes, n
     assert "skipped 1 bad lines, kept 2" in capsys.readouterr().out
 
 
+def test_a_mark_of_the_byte_order_before_the_first_line_is_no_part_of_it(tmp_path, checkpoint):
+    path = write_lines(tmp_path, [record(), record()])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(read_calibration(path, checkpoint)) == 2
+
+
 def test_max_samples_stops_before_later_lines(tmp_path, checkpoint):
     path = write_lines(tmp_path, [record(), record(image="absent.png")])
     assert len(read_calibration(path, checkpoint, max_samples=1)) == 1

@@ -70,3 +70,17 @@ def test_text_without_end_of_brackets_is_refused(tmp_path: Path) -> None:
 
 def read_by_json(path: Path) -> object:
     return read_json(path, "write it anew")
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", "a: {b: 1, b: 2}", "[{a: 1, a: 1}]"])
+def test_a_key_that_stands_twice_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "some.yaml"
+    file.write_text(text)
+    with pytest.raises(QvlaError, match="stands twice"):
+        read_yaml(file, "some", "fix")
+
+
+def test_a_key_that_takes_the_place_of_a_merged_one_is_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "some.yaml"
+    file.write_text("base: &base {a: 1, b: 2}\nown:\n  <<: *base\n  b: 3\n")
+    assert read_yaml(file, "some", "fix")["own"] == {"a": 1, "b": 3}

@@ -80,10 +80,19 @@ def with_adapter(
     adapter = {name.removeprefix(_PREFIX): part for name, part in stored.items()}
     if without:
         adapter = {name: part for name, part in adapter.items() if not name.startswith(without)}
+    _require_rank(adapter, config.r, directory / WEIGHTS)
     placed = {
         name: _in_place_of(base.get(_plain_name(name)), part) for name, part in adapter.items()
     }
     return merged({**base, **placed}, config.scaling)
+
+
+def _require_rank(adapter: Mapping[str, StoredTensor], rank: int, file: Path) -> None:
+    """Raises QvlaError unless every first factor has `rank` rows: the scaling is made for that."""
+    for name, part in adapter.items():
+        if ".lora_A." in name and part.shape[0] != rank:
+            found = f"{rank}, but {name} has {part.shape[0]} rows"
+            raise QvlaError(f"{file.parent / CONFIG}: r", found, "the rank of the factors", _FIX)
 
 
 def _plain_name(name: str) -> str:

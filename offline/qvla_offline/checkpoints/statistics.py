@@ -70,6 +70,8 @@ def choose_statistics(
         raise QvlaError(
             str(file), type(everything).__name__, "an object {dataset: statistics}", COMPLETE
         )
+    if not everything:
+        raise QvlaError(str(file), "no dataset", "an object {dataset: statistics}", COMPLETE)
     keys = ", ".join(sorted(everything))
     if unnorm_key is None:
         if len(everything) != 1:

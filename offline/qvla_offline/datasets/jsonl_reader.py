@@ -36,7 +36,7 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
             fix = f"if it is on the Hugging Face hub: {command}, and name that folder"
         raise QvlaError("calib_jsonl", path, "a JSONL file", fix)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise QvlaError(
             "calib_jsonl", f"{path}: {error}", "UTF-8 text", "name a JSONL file"

@@ -40,6 +40,7 @@ def read_lerobot(
     file that is missing.
     """
     metadata = read_metadata(root)
+    _require_cameras(source, needs)
     features = [
         (source.cameras or {}).get(camera, IMAGE_PREFIX + camera) for camera in needs.cameras
     ]
@@ -59,6 +60,16 @@ def read_lerobot(
         frame = index - (ends[position] - episode.length)
         observed.append(_observation(metadata, source, needs, features, episode, frame))
     return observed
+
+
+def _require_cameras(source: LeRobotSource, needs: Needs) -> None:
+    """Raises QvlaError where the description names a camera that the policy has not."""
+    named = {"cameras": source.cameras or {}, "rotate_180": source.rotate_180}
+    for key, cameras in named.items():
+        unknown = sorted(set(cameras) - set(needs.cameras))
+        if unknown:
+            fix = f"correct {key} in the YAML file that describes the dataset"
+            raise QvlaError(key, ", ".join(unknown), f"some of {', '.join(needs.cameras)}", fix)
 
 
 def _require(metadata: Metadata, name: str, key: str, kinds: tuple[str, ...]) -> None:

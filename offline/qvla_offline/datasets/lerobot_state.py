@@ -28,6 +28,13 @@ def state_dimensions(
     chosen = source.state_dimensions
     where = f"{metadata.root}: {source.state}"
     if not names:
+        if chosen is None:
+            warnings.warn(
+                f"{where}: info.json names no dimensions: they are read as {_listed(wanted)}, in "
+                f"this order; state_dimensions in a YAML file like {_EXAMPLE} says another",
+                QvlaWarning,
+                stacklevel=2,
+            )
         return chosen
     if chosen is not None:
         called = [names[place] for place in chosen if 0 <= place < len(names)]
@@ -54,15 +61,26 @@ def state_dimensions(
 def dimension_names(feature: dict[str, Any]) -> list[str]:
     """The names of a feature's dimensions; none if it has not one for each.
 
-    info.json has a list, or an object with a list of them: {"motors": [...]}.
+    info.json has a list, lists in lists, objects of them ({"motors": [...]}), or an object {name:
+    place}.
     """
-    names = feature.get("names")
-    if isinstance(names, dict) and len(names) == 1:
-        [names] = names.values()
-    shape = feature.get("shape")
-    if not isinstance(names, list) or not isinstance(shape, list) or [len(names)] != shape:
+    names = _flat(feature.get("names"))
+    if [len(names)] != feature.get("shape"):
         return []
-    return [str(name).removesuffix(_POSITION) for name in names]
+    return [name.removesuffix(_POSITION) for name in names]
+
+
+def _flat(names: Any) -> list[str]:
+    """The names in their order, out of lists, and of objects of lists or of places."""
+    if isinstance(names, str):
+        return [names]
+    if isinstance(names, dict):
+        if names and all(type(place) is int for place in names.values()):
+            return sorted(names, key=names.__getitem__)
+        names = list(names.values())
+    if not isinstance(names, list):
+        return []
+    return [name for part in names for name in _flat(part)]
 
 
 def _listed(names: Any) -> str:

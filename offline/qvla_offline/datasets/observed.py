@@ -11,6 +11,7 @@ from PIL import Image
 from qvla_ros.errors import QvlaError
 from qvla_ros.messages.compressed_image import COLOUR_MODES
 
+ORIENTATION = 0x0112  # EXIF tag
 _GOLDEN_RATIO = (
     5**0.5 - 1
 ) / 2  # steps of this part of a circle cover it evenly, however many are taken
@@ -56,6 +57,7 @@ def decoded_image(data: bytes, where: str, fix: str) -> np.ndarray:
             if image.mode not in COLOUR_MODES:
                 found = f"{image.format} of mode {image.mode}"
                 raise QvlaError(where, found, "8-bit colour or grey", fix)
+            _require_one_upright(image, where)
             return np.asarray(image.convert("RGB"))
     except (
         OSError,
@@ -64,6 +66,22 @@ def decoded_image(data: bytes, where: str, fix: str) -> np.ndarray:
         Image.DecompressionBombError,
     ) as error:  # SyntaxError: a broken PNG
         raise QvlaError(where, error, "a readable image", fix) from None
+
+
+def _require_one_upright(image: Image.Image, where: str) -> None:
+    """QvlaError for several pictures in a file, and for a tag that says how to turn its pixels.
+
+    The robot's decoder reads neither.
+    """
+    count = getattr(image, "n_frames", 1)
+    if count > 1:
+        fix = "save the picture that is meant as a file of its own"
+        raise QvlaError(where, f"{image.format} of {count} pictures", "one picture", fix)
+    orientation = image.getexif().get(ORIENTATION, 1)
+    if orientation != 1:
+        found = f"{image.format} whose EXIF orientation is {orientation}"
+        fix = "turn its pixels and drop the tag, e.g. `mogrify -auto-orient FILE`"
+        raise QvlaError(where, found, "pixels as they are to be seen", fix)
 
 
 def evenly(total: int, count: int | None) -> list[int]:

@@ -101,6 +101,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, tuple[str, ...]]] = {
         "unnorm_key",
         FACTS,
     ),
+    "no dataset": (
+        lambda path: edited(path / STATISTICS, lambda data: {}),
+        str(STATISTICS),
+        FACTS,
+    ),
     "statistics of another width": (
         lambda path: edited(path / STATISTICS, narrower),
         "action.min",

@@ -216,6 +216,16 @@ def test_an_adapter_is_merged_into_the_weights_beside_it(
     assert all(torch.equal(before[name], after[name]) for name in unchanged)
 
 
+@pytest.mark.parametrize("rank", [1, 16])
+def test_an_adapter_whose_factors_have_another_rank_is_refused(
+    whole: Path, copy: Path, rank: int
+) -> None:
+    """Its scaling, lora_alpha / r, would be wrong; peft refuses the shapes."""
+    write_adapter(copy, whole, r=rank)
+    with pytest.raises(QvlaError, match=rf"adapter_config\.json: r: got {rank}, but .* 4 rows"):
+        load_checkpoint(copy, lazily=True)
+
+
 def test_a_bfloat16_adapter_is_rounded_as_peft_rounds_it() -> None:
     from qvla_offline.checkpoints.lora import merged_weight
 

@@ -158,7 +158,17 @@ def named(root: Path, names) -> None:
     )
 
 
-@pytest.mark.parametrize("inside", [lambda names: names, lambda names: {"motors": names}])
+@pytest.mark.parametrize(
+    "inside",
+    [
+        lambda names: names,
+        lambda names: {"motors": names},
+        lambda names: [names],
+        lambda names: {"arm": names[:5], "gripper": names[5:]},
+        lambda names: {name: names.index(name) for name in sorted(names)},
+        lambda names: {"motors": {name: names.index(name) for name in sorted(names)}},
+    ],
+)
 def test_a_state_whose_numbers_have_names_is_read_by_name(copy, inside):
     state = "observation.state"
     before = read(copy, 4)
@@ -171,6 +181,22 @@ def test_a_state_whose_numbers_have_names_is_read_by_name(copy, inside):
     named(copy, inside(list(PROPRIOCEPTION_NAMES[::-1])))
     for found, expected in zip(read(copy, 4), before, strict=True):
         assert found.proprioception.tolist() == expected.proprioception.tolist()
+
+
+@pytest.mark.parametrize("names", [None, [], "eef_x", ["eef_x"] * 7])
+def test_a_state_without_a_name_for_each_number_is_read_by_place_with_a_warning(copy, names):
+    named(copy, names)
+    with pytest.warns(QvlaWarning, match="names no dimensions"):
+        read(copy, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("rotate_180", ("agent",)), ("cameras", {"agentveiw": "observation.images.wrist"})],
+)
+def test_a_camera_that_the_policy_has_not_is_refused_by_its_name(copy, key, value):
+    with pytest.raises(QvlaError, match=f"^{key}: got agent"):
+        read(copy, 1, **{key: value})
 
 
 def test_names_of_which_some_are_the_policys_are_refused_and_others_are_told(copy):

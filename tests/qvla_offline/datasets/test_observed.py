@@ -75,3 +75,27 @@ def test_images_of_more_than_8_bits_are_refused_as_on_the_robot(array, form, mod
 
 def test_no_count_takes_everything():
     assert evenly(4, None) == [0, 1, 2, 3]
+
+
+def encoded(image: Image.Image, form: str, **options) -> bytes:
+    data = io.BytesIO()
+    image.save(data, form, **options)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(("form", "orientation"), [("JPEG", 6), ("PNG", 3)])
+def test_a_tag_that_turns_the_pixels_is_refused(form, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.new("RGB", (4, 2))
+    with pytest.raises(QvlaError, match=f"EXIF orientation is {orientation}"):
+        decoded_image(encoded(image, form, exif=exif), "line 1", "name another")
+    exif[0x0112] = 1
+    assert decoded_image(encoded(image, form, exif=exif), "line 1", "fix").shape == (2, 4, 3)
+
+
+def test_a_file_of_several_pictures_is_refused():
+    frames = [Image.new("RGB", (4, 2), colour) for colour in ("red", "blue")]
+    data = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])
+    with pytest.raises(QvlaError, match="PNG of 2 pictures"):
+        decoded_image(data, "line 1", "name another")
