@@ -32,7 +32,7 @@ from qvla_ros.control.setpoint import Setpoint
 
 Array = NDArray[np.float64]
 APART_S = 5e-4  # of two points of a message: shorter pieces cannot be told apart at 1 kHz
-JOIN_S = 0.25  # in which a robot goes from what it holds to where it was measured
+JOIN_S = 0.25  # in which a robot goes from what it holds to where it was measured, at least
 FIXED_SHARE = 0.5  # of the look-ahead
 EARLY = 0.5  # of a period: how much sooner than due a command is planned, as ticks do not come even
 
@@ -74,6 +74,7 @@ class Course:
         self._fixed_s = fixed_share * look_ahead_s
         self._low = limits.linear_low
         self._high = limits.linear_high
+        self._velocity = limits.max_linear_velocity
         self._acceleration = limits.max_linear_acceleration
         self._stop_deceleration = braking.max_linear_acceleration
         self._deceleration = self._acceleration  # of the tail
@@ -82,14 +83,27 @@ class Course:
         self._velocities: list[Array] = []
 
     def begin(self, setpoint: Setpoint, now_s: float) -> None:
-        """At rest from JOIN_S from now on. Until then the robot goes there from what it was
-        holding, which need not be where it is measured.
+        """At rest from JOIN_S from now on, or later. Until then the robot goes there from what it
+        was holding, which need not be where it is measured.
         """
+        join_s = self._join_s(setpoint)
         self._deceleration = self._acceleration
         self._times_s.clear()
         self._positions.clear()
         self._velocities.clear()
-        self._add(now_s + JOIN_S, setpoint.linear, np.zeros_like(setpoint.linear))
+        self._add(now_s + join_s, setpoint.linear, np.zeros_like(setpoint.linear))
+
+    def _join_s(self, setpoint: Setpoint) -> float:
+        """How long the way takes from where the last course ended, if there was one: the robot
+        takes it as a cubic from rest to rest, whose velocity and acceleration are to be in limits.
+        """
+        if not self._times_s:
+            return JOIN_S
+        held, _ = self.at(np.inf)
+        way = np.abs(setpoint.linear - held)
+        by_velocity = 1.5 * way / self._velocity
+        by_acceleration = np.sqrt(6.0 * way / self._acceleration)
+        return float(max(JOIN_S, by_velocity.max(), by_acceleration.max()))
 
     def resumed(self, motion: MotionState, now_s: float) -> MotionState:
         """The last command, or, when the robot is about to brake because none came in time, the

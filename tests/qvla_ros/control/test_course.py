@@ -189,3 +189,17 @@ def test_a_stop_however_late_its_tick_goes_on_from_where_the_joints_then_are(
     times_s = planner.course.ahead(0.001 * now_ms).times_s
     assert (np.diff(times_s) > 0.0).all()
     assert times_s[-1] > 0.0  # a controller refuses what has ended
+
+
+@given(st.tuples(st.floats(-0.2, 0.2), st.floats(-0.2, 0.2)))
+def test_the_way_from_where_the_last_course_ended_keeps_the_limits(start: Any) -> None:
+    """The robot's controller goes there by a cubic from rest to rest."""
+    course = Course(LIMITS, BRAKING, PERIOD_S, AHEAD_S)
+    course.begin(REST, 0.0)
+    course.stop(at_rest(REST), 1.0)
+    course.begin(Setpoint(np.array(start)), 2.0)
+    lasts_s = course.ahead(2.0).times_s[0]
+    way = np.abs(start).max()
+    assert lasts_s >= JOIN_S - 1e-9
+    assert 1.5 * way / lasts_s <= MAX_VELOCITY * (1.0 + 1e-6)
+    assert 6.0 * way / lasts_s**2 <= MAX_ACCELERATION * (1.0 + 1e-6)
