@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,6 +91,7 @@ def test_a_recorded_policy_gives_the_same_on_its_bag_and_another_does_not(
     while len(robot.chunks) < OBSERVATIONS:
         publish_observation(robot, next(numbers))
         robot.spin(0.05)
+    time.sleep(1.0)  # the recorder, a process of its own, may hear later than this one
     assert (tmp_path / "bag.unfinished").is_dir()
     assert not (tmp_path / "bag").exists()
     recorder.send_signal(signal.SIGINT)
