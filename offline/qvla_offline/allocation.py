@@ -18,7 +18,7 @@ from qvla_offline.gates.measured import keep_best, require_measurable, without_i
 from qvla_offline.gates.options import MEASURED_SAMPLES, Budget
 from qvla_offline.quantization.scheme import QuantizationScheme
 from qvla_offline.sensitivity.store import Sensitivity
-from qvla_ros.errors import QvlaError, QvlaWarning
+from qvla_ros.errors import QvlaWarning
 
 if TYPE_CHECKING:
     from qvla_offline.sensitivity.options import SensitivityOptions
@@ -80,6 +80,7 @@ def _best_measured(
     asked: int | None,
 ) -> Gates:
     """Returns the best of `gates` and its rivals on the samples behind the scored ones."""
+    from qvla_offline.sensitivity.inputs import NoUnseenSamples
     from qvla_offline.sensitivity.measures import unseen_measure
 
     try:
@@ -90,8 +91,8 @@ def _best_measured(
             MEASURED_SAMPLES if asked is None else asked,
             measuring.folder,
         )
-    except QvlaError as error:
-        if asked is not None or error.key != "measured_samples":
+    except NoUnseenSamples as error:
+        if asked is not None:
             raise
         warnings.warn(
             f"gates: not compared with one width everywhere. {error}", QvlaWarning, stacklevel=2

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,12 @@ def sample_sha256(sample: PolicyInputs) -> str:
             digest.update(str(tuple(tensor.shape)).encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def not_among(samples: Sequence[PolicyInputs], seen: Iterable[PolicyInputs]) -> list[PolicyInputs]:
+    """Returns those of `samples`, in order, whose observation is none of those in `seen`."""
+    known = {sample_sha256(sample) for sample in seen}
+    return [sample for sample in samples if sample_sha256(sample) not in known]
 
 
 def _read_jsonl(

@@ -13,27 +13,13 @@ from qvla_ros.control.outputs import OUTPUTS, register_output
 from qvla_ros.errors import QvlaError
 from qvla_ros.simulation.specification import POSE_FRAME
 from tests.extending.page import enter, read_page
+from tests.support.commanding import commanding
 
 if TYPE_CHECKING:
     from tests.qvla_ros.nodes.conftest import Robot
 
 PAGE = read_page("add_output")
-GENEROUS_S = 60.0  # so that a busy machine trips no watchdog
-PARAMETERS = {
-    "backend": "sine",
-    "output": "transform",
-    "linear_scale": 0.01,
-    "angular_scale": 0.1,
-    "linear_low": [-1.0],
-    "linear_high": [1.0],
-    "max_linear_lead": 1.0,
-    "max_angular_lead_rad": 3.0,
-    "max_image_age_s": GENEROUS_S,
-    "inference_timeout_s": GENEROUS_S,
-    "max_command_age_s": GENEROUS_S,
-    "max_clock_jump_s": GENEROUS_S,
-    "max_stall_s": GENEROUS_S,
-    "max_idle_s": GENEROUS_S,
+PARAMETERS = commanding(output="transform") | {
     "qos_overrides./x/policy/command.publisher.depth": 1000,  # the test looks at every command
 }
 

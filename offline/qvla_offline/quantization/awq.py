@@ -19,11 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qvla_offline.quantization.clip_search import quantize_rows
 from qvla_offline.quantization.input_scaling import has_codes, quantize_scaled, usable
 from qvla_offline.quantization.layer import QuantizedLayer, RowCodes
 from qvla_offline.quantization.quantizer import LayerStatistics, Quantizer
-from qvla_offline.quantization.rtn import RoundToNearest
+from qvla_offline.quantization.rtn import RoundToNearest, nearest
 from qvla_offline.quantization.scheme import QuantizationScheme
 
 EXPONENTS = tuple(step / 20 for step in range(20))
@@ -60,10 +59,7 @@ class Awq(Quantizer):
         self, name: str, weight: Tensor, bits: np.ndarray, magnitude: Tensor, hessian: Tensor
     ) -> Tensor:
         """The input scales [C] of least error over EXPONENTS; 16-bit rows have none."""
-
-        def rounded(rows: Tensor, width: int) -> RowCodes:
-            return quantize_rows(rows, width, self.scheme, name, ratios=(1.0,))
-
+        rounded = nearest(self.scheme, name)
         kept = np.where(bits == 16, 0, bits)
         least = float("inf")
         best = torch.ones_like(magnitude)
@@ -85,13 +81,14 @@ def _clipped(
     """Codes and scales of `rows` [n, C]; each group takes the clip of least error of its own."""
     inputs = rows.shape[1]
     size = scheme.inputs_per_scale(inputs, bits)
-    best = quantize_rows(rows, bits, scheme, name, ratios=(1.0,))
+    rounded = nearest(scheme, name)
+    best = rounded(rows, bits)
     codes = best.codes.clone()
     scales = best.scales.clone()
     least = _group_errors(best.dequantize() - rows, hessian, size)
     for clip in CLIPS[1:]:
         limits = _group_limits(rows, size) * clip
-        tried = quantize_rows(rows.clamp(-limits, limits), bits, scheme, name, ratios=(1.0,))
+        tried = rounded(rows.clamp(-limits, limits), bits)
         errors = _group_errors(tried.dequantize() - rows, hessian, size)
         better = errors < least
         least = torch.where(better, errors, least)

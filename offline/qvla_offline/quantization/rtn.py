@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +24,16 @@ class RoundToNearest(Quantizer):
         self, name: str, weight: Tensor, bits: np.ndarray, statistics: LayerStatistics | None
     ) -> QuantizedLayer:
         """See Quantizer."""
+        return split_rows(name, weight, bits, self.scheme, nearest(self.scheme, name))
 
-        def rounded(rows: Tensor, width: int) -> RowCodes:
-            return quantize_rows(rows, width, self.scheme, name, ratios=(1.0,))
 
-        return split_rows(name, weight, bits, self.scheme, rounded)
+def nearest(scheme: QuantizationScheme, name: str) -> Callable[[Tensor, int], RowCodes]:
+    """Returns the rounding of rows [n, C] at a bit-width to the nearest codes, clipping none.
+
+    name: of the tensor, for errors.
+    """
+
+    def rounded(rows: Tensor, bits: int) -> RowCodes:
+        return quantize_rows(rows, bits, scheme, name, ratios=(1.0,))
+
+    return rounded

@@ -13,11 +13,10 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from qvla_offline.quantization.clip_search import quantize_rows
 from qvla_offline.quantization.input_scaling import has_codes, quantize_scaled, usable
-from qvla_offline.quantization.layer import QuantizedLayer, RowCodes
+from qvla_offline.quantization.layer import QuantizedLayer
 from qvla_offline.quantization.quantizer import LayerStatistics, Quantizer
-from qvla_offline.quantization.rtn import RoundToNearest
+from qvla_offline.quantization.rtn import RoundToNearest, nearest
 from qvla_offline.quantization.scheme import QuantizationScheme
 
 STRENGTH = 0.5  # share of the range of the activations that the weights take over
@@ -42,8 +41,5 @@ class SmoothQuant(Quantizer):
         of_inputs = usable(name, statistics.input_maximum, inputs)
         of_weights = usable(name, weight.float().abs().amax(dim=0), inputs)
         scales = of_inputs**STRENGTH / of_weights ** (1 - STRENGTH)
-
-        def rounded(rows: Tensor, width: int) -> RowCodes:
-            return quantize_rows(rows, width, self.scheme, name, ratios=(1.0,))
-
+        rounded = nearest(self.scheme, name)
         return quantize_scaled(name, weight, bits, self.scheme, scales, rounded)

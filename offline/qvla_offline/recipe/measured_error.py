@@ -6,7 +6,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from qvla_offline.calibration import read_calibration, sample_sha256
+from qvla_offline.calibration import not_among, read_calibration
 from qvla_offline.checkpoints.io import Checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.error.comparison import compare, require_held_out
@@ -99,6 +99,5 @@ def kept_back(recipe: ResolvedRecipe, checkpoint: Checkpoint) -> list[PolicyInpu
             recipe.calibration, checkpoint, count, recipe.scoring.skip_bad_lines, recipe.robot
         )
 
-    seen = {sample_sha256(sample) for count in counts for sample in read(count)}
-    samples = read(max(counts) + recipe.error.max_samples)
-    return [sample for sample in samples if sample_sha256(sample) not in seen]
+    seen = (sample for count in counts for sample in read(count))
+    return not_among(read(max(counts) + recipe.error.max_samples), seen)

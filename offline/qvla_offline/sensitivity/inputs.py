@@ -12,7 +12,7 @@ import torch
 
 from qvla_offline.blockwise.passes import Blockwise
 from qvla_offline.blockwise.weights import BlockWeights
-from qvla_offline.calibration import read_calibration, sample_sha256
+from qvla_offline.calibration import not_among, read_calibration
 from qvla_offline.checkpoints.io import load_checkpoint
 from qvla_offline.checkpoints.model import PolicyInputs
 from qvla_offline.checkpoints.targets import QuantizableLayer, quantization_targets
@@ -28,6 +28,10 @@ EXACT_SAMPLES = (
 )
 SMALL_MODEL = 50_000_000  # weights
 FEW = 8  # observations; below this number scores and statistics say little of others
+
+
+class NoUnseenSamples(QvlaError):
+    """The calibration set holds no sample behind those that are scored."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +94,10 @@ def load_inputs(
 def _unseen(
     samples: list[PolicyInputs], seen: list[PolicyInputs], path: Path
 ) -> list[PolicyInputs]:
-    """Returns those of `samples` that are not among `seen`; QvlaError if there is none."""
-    known = {sample_sha256(sample) for sample in seen}
-    found = [sample for sample in samples if sample_sha256(sample) not in known]
+    """Returns those of `samples` that are not among `seen`; NoUnseenSamples if there is none."""
+    found = not_among(samples, seen)
     if not found:
-        raise QvlaError(
+        raise NoUnseenSamples(
             "measured_samples",
             f"{path}, whose {len(seen)} samples were all scored",
             "samples behind the scored ones",

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.gates import read_gates
@@ -15,6 +14,7 @@ from qvla_offline.recipe import run_recipe
 from qvla_offline.sensitivity.store import read_sensitivity
 from qvla_ros.bundle import sha256_of
 from qvla_ros.errors import QvlaError
+from tests.support import tiny_recipe
 from tests.support.observations import write_observations
 
 STEPS = ("statistics", "sensitivity", "gates", "bundle", "fakequant", "error")
@@ -29,19 +29,15 @@ def place(tmp_path_factory) -> Path:
 
 
 def write_recipe(place: Path, **changes: object) -> Path:
-    path = place / "recipe.yaml"
-    recipe = {
+    own = {
         "checkpoint": "tiny",
         "calibration": "data/set_5.jsonl",
-        "out_dir": "out",
         "statistics": {"max_samples": 3, "probes": 1},
         "sensitivity": {"probes": 1, "max_samples": 2, "bits": [2, 4, 8]},
         "gates": {"target_avg_bits": 8.0, "bits": [2, 4, 8, 16], "joint_rounds": 1},
         "scheme": {"group_size": 16, "quantizer": "guided_gptq"},
-        "fakequant": True,
     }
-    path.write_text(yaml.safe_dump(recipe | changes))
-    return path
+    return tiny_recipe.write_recipe(place, "recipe.yaml", **(own | changes))
 
 
 def test_statistics_are_gathered_before_the_scores_and_nothing_is_made_twice(place, capsys):

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from qvla_offline.checkpoints.random_checkpoint import write_random_checkpoint
 from qvla_offline.recipe import run_recipe
 from qvla_offline.recipe.measured_error import BASELINE, RESULT
 from qvla_ros.errors import QvlaError, QvlaWarning
 from tests.support.observations import write_observations
+from tests.support.tiny_recipe import write_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:observations")  # few of them say little
 
@@ -27,17 +27,13 @@ def place(tmp_path_factory) -> Path:
 
 
 def recipe(place: Path, **changes: object) -> Path:
-    path = place / "recipe.yaml"
-    content = {
+    own = {
         "checkpoint": "tiny",
         "calibration": "data/set_5.jsonl",
-        "out_dir": "out",
-        "sensitivity": {"probes": 1, "max_samples": 2},
         "gates": {"target_avg_bits": 8.0, "measured_samples": 2},
-        "scheme": {"group_size": 16},
+        "fakequant": False,
     }
-    path.write_text(yaml.safe_dump(content | changes))
-    return path
+    return write_recipe(place, "recipe.yaml", **(own | changes))
 
 
 def measured(out: Path) -> dict:

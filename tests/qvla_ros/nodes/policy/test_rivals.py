@@ -10,26 +10,12 @@ from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import Image
 
 from qvla_ros.nodes import qos
+from tests.support.commanding import commanding
 
 if TYPE_CHECKING:
     from tests.qvla_ros.nodes.conftest import Robot
 
-GENEROUS_S = 60.0  # so that a busy machine trips no watchdog
-COMMANDING = {
-    "backend": "sine",
-    "output": "pose",
-    "linear_scale": 0.01,
-    "angular_scale": 0.1,
-    "linear_low": [-1.0],
-    "linear_high": [1.0],
-    "max_linear_lead": 1.0,
-    "max_angular_lead_rad": 3.0,
-    "max_image_age_s": GENEROUS_S,
-    "inference_timeout_s": GENEROUS_S,
-    "max_command_age_s": GENEROUS_S,
-    "max_clock_jump_s": GENEROUS_S,
-    "max_stall_s": GENEROUS_S,
-}
+COMMANDING = commanding()
 
 
 def test_a_second_publisher_keeps_the_arm_from_being_armed_and_stops_it(

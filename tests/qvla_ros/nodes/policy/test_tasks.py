@@ -20,29 +20,13 @@ from std_srvs.srv import Trigger
 
 from qvla_ros.nodes import qos
 from qvla_ros.nodes.policy.task_rules import Result
+from tests.support.commanding import commanding
 
 if TYPE_CHECKING:
     from conftest import Process, Robot
 
 STREAM_PERIOD_S = 0.05
-GENEROUS_S = 60.0  # so that a busy machine trips no watchdog
-COMMANDING = {
-    "backend": "sine",
-    "output": "pose",
-    "linear_scale": 0.01,
-    "angular_scale": 0.1,
-    "linear_low": [-1.0, -1.0, 0.0],
-    "linear_high": [1.0, 1.0, 1.0],
-    "max_linear_lead": 1.0,
-    "max_angular_lead_rad": 3.0,
-    "control_hz": 20.0,
-    "max_image_age_s": GENEROUS_S,
-    "inference_timeout_s": GENEROUS_S,
-    "max_command_age_s": GENEROUS_S,
-    "max_clock_jump_s": GENEROUS_S,
-    "max_stall_s": GENEROUS_S,
-    "max_idle_s": GENEROUS_S,
-}
+COMMANDING = commanding(linear_low=[-1.0, -1.0, 0.0], linear_high=[1.0, 1.0, 1.0], control_hz=20.0)
 
 
 class Planner:
